@@ -1,0 +1,44 @@
+# `make help` lists the targets. `make train` and `make test` set up what they need: a virtual environment with the
+# tested versions (constraints.txt). To use others: make install CONSTRAINTS=/dev/null. To choose a Python: PYTHON=python3.13.
+PYTHON ?= python3
+VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
+ARGS ?=
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help install train test lint format typecheck check
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/installed ## the virtual environment with everything that training needs
+
+train: $(VENV)/installed ## set up, then python train.py $(ARGS)
+	$(BIN)/python train.py $(ARGS)
+
+test: $(VENV)/installed-dev ## set up, then the whole test suite (ARGS='-m "not slow"': without whole runs)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/installed-dev ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/installed-dev ## ruff: mend what can be mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+typecheck: $(VENV)/installed-dev ## mypy, strict
+	$(BIN)/mypy
+
+check: lint typecheck test ## all three
+
+$(VENV)/installed: pyproject.toml $(CONSTRAINTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".[dev]"
+	@touch $@

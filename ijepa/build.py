@@ -1,0 +1,275 @@
+"""From a configuration to data, networks and trainer: the only place where parts are wired."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
+from timm.layers import Attention
+
+from ijepa import config as schema
+from ijepa import masking, plan
+from ijepa.callbacks.checkpoint import Checkpoint
+from ijepa.callbacks.evaluation import Evaluation
+from ijepa.callbacks.progress import ProgressReport
+from ijepa.callbacks.recorder import Recorder
+from ijepa.data import sources
+from ijepa.data.datamodule import DataModule
+from ijepa.data.images import EvalTransform, TrainTransform
+from ijepa.errors import ConfigError, UserError
+from ijepa.evaluation import tasks
+from ijepa.flops import Cost, Transformer
+from ijepa.loggers import MetricsCSV
+from ijepa.models.jepa import JEPA
+from ijepa.models.predictor import Predictor
+from ijepa.models.pretrained import Spec
+from ijepa.objective import Objective
+from ijepa.pretraining import Pretraining
+
+
+@dataclass
+class Run:
+    """Everything that a training run consists of."""
+
+    config: schema.TrainConfig
+    folder: Path
+    spec: Spec
+    data: DataModule
+    module: Pretraining
+    recorder: Recorder
+    checkpoint: Checkpoint
+    trainer: L.Trainer
+
+
+def spec(model: schema.Model, data: schema.Data) -> Spec:
+    """The encoder that the configuration describes."""
+    return Spec(
+        image_size=_pair(data.image_size),
+        patch_size=model.patch_size,
+        channels=data.channels,
+        width=model.width,
+        depth=model.depth,
+        heads=model.heads,
+        mlp_ratio=model.mlp_ratio,
+        positions=model.positions,
+        position_grid=None if model.position_grid is None else _pair(model.position_grid),
+        mean=tuple(data.mean),
+        std=tuple(data.std),
+        eval_crop=data.eval_crop,
+    )
+
+
+def networks(config: schema.TrainConfig) -> JEPA:
+    """The three networks, with initial weights from the process's random state."""
+    encoder_spec = spec(config.model, config.data)
+    encoder = encoder_spec.build(config.model.init)
+    predictor = Predictor(
+        encoder.width,
+        _output_width(config),
+        encoder.grid,
+        config.predictor.width,
+        config.predictor.depth,
+        config.model.heads,
+        positions=config.model.positions,
+        position_grid=encoder_spec.position_grid,
+        init=config.model.init,
+    )
+    return JEPA(encoder, predictor, config.objective.target, config.objective.normalize_targets)
+
+
+def sampler(config: schema.TrainConfig) -> masking.Masking:
+    """The masks' sampler for the configuration's grid of patches."""
+    rows, columns = (side // config.model.patch_size for side in config.data.image_size)
+    arguments: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in config.masking.model_dump(exclude={"name"}).items()
+    }
+    chosen: masking.Masking = masking.SAMPLERS[config.masking.name](grid=(rows, columns), **arguments)
+    return chosen
+
+
+def data(
+    config: schema.Data, source: sources.Source, masks: masking.Masking | None, steps: int, hardware: schema.Hardware,
+    seed: int,
+) -> DataModule:  # fmt: skip
+    """Batches for training (with ``masks``) and images for evaluation."""
+    size = _pair(config.image_size)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(cores // hardware.devices, 8) if config.workers is None else config.workers
+    return DataModule(
+        source,
+        masks,
+        TrainTransform(size, _floats(config.crop_scale), _floats(config.crop_aspect), config.flip),
+        EvalTransform(size, config.eval_crop),
+        config.channels,
+        config.batch_size,
+        hardware.accumulation,
+        steps,
+        workers,
+        seed,
+    )
+
+
+def run(config: schema.TrainConfig, folder: Path) -> Run:
+    """Wires a training run; ``folder`` is not written to yet.
+
+    Raises:
+        UserError: when the configuration does not fit together, the data or the hardware.
+    """
+    schema.check(config)
+    accelerator = device(config.hardware)
+    masks = sampler(config)
+    source = sources.build(config.data, config.seed)
+    images = len(source.train)
+    schedule = plan.plan(config.schedule, config.optimizer, config.data.batch_size, images)
+    torch.manual_seed(config.seed)
+    jepa = networks(config)
+    chosen = precision(config.hardware, accelerator)
+    if accelerator == "cpu" and chosen.startswith("bf16"):
+        for module in jepa.modules():
+            if isinstance(module, Attention):
+                module.fused_attn = False  # on a CPU, SDPA's backward pass in bf16 is several times slower
+    objective = Objective(
+        config.objective.distance,
+        config.objective.variance_weight,
+        config.objective.covariance_weight,
+        config.objective.regularize,
+    )
+    module = Pretraining(
+        jepa,
+        objective,
+        schedule,
+        (config.optimizer.betas[0], config.optimizer.betas[1]),
+        config.optimizer.eps,
+        config.data.mean,
+        config.data.std,
+        config.hardware.checkpointing,
+        config.hardware.compile,
+    )
+    encoder_spec = spec(config.model, config.data)
+    datamodule = data(config.data, source, masks, schedule.max_steps, config.hardware, config.seed)
+    recorder = Recorder(config.callbacks.log_every_steps, cost(config), config.data.batch_size, images)
+    checkpoint = Checkpoint(folder / "checkpoints", config.callbacks.checkpoint_every_steps, encoder_spec)
+    callbacks: list[L.Callback] = [recorder]
+    every = config.callbacks.evaluate_every_epochs
+    if every is not None and tasks.has_labels(datamodule):
+        callbacks.append(Evaluation(config.task, datamodule, encoder_spec, recorder, every, config.seed))
+    callbacks += [ProgressReport(recorder, schedule.max_steps, config.callbacks.progress_every_seconds), checkpoint]
+    trainer = L.Trainer(
+        accelerator=accelerator,
+        devices=config.hardware.devices,
+        num_nodes=config.hardware.nodes,
+        strategy=_strategy(config.hardware),
+        precision=chosen,  # type: ignore[arg-type]  # one of Lightning's names, by the schema
+        max_steps=schedule.max_steps,
+        max_epochs=-1,
+        accumulate_grad_batches=config.hardware.accumulation,
+        gradient_clip_val=config.optimizer.clip_grad_norm,
+        logger=loggers(config, folder),
+        callbacks=callbacks,
+        default_root_dir=folder,
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+    )
+    return Run(config, folder, encoder_spec, datamodule, module, recorder, checkpoint, trainer)
+
+
+def cost(config: schema.TrainConfig) -> Cost:
+    """What an image costs."""
+    encoder = spec(config.model, config.data)
+    patches = encoder.image_size[0] * encoder.image_size[1] // encoder.patch_size**2
+    return Cost(
+        patches,
+        encoder.patch_size**2 * encoder.channels,
+        Transformer(encoder.width, encoder.depth, encoder.mlp_ratio),
+        Transformer(config.predictor.width, config.predictor.depth, 4.0),
+        _output_width(config),
+        config.objective.target,
+    )
+
+
+def device(hardware: schema.Hardware) -> str:
+    """``cpu`` or ``gpu``.
+
+    Raises:
+        ConfigError: when there are not as many GPUs as asked for.
+    """
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if hardware.accelerator == "gpu" and found == 0:
+        raise ConfigError("hardware.accelerator", "gpu", "no GPU is visible to torch here; hardware=cpu would do")
+    chosen = "cpu" if hardware.accelerator == "cpu" or found == 0 else "gpu"
+    if chosen == "gpu" and hardware.devices > found:
+        raise ConfigError("hardware.devices", hardware.devices, f"{found} GPUs are visible; {found} would do")
+    if hardware.strategy == "single" and hardware.devices * hardware.nodes > 1:
+        key, value = ("devices", hardware.devices) if hardware.devices > 1 else ("nodes", hardware.nodes)
+        raise ConfigError(f"hardware.{key}", value, "several devices need hardware.strategy=ddp or fsdp")
+    return chosen
+
+
+def precision(hardware: schema.Hardware, accelerator: str) -> str:
+    """One of Lightning's names; ``auto`` is bf16 only where the device has instructions for it."""
+    if hardware.precision != "auto":
+        return hardware.precision
+    if accelerator == "gpu":
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return "bf16-mixed" if known.get("avx512_bf16") or known.get("amx_bf16") else "32-true"
+
+
+def loggers(config: schema.TrainConfig, folder: Path) -> list[Logger]:
+    """metrics.csv, and what ``logger`` adds.
+
+    Raises:
+        UserError: when W&B is to be used online and nobody is logged in.
+    """
+    chosen: list[Logger] = [MetricsCSV(folder / "metrics.csv")]
+    if isinstance(config.logger, schema.WandbLogger):
+        chosen.append(_wandb(config.logger, folder, config.model_dump()))
+    return chosen
+
+
+def _wandb(logger: schema.WandbLogger, folder: Path, values: dict[str, Any]) -> WandbLogger:
+    import wandb
+
+    if logger.mode == "online" and not wandb.api.api_key:
+        raise UserError("logger=wandb: not logged in to W&B; run `wandb login`, or add logger.mode=offline")
+    folder.mkdir(parents=True, exist_ok=True)
+    return WandbLogger(
+        name=logger.run_name or folder.name,
+        save_dir=folder,
+        tags=logger.tags,
+        mode=logger.mode,
+        config=values,
+        project=logger.project,
+        entity=logger.entity,
+        group=logger.group,
+        notes=logger.notes,
+    )
+
+
+def _strategy(hardware: schema.Hardware) -> str | Strategy:
+    if hardware.strategy == "fsdp":
+        size = hardware.devices * hardware.nodes
+        return ModelParallelStrategy(data_parallel_size=size, tensor_parallel_size=1, save_distributed_checkpoint=False)
+    return {"single": "auto", "ddp": "ddp"}[hardware.strategy]
+
+
+def _output_width(config: schema.TrainConfig) -> int:
+    pixels = config.model.patch_size**2 * config.data.channels
+    return pixels if config.objective.target == "pixels" else config.model.width
+
+
+def _pair(values: list[int]) -> tuple[int, int]:
+    return values[0], values[1]
+
+
+def _floats(values: list[float]) -> tuple[float, float]:
+    return values[0], values[1]

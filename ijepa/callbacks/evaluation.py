@@ -1,0 +1,59 @@
+"""The target encoder's accuracy every so often."""
+
+from typing import Any
+
+import lightning as L
+
+from ijepa.callbacks.recorder import Recorder
+from ijepa.config import Knn, Logistic
+from ijepa.data.datamodule import DataModule
+from ijepa.evaluation import tasks
+from ijepa.evaluation.features import pooled
+from ijepa.models.pretrained import PretrainedEncoder, Spec
+from ijepa.pretraining import Pretraining
+
+
+class Evaluation(L.Callback):
+    """Runs ``task`` every ``every_epochs`` on the target encoder; the result stands in metrics.csv.
+
+    Args:
+        task: what to evaluate.
+        data: labelled images.
+        spec: of the encoder.
+        recorder: its clock stands still meanwhile.
+        every_epochs: passes over the training images between evaluations.
+        seed: of the task.
+    """
+
+    def __init__(
+        self, task: Knn | Logistic, data: DataModule, spec: Spec, recorder: Recorder, every_epochs: float, seed: int
+    ) -> None:
+        self.task = task
+        self.data = data
+        self.spec = spec
+        self.recorder = recorder
+        self.every_steps = max(round(every_epochs * recorder.epoch_images / recorder.batch_size), 1)
+        self.seed = seed
+        self._done = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._done = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if step == self._done or step % self.every_steps:
+            return
+        self._done = step
+        assert isinstance(pl_module, Pretraining)
+        network = pl_module.jepa.target_encoder
+        training = network.training
+        encoder = PretrainedEncoder(network, self.spec).to(pl_module.device).eval()
+        results = tasks.evaluate(self.task, pooled(encoder), self.data, pl_module.device, self.seed)
+        network.train(training)
+        for logger in trainer.loggers:
+            logger.log_metrics({f"val/{name}": value for name, value in results.items()}, step=step)
+        name = tasks.headline(self.task)
+        trainer.print(f"step {step}  {name} {100 * results[name]:.1f} %", flush=True)
+        self.recorder.pause()

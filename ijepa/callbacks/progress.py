@@ -1,0 +1,76 @@
+"""Progress: a bar in a terminal, a line now and then elsewhere."""
+
+import sys
+import time
+from typing import Any
+
+import lightning as L
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from ijepa.callbacks.recorder import Recorder
+
+
+class ProgressReport(L.Callback):
+    """Loss, images per second and time left.
+
+    Args:
+        recorder: knows loss and speed.
+        max_steps: of the run.
+        every_seconds: between lines where there is no terminal.
+    """
+
+    def __init__(self, recorder: Recorder, max_steps: int, every_seconds: float) -> None:
+        self.recorder = recorder
+        self.max_steps = max_steps
+        self.every_seconds = every_seconds
+        self._bar: Progress | None = None
+        self._printed = 0.0
+        self._start = (0, 0.0)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._start = (trainer.global_step, time.perf_counter())
+        self._printed = time.perf_counter()
+        if trainer.is_global_zero and sys.stderr.isatty():
+            columns = (BarColumn(), TextColumn("{task.description}"))
+            self._bar = Progress(*columns, console=Console(stderr=True), refresh_per_second=4)
+            self._task = self._bar.add_task("", total=self.max_steps, completed=trainer.global_step)
+            self._bar.start()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not trainer.is_global_zero:
+            return
+        now, step = time.perf_counter(), trainer.global_step
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, description=self._line(step, now))
+        elif now - self._printed >= self.every_seconds:
+            self._printed = now
+            print(self._line(step, now), flush=True)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._stop()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _line(self, step: int, now: float) -> str:
+        first, since = self._start
+        left = (now - since) / max(step - first, 1) * (self.max_steps - step)
+        epoch = self.recorder.images / self.recorder.epoch_images
+        return (
+            f"step {step}/{self.max_steps}  epoch {epoch:.1f}  loss {self.recorder.loss:.4f}  "
+            f"{self.recorder.images_per_second:.0f} images/s  {_duration(left)} left"
+        )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

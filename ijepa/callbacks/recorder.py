@@ -1,0 +1,114 @@
+"""Counts images, FLOPs and seconds, and writes metrics.csv's rows with them."""
+
+import time
+from typing import Any
+
+import lightning as L
+import torch
+
+from ijepa.data.datamodule import Batch
+from ijepa.flops import Cost
+from ijepa.pretraining import Pretraining
+
+
+class Recorder(L.Callback):
+    """Every ``every`` steps: the mean of each part of the loss since the last row, the plan's values, and the totals.
+
+    The totals are cumulative over the whole run, also when it was resumed: accuracy can be drawn against compute.
+
+    Args:
+        every: steps between rows.
+        cost: of one image.
+        batch_size: images per step, over all devices and micro-batches.
+        epoch_images: images of an epoch.
+    """
+
+    def __init__(self, every: int, cost: Cost, batch_size: int, epoch_images: int) -> None:
+        self.every = every
+        self.cost = cost
+        self.batch_size = batch_size
+        self.epoch_images = epoch_images
+        self.images = 0
+        self.flops = 0.0
+        self.seconds = 0.0
+        self.loss = float("nan")
+        self.images_per_second = 0.0
+        self.unreadable: dict[str, None] = {}
+        self._sums: dict[str, torch.Tensor] = {}
+        self._count = 0
+        self._clock = 0.0
+        self._window = (0, 0.0)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"images": self.images, "flops": self.flops, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.images, self.flops, self.seconds = (state_dict[name] for name in ("images", "flops", "seconds"))
+
+    def totals(self) -> dict[str, float]:
+        """Images, epochs, FLOPs and seconds so far."""
+        return {
+            "images": self.images,
+            "epoch": self.images / self.epoch_images,
+            "flops": self.flops,
+            "seconds": self.seconds,
+        }
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._clock = time.perf_counter()
+        self._window = (self.images, self.seconds)
+        self._step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        for fault in batch.unreadable:
+            if fault not in self.unreadable:
+                self.unreadable[fault] = None
+                trainer.print(f"unreadable, replaced by the next image: {fault}")
+        for name, value in outputs["parts"].items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
+        self._count += 1
+        context, (blocks, patches) = batch.masks.context.shape[1], batch.masks.targets.shape[1:]
+        self.flops += len(batch.images) * trainer.world_size * self.cost.step(context, blocks, patches)
+        if trainer.global_step == self._step:
+            return  # in the middle of an accumulation
+        self._step = trainer.global_step
+        self.images = trainer.global_step * self.batch_size
+        now = time.perf_counter()
+        self.seconds += now - self._clock
+        self._clock = now
+        if trainer.global_step % self.every == 0 or trainer.global_step == 1:
+            self._record(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._count:
+            self._record(trainer, pl_module)
+
+    def pause(self) -> None:
+        """Leaves what happened since the last step, an evaluation for example, out of the seconds."""
+        self._clock = time.perf_counter()
+
+    def _record(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, Pretraining)
+        means = torch.stack(list(self._sums.values())) / self._count
+        means = trainer.strategy.reduce(means, reduce_op="mean")
+        values = dict(zip(self._sums, means.tolist(), strict=True))
+        self._sums, self._count = {}, 0
+        values = {"loss": values.pop("total"), **values}
+        self.loss = values["loss"]
+        images, seconds = self._window
+        self.images_per_second = (self.images - images) / max(self.seconds - seconds, 1e-9)
+        self._window = (self.images, self.seconds)
+        last = trainer.global_step - 1
+        plan = pl_module.plan
+        row = {
+            **self.totals(),
+            **{f"train/{name}": value for name, value in values.items()},
+            "lr": plan.lr(last),
+            "weight_decay": plan.weight_decay(last),
+            "momentum": plan.momentum(last),
+            "images_per_second": self.images_per_second,
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics(row, step=trainer.global_step)

@@ -1,0 +1,120 @@
+"""From a run's folder, a checkpoint or a foreign file to an encoder; and the encoder's export."""
+
+import json
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ijepa.data.images import EvalTransform
+from ijepa.errors import ConfigError, UserError
+from ijepa.files import write_safetensors
+from ijepa.interop import meta, timm
+from ijepa.models.encoder import Encoder
+from ijepa.models.positions import Positions
+from ijepa.models.pretrained import PretrainedEncoder, Spec
+
+Which = Literal["target", "context"]
+SPEC_KEY = "ijepa_encoder"
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+FORMATS = "a run folder, a checkpoint (.ckpt), encoder.safetensors or the reference implementation's .pth.tar"
+
+
+def load_encoder(path: str | Path, encoder: Which = "target", positions: Positions = "scaled") -> PretrainedEncoder:
+    """The encoder of a run folder, a checkpoint, `encoder.safetensors` or a reference checkpoint, in eval mode.
+
+    Args:
+        path: folder or file.
+        encoder: ``target`` (what the paper evaluates) or ``context``.
+        positions: images of another size than in pretraining have their positions mapped onto the grid of pretraining
+            (``scaled``), or patch indices as they are (``index``).
+
+    Returns:
+        A module from images [B, C, H, W] in 0..1 to patch features [B, N, D]; its ``transform`` ends at 0..1.
+
+    Raises:
+        UserError: when there is no such file, or it is not what it should be.
+    """
+    file = find(Path(path).expanduser(), encoder)
+    spec, state = _read(file, encoder)
+    network = replace(spec, positions=positions).build()
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        detail = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise UserError(f"{file}: the weights do not fit the sizes that stand with them: {detail}") from None
+    pretrained = PretrainedEncoder(network, spec).eval().requires_grad_(False)
+    pretrained.transform = EvalTransform(spec.image_size, spec.eval_crop)
+    return pretrained
+
+
+def save_encoder(path: Path, encoder: Encoder, spec: Spec, which: Which) -> None:
+    """Writes an encoder under timm's names, with what is needed to rebuild and normalise in the metadata."""
+    metadata = {SPEC_KEY: json.dumps({**spec.plain(), "encoder": which}), "format": "pt"}
+    write_safetensors(path, timm.to_timm(encoder), metadata)
+
+
+def find(path: Path, encoder: Which = "target") -> Path:
+    """The file that ``path`` means: itself, or the encoder or last checkpoint of a run's folder."""
+    if not path.exists():
+        raise ConfigError("checkpoint", path, f"no such file or folder; give {FORMATS}")
+    if path.is_file():
+        return path
+    candidates = [path / "checkpoints" / "last.ckpt"]
+    if encoder == "target":
+        candidates.insert(0, path / "encoder.safetensors")
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    wanted = " nor ".join(str(candidate.relative_to(path)) for candidate in candidates)
+    raise ConfigError("checkpoint", path, f"no run's folder: it has neither {wanted}")
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A pickled checkpoint, loaded without running code from it."""
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError("checkpoint", path, f"cannot be read ({reason}); give {FORMATS}") from None
+    if not isinstance(contents, dict):
+        raise ConfigError("checkpoint", path, f"holds a {type(contents).__name__}; give {FORMATS}")
+    return contents
+
+
+def _read(file: Path, encoder: Which) -> tuple[Spec, meta.State]:
+    if file.suffix == ".safetensors":
+        return _read_safetensors(file, encoder)
+    contents = load(file)
+    if meta.is_meta(contents):
+        found = meta.read(contents, str(file))
+        sizes = {name: value for name, value in found.sizes.items() if not name.startswith("predictor")}
+        mean, std = (
+            IMAGENET if found.sizes["channels"] == 3 else ((0.0,) * sizes["channels"], (1.0,) * sizes["channels"])
+        )
+        spec = Spec(**sizes, positions="index", position_grid=None, mean=mean, std=std)
+        return spec, found.target_encoder if encoder == "target" else found.context_encoder
+    if SPEC_KEY not in contents or "state_dict" not in contents:
+        raise ConfigError("checkpoint", file, f"not a checkpoint of this software; give {FORMATS}")
+    prefix = f"jepa.{encoder}_encoder."
+    state = {name.removeprefix(prefix): t for name, t in contents["state_dict"].items() if name.startswith(prefix)}
+    return Spec.of(contents[SPEC_KEY]), state
+
+
+def _read_safetensors(file: Path, encoder: Which) -> tuple[Spec, meta.State]:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+            state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ConfigError("checkpoint", file, f"cannot be read ({error}); give {FORMATS}") from None
+    if SPEC_KEY not in metadata:
+        raise ConfigError("checkpoint", file, f"not an encoder of this software (no {SPEC_KEY} in its metadata)")
+    values = json.loads(metadata[SPEC_KEY])
+    held = values.pop("encoder")
+    if held != encoder:
+        raise ConfigError("encoder", encoder, f"{file} holds the {held} encoder; give the run's folder or checkpoint")
+    return Spec.of(values), timm.from_timm(state)

@@ -1,0 +1,118 @@
+"""The command line: Hydra's entry point, help from the schema, one line and an exit code for errors."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel
+
+from ijepa import sweeping
+from ijepa.config import EvaluateConfig, TrainConfig
+from ijepa.errors import InterruptedRunError, UserError, show
+from ijepa.explain import explain
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+SCHEMAS: dict[str, type[BaseModel]] = {"train": TrainConfig, "evaluate": EvaluateConfig}
+USER_ERROR, SIGINT = 2, 2
+
+
+def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
+    """Runs ``job`` on the configuration ``conf/NAME.yaml`` as the command line changes it, then exits.
+
+    Exit codes: 0; 2 for what the user got wrong, in one line on stderr; 128 + the signal that ended a run; 1 with a
+    traceback for faults of the software.
+    """
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises its errors instead of printing them
+    _quiet()
+    sweeping.register()
+    arguments = sys.argv[1:]
+    overrides = [argument for argument in arguments if not argument.startswith("-")]
+    try:
+        if "--help" in arguments or "-h" in arguments:
+            print(help_text(name, overrides))
+        else:
+            _run(name, job)
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        print(f"error: {explain(error, overrides)}", file=sys.stderr)
+        sys.exit(USER_ERROR)
+    except InterruptedRunError as error:
+        print(error, file=sys.stderr)
+        sys.exit(128 + error.signal)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(128 + SIGINT)
+
+
+def _run(name: str, job: Callable[[DictConfig], float | None]) -> None:
+    faults: list[Exception] = []
+
+    def guarded(composed: DictConfig) -> float | None:
+        try:
+            return job(composed)
+        except Exception as fault:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise  # for the launcher to report
+            faults.append(fault)  # past Hydra, which would announce it in a line of its own
+            return None
+
+    hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(guarded)()
+    if faults:
+        raise faults[0]
+
+
+def help_text(name: str, overrides: list[str]) -> str:
+    """Every key of ``conf/NAME.yaml`` with its value, as ``overrides`` leave it, and its meaning."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose(name, overrides)
+    values = OmegaConf.to_container(composed, resolve=False)
+    assert isinstance(values, dict)
+    lines = [f"python {name}.py [key=value ...]      -m: a sweep over comma-separated values", "", "Groups:"]
+    for group in sorted(path for path in CONF.iterdir() if path.is_dir()):
+        options = [option.stem for option in sorted(group.glob("*.yaml")) if not option.stem.startswith("_")]
+        if group.name in values or (group.name == "experiment" and name == "train"):
+            lines.append(f"  {group.name}={'|'.join(options)}")
+    return "\n".join([*lines, "", "Keys, their values now, and what they mean:", *_rows(SCHEMAS[name], values, "")])
+
+
+def _rows(schema: type[BaseModel], values: dict[Any, Any], prefix: str) -> list[str]:
+    plain, sections = [], []
+    for name, field in schema.model_fields.items():
+        value = values.get(name)
+        if isinstance(value, dict):
+            section = _section(field.annotation, value)
+            summary = (section.__doc__ or "").strip().splitlines()[0]
+            sections += ["", f"{prefix}{name}: {summary}", *_rows(section, value, f"{prefix}{name}.")]
+        else:
+            text = (field.description or "").replace("\n", " ")
+            plain.append(f"  {f'{prefix}{name}={show(value)}':<44} {text}")
+    return plain + sections
+
+
+def _section(annotation: Any, value: dict[str, Any]) -> type[BaseModel]:
+    """The schema of a node; where several are possible, the one of its name."""
+    options: list[Any] = [annotation] if isinstance(annotation, type) else list(annotation.__args__)
+    fitting = [
+        option
+        for option in options
+        if "name" not in option.model_fields or value.get("name") in option.model_fields["name"].annotation.__args__
+    ]
+    chosen: type[BaseModel] = fitting[0]
+    return chosen
+
+
+def _quiet() -> None:
+    """Silences what Lightning tells about hardware and loaders, which this software decides itself."""
+    for package in ("lightning.pytorch", "lightning.fabric"):  # the packages reset their own level when imported
+        logging.getLogger(f"{package}.utilities.rank_zero").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning")

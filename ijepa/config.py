@@ -1,0 +1,483 @@
+"""The typed schema of conf/: every key, its type and what it means. The values live in conf/, none here."""
+
+import difflib
+import math
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from ijepa.errors import ConfigError, UserError, show
+
+Text = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)]
+Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
+Size = Annotated[
+    list[Annotated[int, Field(ge=1)]],
+    BeforeValidator(lambda value: [value, value] if isinstance(value, int) else value),
+    Field(min_length=2, max_length=2),
+]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0)]
+Duration = Annotated[float, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A node of the configuration; the text below a field is its help."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+
+class Model(Section):
+    """The encoder."""
+
+    patch_size: Count
+    """side of a patch in pixels; divides data.image_size"""
+    width: Count
+    """token width D; a multiple of 4 and of heads"""
+    depth: Count
+    """transformer blocks"""
+    heads: Count
+    """attention heads; divides width (the predictor's too)"""
+    mlp_ratio: Annotated[float, Field(gt=0)]
+    """hidden width of the MLPs over width"""
+    positions: Literal["index", "scaled"]
+    """sin-cos positions of patch indices (index, as published) or mapped onto position_grid (scaled)"""
+    position_grid: Size | None
+    """rows and columns of the grid that scaled positions refer to; null for this run's own"""
+    init: Literal["published", "reference"]
+    """initial weights: as published, or without the depth-wise rescaling that the reference code undoes"""
+
+
+class Predictor(Section):
+    """The predictor; it has as many heads as the encoder."""
+
+    width: Count
+    """token width; a multiple of 4 and of model.heads"""
+    depth: Count
+    """transformer blocks"""
+
+
+class Data(Section):
+    """Where images come from and how they enter the model."""
+
+    source: Text
+    """folder, digits, or package.module.function (see docs/data.md)"""
+    root: Text | None
+    """folder of images: ROOT/train and ROOT/val, or ROOT alone, split by seed; subfolders are classes"""
+    val_fraction: Annotated[float, Field(ge=0, lt=1)]
+    """share held out when the source has no validation images of its own"""
+    image_size: Size
+    """height and width of the model's input, in pixels: n or [h,w]"""
+    channels: Literal[1, 3, 4]
+    """1 (grey), 3 (RGB) or 4 (RGBA); images are converted"""
+    mean: list[float]
+    """mean of each channel, of values in 0..1"""
+    std: list[Annotated[float, Field(gt=0)]]
+    """standard deviation of each channel"""
+    batch_size: Count
+    """images per step over all devices and accumulated micro-batches"""
+    crop_scale: Pair
+    """area of a random crop, as a share of the image"""
+    crop_aspect: Pair
+    """width / height of a random crop"""
+    flip: bool
+    """mirror half of the images; not in the published recipe"""
+    eval_crop: Annotated[float, Field(gt=0, le=1)]
+    """share of the shorter side that the evaluation's centre crop keeps (ImageNet: .875)"""
+    workers: Annotated[int, Field(ge=0)] | None
+    """processes that read images, per device; null: one per core, at most 8. Never changes results"""
+
+
+class MultiBlock(Section):
+    """Several target blocks, one context block without them (paper, section 3)."""
+
+    name: Literal["multiblock"]
+    """multi-block masks"""
+    num_targets: Count
+    """target blocks per image"""
+    target_scale: Pair
+    """area of a target block, as a share of the grid of patches"""
+    target_aspect: Pair
+    """height / width of a target block"""
+    context_scale: Pair
+    """area of the context block, as a share of the grid"""
+    context_patches: Count | None
+    """context patches per image (surplus=keep: at least); null: about what the reference keeps on average"""
+    surplus: Literal["drop", "keep"]
+    """more context patches than that: drop some at random, or keep all, padded, with an attention mask"""
+
+
+class Rasterized(Section):
+    """One quadrant as context, the three others as targets (paper, table 6)."""
+
+    name: Literal["rasterized"]
+    """quadrants"""
+    context_patches: Count | None
+    """context patches per image; null: the whole quadrant"""
+
+
+class Random(Section):
+    """Patches drawn without structure (paper, table 6)."""
+
+    name: Literal["random"]
+    """random patches"""
+    ratio: Annotated[float, Field(gt=0, lt=1)]
+    """share of the patches that are targets"""
+    context_patches: Count | None
+    """context patches per image; null: all the others"""
+
+
+class Reference(Section):
+    """The reference implementation's multi-block masks, bug for bug (docs/masking.md)."""
+
+    name: Literal["reference"]
+    """the reference implementation's sampler"""
+    num_targets: Count
+    """target blocks per image"""
+    target_scale: Pair
+    """area of a target block, as a share of the grid of patches"""
+    target_aspect: Pair
+    """height / width of a target block"""
+    context_scale: Pair
+    """area of the context block, as a share of the grid"""
+    min_keep: Annotated[int, Field(ge=0)]
+    """a mask needs more patches than this"""
+
+
+class Objective(Section):
+    """What is predicted and how far off it is."""
+
+    distance: Literal["l2", "smooth_l1", "l1"]
+    """squared L2 (paper), smooth L1 (reference code) or L1"""
+    target: Literal["output", "input", "pixels"]
+    """mask the target encoder's output (paper), its input (table 11), or predict normalised pixels (table 7)"""
+    normalize_targets: bool
+    """layer norm on the target encoder's output"""
+    variance_weight: Weight
+    """weight of the variance regulariser on average-pooled features; 0 as published"""
+    covariance_weight: Weight
+    """weight of the covariance regulariser on average-pooled features; 0 as published"""
+    regularize: Literal["context", "predictions"]
+    """the features that the regularisers act on"""
+
+
+class Optimizer(Section):
+    """AdamW; biases and 1-D parameters are not decayed."""
+
+    lr: Annotated[float, Field(gt=0)]
+    """peak learning rate"""
+    lr_per_256: bool
+    """multiply lr by data.batch_size / 256"""
+    betas: Annotated[list[Share], Field(min_length=2, max_length=2)]
+    """decay rates of the moments"""
+    eps: Annotated[float, Field(gt=0)]
+    """added to the denominator"""
+    clip_grad_norm: Annotated[float, Field(gt=0)] | None
+    """clip the gradient's norm; null as published"""
+
+
+class LearningRate(Section):
+    """The learning rate's schedule; start and end are factors of optimizer.lr."""
+
+    shape: Literal["cosine", "linear", "constant", "cooldown"]
+    """after the warm-up: towards end along a curve, constant, or constant with a linear cooldown"""
+    start: Weight
+    """factor at the start of the warm-up"""
+    end: Weight
+    """factor at the end of the run"""
+
+
+class Curve(Section):
+    """A value over the whole run."""
+
+    shape: Literal["cosine", "linear", "constant"]
+    """the curve from start to end; constant stays at start"""
+    start: Weight
+    """value at the first step"""
+    end: Weight
+    """value at the last step"""
+
+
+class Schedule(Section):
+    """The run's length and what changes along it. Lengths in steps win over lengths in epochs."""
+
+    epochs: Annotated[float, Field(gt=0)] | None
+    """passes over the training images"""
+    max_steps: Count | None
+    """optimizer steps; wins over epochs"""
+    warmup_epochs: Duration
+    """length of the learning rate's linear warm-up"""
+    warmup_steps: Annotated[int, Field(ge=0)] | None
+    """the same in steps; wins over warmup_epochs"""
+    cooldown_epochs: Duration
+    """length of the final linear cooldown (learning_rate.shape=cooldown)"""
+    cooldown_steps: Annotated[int, Field(ge=0)] | None
+    """the same in steps; wins over cooldown_epochs"""
+    learning_rate: LearningRate
+    weight_decay: Curve
+    momentum: Curve
+
+
+class Hardware(Section):
+    """Where the run runs; never changes what it computes, up to rounding."""
+
+    accelerator: Literal["auto", "cpu", "gpu"]
+    """auto: a GPU where there is one"""
+    devices: Count
+    """devices per node"""
+    nodes: Count
+    """machines"""
+    strategy: Literal["single", "ddp", "fsdp"]
+    """one device, replicas, or everything sharded"""
+    precision: Literal["auto", "32-true", "bf16-mixed", "bf16-true"]
+    """auto: bf16-mixed where the device computes in bf16, else 32-true"""
+    accumulation: Count
+    """micro-batches per step and device"""
+    compile: bool
+    """torch.compile each block"""
+    checkpointing: bool
+    """recompute activations in the backward pass: less memory, a third more time"""
+
+
+class CsvLogger(Section):
+    """metrics.csv in the run's folder, which every run writes."""
+
+    name: Literal["csv"]
+    """no other logger"""
+
+
+class WandbLogger(Section):
+    """Weights & Biases, beside metrics.csv."""
+
+    name: Literal["wandb"]
+    """Weights & Biases"""
+    project: Text
+    """project"""
+    entity: Text | None
+    """user or team; null: your default"""
+    group: Text | None
+    """group of runs"""
+    tags: list[Text]
+    """tags"""
+    notes: Text | None
+    """notes"""
+    run_name: Text | None
+    """name; null: the run folder's"""
+    mode: Literal["online", "offline", "disabled"]
+    """offline keeps everything in the run's folder"""
+
+
+class Callbacks(Section):
+    """What happens along the run."""
+
+    log_every_steps: Count
+    """steps between rows of metrics.csv"""
+    progress_every_seconds: Annotated[float, Field(gt=0)]
+    """seconds between lines of progress where there is no terminal for a bar"""
+    checkpoint_every_steps: Count
+    """steps between writes of checkpoints/last.ckpt"""
+    evaluate_every_epochs: Annotated[float, Field(gt=0)] | None
+    """epochs between evaluations by task where images have labels; null: only at the end"""
+
+
+class Knn(Section):
+    """Weighted k-nearest-neighbour classification of frozen, average-pooled features."""
+
+    name: Literal["knn"]
+    """k nearest neighbours"""
+    k: Annotated[list[Count], Field(min_length=1)]
+    """neighbours; one result each"""
+    headline: Count
+    """the k that is reported during training"""
+    temperature: Annotated[float, Field(gt=0)]
+    """of the softmax over cosine similarities that weights votes"""
+    center: bool
+    """subtract the training features' mean first"""
+    batch_size: Count
+    """images per forward pass"""
+
+
+class Logistic(Section):
+    """Logistic regression (L-BFGS) on frozen, average-pooled, standardised features."""
+
+    name: Literal["logistic"]
+    """logistic regression"""
+    l2: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
+    """strengths of the L2 penalty per image (scikit-learn's C = 1 / (l2 x images)); held-out training images choose"""
+    holdout: Annotated[float, Field(gt=0, lt=1)]
+    """share of the training images that chooses the strength"""
+    max_iterations: Count
+    """of L-BFGS"""
+    batch_size: Count
+    """images per forward pass"""
+
+
+Masking = Annotated[MultiBlock | Rasterized | Random | Reference, Field(discriminator="name")]
+Logger = Annotated[CsvLogger | WandbLogger, Field(discriminator="name")]
+Task = Annotated[Knn | Logistic, Field(discriminator="name")]
+
+
+class TrainConfig(Section):
+    """What `python train.py` takes."""
+
+    run_dir: Text | None
+    """folder of this run; null: a new one under runs/"""
+    resume: Text | None
+    """run folder or checkpoint to go on from"""
+    seed: Annotated[int, Field(ge=0)]
+    """of initial weights, order, crops and masks"""
+    model: Model
+    predictor: Predictor
+    data: Data
+    masking: Masking
+    objective: Objective
+    optimizer: Optimizer
+    schedule: Schedule
+    hardware: Hardware
+    logger: Logger
+    callbacks: Callbacks
+    task: Task
+
+
+class EvaluateConfig(Section):
+    """What `python evaluate.py` takes."""
+
+    checkpoint: Text
+    """run folder, checkpoint or encoder.safetensors"""
+    encoder: Literal["target", "context"]
+    """which encoder of a checkpoint to evaluate; the paper: target"""
+    output: Text | None
+    """folder for metrics.json; null: evaluation/TASK in the run's folder, or beside the file"""
+    baselines: bool
+    """also evaluate a random-init encoder and raw pixels"""
+    seed: Annotated[int, Field(ge=0)]
+    """of the random-init encoder and of held-out splits"""
+    data: Data
+    task: Task
+    hardware: Hardware
+
+
+ConfigT = TypeVar("ConfigT", bound=Section)
+
+
+def parse(schema: type[ConfigT], composed: DictConfig | dict[str, Any]) -> ConfigT:
+    """The typed configuration of a composed one.
+
+    Raises:
+        UserError: names the first faulty key, its value and what would do.
+    """
+    if isinstance(composed, DictConfig):
+        try:
+            composed = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+        except MissingMandatoryValue as error:
+            raise UserError(f"{error.full_key} is not set; add {error.full_key}=VALUE") from None
+        except InterpolationResolutionError as error:
+            raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
+    try:
+        return schema.model_validate(composed)
+    except ValidationError as error:
+        raise _explain(schema, error) from None
+
+
+def check(config: TrainConfig) -> None:
+    """Refuses values that are fine on their own and do not fit together.
+
+    Raises:
+        UserError: names the first key that does not fit, its value and what would do.
+    """
+    model, data = config.model, config.data
+    for side in data.image_size:
+        if side % model.patch_size:
+            fits = [n for n in range(2, side) if not any(s % n for s in data.image_size)]
+            better = min(fits, key=lambda n: abs(n - model.patch_size), default=1)
+            problem = f"does not divide data.image_size={show(data.image_size)}; {better} would"
+            raise ConfigError("model.patch_size", model.patch_size, problem)
+    for key, width in (("model.width", model.width), ("predictor.width", config.predictor.width)):
+        step = math.lcm(4, model.heads)
+        if width % step:
+            better = max(round(width / step), 1) * step
+            problem = f"not a multiple of 4 and of model.heads={model.heads}; {better} would do"
+            raise ConfigError(key, width, problem)
+    check_data(data)
+    check_task(config.task)
+    if isinstance(config.masking, MultiBlock | Reference):
+        for name in ("target_scale", "target_aspect", "context_scale"):
+            _check_range(f"masking.{name}", getattr(config.masking, name), most=None if "aspect" in name else 1.0)
+    shares = config.hardware.devices * config.hardware.nodes * config.hardware.accumulation
+    if data.batch_size % shares:
+        problem = (
+            f"cannot be divided over {config.hardware.devices} devices x {config.hardware.nodes} nodes x "
+            f"{config.hardware.accumulation} micro-batches; {-(-data.batch_size // shares) * shares} can"
+        )
+        raise ConfigError("data.batch_size", data.batch_size, problem)
+
+
+def check_data(data: Data) -> None:
+    """The checks that concern the data alone; raises ConfigError."""
+    for key, values in (("data.mean", data.mean), ("data.std", data.std)):
+        if len(values) != data.channels:
+            problem = f"needs {data.channels} values, one for each of data.channels={data.channels}"
+            raise ConfigError(key, values, problem)
+    _check_range("data.crop_scale", data.crop_scale, most=1.0)
+    _check_range("data.crop_aspect", data.crop_aspect, most=None)
+
+
+def check_task(task: Knn | Logistic) -> None:
+    """The checks that concern the task alone; raises ConfigError."""
+    if isinstance(task, Knn) and task.headline not in task.k:
+        raise ConfigError("task.headline", task.headline, f"not among task.k={show(task.k)}")
+
+
+def _check_range(key: str, limits: list[float], most: float | None) -> None:
+    low, high = limits
+    if not 0 < low <= high or (most is not None and high > most):
+        bound = "" if most is None else f" <= {show(most)}"
+        raise ConfigError(key, limits, f"needs 0 < low <= high{bound}")
+
+
+def keys(schema: type[BaseModel]) -> list[str]:
+    """Every key that a configuration of ``schema`` may have, dotted."""
+    found = []
+    for name, field in schema.model_fields.items():
+        sections = _sections(field.annotation)
+        found += [name, *(f"{name}.{key}" for section in sections for key in keys(section))]
+    return list(dict.fromkeys(found))
+
+
+def suggestion(key: str, known: list[str]) -> str:
+    """A likely meant key, as the end of a sentence."""
+    parent = key.rpartition(".")[0]
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+    if close:
+        return f"did you mean {close[0]}?"
+    siblings = [other for other in known if other.rpartition(".")[0] == parent]
+    return f"there are {', '.join(siblings)}" if siblings else "see --help for what there is"
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [section for argument in get_args(annotation) for section in _sections(argument)]
+
+
+def _explain(schema: type[BaseModel], error: ValidationError) -> UserError:
+    fault = error.errors()[0]
+    known = keys(schema)
+    names: list[str] = []
+    for part in fault["loc"]:  # leaves out the tags of unions and the indices of lists
+        if isinstance(part, str) and ".".join([*names, part]) in known:
+            names.append(part)
+    key, value = ".".join(names), fault["input"]
+    if fault["type"] == "extra_forbidden":
+        wrong = ".".join([*names, str(fault["loc"][-1])])
+        return ConfigError(wrong, value, f"no such key; {suggestion(wrong, known)}")
+    if fault["type"] == "missing":
+        return UserError(f"{key}.{fault['loc'][-1]} is not set".removeprefix("."))
+    if fault["type"] == "union_tag_invalid":
+        return ConfigError(f"{key}.name", value.get("name"), f"it is one of {fault['ctx']['expected_tags']}")
+    message = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    if isinstance(value, dict):
+        return UserError(f"{key}: {message}")
+    return ConfigError(key, value, f"should be {message}; got {show(value)!r}")

@@ -1,0 +1,223 @@
+"""The LightningDataModule: the order of images, their crops and their masks, each a pure function of its place."""
+
+import signal
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ijepa.data.images import EvalTransform, TrainTransform
+from ijepa.data.sources import Images, Source, UnreadableError
+from ijepa.masking import Masking, Masks
+from ijepa.randomness import seed_of
+
+CROP_STREAM, ORDER_STREAM = 4, 5
+
+
+class Batch(NamedTuple):
+    """One micro-batch of a device.
+
+    images: [B, C, H, W] uint8.
+    masks: of these images.
+    unreadable: what files had to be replaced by the next readable image.
+    """
+
+    images: Tensor
+    masks: Masks
+    unreadable: list[str]
+
+
+class Place(NamedTuple):
+    """A place in the run: ``position`` in the global batch of ``step``, and the ``image`` shown there in ``epoch``."""
+
+    step: int
+    position: int
+    epoch: int
+    image: int
+
+
+class Places(Sampler[list[Place]]):
+    """The micro-batches of one device from ``first_step`` to the end of the run.
+
+    Sample number step * batch_size + position of the run is image number (that modulo n) of a fresh shuffle per
+    epoch, so every epoch shows each image once, whatever the batch size. Devices and micro-batches take consecutive
+    positions of the global batch.
+
+    Args:
+        images: number n of images.
+        batch_size: of the global batch.
+        seed: of the shuffles.
+        max_steps: steps of the whole run.
+        first_step: where this process begins.
+        accumulation: micro-batches per step and device.
+        device: this device's number.
+        devices: how many there are.
+    """
+
+    def __init__(
+        self, images: int, batch_size: int, seed: int, max_steps: int, first_step: int, accumulation: int,
+        device: int, devices: int,
+    ) -> None:  # fmt: skip
+        self.images = images
+        self.batch_size = batch_size
+        self.seed = seed
+        self.steps = range(first_step, max_steps)
+        self.accumulation = accumulation
+        self.device = device
+        self.devices = devices
+        self._epoch = -1
+        self._order = np.empty(0, dtype=np.int64)
+
+    def __len__(self) -> int:
+        """Micro-batches of the whole run: a resumed trainer counts those that it has seen."""
+        return self.steps.stop * self.accumulation
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        share = self.batch_size // (self.devices * self.accumulation)
+        for step in self.steps:
+            for micro in range(self.accumulation):
+                start = (micro * self.devices + self.device) * share
+                yield [self.place(step, position) for position in range(start, start + share)]
+
+    def place(self, step: int, position: int) -> Place:
+        """What lies at ``position`` of ``step``."""
+        epoch, number = divmod(step * self.batch_size + position, self.images)
+        if epoch != self._epoch:
+            generator = np.random.Generator(np.random.PCG64(seed_of(self.seed, ORDER_STREAM, epoch, 0)))
+            self._epoch, self._order = epoch, generator.permutation(self.images)
+        return Place(step, position, epoch, int(self._order[number]))
+
+
+class Crops(Dataset[tuple[Place, Tensor, list[str]]]):
+    """The random crop of an image in an epoch; an unreadable file gives way to the next readable one."""
+
+    def __init__(self, images: Images, transform: TrainTransform, seed: int) -> None:
+        self.images = images
+        self.transform = transform
+        self.seed = seed
+
+    def __getitem__(self, place: Place) -> tuple[Place, Tensor, list[str]]:
+        faults: list[str] = []
+        for offset in range(len(self.images)):
+            try:
+                image = self.images.read((place.image + offset) % len(self.images))
+            except UnreadableError as fault:
+                faults.append(str(fault))
+                continue
+            seed = seed_of(self.seed, CROP_STREAM, place.epoch, place.image)
+            return place, self.transform(image, seed), faults
+        raise UnreadableError(f"no image can be read any more, the last: {faults[-1]}")
+
+
+class Collate:
+    """Stacks crops and draws their masks."""
+
+    def __init__(self, masking: Masking, seed: int) -> None:
+        self.masking = masking
+        self.seed = seed
+
+    def __call__(self, items: Sequence[tuple[Place, Tensor, list[str]]]) -> Batch:
+        places, images, faults = zip(*items, strict=True)
+        positions = np.array([place.position for place in places])
+        masks = self.masking.sample(self.seed, places[0].step, positions)
+        return Batch(torch.stack(images), masks, [name for names in faults for name in names])
+
+
+class EvalImages(Dataset[tuple[Tensor, int, int]]):
+    """Images for evaluation: [C, H, W] in 0..1, label (-1: none), and 1, or 0 for an unreadable file."""
+
+    def __init__(self, images: Images, transform: EvalTransform, channels: int) -> None:
+        self.images = images
+        self.transform = transform
+        self.channels = channels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
+        label = -1 if self.images.labels is None else self.images.labels[index]
+        try:
+            return self.transform(self.images.read(index)), label, 1
+        except UnreadableError:
+            return torch.zeros(self.channels, *self.transform.size), label, 0
+
+
+class DataModule(L.LightningDataModule):
+    """Batches of crops with masks for pretraining; plain images for evaluation.
+
+    Args:
+        source: the images.
+        masking: draws the masks; None where there is only evaluation.
+        transform: the random crop.
+        eval_transform: the evaluation's view of an image.
+        channels: of the images.
+        batch_size: images per step, over all devices and micro-batches.
+        accumulation: micro-batches per step and device.
+        max_steps: length of the run.
+        workers: reading processes per device.
+        seed: of order, crops and masks.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        masking: Masking | None,
+        transform: TrainTransform,
+        eval_transform: EvalTransform,
+        channels: int,
+        batch_size: int,
+        accumulation: int,
+        max_steps: int,
+        workers: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.source = source
+        self.masking = masking
+        self.transform = transform
+        self.eval_transform = eval_transform
+        self.channels = channels
+        self.batch_size = batch_size
+        self.accumulation = accumulation
+        self.max_steps = max_steps
+        self.workers = workers
+        self.seed = seed
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """One pass from the trainer's step to the end of the run: epochs are counted in images, not in passes."""
+        assert self.masking is not None
+        trainer = self.trainer
+        places = Places(
+            len(self.source.train),
+            self.batch_size,
+            self.seed,
+            self.max_steps,
+            trainer.global_step if trainer else 0,
+            self.accumulation,
+            trainer.global_rank if trainer else 0,
+            trainer.world_size if trainer else 1,
+        )
+        return DataLoader(
+            Crops(self.source.train, self.transform, self.seed),
+            batch_sampler=places,  # type: ignore[arg-type]  # places are keys, not whole numbers
+            collate_fn=Collate(self.masking, self.seed),
+            num_workers=self.workers,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_start_worker,
+        )
+
+    def eval_dataloader(self, images: Images, batch_size: int) -> DataLoader[Any]:
+        """``images`` in order."""
+        dataset = EvalImages(images, self.eval_transform, self.channels)
+        return DataLoader(dataset, batch_size, num_workers=self.workers, worker_init_fn=_start_worker)
+
+
+def _start_worker(worker: int) -> None:
+    """One thread each; signals to the whole process group are the main process's to handle."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

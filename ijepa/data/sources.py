@@ -1,0 +1,213 @@
+"""Where images come from: anything that has a length, images by index, and perhaps labels."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from hydra.utils import get_method
+from PIL import Image
+
+from ijepa import config
+from ijepa.data.images import convert, decode
+from ijepa.errors import ConfigError, UserError
+from ijepa.randomness import words
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+SPLIT_STREAM = 3
+
+
+class Images(Protocol):
+    """A set of images. ``labels`` are class indices, or None; ``read`` raises `UnreadableError`."""
+
+    @property
+    def labels(self) -> Sequence[int] | None: ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> Image.Image: ...
+
+    def name(self, index: int) -> str: ...
+
+
+class UnreadableError(Exception):
+    """A file that is no image, or only a part of one; the message names it."""
+
+
+@dataclass
+class Source:
+    """A data set: training and validation images, class names, and what the user should hear about it."""
+
+    train: Images
+    val: Images
+    classes: list[str] | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+class Files:
+    """Image files, decoded on demand."""
+
+    def __init__(self, paths: list[str], labels: list[int] | None, channels: int) -> None:
+        self.paths = paths
+        self.labels = labels
+        self.channels = channels
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def name(self, index: int) -> str:
+        return self.paths[index]
+
+    def read(self, index: int) -> Image.Image:
+        try:
+            return decode(self.paths[index], self.channels)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise UnreadableError(f"{self.paths[index]} ({error})") from None
+
+
+class Arrays:
+    """Images in memory."""
+
+    def __init__(self, images: list[Image.Image], labels: list[int] | None, channels: int) -> None:
+        self.images = images
+        self.labels = labels
+        self.channels = channels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def name(self, index: int) -> str:
+        return f"image {index}"
+
+    def read(self, index: int) -> Image.Image:
+        return convert(self.images[index], self.channels)
+
+
+def folder(data: config.Data, seed: int) -> Source:
+    """``data.root/train`` and ``data.root/val``, or ``data.root`` split by seed; first-level subfolders are classes.
+
+    Raises:
+        UserError: when there is no such folder, or no readable image in it.
+    """
+    if data.root is None:
+        raise UserError("data.root is not set; add data.root=FOLDER")
+    root = Path(data.root).expanduser()
+    if not root.is_dir():
+        raise ConfigError("data.root", data.root, "no such folder" if not root.exists() else "not a folder")
+    named = [root / part for part in ("train", "val") if (root / part).is_dir()]
+    roots = named if root / "train" in named else [root]
+    scanned = [_scan(part) for part in roots]
+    others = [name for _, foreign in scanned for name in foreign]
+    notes = []
+    if others:
+        shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        notes.append(f"{len(others)} files are not images and left out: {shown}")
+    paths = [found for found, _ in scanned]
+    if not paths[0]:
+        raise ConfigError("data.root", data.root, f"no image ({' '.join(SUFFIXES)}) in {roots[0]}")
+    classes = sorted({name for part, found in zip(roots, paths, strict=True) for name in _classes(part, found)})
+    labelled = len(classes) > 1 and all(len(_classes(r, f)) == len(f) for r, f in zip(roots, paths, strict=True))
+    index = {name: i for i, name in enumerate(classes)}
+    files = [
+        Files(found, [index[name] for name in _classes(part, found)] if labelled else None, data.channels)
+        for part, found in zip(roots, paths, strict=True)
+    ]
+    _readable(files[0], data.root)
+    if len(files) == 1 or not len(files[1]):
+        train, val = _split(files[0], data.val_fraction, seed)
+    else:
+        train, val = files
+    return Source(train, val, classes if labelled else None, notes)
+
+
+def digits(data: config.Data, seed: int) -> Source:
+    """scikit-learn's handwritten digits: 1,797 grey images of 8x8 pixels, 10 classes."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = [Image.fromarray((picture * (255 / 16)).astype(np.uint8)) for picture in bunch.images]
+    train, val = _split(Arrays(images, [int(label) for label in bunch.target], data.channels), data.val_fraction, seed)
+    return Source(train, val, [str(digit) for digit in range(10)])
+
+
+def build(data: config.Data, seed: int) -> Source:
+    """The source that the configuration names.
+
+    Raises:
+        UserError: when there is none of that name, or its images cannot be had.
+    """
+    if data.source in SOURCES:
+        return SOURCES[data.source](data, seed)
+    if "." not in data.source:
+        raise ConfigError("data.source", data.source, f"there are {', '.join(SOURCES)}, or package.module.function")
+    try:
+        function = get_method(data.source)
+    except Exception as error:
+        raise ConfigError("data.source", data.source, f"cannot be imported: {str(error).splitlines()[0]}") from None
+    source: Source = function(data, seed)
+    return source
+
+
+SOURCES = {"folder": folder, "digits": digits}
+
+
+class Subset:
+    """Some images of a set."""
+
+    def __init__(self, images: Images, indices: list[int]) -> None:
+        self.images = images
+        self.indices = indices
+        self.labels = None if images.labels is None else [images.labels[i] for i in indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def name(self, index: int) -> str:
+        return self.images.name(self.indices[index])
+
+    def read(self, index: int) -> Image.Image:
+        return self.images.read(self.indices[index])
+
+
+def _split(images: Images, fraction: float, seed: int) -> tuple[Images, Images]:
+    """Holds out ``fraction`` of the images, the same ones for a seed; whether one is depends on its index alone."""
+    drawn = words(seed, SPLIT_STREAM, 0, np.arange(len(images)), 1)[:, 0]
+    order = np.argsort(drawn, kind="stable")
+    held = set(order[: round(fraction * len(images))].tolist())
+    train = [i for i in range(len(images)) if i not in held]
+    return Subset(images, train), Subset(images, sorted(held))
+
+
+def _scan(root: Path) -> tuple[list[str], list[str]]:
+    """Image files below ``root`` in a fixed order, and the names of other files; hidden ones are passed over."""
+    found, others = [], []
+    for directory, folders, names in os.walk(root, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if name.startswith("."):
+                continue
+            if name.lower().endswith(SUFFIXES):
+                found.append(os.path.join(directory, name))
+            else:
+                others.append(name)
+    return found, others
+
+
+def _classes(root: Path, paths: list[str]) -> list[str]:
+    """The first-level subfolder of each file; files that lie directly in ``root`` have none and are left out."""
+    parts = [Path(path).relative_to(root).parts for path in paths]
+    return [part[0] for part in parts if len(part) > 1]
+
+
+def _readable(files: Files, root: str) -> None:
+    """Refuses a folder in which no file can be read; the first readable one ends the search."""
+    fault = ""
+    for index in range(len(files)):
+        try:
+            files.read(index)
+            return
+        except UnreadableError as error:
+            fault = fault or str(error)
+    raise ConfigError("data.root", root, f"none of its {len(files)} image files can be read, the first: {fault}")

@@ -1,0 +1,33 @@
+"""What the user can mend: one line on stderr, exit code 2."""
+
+from typing import Any
+
+
+class UserError(ValueError):
+    """A fault in what the user gave; the message is one line that says what would do."""
+
+
+class ConfigError(UserError):
+    """A fault in one configuration value, shown as ``key=value: what is wrong and what would do``."""
+
+    def __init__(self, key: str, value: Any, problem: str) -> None:
+        super().__init__(f"{key}={show(value)}: {problem}")
+
+
+def show(value: Any) -> str:
+    """``value`` as it would be typed on the command line."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{','.join(show(item) for item in value)}]"
+    return str(value)
+
+
+class InterruptedRunError(Exception):
+    """The run ended early and saved itself because of a signal."""
+
+    def __init__(self, signal: int, message: str) -> None:
+        super().__init__(message)
+        self.signal = signal

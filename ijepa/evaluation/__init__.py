@@ -1,0 +1,1 @@
+"""Evaluation of frozen features: features.py and one file per task."""

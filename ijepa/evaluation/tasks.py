@@ -1,0 +1,51 @@
+"""The tasks by name, and what is evaluated beside a checkpoint: random init and raw pixels."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from ijepa.config import Knn, Logistic
+from ijepa.data.datamodule import DataModule
+from ijepa.evaluation import knn, logistic
+from ijepa.evaluation.features import Embed, extract, pixels, pooled
+from ijepa.models.pretrained import PretrainedEncoder, Spec
+
+Results = dict[str, float]
+
+
+class Row(NamedTuple):
+    """One line of a results table."""
+
+    name: str
+    results: Results
+
+
+def has_labels(data: DataModule) -> bool:
+    """Whether training and validation images are labelled."""
+    train, val = data.source.train, data.source.val
+    return bool(len(train) and len(val) and train.labels is not None and val.labels is not None)
+
+
+def evaluate(task: Knn | Logistic, embed: Embed, data: DataModule, device: torch.device, seed: int) -> Results:
+    """One task on the features that ``embed`` makes of the data's images."""
+    train = extract(embed, data.eval_dataloader(data.source.train, task.batch_size), device)
+    test = extract(embed, data.eval_dataloader(data.source.val, task.batch_size), device)
+    run: Callable[..., Results] = knn.evaluate if isinstance(task, Knn) else logistic.evaluate
+    return run(task, train, test, seed)
+
+
+def baselines(task: Knn | Logistic, spec: Spec, data: DataModule, device: torch.device, seed: int) -> list[Row]:
+    """The same task on an untrained encoder of the same shape and on raw pixels."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        untrained = PretrainedEncoder(spec.build(), spec).eval().to(device)
+    return [
+        Row("random init", evaluate(task, pooled(untrained), data, device, seed)),
+        Row("raw pixels", evaluate(task, pixels, data, device, seed)),
+    ]
+
+
+def headline(task: Knn | Logistic) -> str:
+    """The result that stands for the task."""
+    return f"knn{task.headline}" if isinstance(task, Knn) else "logistic"

@@ -1,0 +1,94 @@
+"""One task on one checkpoint: table, baselines and metrics.json."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from ijepa import build, checkpoint, tables
+from ijepa.config import Data, EvaluateConfig, check_data, check_task, parse
+from ijepa.data import sources
+from ijepa.errors import ConfigError, UserError
+from ijepa.evaluation import tasks
+from ijepa.evaluation.features import pooled
+from ijepa.evaluation.tasks import Row
+from ijepa.files import write_json
+from ijepa.models.pretrained import Spec
+
+
+def evaluate(composed: DictConfig) -> float | None:
+    """Evaluates what the configuration names; returns the headline result.
+
+    Raises:
+        UserError: when checkpoint, data and task do not fit.
+    """
+    if OmegaConf.is_missing(composed, "checkpoint"):
+        raise UserError(f"checkpoint is not set; add checkpoint={checkpoint.FORMATS}")
+    path = Path(str(composed.checkpoint)).expanduser()
+    which = str(composed.encoder)
+    if which not in ("target", "context"):
+        raise ConfigError("encoder", which, "should be target or context")
+    encoder = checkpoint.load_encoder(path, which)  # type: ignore[arg-type]  # checked above
+    values = OmegaConf.to_container(composed, resolve=True)
+    assert isinstance(values, dict)
+    values["data"] = _data(values["data"], path, encoder.spec)
+    config = parse(EvaluateConfig, {str(key): value for key, value in values.items()})
+    check_data(config.data)
+    check_task(config.task)
+    _fits(config.data, encoder.spec)
+    device = torch.device("cuda" if build.device(config.hardware) == "gpu" else "cpu")
+    source = sources.build(config.data, config.seed)
+    data = build.data(config.data, source, None, 0, config.hardware, config.seed)
+    if not tasks.has_labels(data):
+        raise ConfigError(
+            "data.root", config.data.root, "needs labels: a folder per class, for training and validation"
+        )
+    folder = _output(config, path)
+    print(f"{config.task.name} on {len(source.train)} training and {len(source.val)} validation images", flush=True)
+    rows = [Row(f"{which} encoder", tasks.evaluate(config.task, pooled(encoder.to(device)), data, device, config.seed))]
+    if config.baselines:
+        rows += tasks.baselines(config.task, encoder.spec, data, device, config.seed)
+    Console().print(tables.accuracies(f"{path}: accuracy, %", rows, config.task))
+    results = {row.name: row.results for row in rows}
+    counts = {"train": len(source.train), "val": len(source.val)}
+    write_json(folder / "metrics.json", {"config": config.model_dump(), "images": counts, "results": results})
+    print(f"metrics {folder / 'metrics.json'}")
+    return rows[0].results[tasks.headline(config.task)]
+
+
+def _data(composed: dict[str, Any], path: Path, spec: Spec) -> dict[str, Any]:
+    """The data to evaluate on: what the command line says, else the run's own; as the encoder wants it."""
+    given = {item.lstrip("+").partition("=")[0] for item in HydraConfig.get().overrides.task}
+    file = checkpoint.find(path)
+    folder = file.parent.parent if file.parent.name == "checkpoints" else file.parent
+    saved = folder / "config.yaml"
+    if "data" in given:
+        base = dict(composed)
+    elif saved.is_file():
+        loaded = OmegaConf.to_container(OmegaConf.load(saved))
+        assert isinstance(loaded, dict)
+        base = dict(loaded["data"])
+    else:
+        raise UserError(f"data is not set, and {path} has no config.yaml beside it; add data=folder data.root=FOLDER")
+    plain = spec.plain()
+    base |= {name: plain[name] for name in ("image_size", "channels", "mean", "std", "eval_crop")}
+    return base | {name: value for name, value in composed.items() if f"data.{name}" in given}
+
+
+def _fits(data: Data, spec: Spec) -> None:
+    if data.channels != spec.channels:
+        raise ConfigError("data.channels", data.channels, f"the encoder was trained on {spec.channels}")
+    if any(side % spec.patch_size for side in data.image_size):
+        problem = f"not divisible by the encoder's patches of {spec.patch_size} pixels"
+        raise ConfigError("data.image_size", data.image_size, problem)
+
+
+def _output(config: EvaluateConfig, path: Path) -> Path:
+    if config.output is not None:
+        return Path(config.output).expanduser()
+    file = checkpoint.find(path)
+    folder = file.parent.parent if file.parent.name == "checkpoints" else file.parent
+    return folder / "evaluation" / config.task.name

@@ -1,0 +1,45 @@
+"""One line for any error that a command line can cause, Hydra's own included."""
+
+import difflib
+import re
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from ijepa.config import EvaluateConfig, TrainConfig, keys, suggestion
+from ijepa.errors import UserError
+
+
+def explain(error: BaseException, overrides: list[str]) -> str:
+    """One line for any error: what the user can mend in their words, anything else by its type and first line.
+
+    Args:
+        error: what was raised.
+        overrides: what stood on the command line, to show the value that goes with a key.
+    """
+    text = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    given = {item.lstrip("+~").partition("=")[0]: item.partition("=")[2] for item in overrides}
+    if isinstance(error, UserError):
+        return " ".join(text)
+    if isinstance(error, MissingConfigException):
+        group, _, option = (error.missing_cfg_file or "").rpartition("/")
+        options = [name for name in error.options or [] if not name.startswith("_")]
+        close = difflib.get_close_matches(option, options, n=1)
+        meant = f"did you mean {close[0]}? " if close else ""
+        return f"{group}={option}: no such option; {meant}There are {', '.join(options)}"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: cannot be parsed as key=value; quote what holds = , {{ or [: 'key=\"value\"'"
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        key = re.search(r"[Cc]ould not override '([^']*)'", text[0])
+        if key:
+            return _unknown_key(key[1], given.get(key[1]))
+        cause = error.__cause__
+        detail = f" ({str(cause).splitlines()[0]})" if isinstance(cause, OmegaConfBaseException) else ""
+        return " ".join(text[:1]) + detail
+    return f"{type(error).__name__}: {text[0]}"
+
+
+def _unknown_key(key: str, value: str | None) -> str:
+    known = [*keys(TrainConfig), *keys(EvaluateConfig), "experiment"]
+    shown = key if value is None else f"{key}={value}"
+    return f"{shown}: no such key; {suggestion(key, list(dict.fromkeys(known)))}"

@@ -1,0 +1,70 @@
+"""metrics.csv: one row per step, whole at every moment."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from ijepa.files import write_text
+
+
+class MetricsCSV(Logger):
+    """Appends to an existing file; what is logged twice for one step shares a row; new columns rewrite the file.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self._columns: list[str] = []
+        self._rows: list[dict[str, str]] = []
+        if path.exists():
+            with path.open(newline="") as file:
+                reader = csv.DictReader(file)
+                self._rows = list(reader)
+                self._columns = list(reader.fieldnames or [])
+
+    @property
+    def name(self) -> str:
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Adds ``metrics`` to the row of ``step``."""
+        row = {"step": str(step), **{name: _number(value) for name, value in metrics.items()}}
+        merged = bool(self._rows) and self._rows[-1]["step"] == row["step"]
+        if merged:
+            self._rows[-1].update(row)
+        else:
+            self._rows.append(row)
+        added = [name for name in row if name not in self._columns]
+        self._columns += added
+        if merged or added:
+            write_text(self.path, self._text(self._rows, header=True))
+        else:
+            with self.path.open("a", newline="") as file:
+                file.write(self._text([row], header=False))
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """config.yaml holds them."""
+
+    def _text(self, rows: list[dict[str, str]], header: bool) -> str:
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, self._columns, restval="", lineterminator="\n")
+        if header:
+            writer.writeheader()
+        writer.writerows(rows)
+        return buffer.getvalue()
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.9g}"

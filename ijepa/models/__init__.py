@@ -1,0 +1,1 @@
+"""The networks: plain nn.Modules that know neither Lightning nor Hydra nor torch.distributed."""

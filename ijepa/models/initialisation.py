@@ -1,0 +1,30 @@
+"""Initial weights, as published and as the reference implementation really has them."""
+
+from collections.abc import Iterable
+from typing import Literal
+
+from timm.models.vision_transformer import Block
+from torch import nn
+
+Init = Literal["published", "reference"]
+
+
+def initialise(network: nn.Module, blocks: Iterable[nn.Module], init: Init) -> None:
+    """Truncated normal .02 for weights, zero biases; then each block's output layers shrink with its depth.
+
+    The reference implementation divides the output layers of block i (from 1) by sqrt(2 i), then draws every linear
+    layer anew, which undoes it: ``reference`` leaves the division out.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            module.reset_parameters()
+    if init == "reference":
+        return
+    for depth, block in enumerate(blocks, start=1):
+        assert isinstance(block, Block)
+        for layer in (block.attn.proj, block.mlp.fc2):
+            layer.weight.data.div_((2.0 * depth) ** 0.5)

@@ -1,0 +1,70 @@
+"""I-JEPA: context encoder, predictor and target encoder (paper, section 3)."""
+
+import copy
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ijepa.masking import Masks
+from ijepa.models.encoder import Encoder, gather
+from ijepa.models.predictor import Predictor
+from ijepa.objective import normalize_targets, pixel_targets
+
+Target = Literal["output", "input", "pixels"]
+
+
+class Prediction(NamedTuple):
+    """What the objective compares: predictions and targets [B, T, K, D]; context [B, C, D]."""
+
+    predictions: Tensor
+    targets: Tensor
+    context: Tensor
+
+
+class JEPA(nn.Module):
+    """The three networks.
+
+    Args:
+        context_encoder: trained by gradient.
+        predictor: trained by gradient.
+        target: what is predicted: the target encoder's output at the target patches, which saw the whole image
+            (``output``, the paper); its output when it sees only the block (``input``, paper, table 11); or normalised
+            pixels (``pixels``, paper, table 7).
+        normalize: layer norm on the target encoder's output, without affine.
+    """
+
+    def __init__(
+        self, context_encoder: Encoder, predictor: Predictor, target: Target = "output", normalize: bool = True
+    ) -> None:
+        super().__init__()
+        self.context_encoder = context_encoder
+        self.predictor = predictor
+        self.target_encoder = copy.deepcopy(context_encoder).requires_grad_(False)
+        self.target = target
+        self.normalize = normalize
+
+    def forward(self, images: Tensor, masks: Masks) -> Prediction:
+        """Predictions and targets for ``images`` [B, C, H, W], normalised."""
+        targets = self.targets(images, masks.targets)  # [B, T, K, D]
+        context = self.context_encoder(images, masks.context, masks.valid)  # [B, C, D]
+        predictions = self.predictor(context, masks.context, masks.targets, masks.valid)  # [B, T, K, D]
+        return Prediction(predictions, targets, context)
+
+    @torch.no_grad()
+    def targets(self, images: Tensor, indices: Tensor) -> Tensor:
+        """What is to be predicted at ``indices`` [B, T, K]: [B, T, K, D], no gradient."""
+        if self.target == "pixels":
+            return gather(pixel_targets(images, self.context_encoder.patch_size), indices)
+        if self.target == "input":
+            features = self.target_encoder(images, indices)
+        else:
+            features = gather(self.target_encoder(images), indices)
+        return normalize_targets(features) if self.normalize else features
+
+    @torch.no_grad()
+    def update_target_encoder(self, momentum: float) -> None:
+        """Target <- momentum * target + (1 - momentum) * context, for all parameters at once."""
+        torch._foreach_lerp_(
+            list(self.target_encoder.parameters()), list(self.context_encoder.parameters()), 1.0 - momentum
+        )

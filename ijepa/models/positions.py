@@ -1,0 +1,62 @@
+"""Fixed 2-D sin-cos positions for any grid of patches."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ijepa.errors import ConfigError
+
+Positions = Literal["index", "scaled"]
+Grid = tuple[int, int]
+
+
+def sincos_2d(width: int, grid: Grid, reference: Grid | None = None) -> Tensor:
+    """Position vectors of a grid's patches in row order: [H * W, width].
+
+    The first half of the dimensions encodes the column, the second the row (the reference implementation's order),
+    each as width / 4 sines, then as many cosines, of coordinate / 10000 ** (i / (width / 4)).
+
+    Args:
+        width: divisible by 4.
+        grid: patches per column and per row, (H, W).
+        reference: when given, patch centres are mapped onto this grid: (i + .5) * reference / grid - .5, so that a
+            place in the image has the vector it had in pretraining; otherwise coordinates are patch indices.
+    """
+    if width % 4:
+        raise ConfigError("width", width, "2-D sin-cos positions need a multiple of 4")
+    coordinates = []
+    for axis in range(2):
+        index = torch.arange(grid[axis], dtype=torch.float64)
+        if reference is not None:
+            index = (index + 0.5) * reference[axis] / grid[axis] - 0.5
+        coordinates.append(index)
+    rows, columns = torch.meshgrid(*coordinates, indexing="ij")
+    frequencies = 10000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
+    angles = torch.stack([columns.flatten(), rows.flatten()], dim=1)[:, :, None] * frequencies  # [N, 2, width / 4]
+    return torch.cat([angles.sin(), angles.cos()], dim=2).flatten(1).float()
+
+
+class PositionTable:
+    """Position vectors by grid, computed once for each grid and device.
+
+    Args:
+        width: of the vectors.
+        grid: the grid of pretraining.
+        positions: ``index`` (coordinates as they are, as published) or ``scaled`` (mapped onto ``grid``).
+    """
+
+    def __init__(self, width: int, grid: Grid, positions: Positions) -> None:
+        self.width = width
+        self.grid = grid
+        self.positions = positions
+        self._cache: dict[tuple[Grid, torch.device], Tensor] = {}
+
+    def __call__(self, grid: Grid, device: torch.device) -> Tensor:
+        """[H * W, width] in float32 for an image of ``grid`` patches."""
+        key = (grid, device)
+        if key not in self._cache:
+            reference = self.grid if self.positions == "scaled" else None
+            with torch.device("cpu"):
+                self._cache[key] = sincos_2d(self.width, grid, reference).to(device)
+        return self._cache[key]

@@ -1,0 +1,84 @@
+"""An encoder with what is needed to rebuild it and to feed it."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ijepa.models.encoder import Encoder
+from ijepa.models.initialisation import Init
+from ijepa.models.positions import Grid, Positions
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Everything about an encoder but its weights; see `Encoder`. ``eval_crop``: see `ijepa.data.images`."""
+
+    image_size: tuple[int, int]
+    patch_size: int
+    channels: int
+    width: int
+    depth: int
+    heads: int
+    mlp_ratio: float
+    positions: Positions
+    position_grid: Grid | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    eval_crop: float = 1.0
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> "Spec":
+        """From plain containers, as `plain` makes them; raises TypeError on missing or foreign keys."""
+        arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**arguments)
+
+    def plain(self) -> dict[str, Any]:
+        """As plain containers, for JSON and checkpoints."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @property
+    def grid(self) -> Grid:
+        """Patches per column and per row."""
+        return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
+
+    def build(self, init: Init = "published") -> Encoder:
+        """A fresh encoder."""
+        return Encoder(
+            self.image_size,
+            self.patch_size,
+            self.channels,
+            self.width,
+            self.depth,
+            self.heads,
+            self.mlp_ratio,
+            self.positions,
+            self.position_grid,
+            init,
+        )
+
+
+class PretrainedEncoder(nn.Module):
+    """From images [B, C, H, W] in 0..1 to patch features [B, N, D]; normalisation inside.
+
+    Attributes:
+        spec: sizes and statistics.
+        transform: from a PIL image or a tensor [C, H, W] to [C, H, W] in 0..1; set by `ijepa.load_encoder`.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, encoder: Encoder, spec: Spec) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.spec = spec
+        self.transform: Any = None
+        self.register_buffer("mean", torch.tensor(spec.mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).view(-1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor, last: int = 1) -> Tensor:
+        """[B, N, D]; the last blocks' outputs concatenated, [B, N, D * last], for ``last`` > 1."""
+        features: Tensor = self.encoder((images - self.mean) / self.std, last=last)
+        return features

@@ -1,0 +1,70 @@
+"""A run's length in steps, and learning rate, weight decay and momentum at each of them."""
+
+from dataclasses import dataclass
+
+from ijepa import schedules
+from ijepa.config import Optimizer, Schedule
+from ijepa.errors import ConfigError, UserError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Values used in step 0, 1, ... of ``max_steps``.
+
+    As in the reference implementation, learning rate and weight decay of step i stand at i + 1 of their curves (the
+    last step has the end value), the momentum at i.
+    """
+
+    max_steps: int
+    warmup_steps: int
+    cooldown_steps: int
+    peak_lr: float
+    schedule: Schedule
+
+    def lr(self, step: int) -> float:
+        """The learning rate."""
+        curve = self.schedule.learning_rate
+        start, end = curve.start * self.peak_lr, curve.end * self.peak_lr
+        if curve.shape == "cooldown":
+            return schedules.cooldown(
+                start, self.peak_lr, end, step + 1, self.warmup_steps, self.cooldown_steps, self.max_steps
+            )
+        return schedules.warmup(curve.shape, start, self.peak_lr, end, step + 1, self.warmup_steps, self.max_steps)
+
+    def weight_decay(self, step: int) -> float:
+        """The weight decay."""
+        curve = self.schedule.weight_decay
+        return schedules.between(curve.shape, curve.start, curve.end, step + 1, self.max_steps)
+
+    def momentum(self, step: int) -> float:
+        """The target encoder's momentum."""
+        curve = self.schedule.momentum
+        return schedules.between(curve.shape, curve.start, curve.end, step, self.max_steps)
+
+
+def plan(schedule: Schedule, optimizer: Optimizer, batch_size: int, images: int) -> Plan:
+    """Turns epochs into steps for a training set of ``images``.
+
+    Raises:
+        UserError: when the run has no length, or its parts are longer than the whole.
+    """
+    per_epoch = images / batch_size
+    if schedule.max_steps is not None:
+        total = schedule.max_steps
+    elif schedule.epochs is not None:
+        total = max(round(schedule.epochs * per_epoch), 1)
+    else:
+        raise UserError("schedule.epochs and schedule.max_steps are both null; set one of them")
+    lengths = {}
+    for part in ("warmup", "cooldown"):
+        steps, epochs = getattr(schedule, f"{part}_steps"), getattr(schedule, f"{part}_epochs")
+        key, value = (f"schedule.{part}_epochs", epochs) if steps is None else (f"schedule.{part}_steps", steps)
+        lengths[part] = round(epochs * per_epoch) if steps is None else steps
+        if part == "cooldown" and schedule.learning_rate.shape != "cooldown":
+            lengths[part] = 0
+        if sum(lengths.values()) > total:
+            whole = "warm-up and cooldown are" if part == "cooldown" else "the warm-up is"
+            problem = f"{whole} longer ({sum(lengths.values())} steps) than the run ({total} steps)"
+            raise ConfigError(key, value, f"{problem}; lower it, e.g. schedule.{part}_steps={total // 10}")
+    peak = optimizer.lr * (batch_size / 256 if optimizer.lr_per_256 else 1.0)
+    return Plan(total, lengths["warmup"], lengths["cooldown"], peak, schedule)

@@ -1,0 +1,84 @@
+"""The LightningModule of pretraining: hooks only."""
+
+from typing import Any
+
+import lightning as L
+import torch
+
+from ijepa import optim, parallel
+from ijepa.data.datamodule import Batch
+from ijepa.models.jepa import JEPA
+from ijepa.objective import Objective
+from ijepa.plan import Plan
+
+
+class Pretraining(L.LightningModule):
+    """Trains context encoder and predictor by gradient; the target encoder follows as a moving average.
+
+    Args:
+        jepa: the three networks.
+        objective: what is minimised.
+        plan: learning rate, weight decay and momentum by step.
+        betas, eps: AdamW's.
+        mean, std: of each channel, for values in 0..1.
+        checkpointing, compiled: see `ijepa.parallel.prepare`.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(
+        self,
+        jepa: JEPA,
+        objective: Objective,
+        plan: Plan,
+        betas: tuple[float, float],
+        eps: float,
+        mean: list[float],
+        std: list[float],
+        checkpointing: bool = False,
+        compiled: bool = False,
+    ) -> None:
+        super().__init__()
+        self.jepa = jepa
+        self.objective = objective
+        self.plan = plan
+        self.betas = betas
+        self.eps = eps
+        self.checkpointing = checkpointing
+        self.compiled = compiled
+        self._prepared = False
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+
+    def configure_model(self) -> None:
+        """Checkpointing, compilation, sharding; called by the trainer, once the devices are known."""
+        if not self._prepared:
+            self._prepared = True
+            parallel.prepare(
+                self.jepa, self.checkpointing, self.compiled, self.device_mesh and self.device_mesh["data_parallel"]
+            )
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """The loss of one micro-batch, and its parts."""
+        images = (batch.images.float() / 255 - self.mean) / self.std
+        predictions, targets, context = self.jepa(images, batch.masks)
+        loss = self.objective(predictions, targets, context, batch.masks.valid)
+        parts = {name: part.detach() for name, part in loss._asdict().items() if part is not None}
+        return {"loss": loss.total, "parts": parts}
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW; its learning rate and weight decay are set before each step."""
+        networks = [self.jepa.context_encoder, self.jepa.predictor]
+        return optim.adamw(networks, self.plan.lr(0), self.betas, self.eps, fused=self.device.type == "cuda")
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """One step of optimiser and target encoder.
+
+        The momentum update belongs here: it happens once per step, whatever the accumulation, and before any callback
+        can write a checkpoint.
+        """
+        step = self.global_step
+        optim.set_hyperparameters(optimizer, self.plan.lr(step), self.plan.weight_decay(step))
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.jepa.update_target_encoder(self.plan.momentum(step))

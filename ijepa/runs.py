@@ -1,0 +1,195 @@
+"""A training run from a composed configuration to its folder: start, resume, results."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from ijepa import build, checkpoint, parallel, tables
+from ijepa.build import Run
+from ijepa.config import TrainConfig, parse
+from ijepa.errors import ConfigError, InterruptedRunError
+from ijepa.evaluation import tasks
+from ijepa.evaluation.features import pooled
+from ijepa.evaluation.tasks import Row
+from ijepa.files import write_json, write_text
+from ijepa.models.pretrained import PretrainedEncoder
+
+FOLDER_VARIABLE = "IJEPA_RUN_DIR"
+"""Tells the processes that a launcher starts for other devices which folder the first one has chosen."""
+MAY_CHANGE = ("hardware", "logger", "callbacks", "task")
+"""What a resumed run may change without changing what it computes."""
+
+
+def train(composed: DictConfig) -> float | None:
+    """Runs, or resumes, what the configuration describes; returns the headline accuracy where images have labels."""
+    overrides = list(HydraConfig.get().overrides.task)
+    resumed = composed.get("resume")
+    if resumed is not None:
+        folder, last = _resumed(Path(str(resumed)).expanduser())
+        config = parse(TrainConfig, _merge(composed, folder, overrides))
+    else:
+        config = parse(TrainConfig, composed)
+        folder, last = _folder(config, overrides), None
+    run = build.run(config, folder)
+    if last is not None:
+        done = checkpoint.load(last).get("global_step", 0)
+        if done >= run.module.plan.max_steps:
+            print(f"run_dir {folder}: finished, all {done} steps are done")
+            return None
+    return execute(run, last)
+
+
+def execute(run: Run, last: Path | None = None) -> float | None:
+    """Trains, exports, evaluates and writes the run's folder.
+
+    Args:
+        run: from `ijepa.build.run`.
+        last: checkpoint to go on from.
+
+    Raises:
+        InterruptedRunError: when a signal ended it; the checkpoint is written.
+    """
+    folder = run.folder
+    _announce(run)
+    if run.trainer.is_global_zero and last is None:
+        saved = {"defaults": ["hydra_setup", "_self_"], **run.config.model_dump(), "run_dir": str(folder)}
+        header = f"# Repeat: python train.py --config-dir {folder} --config-name config run_dir=NEW\n"
+        write_text(folder / "config.yaml", header + OmegaConf.to_yaml(OmegaConf.create(saved)))
+    run.trainer.fit(run.module, run.data, ckpt_path=last)
+    if run.checkpoint.signal is not None and run.trainer.global_step < run.module.plan.max_steps:
+        done = f"stopped after step {run.trainer.global_step} of {run.module.plan.max_steps}"
+        raise InterruptedRunError(run.checkpoint.signal, f"{done}; go on with: python train.py resume={folder}")
+    return _finish(run)
+
+
+def _finish(run: Run) -> float | None:
+    state = parallel.full_state(run.module.jepa.target_encoder)
+    if not run.trainer.is_global_zero:
+        return None
+    encoder = run.spec.build()
+    encoder.load_state_dict(state)
+    checkpoint.save_encoder(run.folder / "encoder.safetensors", encoder, run.spec, "target")
+    summary: dict[str, Any] = {
+        "steps": run.trainer.global_step,
+        **run.recorder.totals(),
+        "loss": run.recorder.loss,
+        "unreadable": list(run.recorder.unreadable),
+    }
+    accuracy = None
+    if tasks.has_labels(run.data):
+        device = run.module.device
+        pretrained = PretrainedEncoder(encoder, run.spec).to(device).eval()
+        results = tasks.evaluate(run.config.task, pooled(pretrained), run.data, device, run.config.seed)
+        rows = [Row("target encoder", results)]
+        rows += tasks.baselines(run.config.task, run.spec, run.data, device, run.config.seed)
+        for logger in run.trainer.loggers:
+            logger.log_metrics({f"val/{k}": v for k, v in results.items()}, step=run.trainer.global_step)
+        summary["results"] = {row.name: row.results for row in rows}
+        accuracy = results[tasks.headline(run.config.task)]
+        title = f"accuracy on {len(run.data.source.val)} validation images, %"
+        Console().print(tables.accuracies(title, rows, run.config.task))
+    write_json(run.folder / "summary.json", summary)
+    for logger in run.trainer.loggers:
+        logger.finalize("success")
+    if run.recorder.unreadable:
+        print(f"{len(run.recorder.unreadable)} files could not be read; summary.json names them")
+    print(f"{summary['images']} images, {summary['flops']:.3g} FLOPs, {summary['seconds']:.0f} s")
+    print(f"next: python evaluate.py checkpoint={run.folder} task=logistic")
+    print(f"run_dir {run.folder}")
+    return accuracy
+
+
+def _announce(run: Run) -> None:
+    if not run.trainer.is_global_zero:
+        return
+    config, source, plan = run.config, run.data.source, run.module.plan
+    masking = run.data.masking
+    assert masking is not None
+    trained = (run.module.jepa.context_encoder, run.module.jepa.predictor)
+    parameters = [sum(p.numel() for p in network.parameters()) for network in trained]
+    rows, columns = run.spec.grid
+    classes = f", {len(source.classes)} classes" if source.classes else ", no labels"
+    print(f"run_dir {run.folder}")
+    print(f"images   {len(source.train)} for training, {len(source.val)} for validation{classes}")
+    for note in source.notes:
+        print(f"         {note}")
+    print(
+        f"model    encoder {parameters[0] / 1e6:.1f} M, predictor {parameters[1] / 1e6:.1f} M parameters; "
+        f"{rows}x{columns} patches of {run.spec.patch_size}x{run.spec.patch_size} pixels"
+    )
+    print(f"masks    {config.masking.name}, {masking.context_patches} context patches per image")
+    print(
+        f"steps    {plan.max_steps} of {config.data.batch_size} images, {plan.warmup_steps} of them warm-up; "
+        f"{run.trainer.strategy.root_device.type}, {run.trainer.precision}",
+        flush=True,
+    )
+
+
+def _folder(config: TrainConfig, overrides: list[str]) -> Path:
+    """The new run's folder, not made yet, and free."""
+    sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    if FOLDER_VARIABLE in os.environ:
+        return Path(os.environ[FOLDER_VARIABLE])
+    if config.run_dir is not None:
+        folder = Path(config.run_dir).expanduser()
+        if sweep:
+            folder /= _slug([item for item in overrides if not item.startswith("run_dir=")])
+        if (folder / "config.yaml").exists():
+            resumable = (folder / "checkpoints" / "last.ckpt").exists()
+            way = f"resume={folder} would go on with it" if resumable else "it has no checkpoint; remove it"
+            raise ConfigError("run_dir", folder, f"holds a run; {way}, or give another run_dir")
+    else:
+        folder = _numbered(Path("runs"), config.data.source.rpartition(".")[2])
+    return folder
+
+
+def _numbered(parent: Path, name: str) -> Path:
+    numbers = [int(path.name.rpartition("-")[2]) for path in parent.glob(f"{name}-*") if path.name[-1].isdigit()]
+    return parent / f"{name}-{max(numbers, default=0) + 1:03}"
+
+
+def _slug(overrides: list[str]) -> str:
+    """Overrides as a folder's name, without the characters that Hydra's grammar trips over."""
+    text = "_".join(overrides).replace("=", "-")
+    return "".join(c if c.isalnum() or c in "._-" else "-" for c in text)[:200] or "default"
+
+
+def _resumed(path: Path) -> tuple[Path, Path]:
+    """A run's folder and its last checkpoint, from either."""
+    if not path.exists():
+        raise ConfigError("resume", path, "no such run folder or checkpoint")
+    last = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+    folder = path if path.is_dir() else path.parent.parent
+    for needed in (folder / "config.yaml", last):
+        if not needed.is_file():
+            raise ConfigError("resume", path, f"no run to go on with: {needed} is missing")
+    return folder, last
+
+
+def _merge(composed: DictConfig, folder: Path, overrides: list[str]) -> dict[str, Any]:
+    """The saved configuration with what the command line changes, where that cannot change the results."""
+    saved = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+    changed = OmegaConf.to_container(composed, resolve=True)
+    assert isinstance(saved, dict)
+    assert isinstance(changed, dict)
+    saved.pop("defaults", None)
+    merged: dict[str, Any] = {str(key): value for key, value in saved.items()}
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        section, _, name = key.partition(".")
+        if key in ("resume", "run_dir"):
+            continue
+        if section in MAY_CHANGE and not name:
+            merged[section] = changed[section]
+        elif section in MAY_CHANGE or key in ("data.workers", "data.root"):
+            merged[section][name] = changed[section][name]
+        else:
+            allowed = ", ".join([*MAY_CHANGE, "data.workers", "data.root"])
+            problem = f"cannot change in a run that goes on (only {allowed}); leave it out, or start a new run"
+            raise ConfigError(key, override.partition("=")[2], problem)
+    return merged

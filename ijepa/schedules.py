@@ -1,0 +1,41 @@
+"""Schedules: pure functions of the step, so that a resumed run needs no replay.
+
+``step`` counts from 0 to ``total``; every function accepts values beyond and stays at its end.
+"""
+
+import math
+from collections.abc import Callable
+
+Shape = Callable[[float], float]
+"""Progress in [0, 1] -> share of the way from start to end, in [0, 1]."""
+
+SHAPES: dict[str, Shape] = {
+    "linear": lambda progress: progress,
+    "cosine": lambda progress: 0.5 - 0.5 * math.cos(math.pi * progress),
+    "constant": lambda progress: 0.0,
+}
+
+
+def between(shape: str, start: float, end: float, step: float, total: float) -> float:
+    """From ``start`` at step 0 to ``end`` at ``total``, along ``shape`` (constant: ``start`` throughout)."""
+    progress = min(max(step / total, 0.0), 1.0) if total > 0 else 1.0
+    return start + (end - start) * SHAPES[shape](progress)
+
+
+def warmup(shape: str, start: float, peak: float, end: float, step: float, warmup_steps: float, total: float) -> float:
+    """Linear from ``start`` to ``peak`` in ``warmup_steps``, then along ``shape`` to ``end`` at ``total``."""
+    if step < warmup_steps:
+        return start + (peak - start) * step / warmup_steps
+    return between(shape, peak, end, step - warmup_steps, total - warmup_steps)
+
+
+def cooldown(
+    start: float, peak: float, end: float, step: float, warmup_steps: float, cooldown_steps: float, total: float
+) -> float:
+    """Linear warm-up, ``peak`` until ``cooldown_steps`` before ``total``, then linear to ``end``.
+
+    Nothing before the cooldown depends on ``total``: a run can be extended from any checkpoint before it.
+    """
+    if step < warmup_steps:
+        return start + (peak - start) * step / warmup_steps
+    return between("linear", peak, end, step - (total - cooldown_steps), cooldown_steps)

@@ -1,0 +1,63 @@
+"""Hydra's basic sweeper and launcher, made to go on when a job's configuration is faulty."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import OmegaConf
+
+from ijepa.errors import UserError
+from ijepa.explain import explain
+
+
+class SweepError(UserError):
+    """Some jobs of a sweep failed; what was wrong with each has been said."""
+
+
+class Launcher(BasicLauncher):  # type: ignore[misc]  # Hydra's plugins are untyped
+    """Runs jobs one after another; one that cannot be composed fails alone, with one line on stderr."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        results = []
+        for number, overrides in enumerate(job_overrides, start=initial_job_idx):
+            print(f"job {number}: {' '.join(overrides)}", flush=True)
+            try:
+                result = super().launch([overrides], number)[0]
+            except Exception as error:
+                result = JobReturn(overrides=overrides, status=JobStatus.FAILED)
+                result.return_value = error
+            if result.status == JobStatus.FAILED:
+                fault = explain(result._return_value, list(overrides))
+                print(f"error: job {number} ({' '.join(overrides)}): {fault}", file=sys.stderr, flush=True)
+            results.append(result)
+        return results
+
+
+class Sweeper(BasicSweeper):  # type: ignore[misc]
+    """The Cartesian product of the values given; all jobs run, whatever becomes of the others."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        batches = self.split_arguments(parser.parse_overrides(arguments), self.max_batch_size)
+        folder = Path(self.config.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        results: list[JobReturn] = []
+        for batch in batches:
+            results += self.launcher.launch(batch, initial_job_idx=len(results))
+        failed = sum(result.status == JobStatus.FAILED for result in results)
+        if failed:
+            raise SweepError(f"{failed} of {len(results)} jobs failed")
+        return [results]
+
+
+def register() -> None:
+    """Makes both known to Hydra."""
+    Plugins.instance().register(Launcher)
+    Plugins.instance().register(Sweeper)
