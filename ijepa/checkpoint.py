@@ -77,9 +77,9 @@ def load(path: Path) -> dict[str, Any]:
     """A pickled checkpoint, loaded without running code from it."""
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError("checkpoint", path, f"cannot be read ({reason}); give {FORMATS}") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError):
+        problem = "no checkpoint, a part of one, or one that holds more than tensors and plain values"
+        raise ConfigError("checkpoint", path, f"{problem}; give {FORMATS}") from None
     if not isinstance(contents, dict):
         raise ConfigError("checkpoint", path, f"holds a {type(contents).__name__}; give {FORMATS}")
     return contents

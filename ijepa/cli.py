@@ -17,12 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel
 
-from ijepa import sweeping
 from ijepa.config import EvaluateConfig, TrainConfig
 from ijepa.errors import InterruptedRunError, UserError, show
 from ijepa.explain import explain
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
+PLUGINS = Path(__file__).resolve().parent / "plugins"
 SCHEMAS: dict[str, type[BaseModel]] = {"train": TrainConfig, "evaluate": EvaluateConfig}
 USER_ERROR, SIGINT = 2, 2
 
@@ -35,7 +35,7 @@ def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises its errors instead of printing them
     _quiet()
-    sweeping.register()
+    sys.path.append(str(PLUGINS))
     arguments = sys.argv[1:]
     overrides = [argument for argument in arguments if not argument.startswith("-")]
     try:

@@ -448,7 +448,9 @@ def keys(schema: type[BaseModel]) -> list[str]:
 
 def suggestion(key: str, known: list[str]) -> str:
     """A likely meant key, as the end of a sentence."""
-    parent = key.rpartition(".")[0]
+    parent, _, name = key.rpartition(".")
+    if key in known:
+        return f"another option of {parent} than the one chosen has {name}"
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
     if close:
         return f"did you mean {close[0]}?"
@@ -477,7 +479,5 @@ def _explain(schema: type[BaseModel], error: ValidationError) -> UserError:
         return UserError(f"{key}.{fault['loc'][-1]} is not set".removeprefix("."))
     if fault["type"] == "union_tag_invalid":
         return ConfigError(f"{key}.name", value.get("name"), f"it is one of {fault['ctx']['expected_tags']}")
-    message = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    if isinstance(value, dict):
-        return UserError(f"{key}: {message}")
-    return ConfigError(key, value, f"should be {message}; got {show(value)!r}")
+    message = fault["msg"].replace("Input should", "should").replace("Value should", "should").split(" after ")[0]
+    return UserError(f"{key}: {message}") if isinstance(value, dict) else ConfigError(key, value, message)

@@ -34,6 +34,7 @@ def evaluate(composed: DictConfig) -> float | None:
     encoder = checkpoint.load_encoder(path, which)  # type: ignore[arg-type]  # checked above
     values = OmegaConf.to_container(composed, resolve=True)
     assert isinstance(values, dict)
+    values.pop("model", None)  # a data set may come with a patch size for training
     values["data"] = _data(values["data"], path, encoder.spec)
     config = parse(EvaluateConfig, {str(key): value for key, value in values.items()})
     check_data(config.data)

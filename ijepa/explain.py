@@ -33,6 +33,10 @@ def explain(error: BaseException, overrides: list[str]) -> str:
         key = re.search(r"[Cc]ould not override '([^']*)'", text[0])
         if key:
             return _unknown_key(key[1], given.get(key[1]))
+        if text[0].startswith("Ambiguous value"):
+            key = re.search(r"'([^=]*)=(.*)'", text[0])
+            assert key is not None
+            return f"{key[1]}={key[2]}: several values; add -m for a sweep, or quote one value: '{key[1]}=\"{key[2]}\"'"
         cause = error.__cause__
         detail = f" ({str(cause).splitlines()[0]})" if isinstance(cause, OmegaConfBaseException) else ""
         return " ".join(text[:1]) + detail

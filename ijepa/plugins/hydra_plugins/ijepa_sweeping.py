@@ -1,4 +1,7 @@
-"""Hydra's basic sweeper and launcher, made to go on when a job's configuration is faulty."""
+"""Hydra's basic sweeper and launcher, made to go on when a job's configuration is faulty.
+
+Hydra finds plugins in packages called hydra_plugins on the path; ijepa/cli.py puts this one there.
+"""
 
 import sys
 from collections.abc import Sequence
@@ -8,7 +11,6 @@ from typing import Any
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
@@ -55,9 +57,3 @@ class Sweeper(BasicSweeper):  # type: ignore[misc]
         if failed:
             raise SweepError(f"{failed} of {len(results)} jobs failed")
         return [results]
-
-
-def register() -> None:
-    """Makes both known to Hydra."""
-    Plugins.instance().register(Launcher)
-    Plugins.instance().register(Sweeper)
