@@ -11,8 +11,8 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 from timm.layers import Attention
 
+from ijepa import checks, masking, plan
 from ijepa import config as schema
-from ijepa import masking, plan
 from ijepa.callbacks.checkpoint import Checkpoint
 from ijepa.callbacks.evaluation import Evaluation
 from ijepa.callbacks.progress import ProgressReport
@@ -120,7 +120,7 @@ def run(config: schema.TrainConfig, folder: Path) -> Run:
     Raises:
         UserError: when the configuration does not fit together, the data or the hardware.
     """
-    schema.check(config)
+    checks.check(config)
     accelerator = device(config.hardware)
     masks = sampler(config)
     source = sources.build(config.data, config.seed)

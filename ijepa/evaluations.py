@@ -9,7 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from ijepa import build, checkpoint, tables
-from ijepa.config import Data, EvaluateConfig, check_data, check_task, parse
+from ijepa.checks import check_data, check_task, parse
+from ijepa.config import Data, EvaluateConfig
 from ijepa.data import sources
 from ijepa.errors import ConfigError, UserError
 from ijepa.evaluation import tasks

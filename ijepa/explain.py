@@ -6,7 +6,8 @@ import re
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from ijepa.config import EvaluateConfig, TrainConfig, keys, suggestion
+from ijepa.checks import keys, suggestion
+from ijepa.config import EvaluateConfig, TrainConfig
 from ijepa.errors import UserError
 
 

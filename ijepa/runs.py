@@ -11,7 +11,8 @@ from rich.console import Console
 
 from ijepa import build, checkpoint, parallel, tables
 from ijepa.build import Run
-from ijepa.config import TrainConfig, parse
+from ijepa.checks import parse
+from ijepa.config import TrainConfig
 from ijepa.errors import ConfigError, InterruptedRunError
 from ijepa.evaluation import tasks
 from ijepa.evaluation.features import pooled
@@ -60,7 +61,7 @@ def execute(run: Run, last: Path | None = None) -> float | None:
         saved = {"defaults": ["hydra_setup", "_self_"], **run.config.model_dump(), "run_dir": str(folder)}
         header = f"# Repeat: python train.py --config-dir {folder} --config-name config run_dir=NEW\n"
         write_text(folder / "config.yaml", header + OmegaConf.to_yaml(OmegaConf.create(saved)))
-    run.trainer.fit(run.module, run.data, ckpt_path=last)
+    run.trainer.fit(run.module, run.data, ckpt_path=last, weights_only=True)
     if run.checkpoint.signal is not None and run.trainer.global_step < run.module.plan.max_steps:
         done = f"stopped after step {run.trainer.global_step} of {run.module.plan.max_steps}"
         raise InterruptedRunError(run.checkpoint.signal, f"{done}; go on with: python train.py resume={folder}")

@@ -11,7 +11,8 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from safetensors.torch import load_file
 
-from ijepa.config import TrainConfig, parse
+from ijepa.checks import parse
+from ijepa.config import TrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = Path(__file__).parent / "reference"

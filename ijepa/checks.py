@@ -1,0 +1,135 @@
+"""From a composed configuration to a typed one, or to a line that names the faulty key, its value and what would do."""
+
+import difflib
+import math
+from typing import Any, TypeVar, get_args
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
+from pydantic import BaseModel, ValidationError
+
+from ijepa.config import Data, Knn, Logistic, MultiBlock, Reference, Section, TrainConfig
+from ijepa.errors import ConfigError, UserError, show
+
+ConfigT = TypeVar("ConfigT", bound=Section)
+
+
+def parse(schema: type[ConfigT], composed: DictConfig | dict[str, Any]) -> ConfigT:
+    """The typed configuration of a composed one.
+
+    Raises:
+        UserError: names the first faulty key, its value and what would do.
+    """
+    if isinstance(composed, DictConfig):
+        try:
+            composed = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+        except MissingMandatoryValue as error:
+            raise UserError(f"{error.full_key} is not set; add {error.full_key}=VALUE") from None
+        except InterpolationResolutionError as error:
+            raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
+    try:
+        return schema.model_validate(composed)
+    except ValidationError as error:
+        raise _explain(schema, error) from None
+
+
+def check(config: TrainConfig) -> None:
+    """Refuses values that are fine on their own and do not fit together.
+
+    Raises:
+        UserError: names the first key that does not fit, its value and what would do.
+    """
+    model, data = config.model, config.data
+    for side in data.image_size:
+        if side % model.patch_size:
+            fits = [n for n in range(2, side) if not any(s % n for s in data.image_size)]
+            better = min(fits, key=lambda n: abs(n - model.patch_size), default=1)
+            problem = f"does not divide data.image_size={show(data.image_size)}; {better} would"
+            raise ConfigError("model.patch_size", model.patch_size, problem)
+    for key, width in (("model.width", model.width), ("predictor.width", config.predictor.width)):
+        step = math.lcm(4, model.heads)
+        if width % step:
+            better = max(round(width / step), 1) * step
+            problem = f"not a multiple of 4 and of model.heads={model.heads}; {better} would do"
+            raise ConfigError(key, width, problem)
+    check_data(data)
+    check_task(config.task)
+    if isinstance(config.masking, MultiBlock | Reference):
+        for name in ("target_scale", "target_aspect", "context_scale"):
+            _check_range(f"masking.{name}", getattr(config.masking, name), most=None if "aspect" in name else 1.0)
+    shares = config.hardware.devices * config.hardware.nodes * config.hardware.accumulation
+    if data.batch_size % shares:
+        problem = (
+            f"cannot be divided over {config.hardware.devices} devices x {config.hardware.nodes} nodes x "
+            f"{config.hardware.accumulation} micro-batches; {-(-data.batch_size // shares) * shares} can"
+        )
+        raise ConfigError("data.batch_size", data.batch_size, problem)
+
+
+def check_data(data: Data) -> None:
+    """The checks that concern the data alone; raises ConfigError."""
+    for key, values in (("data.mean", data.mean), ("data.std", data.std)):
+        if len(values) != data.channels:
+            problem = f"needs {data.channels} values, one for each of data.channels={data.channels}"
+            raise ConfigError(key, values, problem)
+    _check_range("data.crop_scale", data.crop_scale, most=1.0)
+    _check_range("data.crop_aspect", data.crop_aspect, most=None)
+
+
+def check_task(task: Knn | Logistic) -> None:
+    """The checks that concern the task alone; raises ConfigError."""
+    if isinstance(task, Knn) and task.headline not in task.k:
+        raise ConfigError("task.headline", task.headline, f"not among task.k={show(task.k)}")
+
+
+def _check_range(key: str, limits: list[float], most: float | None) -> None:
+    low, high = limits
+    if not 0 < low <= high or (most is not None and high > most):
+        bound = "" if most is None else f" <= {show(most)}"
+        raise ConfigError(key, limits, f"needs 0 < low <= high{bound}")
+
+
+def keys(schema: type[BaseModel]) -> list[str]:
+    """Every key that a configuration of ``schema`` may have, dotted."""
+    found = []
+    for name, field in schema.model_fields.items():
+        sections = _sections(field.annotation)
+        found += [name, *(f"{name}.{key}" for section in sections for key in keys(section))]
+    return list(dict.fromkeys(found))
+
+
+def suggestion(key: str, known: list[str]) -> str:
+    """A likely meant key, as the end of a sentence."""
+    parent, _, name = key.rpartition(".")
+    if key in known:
+        return f"another option of {parent} than the one chosen has {name}"
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+    if close:
+        return f"did you mean {close[0]}?"
+    siblings = [other for other in known if other.rpartition(".")[0] == parent]
+    return f"there are {', '.join(siblings)}" if siblings else "see --help for what there is"
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [section for argument in get_args(annotation) for section in _sections(argument)]
+
+
+def _explain(schema: type[BaseModel], error: ValidationError) -> UserError:
+    fault = error.errors()[0]
+    known = keys(schema)
+    names: list[str] = []
+    for part in fault["loc"]:  # leaves out the tags of unions and the indices of lists
+        if isinstance(part, str) and ".".join([*names, part]) in known:
+            names.append(part)
+    key, value = ".".join(names), fault["input"]
+    if fault["type"] == "extra_forbidden":
+        wrong = ".".join([*names, str(fault["loc"][-1])])
+        return ConfigError(wrong, value, f"no such key; {suggestion(wrong, known)}")
+    if fault["type"] == "missing":
+        return UserError(f"{key}.{fault['loc'][-1]} is not set".removeprefix("."))
+    if fault["type"] == "union_tag_invalid":
+        return ConfigError(f"{key}.name", value.get("name"), f"it is one of {fault['ctx']['expected_tags']}")
+    message = fault["msg"].replace("Input should", "should").replace("Value should", "should").split(" after ")[0]
+    return UserError(f"{key}: {message}") if isinstance(value, dict) else ConfigError(key, value, message)

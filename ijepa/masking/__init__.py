@@ -1,0 +1,21 @@
+"""Context and target masks: multi-block (paper, section 3), rasterized, block and random (paper, table 6).
+
+What an image gets is a function of (seed, step, position in the global batch) alone: not of the other images in its
+batch, nor of the number of workers or ranks. The size of the blocks is drawn once per step, as published.
+"""
+
+from collections.abc import Callable
+
+from ijepa.masking.common import Masking, Masks
+from ijepa.masking.multiblock import MultiBlock
+from ijepa.masking.reference import Reference
+from ijepa.masking.simple import Random, Rasterized
+
+SAMPLERS: dict[str, Callable[..., Masking]] = {
+    "multiblock": MultiBlock,
+    "rasterized": Rasterized,
+    "random": Random,
+    "reference": Reference,
+}
+
+__all__ = ["SAMPLERS", "Masking", "Masks", "MultiBlock", "Random", "Rasterized", "Reference"]

@@ -1,0 +1,85 @@
+"""What all samplers share: the masks themselves, streams of random numbers, and blocks on a grid."""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ijepa.errors import ConfigError
+from ijepa.randomness import words
+
+Grid = tuple[int, int]
+Range = tuple[float, float]
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+
+# Streams of random numbers; attempt a at placing the blocks of an image draws from PLACES + a.
+SIZES, SURPLUS, PLACES = 1, 2, 16
+
+
+class Masks(NamedTuple):
+    """Indices of patches in row order, for one batch.
+
+    context: [B, C] int64, ascending; padded with 0 where ``valid`` is False.
+    targets: [B, T, K] int64, ascending in each block.
+    valid: [B, C] bool, or None when no image is padded.
+    """
+
+    context: Tensor
+    targets: Tensor
+    valid: Tensor | None = None
+
+
+class Masking(Protocol):
+    """Draws the masks of the images at ``positions`` of the global batch of ``step``."""
+
+    context_patches: int
+
+    def sample(self, seed: int, step: int, positions: Ints) -> Masks: ...
+
+
+def inside(limits: Range, share: float) -> float:
+    return float(limits[0] + share * (limits[1] - limits[0]))
+
+
+def at_most(asked: int | None, possible: int, source: str) -> int:
+    if asked is not None and asked > possible:
+        raise ConfigError("masking.context_patches", asked, f"{source} leaves {possible}; at most {possible} would do")
+    return possible if asked is None else asked
+
+
+def union(corners: Ints, size: Grid, grid: Grid) -> Bools:
+    """What blocks of ``size`` at ``corners`` [B, T, 2] cover together: [B, H, W]."""
+    rows, columns = (
+        (np.arange(grid[axis]) - corners[:, :, axis, None]).view(np.uint64) < np.uint64(size[axis])  # negative: huge
+        for axis in range(2)
+    )
+    covered = rows[:, 0, :, None] & columns[:, 0, None, :]
+    for block in range(1, corners.shape[1]):
+        covered |= rows[:, block, :, None] & columns[:, block, None, :]
+    return covered
+
+
+def blocks_at(corners: Ints, size: Grid, grid: Grid) -> Ints:
+    """Blocks of ``size`` at ``corners`` [B, T, 2] as indices [B, T, K]."""
+    offsets = (np.arange(size[0])[:, None] * grid[1] + np.arange(size[1])).ravel()
+    return corners[..., :1] * grid[1] + corners[..., 1:] + offsets
+
+
+def finish(allowed: Bools, targets: Ints, seed: int, step: int, positions: Ints, keep: int | None) -> Masks:
+    """``keep`` of the allowed patches of each image at random, or (None) all of them, padded."""
+    allowed = allowed.reshape(len(allowed), -1)
+    if keep is not None:
+        # A random word above, the patch's index below: sorting integers is several times faster than argpartition.
+        keys = words(seed, SURPLUS, step, positions, allowed.shape[1]).astype(np.int64) << 31
+        keys |= np.arange(allowed.shape[1])
+        keys[~allowed] = np.iinfo(np.int64).max
+        context = np.sort(np.partition(keys, keep - 1, axis=1)[:, :keep] & 0x7FFFFFFF, axis=1)
+        return Masks(torch.from_numpy(context), torch.from_numpy(targets))
+    count = allowed.sum(axis=1)
+    context = np.argsort(~allowed, axis=1, kind="stable")[:, : count.max()]
+    valid = np.arange(count.max()) < count[:, None]
+    context[~valid] = 0
+    return Masks(torch.from_numpy(context), torch.from_numpy(targets), torch.from_numpy(valid))

@@ -1,0 +1,152 @@
+"""Multi-block masks (paper, section 3), without the reference implementation's faults."""
+
+from typing import Literal
+
+import numpy as np
+
+from ijepa.errors import ConfigError
+from ijepa.masking.common import PLACES, SIZES, Bools, Grid, Ints, Masks, Range, blocks_at, finish, inside, union
+from ijepa.randomness import integers, uniforms
+
+Surplus = Literal["drop", "keep"]
+MAX_ATTEMPTS = 4096
+MIN_ACCEPTANCE = 0.02
+"""A block size of which fewer draws than this leave enough context is refused at start-up; above it, the chance that
+`MAX_ATTEMPTS` draws all fail is below 1e-35."""
+
+
+class MultiBlock:
+    """Several target blocks and one context block without them (paper, section 3 and figure 4).
+
+    Scale and aspect ratio are drawn independently and every corner that keeps a block inside the grid is equally
+    likely. The context has the grid's own proportions (on a square grid: aspect ratio 1, as published). An image that
+    keeps fewer than ``context_patches`` is drawn again, surplus patches are dropped at random.
+
+    Args:
+        grid: patches per column and per row.
+        num_targets: target blocks T per image.
+        target_scale: area of a target block, as a share of the grid.
+        target_aspect: height / width of a target block, in patches.
+        context_scale: area of the context block, as a share of the grid.
+        context_patches: context patches C per image (with ``surplus=keep``: at least); None for `typical_context`.
+        surplus: ``drop`` to C patches, or ``keep`` all, padded.
+
+    Raises:
+        ConfigError: when some block size leaves too little context, or none.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        num_targets: int,
+        target_scale: Range,
+        target_aspect: Range,
+        context_scale: Range,
+        context_patches: int | None,
+        surplus: Surplus,
+    ) -> None:
+        self.grid = grid
+        self.num_targets = num_targets
+        self.target_scale = target_scale
+        self.target_aspect = target_aspect
+        self.context_scale = context_scale
+        self.surplus = surplus
+        self.context_patches = self.typical_context() if context_patches is None else context_patches
+        self._refuse_impossible(asked=context_patches)
+
+    def sample(self, seed: int, step: int, positions: Ints) -> Masks:
+        """The masks of the images at ``positions`` of ``step``'s global batch."""
+        target, context = self.sizes(seed, step)
+        corners = np.zeros((len(positions), self.num_targets, 2), dtype=np.int64)
+        allowed = np.zeros((len(positions), *self.grid), dtype=bool)
+        pending = np.arange(len(positions))
+        for attempt in range(MAX_ATTEMPTS):
+            places, left = self._place(seed, step, positions[pending], target, context, attempt)
+            enough = left.sum(axis=(1, 2)) >= self.context_patches
+            corners[pending[enough]] = places[enough]
+            allowed[pending[enough]] = left[enough]
+            pending = pending[~enough]
+            if not len(pending):
+                break
+        else:
+            raise RuntimeError(f"no masks with {self.context_patches} context patches in {MAX_ATTEMPTS} draws")
+        return finish(allowed, blocks_at(corners, target, self.grid), seed, step, positions, self._constant())
+
+    def sizes(self, seed: int, step: int) -> tuple[Grid, Grid]:
+        """Height and width, in patches, of this step's target blocks and context block."""
+        scale, aspect, context = uniforms(seed, SIZES, step, np.zeros(1, dtype=np.int64), 3)[0]
+        return (
+            self._target_size(inside(self.target_scale, scale), inside(self.target_aspect, aspect)),
+            self._context_size(inside(self.context_scale, context)),
+        )
+
+    def typical_context(self) -> int:
+        """About what the reference keeps at 128 images per device, averaged over steps.
+
+        There, every image of a batch is cut to the smallest context in it: the mean over block sizes of the least of
+        128 images. A constant of the configuration: it does not depend on the run's seed.
+        """
+        smallest = [
+            self._place(0, step, np.arange(128), *self.sizes(0, step), 0)[1].sum(axis=(1, 2)).min()
+            for step in range(32)
+        ]
+        feasible = min(self._quantile(target, context) for target, context in self._extreme_sizes())
+        return max(1, min(int(np.mean(smallest)), feasible))
+
+    def _constant(self) -> int | None:
+        return self.context_patches if self.surplus == "drop" else None
+
+    def _target_size(self, scale: float, aspect: float) -> Grid:
+        rows, columns = self.grid
+        area = scale * rows * columns
+        height = min(max(round((area * aspect) ** 0.5), 1), rows)
+        width = min(max(round((area / aspect) ** 0.5), 1), columns)
+        return height, width
+
+    def _context_size(self, scale: float) -> Grid:
+        rows, columns = self.grid
+        return max(round(rows * scale**0.5), 1), max(round(columns * scale**0.5), 1)
+
+    def _place(
+        self, seed: int, step: int, positions: Ints, target: Grid, context: Grid, attempt: int
+    ) -> tuple[Ints, Bools]:
+        """One draw: the targets' corners [B, T, 2] and the patches that are left for the context [B, H, W]."""
+        count = self.num_targets
+        drawn = uniforms(seed, PLACES + attempt, step, positions, 2 * count + 2).reshape(-1, count + 1, 2)
+        target_free = np.array([self.grid[0] - target[0] + 1, self.grid[1] - target[1] + 1])
+        context_free = np.array([self.grid[0] - context[0] + 1, self.grid[1] - context[1] + 1])
+        corners = integers(drawn[:, :count], target_free)
+        left = union(integers(drawn[:, count:], context_free), context, self.grid)
+        left &= ~union(corners, target, self.grid)
+        return corners, left
+
+    def _extreme_sizes(self) -> list[tuple[Grid, Grid]]:
+        """Every attainable target size that no other one contains, with the smallest context."""
+        aspects = np.linspace(*self.target_aspect, 65)
+        sizes = {self._target_size(self.target_scale[1], aspect) for aspect in aspects}
+        largest = [a for a in sizes if not any(a != b and a[0] <= b[0] and a[1] <= b[1] for b in sizes)]
+        return [(size, self._context_size(self.context_scale[0])) for size in sorted(largest)]
+
+    def _quantile(self, target: Grid, context: Grid, share: float = 0.75) -> int:
+        """The context that at least ``share`` of the draws with these sizes leave."""
+        left = self._place(0, 0, np.arange(256), target, context, 0)[1].sum(axis=(1, 2))
+        return int(np.quantile(left, 1 - share, method="lower"))
+
+    def _refuse_impossible(self, asked: int | None) -> None:
+        for target, context in self._extreme_sizes():
+            left = self._place(0, 0, np.arange(512), target, context, 0)[1].sum(axis=(1, 2))
+            sizes = (
+                f"{self.num_targets} target blocks of {target[0]}x{target[1]} and a context block of "
+                f"{context[0]}x{context[1]} on a {self.grid[0]}x{self.grid[1]} grid of patches"
+            )
+            possible = int(np.quantile(left, 0.75, method="lower"))
+            if possible < 1:
+                raise ConfigError(
+                    "masking.target_scale",
+                    self.target_scale,
+                    f"{sizes} leave no context; lower it, or masking.num_targets={self.num_targets}",
+                )
+            if (left >= self.context_patches).mean() < MIN_ACCEPTANCE:
+                raise ConfigError(
+                    "masking.context_patches", asked, f"{sizes} hardly ever leave so many; at most {possible} would do"
+                )

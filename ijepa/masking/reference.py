@@ -1,0 +1,89 @@
+"""The reference implementation's sampler, for comparisons."""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ijepa.errors import ConfigError
+from ijepa.masking.common import PLACES, Grid, Ints, Masks, Range, inside
+from ijepa.randomness import words
+
+
+class Reference:
+    """The reference implementation's sampler, bug for bug (the faults are listed in docs/masking.md).
+
+    Every image's indices are cut, in row order, to the shortest of its batch: what an image gets depends on the batch.
+    The block size comes from the step alone, whatever the seed, as in the reference; the corners from (seed, step,
+    first position), where the reference goes on with the process's global generator.
+
+    Raises:
+        ConfigError: when some block size has no more than ``min_keep`` patches, where the reference never ends.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        num_targets: int,
+        target_scale: Range,
+        target_aspect: Range,
+        context_scale: Range,
+        min_keep: int,
+    ) -> None:
+        self.grid = grid
+        self.num_targets = num_targets
+        self.target_scale = target_scale
+        self.target_aspect = target_aspect
+        self.context_scale = context_scale
+        self.min_keep = min_keep
+        sizes = {self._size(float(share), target_scale, target_aspect) for share in np.linspace(0, 1, 1025)}
+        height, width = min(sizes, key=math.prod)
+        if height * width <= min_keep:
+            problem = f"the reference never ends on target blocks of {height}x{width}; {height * width - 1} would do"
+            raise ConfigError("masking.min_keep", min_keep, problem)
+        draws = [self.sample(0, step, np.arange(128)).context.shape[1] for step in range(4)]
+        self.context_patches = round(float(np.mean(draws)))  # stated at start-up; it varies from step to step
+
+    def sample(self, seed: int, step: int, positions: Ints) -> Masks:
+        """The masks of the images at ``positions``, which must be the whole batch of a device."""
+        first = words(seed, PLACES, step, positions[:1], 2)[0]
+        generator = torch.Generator().manual_seed((int(first[0]) << 31) ^ int(first[1]))
+        return self.draw(step, len(positions), generator)
+
+    def draw(self, step: int, batch: int, generator: torch.Generator) -> Masks:
+        """``batch`` images with sizes from ``step`` and corners from ``generator``."""
+        sizes = torch.Generator().manual_seed(step)
+        target = self._size(torch.rand(1, generator=sizes).item(), self.target_scale, self.target_aspect)
+        context = self._size(torch.rand(1, generator=sizes).item(), self.context_scale, (1.0, 1.0))
+        contexts, targets = [], []
+        for _ in range(batch):
+            blocks = [self._block(target, [], generator) for _ in range(self.num_targets)]
+            targets.append([block.flatten().nonzero()[:, 0] for block in blocks])
+            contexts.append(self._block(context, [~block for block in blocks], generator).flatten().nonzero()[:, 0])
+        kept = min(len(indices) for indices in contexts)
+        return Masks(
+            context=torch.stack([indices[:kept] for indices in contexts]),
+            targets=torch.stack([torch.stack(blocks) for blocks in targets]),
+        )
+
+    def _size(self, share: float, scale: Range, aspect: Range) -> Grid:
+        """Scale and aspect ratio from the same number; always smaller than the grid."""
+        area = int(self.grid[0] * self.grid[1] * inside(scale, share))
+        ratio = inside(aspect, share)
+        height, width = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
+        return min(height, self.grid[0] - 1), min(width, self.grid[1] - 1)
+
+    def _block(self, size: Grid, allowed: list[Tensor], generator: torch.Generator) -> Tensor:
+        """A block within ``allowed``; after 20 tries that keep too little, one constraint fewer."""
+        attempt = 0
+        while True:
+            top = torch.randint(0, self.grid[0] - size[0], (1,), generator=generator).item()
+            left = torch.randint(0, self.grid[1] - size[1], (1,), generator=generator).item()
+            block = torch.zeros(self.grid, dtype=torch.bool)
+            block[top : top + size[0], left : left + size[1]] = True
+            for region in allowed[: max(len(allowed) - attempt // 20, 0)]:
+                block &= region
+            if block.sum() > self.min_keep:
+                return block
+            attempt += 1

@@ -1,0 +1,72 @@
+"""The masks that multi-block is compared with: rasterized and random (paper, table 6).
+
+The third, one large block, is multi-block with other values: conf/masking/block.yaml.
+"""
+
+import numpy as np
+
+from ijepa.errors import ConfigError
+from ijepa.masking.common import PLACES, Grid, Ints, Masks, at_most, blocks_at, finish, union
+from ijepa.randomness import integers, uniforms, words
+
+
+class Rasterized:
+    """One quadrant is the context, the three others are the targets (paper, table 6).
+
+    A quadrant of an odd grid is half a patch short of its half: the split falls on either side of the middle and the
+    blocks lie anywhere in their quadrants, so that every row and column is reached.
+
+    Args:
+        grid: patches per column and per row, at least 2 each.
+        context_patches: context patches C per image; None for the whole quadrant.
+    """
+
+    def __init__(self, grid: Grid, context_patches: int | None) -> None:
+        if min(grid) < 2:
+            raise ConfigError("masking.name", "rasterized", f"a {grid[0]}x{grid[1]} grid of patches has no quadrants")
+        self.grid = grid
+        self.size = grid[0] // 2, grid[1] // 2
+        self.context_patches = at_most(context_patches, self.size[0] * self.size[1], "a quadrant")
+
+    def sample(self, seed: int, step: int, positions: Ints) -> Masks:
+        """The masks of the images at ``positions`` of ``step``'s global batch."""
+        drawn = uniforms(seed, PLACES, step, positions, 11)
+        sizes, grid = np.array(self.size), np.array(self.grid)
+        split = sizes + integers(drawn[:, :2], grid - 2 * sizes + 1)  # [B, 2] rows and columns of the first quadrant
+        quadrants = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+        start = quadrants * split[:, None]  # [B, 4, 2]
+        extent = np.where(quadrants, (grid - split)[:, None], split[:, None])
+        corners = start + integers(drawn[:, 2:10].reshape(-1, 4, 2), extent - sizes + 1)
+        chosen = integers(drawn[:, 10], 4)
+        others = np.array([[q for q in range(4) if q != c] for c in range(4)])[chosen]  # [B, 3]
+        images = np.arange(len(positions))[:, None]
+        allowed = union(corners[images, chosen[:, None]], self.size, self.grid)
+        targets = blocks_at(corners[images, others], self.size, self.grid)
+        return finish(allowed, targets, seed, step, positions, self.context_patches)
+
+
+class Random:
+    """Patches drawn without structure: one target set, the rest is the context (paper, table 6).
+
+    Args:
+        grid: patches per column and per row.
+        ratio: share of the patches that are targets.
+        context_patches: context patches C per image; None for all the others.
+    """
+
+    def __init__(self, grid: Grid, ratio: float, context_patches: int | None) -> None:
+        self.grid = grid
+        patches = grid[0] * grid[1]
+        self.target_patches = round(ratio * patches)
+        if not 0 < self.target_patches < patches:
+            missing = "targets" if self.target_patches == 0 else "context"
+            raise ConfigError("masking.ratio", ratio, f"leaves no {missing} among {patches} patches")
+        self.context_patches = at_most(context_patches, patches - self.target_patches, f"a ratio of {ratio}")
+
+    def sample(self, seed: int, step: int, positions: Ints) -> Masks:
+        """The masks of the images at ``positions`` of ``step``'s global batch."""
+        order = np.argsort(words(seed, PLACES, step, positions, self.grid[0] * self.grid[1]), axis=1, kind="stable")
+        targets = np.sort(order[:, : self.target_patches], axis=1)
+        allowed = np.ones((len(positions), self.grid[0] * self.grid[1]), dtype=bool)
+        np.put_along_axis(allowed, targets, False, axis=1)
+        return finish(allowed, targets[:, None], seed, step, positions, self.context_patches)

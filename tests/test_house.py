@@ -1,0 +1,57 @@
+"""How the code hangs together."""
+
+import ast
+
+from conftest import ROOT
+
+# From the ground up; a file imports only from floors below its own, or from its own package.
+FLOORS = [
+    ["errors", "files", "randomness"],
+    ["config", "masking", "objective", "schedules", "optim", "flops"],
+    ["checks", "models", "data", "plan", "loggers"],
+    ["explain", "interop", "evaluation", "parallel"],
+    ["checkpoint"],
+    ["pretraining", "tables"],
+    ["callbacks"],
+    ["build"],
+    ["runs", "evaluations"],
+    ["cli", "plugins"],
+]
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def files():
+    for path in sorted((ROOT / "ijepa").rglob("*.py")):
+        yield path, path.relative_to(ROOT / "ijepa").parts[0].removesuffix(".py")
+
+
+def test_a_file_imports_only_from_the_floors_below():
+    floor = {name: number for number, names in enumerate(FLOORS) for name in names}
+    for path, place in files():
+        if place == "__init__":
+            continue
+        for module in imported(path):
+            parts = module.split(".")
+            if parts[0] == "ijepa" and len(parts) > 1 and parts[1] in floor and parts[1] != place:
+                assert floor[parts[1]] < floor[place], f"{path.name} imports {module}"
+
+
+def test_models_are_plain_modules():
+    for path, place in files():
+        if place in ("models", "masking", "objective", "schedules"):
+            for module in imported(path):
+                assert module.split(".")[0] not in ("lightning", "hydra", "omegaconf"), f"{path.name}: {module}"
+                assert not module.startswith("torch.distributed"), f"{path.name}: {module}"
+
+
+def test_files_fit_one_sitting():
+    for path, _ in files():
+        assert len(path.read_text().splitlines()) <= 360, f"{path.name} is too long"
