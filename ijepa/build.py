@@ -178,6 +178,7 @@ def run(config: schema.TrainConfig, folder: Path) -> Run:
         enable_model_summary=False,
         limit_val_batches=0,
         num_sanity_val_steps=0,
+        log_every_n_steps=1,
     )
     return Run(config, folder, encoder_spec, datamodule, module, recorder, checkpoint, trainer)
 

@@ -1,0 +1,103 @@
+import json
+
+import pytest
+import torch
+from conftest import train_config
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import ijepa
+from ijepa import build
+from ijepa.checkpoint import save_encoder
+from ijepa.errors import UserError
+
+
+@pytest.fixture
+def exported(tmp_path):
+    config = train_config("data.image_size=[16,32]", "model.width=24", "model.depth=2")
+    torch.manual_seed(0)
+    network = build.networks(config).target_encoder
+    file = tmp_path / "encoder.safetensors"
+    save_encoder(file, network, build.spec(config.model, config.data), "target")
+    return network, file, config
+
+
+def test_round_trip(exported):
+    network, file, config = exported
+    encoder = ijepa.load_encoder(file)
+    images = torch.rand(2, 1, 16, 32)
+    normalised = (images - config.data.mean[0]) / config.data.std[0]
+    torch.testing.assert_close(encoder(images), network(normalised), atol=1e-6, rtol=0)
+    assert not encoder.training
+    picture = encoder.transform(Image.new("L", (60, 60), 255))
+    assert picture.shape == (1, 16, 32)
+    assert picture.max() == 1
+    with safe_open(file, "pt") as opened:
+        metadata = json.loads(opened.metadata()["ijepa_encoder"])
+    assert metadata["mean"] == config.data.mean
+    assert metadata["encoder"] == "target"
+
+
+def test_other_resolutions(exported):
+    _, file, _ = exported
+    larger = torch.rand(1, 1, 32, 64)
+    scaled, index = ijepa.load_encoder(file), ijepa.load_encoder(file, positions="index")
+    assert scaled(larger).shape == (1, 128, 24)
+    assert not torch.allclose(scaled(larger), index(larger))
+    same = torch.rand(1, 1, 16, 32)
+    torch.testing.assert_close(scaled(same), index(same), atol=1e-6, rtol=0)
+    with pytest.raises(ValueError, match="30x32 pixels do not divide"):
+        scaled(torch.rand(1, 1, 30, 32))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["missing", "text", "truncated", "foreign safetensors", "foreign pickle", "a list", "empty folder", "context"],
+)
+def test_files_that_hold_no_encoder(exported, checkpoint_file, tmp_path, fault):
+    _, file, _ = exported
+    path, encoder = tmp_path / "x.ckpt", "target"
+    if fault == "text":
+        path.write_text("nothing")
+    elif fault == "truncated":
+        path = tmp_path / "half.pth.tar"
+        path.write_bytes(checkpoint_file.read_bytes()[:50_000])
+    elif fault == "foreign safetensors":
+        path = tmp_path / "x.safetensors"
+        save_file({"a": torch.zeros(2)}, path)
+    elif fault == "foreign pickle":
+        torch.save({"model": {"a": torch.zeros(2)}}, path)
+    elif fault == "a list":
+        torch.save([1, 2], path)
+    elif fault == "empty folder":
+        path.mkdir()
+    elif fault == "context":
+        path, encoder = file, "context"
+    with pytest.raises(UserError) as caught:
+        ijepa.load_encoder(path, encoder=encoder)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_half_a_reference_checkpoint(checkpoint_file, tmp_path):
+    contents = torch.load(checkpoint_file, weights_only=True)
+    del contents["target_encoder"]["module.pos_embed"]
+    torch.save(contents, tmp_path / "half.pth.tar")
+    with pytest.raises(UserError, match="pos_embed is missing"):
+        ijepa.load_encoder(tmp_path / "half.pth.tar")
+    contents = torch.load(checkpoint_file, weights_only=True)
+    del contents["target_encoder"]["module.blocks.1.attn.qkv.weight"]
+    torch.save(contents, tmp_path / "hole.pth.tar")
+    with pytest.raises(UserError, match=r"blocks.1.attn.qkv.weight"):
+        ijepa.load_encoder(tmp_path / "hole.pth.tar")
+
+
+def test_no_code_runs_from_a_file(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (print, ("boom",))
+
+    torch.save({"state_dict": Bomb()}, tmp_path / "x.ckpt")
+    with pytest.raises(UserError, match="more than tensors"):
+        ijepa.load_encoder(tmp_path / "x.ckpt")
