@@ -53,7 +53,8 @@ def evaluate(composed: DictConfig) -> float | None:
     rows = [Row(f"{which} encoder", tasks.evaluate(config.task, pooled(encoder.to(device)), data, device, config.seed))]
     if config.baselines:
         rows += tasks.baselines(config.task, encoder.spec, data, device, config.seed)
-    Console().print(tables.accuracies(f"{path}: accuracy, %", rows, config.task))
+    print(f"{path}: accuracy, %")
+    Console().print(tables.accuracies(rows, config.task))
     results = {row.name: row.results for row in rows}
     counts = {"train": len(source.train), "val": len(source.val)}
     write_json(folder / "metrics.json", {"config": config.model_dump(), "images": counts, "results": results})

@@ -14,23 +14,27 @@ _WEYL = 0x9E3779B9, 0xBB67AE85
 _ROUNDS = 10
 
 
-def philox(key: int, counters: NDArray[np.uint64]) -> NDArray[np.uint64]:
+Words = NDArray[np.uint64]
+
+
+def philox(key: int, counter: tuple[Words, Words, Words, Words]) -> tuple[Words, Words, Words, Words]:
     """Four 32-bit words for each counter.
 
     Args:
         key: 64-bit key.
-        counters: [4, ...] words below 2**32.
+        counter: four words below 2**32, of shapes that broadcast: what they share is computed once.
 
     Returns:
-        [4, ...] words below 2**32, in uint64.
+        Four words below 2**32, in uint64, of the common shape.
     """
-    c0, c1, c2, c3 = counters
+    c0, c1, c2, c3 = counter
     k0, k1 = key & 0xFFFFFFFF, (key >> 32) & 0xFFFFFFFF
     for _ in range(_ROUNDS):
         p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c1, c2, c3 = (p1 >> _HALF) ^ c1 ^ np.uint64(k0), p1 & _MASK, (p0 >> _HALF) ^ c3 ^ np.uint64(k1), p0 & _MASK
+        c0, c2 = (p1 >> _HALF) ^ (c1 ^ np.uint64(k0)), (p0 >> _HALF) ^ (c3 ^ np.uint64(k1))
+        c1, c3 = p1 & _MASK, p0 & _MASK
         k0, k1 = (k0 + _WEYL[0]) & 0xFFFFFFFF, (k1 + _WEYL[1]) & 0xFFFFFFFF
-    return np.stack([c0, c1, c2, c3])
+    return c0, c1, c2, c3
 
 
 def words(seed: int, stream: int, step: int, positions: NDArray[np.int64], count: int) -> NDArray[np.uint32]:
@@ -44,14 +48,16 @@ def words(seed: int, stream: int, step: int, positions: NDArray[np.int64], count
         count: numbers for each position.
     """
     blocks = -(-count // 4)
-    shape = (len(positions), blocks)
-    counters = np.empty((4, *shape), dtype=np.uint64)
-    counters[0] = np.arange(blocks, dtype=np.uint64)
-    counters[1] = np.asarray(positions, dtype=np.uint64)[:, None]
-    counters[2] = step
-    counters[3] = stream
-    drawn = philox(seed & 0xFFFFFFFFFFFFFFFF, counters)  # [4, B, blocks]
-    return np.moveaxis(drawn, 0, -1).reshape(len(positions), 4 * blocks)[:, :count].astype(np.uint32)
+    counter = (
+        np.arange(blocks, dtype=np.uint64),
+        np.asarray(positions, dtype=np.uint64)[:, None],
+        np.array([step], dtype=np.uint64),
+        np.array([stream], dtype=np.uint64),
+    )
+    drawn = np.empty((len(positions), blocks, 4), dtype=np.uint32)
+    for word, values in enumerate(philox(seed & 0xFFFFFFFFFFFFFFFF, counter)):
+        drawn[:, :, word] = values
+    return drawn.reshape(len(positions), 4 * blocks)[:, :count]
 
 
 def uniforms(seed: int, stream: int, step: int, positions: NDArray[np.int64], count: int) -> NDArray[np.float64]:

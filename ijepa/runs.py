@@ -92,8 +92,8 @@ def _finish(run: Run) -> float | None:
             logger.log_metrics({f"val/{k}": v for k, v in results.items()}, step=run.trainer.global_step)
         summary["results"] = {row.name: row.results for row in rows}
         accuracy = results[tasks.headline(run.config.task)]
-        title = f"accuracy on {len(run.data.source.val)} validation images, %"
-        Console().print(tables.accuracies(title, rows, run.config.task))
+        print(f"accuracy on {len(run.data.source.val)} validation images, %")
+        Console().print(tables.accuracies(rows, run.config.task))
     write_json(run.folder / "summary.json", summary)
     for logger in run.trainer.loggers:
         logger.finalize("success")

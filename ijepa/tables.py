@@ -6,10 +6,10 @@ from ijepa.config import Knn, Logistic
 from ijepa.evaluation.tasks import Row
 
 
-def accuracies(title: str, rows: list[Row], task: Knn | Logistic) -> Table:
+def accuracies(rows: list[Row], task: Knn | Logistic) -> Table:
     """Results side by side; accuracies in per cent."""
     names = [f"knn{k}" for k in task.k] if isinstance(task, Knn) else ["logistic"]
-    table = Table("", title=title, title_justify="left")
+    table = Table("")
     for name in names:
         table.add_column(name, justify="right")
     for row in rows:

@@ -68,15 +68,20 @@ def blocks_at(corners: Ints, size: Grid, grid: Grid) -> Ints:
     return corners[..., :1] * grid[1] + corners[..., 1:] + offsets
 
 
+def choose(allowed: Bools, count: int, seed: int, stream: int, step: int, positions: Ints) -> Ints:
+    """``count`` of the allowed patches [B, N] of each image, all as likely, in ascending order: [B, count]."""
+    # A random word above, the patch's index below: sorting integers is several times faster than argpartition.
+    keys = words(seed, stream, step, positions, allowed.shape[1]).astype(np.int64) << 31
+    keys |= np.arange(allowed.shape[1])
+    keys[~allowed] = np.iinfo(np.int64).max
+    return np.sort(np.partition(keys, count - 1, axis=1)[:, :count] & 0x7FFFFFFF, axis=1)
+
+
 def finish(allowed: Bools, targets: Ints, seed: int, step: int, positions: Ints, keep: int | None) -> Masks:
     """``keep`` of the allowed patches of each image at random, or (None) all of them, padded."""
     allowed = allowed.reshape(len(allowed), -1)
     if keep is not None:
-        # A random word above, the patch's index below: sorting integers is several times faster than argpartition.
-        keys = words(seed, SURPLUS, step, positions, allowed.shape[1]).astype(np.int64) << 31
-        keys |= np.arange(allowed.shape[1])
-        keys[~allowed] = np.iinfo(np.int64).max
-        context = np.sort(np.partition(keys, keep - 1, axis=1)[:, :keep] & 0x7FFFFFFF, axis=1)
+        context = choose(allowed, keep, seed, SURPLUS, step, positions)
         return Masks(torch.from_numpy(context), torch.from_numpy(targets))
     count = allowed.sum(axis=1)
     context = np.argsort(~allowed, axis=1, kind="stable")[:, : count.max()]

@@ -6,8 +6,8 @@ The third, one large block, is multi-block with other values: conf/masking/block
 import numpy as np
 
 from ijepa.errors import ConfigError
-from ijepa.masking.common import PLACES, Grid, Ints, Masks, at_most, blocks_at, finish, union
-from ijepa.randomness import integers, uniforms, words
+from ijepa.masking.common import PLACES, Grid, Ints, Masks, at_most, blocks_at, choose, finish, union
+from ijepa.randomness import integers, uniforms
 
 
 class Rasterized:
@@ -65,8 +65,7 @@ class Random:
 
     def sample(self, seed: int, step: int, positions: Ints) -> Masks:
         """The masks of the images at ``positions`` of ``step``'s global batch."""
-        order = np.argsort(words(seed, PLACES, step, positions, self.grid[0] * self.grid[1]), axis=1, kind="stable")
-        targets = np.sort(order[:, : self.target_patches], axis=1)
         allowed = np.ones((len(positions), self.grid[0] * self.grid[1]), dtype=bool)
+        targets = choose(allowed, self.target_patches, seed, PLACES, step, positions)
         np.put_along_axis(allowed, targets, False, axis=1)
         return finish(allowed, targets[:, None], seed, step, positions, self.context_patches)
