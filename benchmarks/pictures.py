@@ -44,9 +44,7 @@ def main() -> None:
             if row == 0:
                 axes[row, column].set_title(titles[column], fontsize=10)
     figure.savefig(OUTPUT, dpi=100)
-    print(
-        f"{OUTPUT.relative_to(Path.cwd())}: {sampler.context_patches} context patches, {sampler.sizes(0, 4)[0]} targets"
-    )
+    print(f"{OUTPUT}: {sampler.context_patches} context patches, target blocks of {sampler.sizes(0, 4)[0]}")
 
 
 if __name__ == "__main__":

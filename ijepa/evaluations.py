@@ -38,9 +38,9 @@ def evaluate(composed: DictConfig) -> float | None:
     values.pop("model", None)  # a data set may come with a patch size for training
     values["data"] = _data(values["data"], path, encoder.spec)
     config = parse(EvaluateConfig, {str(key): value for key, value in values.items()})
+    _fits(config.data, encoder.spec)
     check_data(config.data)
     check_task(config.task)
-    _fits(config.data, encoder.spec)
     device = torch.device("cuda" if build.device(config.hardware) == "gpu" else "cpu")
     source = sources.build(config.data, config.seed)
     data = build.data(config.data, source, None, 0, config.hardware, config.seed)

@@ -37,6 +37,8 @@ def train(composed: DictConfig) -> float | None:
         config = parse(TrainConfig, composed)
         folder, last = _folder(config, overrides), None
     run = build.run(config, folder)
+    if config.hardware.strategy != "single":
+        os.environ[FOLDER_VARIABLE] = str(folder)  # Lightning starts the other devices' processes with this environment
     if last is not None:
         done = checkpoint.load(last).get("global_step", 0)
         if done >= run.module.plan.max_steps:
@@ -132,15 +134,18 @@ def _announce(run: Run) -> None:
 
 
 def _folder(config: TrainConfig, overrides: list[str]) -> Path:
-    """The new run's folder, not made yet, and free."""
+    """The new run's folder, not made yet, and free; the same for all processes of a run."""
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     if FOLDER_VARIABLE in os.environ:
         return Path(os.environ[FOLDER_VARIABLE])
+    follower = int(os.environ.get("RANK", "0")) > 0
+    if config.run_dir is None and "TORCHELASTIC_RUN_ID" in os.environ:
+        raise ConfigError("run_dir", None, "with torchrun every process needs to know the folder; add run_dir=FOLDER")
     if config.run_dir is not None:
         folder = Path(config.run_dir).expanduser()
         if sweep:
             folder /= _slug([item for item in overrides if not item.startswith("run_dir=")])
-        if (folder / "config.yaml").exists():
+        if (folder / "config.yaml").exists() and not follower:
             resumable = (folder / "checkpoints" / "last.ckpt").exists()
             way = f"resume={folder} would go on with it" if resumable else "it has no checkpoint; remove it"
             raise ConfigError("run_dir", folder, f"holds a run; {way}, or give another run_dir")

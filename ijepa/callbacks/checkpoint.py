@@ -66,7 +66,7 @@ class Checkpoint(L.Callback):
 
     def _save(self, trainer: L.Trainer) -> None:
         self._saved = trainer.global_step
-        trainer.save_checkpoint(self.path)
+        trainer.save_checkpoint(self.path, weights_only=False)  # everything to go on from
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:

@@ -1,0 +1,290 @@
+"""Whole runs, as a user starts them."""
+
+import csv
+import json
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT, command, composed, picture
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+import ijepa
+from ijepa import cli, runs
+from ijepa.checks import check, parse
+from ijepa.config import TrainConfig
+
+pytestmark = pytest.mark.slow
+
+TINY = (
+    "hardware=cpu", "model.width=24", "model.depth=2", "predictor.width=12", "predictor.depth=1", "data.workers=0",
+    "schedule.max_steps=3", "schedule.warmup_steps=1", "callbacks.log_every_steps=1",
+)  # fmt: skip
+
+
+@pytest.fixture
+def invoke(monkeypatch, capsys):
+    """A command in this process: its exit code, standard output and standard error."""
+
+    def run(script, *arguments):
+        from ijepa import evaluations
+
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        job = {"train.py": runs.train, "evaluate.py": evaluations.evaluate}[script]
+        code = 0
+        try:
+            cli.main(script.removesuffix(".py"), job)
+        except SystemExit as error:
+            code = error.code
+        finally:
+            GlobalHydra.instance().clear()
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(pictures, tmp_path_factory):
+    """A finished run on images that are not square."""
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    result = command("train.py", "data=folder", f"data.root={pictures}", "data.image_size=[16,24]",
+                     "model.patch_size=4", "data.batch_size=8", f"run_dir={folder}", *TINY)  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    return folder, result.stdout
+
+
+def test_a_run_s_folder(finished):
+    folder, output = finished
+    lines = output.splitlines()
+    assert lines[0] == lines[-1] == f"run_dir {folder}"
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert files == {"config.yaml", "metrics.csv", "checkpoints/last.ckpt", "encoder.safetensors", "summary.json"}
+    assert "24 for training, 8 for validation, 2 classes" in output
+    assert "context patches per image" in output
+    assert "target encoder" in output
+    assert "raw pixels" in output
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["steps"] == 3
+    assert summary["images"] == 24
+    assert set(summary["results"]) == {"target encoder", "random init", "raw pixels"}
+    with (folder / "metrics.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [row["step"] for row in table] == ["1", "2", "3"]
+    assert {"images", "flops", "seconds", "train/loss", "val/knn20"} <= set(table[0])
+    assert float(table[-1]["val/knn20"]) == pytest.approx(summary["results"]["target encoder"]["knn20"])
+    saved = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+    saved.pop("defaults")
+    assert parse(TrainConfig, saved).data.image_size == [16, 24]
+
+
+def test_the_encoder_from_python(finished):
+    folder, _ = finished
+    encoder = ijepa.load_encoder(folder)
+    images = encoder.transform(picture(1, 50, 70))[None]
+    assert images.shape == (1, 3, 16, 24)
+    assert 0 <= images.min() < images.max() <= 1
+    features = encoder(images)
+    assert features.shape == (1, 24, 24)
+    same = ijepa.load_encoder(folder / "checkpoints" / "last.ckpt")
+    torch.testing.assert_close(same(images), features, atol=1e-6, rtol=0)
+    assert not torch.equal(ijepa.load_encoder(folder, encoder="context")(images), features)
+
+
+@pytest.mark.parametrize("task", ["knn", "logistic"])
+def test_evaluate(finished, invoke, pictures, tmp_path, task):
+    folder, _ = finished
+    code, _, _ = invoke("evaluate.py", f"checkpoint={folder}", f"task={task}")
+    assert code == 0
+    written = json.loads((folder / "evaluation" / task / "metrics.json").read_text())
+    assert set(written["results"]) == {"target encoder", "random init", "raw pixels"}
+    assert written["images"] == {"train": 24, "val": 8}
+    if task == "knn":  # the same protocol as at the end of training
+        summary = json.loads((folder / "summary.json").read_text())
+        assert written["results"]["target encoder"] == summary["results"]["target encoder"]
+    arguments = [f"checkpoint={folder}/checkpoints/last.ckpt", f"task={task}", "encoder=context", "baselines=false",
+                 "data=folder", f"data.root={pictures}", "data.image_size=[32,48]", f"output={tmp_path}"]  # fmt: skip
+    code, _, _ = invoke("evaluate.py", *arguments)
+    assert code == 0
+    assert set(json.loads((tmp_path / "metrics.json").read_text())["results"]) == {"context encoder"}
+
+
+def test_evaluate_the_reference_s_checkpoint(checkpoint_file, pictures, tmp_path, invoke):
+    code, _, error = invoke("evaluate.py", f"checkpoint={checkpoint_file}")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "data=folder" in error
+    code, output, _ = invoke(
+        "evaluate.py", f"checkpoint={checkpoint_file}", "data=folder", f"data.root={pictures}", f"output={tmp_path}"
+    )
+    assert code == 0
+    assert "random init" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "starts"),
+    [
+        (["evaluate.py"], "checkpoint is not set"),
+        (["evaluate.py", "checkpoint=/nowhere"], "checkpoint=/nowhere: no such file"),
+        (["evaluate.py", "checkpoint={folder}", "task=nothing"], "task=nothing: no such option"),
+        (["evaluate.py", "checkpoint={folder}", "data.channels=1"], "data.channels=1: the encoder was trained on 3"),
+        (["evaluate.py", "checkpoint={folder}", "data.image_size=30"], "data.image_size=[30,30]: not divisible"),
+        (["train.py", "run_dir={folder}"], "run_dir={folder}: holds a run; resume={folder}"),
+        (["train.py", "resume={folder}", "optimizer.lr=1"], "optimizer.lr=1: cannot change"),
+        (["train.py", "resume=/nowhere"], "resume=/nowhere: no such run"),
+        (["train.py", "data=folder", "data.root=/nowhere"], "data.root=/nowhere: no such folder"),
+        (["train.py", "optimizer.lrr=1"], "optimizer.lrr=1: no such key; did you mean optimizer.lr?"),
+        (["train.py", "schedule.warmup_epochs=100"], "schedule.warmup_epochs=100"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(finished, invoke, arguments, starts):
+    folder, _ = finished
+    before = sorted(path.stat().st_mtime_ns for path in folder.rglob("*"))
+    code, output, error = invoke(*(argument.format(folder=folder) for argument in arguments))
+    assert code == 2
+    assert error.startswith(f"error: {starts.format(folder=folder)}")
+    assert error.count("\n") == 1
+    assert not output
+    assert sorted(path.stat().st_mtime_ns for path in folder.rglob("*")) == before
+
+
+def test_a_finished_run_says_so(finished, invoke):
+    folder, _ = finished
+    code, output, _ = invoke("train.py", f"resume={folder}")
+    assert code == 0
+    assert "finished, all 3 steps are done" in output
+
+
+def test_a_run_can_be_repeated_from_its_folder(finished, invoke, tmp_path):
+    folder, _ = finished
+    again = tmp_path / "again"
+    code, *_ = invoke("train.py", "--config-dir", folder, "--config-name", "config", f"run_dir={again}")
+    assert code == 0
+    one, other = (torch.load(f / "checkpoints" / "last.ckpt", weights_only=True) for f in (folder, again))
+    for name, tensor in one["state_dict"].items():
+        assert torch.equal(tensor, other["state_dict"][name]), name
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_run_saved(tmp_path, invoke, number):
+    folder = tmp_path / "run"
+    arguments = [*TINY, "schedule.max_steps=100000", "data.workers=1", f"run_dir={folder}"]
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "train.py", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not (folder / "metrics.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(0.5)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert f"resume={folder}" in error
+    assert error.count("\n") == 1
+    saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert 0 < saved["global_step"] < 100000
+    assert not (folder / "encoder.safetensors").exists()
+    code, _, error = invoke("train.py", f"resume={folder}", "schedule.max_steps=5")
+    assert code == 2
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(finished, invoke, tmp_path, pictures, monkeypatch):
+    folder, _ = finished
+    half = tmp_path / "half"
+    execute = runs.execute
+
+    def stopped(run, last=None):
+        run.trainer.fit_loop.epoch_loop.max_steps = 2
+        return execute(run, last)
+
+    monkeypatch.setattr(runs, "execute", stopped)
+    assert invoke("train.py", "--config-dir", folder, "--config-name", "config", f"run_dir={half}")[0] == 0
+    monkeypatch.setattr(runs, "execute", execute)
+    before = (half / "config.yaml").read_text()
+    code, _, _ = invoke("train.py", f"resume={half}", "data.workers=1")
+    assert code == 0
+    assert (half / "config.yaml").read_text() == before
+    one, other = (torch.load(f / "checkpoints" / "last.ckpt", weights_only=True) for f in (folder, half))
+    for name, tensor in one["state_dict"].items():
+        assert torch.equal(tensor, other["state_dict"][name]), name
+
+
+def test_a_sweep_goes_on_when_a_job_is_faulty(tmp_path):
+    values = ["-m", f"run_dir={tmp_path / 'sweep'}", *TINY, "model.patch_size=4,5", "optimizer=adamw,adam"]
+    result = command("train.py", *values, f"hydra.sweep.dir={tmp_path}")
+    assert result.returncode == 2
+    lines = result.stderr.splitlines()
+    assert len(lines) == 4
+    assert "optimizer=adam: no such option; did you mean adamw?" in lines[0]
+    assert "model.patch_size=5: does not divide" in lines[1]
+    assert lines[3] == "error: 3 of 4 jobs failed"
+    folders = [path for path in (tmp_path / "sweep").iterdir() if (path / "summary.json").exists()]
+    assert len(folders) == 1
+    assert not set(folders[0].name) & set("=,")
+
+
+def test_wandb_offline(invoke, tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    folder = tmp_path / "run"
+    code, _, error = invoke("train.py", *TINY, f"run_dir={folder}", "logger=wandb", "logger.mode=offline")
+    assert code == 0, error
+    assert list((folder / "wandb").glob("offline-run-*/*.wandb"))
+    assert (folder / "metrics.csv").exists()
+
+
+def test_wandb_without_a_login(invoke, tmp_path, monkeypatch):
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    code, _, error = invoke("train.py", *TINY, f"run_dir={tmp_path / 'run'}", "logger=wandb")
+    assert code == 2
+    assert error.splitlines()[-1].startswith("error: logger=wandb: not logged in")
+
+
+def test_help(invoke):
+    code, output, _ = invoke("train.py", "--help", "model=vit_small")
+    assert code == 0
+    assert "model.width=384" in output
+    assert "attention heads" in output
+    assert "masking=block|multiblock|random|rasterized|reference" in output
+    assert max(len(line) for line in output.splitlines()) < 200
+    assert "checkpoint" in invoke("evaluate.py", "--help")[1]
+
+
+def readme_commands():
+    return re.findall(r"`python ((?:train|evaluate)\.py[^`]*)`", (ROOT / "README.md").read_text())
+
+
+@pytest.mark.parametrize("line", readme_commands())
+def test_every_command_of_the_readme(line, finished, pictures, tmp_path, invoke):
+    """Composes; and runs at a small size where it is possible here."""
+    folder, _ = finished
+    for name, value in {"RUN_DIR": folder, "IMAGES": pictures, "NEW": tmp_path / "new", "PROJECT": "test"}.items():
+        line = line.replace(name, str(value))
+    script, *arguments = shlex.split(line)
+    if "hardware=gpu" in arguments or "hardware=ddp" in arguments:
+        check(parse(TrainConfig, composed(*arguments)))
+        return
+    if "--help" in arguments or "resume" in line or "--config-dir" in line:
+        assert invoke(script, *arguments)[0] == 0
+        return
+    if script == "evaluate.py":
+        assert invoke(script, *arguments, f"output={tmp_path}")[0] == 0
+        return
+    small = [
+        "hardware.accelerator=cpu", "model.width=24", "model.heads=3", "model.depth=1", "predictor.width=12",
+        "predictor.depth=1", "schedule.max_steps=1",
+        "schedule.warmup_steps=0", "data.workers=0", f"hydra.sweep.dir={tmp_path}",
+    ]  # fmt: skip
+    if "data.batch_size=512" not in line:
+        small += ["data.batch_size=8"]
+    if "logger=wandb" in line:
+        small += ["logger.mode=offline"]
+    code, _, error = invoke(script, *arguments, f"run_dir={tmp_path / 'run'}", *small)
+    assert code == 0, error
