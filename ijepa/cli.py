@@ -116,3 +116,4 @@ def _quiet() -> None:
     for package in ("lightning.pytorch", "lightning.fabric"):  # the packages reset their own level when imported
         logging.getLogger(f"{package}.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")  # never changed in place here

@@ -170,6 +170,26 @@ def test_a_run_can_be_repeated_from_its_folder(finished, invoke, tmp_path):
         assert torch.equal(tensor, other["state_dict"][name]), name
 
 
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_equal_one(finished, pictures, tmp_path, strategy):
+    """The same global batches, so the same losses and weights up to rounding, and one folder."""
+    one, _ = finished
+    folder = tmp_path / strategy
+    result = command("train.py", "data=folder", f"data.root={pictures}", "data.image_size=[16,24]",
+                     "model.patch_size=4", "data.batch_size=8", f"run_dir={folder}", *TINY, f"hardware={strategy}",
+                     "hardware.accelerator=cpu")  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("run_dir") == 2
+    losses = []
+    for run in (one, folder):
+        with (run / "metrics.csv").open() as file:
+            losses.append([float(row["train/loss"]) for row in csv.DictReader(file)])
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
+    images = torch.rand(4, 3, 16, 24)
+    encoders = [ijepa.load_encoder(run) for run in (one, folder)]
+    torch.testing.assert_close(encoders[1](images), encoders[0](images), atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_run_saved(tmp_path, invoke, number):
     folder = tmp_path / "run"
