@@ -1,5 +1,6 @@
 """The command line: Hydra's entry point, help from the schema, one line and an exit code for errors."""
 
+import importlib
 import logging
 import os
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -35,7 +37,7 @@ def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises its errors instead of printing them
     _quiet()
-    sys.path.append(str(PLUGINS))
+    _register_plugins()
     arguments = sys.argv[1:]
     overrides = [argument for argument in arguments if not argument.startswith("-")]
     try:
@@ -109,6 +111,15 @@ def _section(annotation: Any, value: dict[str, Any]) -> type[BaseModel]:
     ]
     chosen: type[BaseModel] = fitting[0]
     return chosen
+
+
+def _register_plugins() -> None:
+    """Hydra takes plugins from packages called hydra_plugins alone, and looks for them when it is first used."""
+    if str(PLUGINS) not in sys.path:
+        sys.path.append(str(PLUGINS))
+    sweeping = importlib.import_module("hydra_plugins.ijepa_sweeping")
+    for plugin in (sweeping.Sweeper, sweeping.Launcher):
+        Plugins.instance().register(plugin)
 
 
 def _quiet() -> None:

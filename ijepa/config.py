@@ -225,7 +225,7 @@ class Hardware(Section):
     """machines"""
     strategy: Literal["single", "ddp", "fsdp"]
     """one device, replicas, or everything sharded"""
-    precision: Literal["auto", "32-true", "bf16-mixed", "bf16-true"]
+    precision: Literal["auto", "32-true", "bf16-mixed"]
     """auto: bf16-mixed where the device computes in bf16, else 32-true"""
     accumulation: Count
     """micro-batches per step and device"""

@@ -5,11 +5,9 @@ import numpy as np
 import pytest
 import timm
 import torch
-from conftest import composed, train_config
+from conftest import train_config
 
 from ijepa import build
-from ijepa.checks import keys
-from ijepa.config import TrainConfig
 from ijepa.interop.timm import to_timm
 from ijepa.masking import Masks, MultiBlock
 from ijepa.models.encoder import Encoder, gather
@@ -146,6 +144,7 @@ def test_timm_agrees():
 
 
 SIZES = {  # width, depth, heads, predictor width and depth, encoder's parameters in millions (without positions)
+    "vit_micro": (96, 6, 3, 48, 3, 0.745),
     "vit_tiny": (192, 12, 3, 96, 6, 5.5),
     "vit_small": (384, 12, 6, 192, 6, 21.6),
     "vit_base": (768, 12, 12, 384, 6, 85.6),
@@ -176,8 +175,3 @@ def test_masks_fit_the_networks():
     assert predictions.shape == targets.shape
     assert context.shape[0] == 4
     assert predictions.isfinite().all()
-
-
-def test_every_key_is_documented():
-    assert "model.width" in keys(TrainConfig)
-    assert composed().model.width == 192
