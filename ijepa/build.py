@@ -240,7 +240,7 @@ def loggers(config: schema.TrainConfig, folder: Path) -> list[Logger]:
 def _wandb(logger: schema.WandbLogger, folder: Path, values: dict[str, Any]) -> WandbLogger:
     import wandb
 
-    if logger.mode == "online" and not wandb.api.api_key:
+    if logger.mode == "online" and not wandb.login(prompt=False, verify=False):
         raise UserError("logger=wandb: not logged in to W&B; run `wandb login`, or add logger.mode=offline")
     folder.mkdir(parents=True, exist_ok=True)
     return WandbLogger(

@@ -4,8 +4,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+import wandb
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -57,6 +59,15 @@ def execute(run: Run, last: Path | None = None) -> float | None:
     Raises:
         InterruptedRunError: when a signal ended it; the checkpoint is written.
     """
+    try:
+        return _execute(run, last)
+    finally:
+        for logger in run.trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                wandb.finish()  # the next job of a sweep is a run of its own
+
+
+def _execute(run: Run, last: Path | None) -> float | None:
     folder = run.folder
     _announce(run)
     if run.trainer.is_global_zero and last is None:
