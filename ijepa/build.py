@@ -40,6 +40,7 @@ class Run:
     spec: Spec
     data: DataModule
     module: Pretraining
+    metrics: MetricsCSV
     recorder: Recorder
     checkpoint: Checkpoint
     trainer: L.Trainer
@@ -152,6 +153,7 @@ def run(config: schema.TrainConfig, folder: Path) -> Run:
     )
     encoder_spec = spec(config.model, config.data)
     datamodule = data(config.data, source, masks, schedule.max_steps, config.hardware, config.seed)
+    metrics = MetricsCSV(folder / "metrics.csv")
     recorder = Recorder(config.callbacks.log_every_steps, cost(config), config.data.batch_size, images)
     checkpoint = Checkpoint(folder / "checkpoints", config.callbacks.checkpoint_every_steps, encoder_spec)
     callbacks: list[L.Callback] = [recorder]
@@ -169,7 +171,7 @@ def run(config: schema.TrainConfig, folder: Path) -> Run:
         max_epochs=-1,
         accumulate_grad_batches=config.hardware.accumulation,
         gradient_clip_val=config.optimizer.clip_grad_norm,
-        logger=loggers(config, folder),
+        logger=[metrics, *loggers(config, folder)],
         callbacks=callbacks,
         default_root_dir=folder,
         use_distributed_sampler=False,
@@ -180,7 +182,7 @@ def run(config: schema.TrainConfig, folder: Path) -> Run:
         num_sanity_val_steps=0,
         log_every_n_steps=1,
     )
-    return Run(config, folder, encoder_spec, datamodule, module, recorder, checkpoint, trainer)
+    return Run(config, folder, encoder_spec, datamodule, module, metrics, recorder, checkpoint, trainer)
 
 
 def cost(config: schema.TrainConfig) -> Cost:
@@ -226,15 +228,14 @@ def precision(hardware: schema.Hardware, accelerator: str) -> str:
 
 
 def loggers(config: schema.TrainConfig, folder: Path) -> list[Logger]:
-    """metrics.csv, and what ``logger`` adds.
+    """What ``logger`` adds to metrics.csv.
 
     Raises:
         UserError: when W&B is to be used online and nobody is logged in.
     """
-    chosen: list[Logger] = [MetricsCSV(folder / "metrics.csv")]
     if isinstance(config.logger, schema.WandbLogger):
-        chosen.append(_wandb(config.logger, folder, config.model_dump()))
-    return chosen
+        return [_wandb(config.logger, folder, config.model_dump())]
+    return []
 
 
 def _wandb(logger: schema.WandbLogger, folder: Path, values: dict[str, Any]) -> WandbLogger:

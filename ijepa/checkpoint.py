@@ -1,7 +1,6 @@
 """From a run's folder, a checkpoint or a foreign file to an encoder; and the encoder's export."""
 
 import json
-import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -47,7 +46,7 @@ def load_encoder(path: str | Path, encoder: Which = "target", positions: Positio
         detail = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise UserError(f"{file}: the weights do not fit the sizes that stand with them: {detail}") from None
     pretrained = PretrainedEncoder(network, spec).eval().requires_grad_(False)
-    pretrained.transform = EvalTransform(spec.image_size, spec.eval_crop)
+    pretrained.transform = EvalTransform(spec.image_size, spec.eval_crop, spec.channels)
     return pretrained
 
 
@@ -77,7 +76,7 @@ def load(path: Path) -> dict[str, Any]:
     """A pickled checkpoint, loaded without running code from it."""
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError):
+    except Exception:  # what is no checkpoint makes the unpickler raise anything
         problem = "no checkpoint, a part of one, or one that holds more than tensors and plain values"
         raise ConfigError("checkpoint", path, f"{problem}; give {FORMATS}") from None
     if not isinstance(contents, dict):
@@ -101,7 +100,7 @@ def _read(file: Path, encoder: Which) -> tuple[Spec, meta.State]:
         raise ConfigError("checkpoint", file, f"not a checkpoint of this software; give {FORMATS}")
     prefix = f"jepa.{encoder}_encoder."
     state = {name.removeprefix(prefix): t for name, t in contents["state_dict"].items() if name.startswith(prefix)}
-    return Spec.of(contents[SPEC_KEY]), state
+    return _spec(file, contents[SPEC_KEY]), state
 
 
 def _read_safetensors(file: Path, encoder: Which) -> tuple[Spec, meta.State]:
@@ -117,4 +116,11 @@ def _read_safetensors(file: Path, encoder: Which) -> tuple[Spec, meta.State]:
     held = values.pop("encoder")
     if held != encoder:
         raise ConfigError("encoder", encoder, f"{file} holds the {held} encoder; give the run's folder or checkpoint")
-    return Spec.of(values), timm.from_timm(state)
+    return _spec(file, values), timm.from_timm(state)
+
+
+def _spec(file: Path, values: dict[str, Any]) -> Spec:
+    try:
+        return Spec.of(values)
+    except TypeError as error:
+        raise ConfigError("checkpoint", file, f"the encoder's description does not fit: {error}") from None

@@ -57,6 +57,8 @@ def check(config: TrainConfig) -> None:
     if isinstance(config.masking, MultiBlock | Reference):
         for name in ("target_scale", "target_aspect", "context_scale"):
             _check_range(f"masking.{name}", getattr(config.masking, name), most=None if "aspect" in name else 1.0)
+    if model.position_grid is not None and model.positions == "index":
+        raise ConfigError("model.position_grid", model.position_grid, "is for model.positions=scaled")
     shares = config.hardware.devices * config.hardware.nodes * config.hardware.accumulation
     if data.batch_size % shares:
         problem = (
@@ -64,6 +66,10 @@ def check(config: TrainConfig) -> None:
             f"{config.hardware.accumulation} micro-batches; {-(-data.batch_size // shares) * shares} can"
         )
         raise ConfigError("data.batch_size", data.batch_size, problem)
+    weights = config.objective.variance_weight + config.objective.covariance_weight
+    if weights and (shares > 1 or data.batch_size < 2):
+        problem = "the regularisers need a batch of at least 2 on one device, unaccumulated; set both weights to 0"
+        raise ConfigError("objective.variance_weight", config.objective.variance_weight, problem)
 
 
 def check_data(data: Data) -> None:

@@ -12,7 +12,7 @@ Size = Annotated[
     Field(min_length=2, max_length=2),
 ]
 Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, strict=True)]
 Weight = Annotated[float, Field(ge=0)]
 Duration = Annotated[float, Field(ge=0)]
 
@@ -20,7 +20,9 @@ Duration = Annotated[float, Field(ge=0)]
 class Section(BaseModel):
     """A node of the configuration; the text below a field is its help."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 class Model(Section):
@@ -164,7 +166,7 @@ class Optimizer(Section):
     """peak learning rate"""
     lr_per_256: bool
     """multiply lr by data.batch_size / 256"""
-    betas: Annotated[list[Share], Field(min_length=2, max_length=2)]
+    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
     """decay rates of the moments"""
     eps: Annotated[float, Field(gt=0)]
     """added to the denominator"""
@@ -215,7 +217,7 @@ class Schedule(Section):
 
 
 class Hardware(Section):
-    """Where the run runs; never changes what it computes, up to rounding."""
+    """Where the run runs; changes what it computes by rounding alone (masking=reference apart)."""
 
     accelerator: Literal["auto", "cpu", "gpu"]
     """auto: a GPU where there is one"""
@@ -320,7 +322,7 @@ class TrainConfig(Section):
     """folder of this run; null: a new one under runs/"""
     resume: Text | None
     """run folder or checkpoint to go on from"""
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
     """of initial weights, order, crops and masks"""
     model: Model
     predictor: Predictor
@@ -346,7 +348,7 @@ class EvaluateConfig(Section):
     """folder for metrics.json; null: evaluation/TASK in the run's folder, or beside the file"""
     baselines: bool
     """also evaluate a random-init encoder and raw pixels"""
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
     """of the random-init encoder and of held-out splits"""
     data: Data
     task: Task

@@ -42,7 +42,7 @@ def evaluate(composed: DictConfig) -> float | None:
     check_data(config.data)
     check_task(config.task)
     device = torch.device("cuda" if build.device(config.hardware) == "gpu" else "cpu")
-    source = sources.build(config.data, config.seed)
+    source = sources.build(config.data, _split_seed(path, config))
     data = build.data(config.data, source, None, 0, config.hardware, config.seed)
     if not tasks.has_labels(data):
         raise ConfigError(
@@ -65,9 +65,7 @@ def evaluate(composed: DictConfig) -> float | None:
 def _data(composed: dict[str, Any], path: Path, spec: Spec) -> dict[str, Any]:
     """The data to evaluate on: what the command line says, else the run's own; as the encoder wants it."""
     given = {item.lstrip("+").partition("=")[0] for item in HydraConfig.get().overrides.task}
-    file = checkpoint.find(path)
-    folder = file.parent.parent if file.parent.name == "checkpoints" else file.parent
-    saved = folder / "config.yaml"
+    saved = _folder(path) / "config.yaml"
     if "data" in given:
         base = dict(composed)
     elif saved.is_file():
@@ -81,6 +79,22 @@ def _data(composed: dict[str, Any], path: Path, spec: Spec) -> dict[str, Any]:
     return base | {name: value for name, value in composed.items() if f"data.{name}" in given}
 
 
+def _split_seed(path: Path, config: EvaluateConfig) -> int:
+    """The run's own seed on the run's own images: what it held out must stay held out."""
+    saved = _folder(path) / "config.yaml"
+    if not saved.is_file():
+        return config.seed
+    loaded = OmegaConf.load(saved)
+    same = (loaded.data.source, loaded.data.root) == (config.data.source, config.data.root)
+    return int(loaded.seed) if same else config.seed
+
+
+def _folder(path: Path) -> Path:
+    """The folder of the run that a checkpoint belongs to, or that of a lone file."""
+    file = checkpoint.find(path)
+    return file.parent.parent if file.parent.name == "checkpoints" else file.parent
+
+
 def _fits(data: Data, spec: Spec) -> None:
     if data.channels != spec.channels:
         raise ConfigError("data.channels", data.channels, f"the encoder was trained on {spec.channels}")
@@ -92,6 +106,4 @@ def _fits(data: Data, spec: Spec) -> None:
 def _output(config: EvaluateConfig, path: Path) -> Path:
     if config.output is not None:
         return Path(config.output).expanduser()
-    file = checkpoint.find(path)
-    folder = file.parent.parent if file.parent.name == "checkpoints" else file.parent
-    return folder / "evaluation" / config.task.name
+    return _folder(path) / "evaluation" / config.task.name

@@ -1,4 +1,4 @@
-"""metrics.csv: one row per step, whole at every moment."""
+"""metrics.csv: one row per step."""
 
 import csv
 import io
@@ -53,6 +53,14 @@ class MetricsCSV(Logger):
         else:
             with self.path.open("a", newline="") as file:
                 file.write(self._text([row], header=False))
+
+    @rank_zero_only
+    def cut(self, step: int) -> None:
+        """Drops rows after ``step``: a run that goes on from there writes them again."""
+        kept = [row for row in self._rows if int(row["step"]) <= step]
+        if len(kept) < len(self._rows):
+            self._rows = kept
+            write_text(self.path, self._text(kept, header=True))
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """config.yaml holds them."""

@@ -1,5 +1,6 @@
 """A training run from a composed configuration to its folder: start, resume, results."""
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from ijepa.models.pretrained import PretrainedEncoder
 
 FOLDER_VARIABLE = "IJEPA_RUN_DIR"
 """Tells the processes that a launcher starts for other devices which folder the first one has chosen."""
+HYDRA = ["hydra_setup", {"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}, "_self_"]
+"""What config.yaml needs to be a primary configuration of its own."""
 MAY_CHANGE = ("hardware", "logger", "callbacks", "task")
 """What a resumed run may change without changing what it computes."""
 
@@ -40,12 +43,18 @@ def train(composed: DictConfig) -> float | None:
         folder, last = _folder(config, overrides), None
     run = build.run(config, folder)
     if config.hardware.strategy != "single":
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            problem = "one process starts the others here, and cannot in a sweep; start the jobs one by one"
+            raise ConfigError("hardware.strategy", config.hardware.strategy, problem)
         os.environ[FOLDER_VARIABLE] = str(folder)  # Lightning starts the other devices' processes with this environment
+    if last is None:
+        _make(folder)
     if last is not None:
         done = checkpoint.load(last).get("global_step", 0)
-        if done >= run.module.plan.max_steps:
+        if done >= run.module.plan.max_steps and (folder / "summary.json").exists():
             print(f"run_dir {folder}: finished, all {done} steps are done")
             return None
+        run.metrics.cut(done)
     return execute(run, last)
 
 
@@ -71,7 +80,7 @@ def _execute(run: Run, last: Path | None) -> float | None:
     folder = run.folder
     _announce(run)
     if run.trainer.is_global_zero and last is None:
-        saved = {"defaults": ["hydra_setup", "_self_"], **run.config.model_dump(), "run_dir": str(folder)}
+        saved = {"defaults": HYDRA, **run.config.model_dump(), "run_dir": str(folder)}
         header = f"# Repeat: python train.py --config-dir {folder} --config-name config run_dir=NEW\n"
         write_text(folder / "config.yaml", header + OmegaConf.to_yaml(OmegaConf.create(saved)))
     run.trainer.fit(run.module, run.data, ckpt_path=last, weights_only=True)
@@ -96,13 +105,14 @@ def _finish(run: Run) -> float | None:
     }
     accuracy = None
     if tasks.has_labels(run.data):
-        device = run.module.device
+        device = run.trainer.strategy.root_device  # after fit, the module is on the CPU
         pretrained = PretrainedEncoder(encoder, run.spec).to(device).eval()
         results = tasks.evaluate(run.config.task, pooled(pretrained), run.data, device, run.config.seed)
         rows = [Row("target encoder", results)]
         rows += tasks.baselines(run.config.task, run.spec, run.data, device, run.config.seed)
         for logger in run.trainer.loggers:
-            logger.log_metrics({f"val/{k}": v for k, v in results.items()}, step=run.trainer.global_step)
+            row = {**run.recorder.totals(), **{f"val/{name}": value for name, value in results.items()}}
+            logger.log_metrics(row, step=run.trainer.global_step)
         summary["results"] = {row.name: row.results for row in rows}
         accuracy = results[tasks.headline(run.config.task)]
         print(f"accuracy on {len(run.data.source.val)} validation images, %")
@@ -149,7 +159,7 @@ def _folder(config: TrainConfig, overrides: list[str]) -> Path:
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     if FOLDER_VARIABLE in os.environ:
         return Path(os.environ[FOLDER_VARIABLE])
-    follower = int(os.environ.get("RANK", "0")) > 0
+    follower = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) > 0
     if config.run_dir is None and "TORCHELASTIC_RUN_ID" in os.environ:
         raise ConfigError("run_dir", None, "with torchrun every process needs to know the folder; add run_dir=FOLDER")
     if config.run_dir is not None:
@@ -165,15 +175,24 @@ def _folder(config: TrainConfig, overrides: list[str]) -> Path:
     return folder
 
 
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError("run_dir", folder, f"cannot be made: {error.strerror}") from None
+
+
 def _numbered(parent: Path, name: str) -> Path:
-    numbers = [int(path.name.rpartition("-")[2]) for path in parent.glob(f"{name}-*") if path.name[-1].isdigit()]
+    tails = [path.name.rpartition("-")[2] for path in parent.glob(f"{name}-*")]
+    numbers = [int(tail) for tail in tails if tail.isdecimal()]
     return parent / f"{name}-{max(numbers, default=0) + 1:03}"
 
 
 def _slug(overrides: list[str]) -> str:
     """Overrides as a folder's name, without the characters that Hydra's grammar trips over."""
     text = "_".join(overrides).replace("=", "-")
-    return "".join(c if c.isalnum() or c in "._-" else "-" for c in text)[:200] or "default"
+    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in text) or "default"
+    return name if len(name) <= 180 else f"{name[:180]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def _resumed(path: Path) -> tuple[Path, Path]:

@@ -30,6 +30,9 @@ def test_round_trip(exported):
     normalised = (images - config.data.mean[0]) / config.data.std[0]
     torch.testing.assert_close(encoder(images), network(normalised), atol=1e-6, rtol=0)
     assert not encoder.training
+    palette = Image.new("P", (60, 60), 3)
+    palette.putpalette([0, 0, 0] * 3 + [255, 255, 255])
+    assert encoder.transform(palette).min() == encoder.transform(Image.new("RGB", (60, 60), "white")).min() == 1
     picture = encoder.transform(Image.new("L", (60, 60), 255))
     assert picture.shape == (1, 16, 32)
     assert picture.max() == 1

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import time
 
 import pytest
 import torch
-from conftest import ROOT, command, composed, picture
+from conftest import ROOT, command, composed, picture, train_config
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
@@ -19,6 +20,7 @@ import ijepa
 from ijepa import cli, runs
 from ijepa.checks import check, parse
 from ijepa.config import TrainConfig
+from ijepa.data import sources
 
 pytestmark = pytest.mark.slow
 
@@ -113,6 +115,31 @@ def test_evaluate(finished, invoke, pictures, tmp_path, task):
     code, _, _ = invoke("evaluate.py", *arguments)
     assert code == 0
     assert set(json.loads((tmp_path / "metrics.json").read_text())["results"]) == {"context encoder"}
+
+
+def test_evaluation_holds_out_what_training_held_out(invoke, pictures, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    images = ["data=folder", f"data.root={pictures / 'train'}", "data.val_fraction=0.25", "data.image_size=16",
+              "model.patch_size=4"]  # fmt: skip
+    assert invoke("train.py", *images, *TINY, "seed=5", f"run_dir={folder}")[0] == 0
+    summary = json.loads((folder / "summary.json").read_text())
+    assert invoke("evaluate.py", f"checkpoint={folder}", "baselines=false")[0] == 0
+    written = json.loads((folder / "evaluation" / "knn" / "metrics.json").read_text())
+    assert written["results"]["target encoder"] == summary["results"]["target encoder"]
+    split = sources.build(train_config(*images, *TINY, "seed=5").data, 5)
+    other = sources.build(train_config(*images, *TINY).data, 0)
+    assert [split.val.name(i) for i in range(6)] != [other.val.name(i) for i in range(6)]
+
+
+def test_a_run_killed_before_its_export_is_completed(invoke, finished, tmp_path):
+    folder, _ = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    for name in ("summary.json", "encoder.safetensors"):
+        (copy / name).unlink()
+    assert invoke("train.py", f"resume={copy}")[0] == 0
+    assert (copy / "encoder.safetensors").read_bytes() == (folder / "encoder.safetensors").read_bytes()
+    assert json.loads((copy / "summary.json").read_text())["steps"] == 3
 
 
 def test_evaluate_the_reference_s_checkpoint(checkpoint_file, pictures, tmp_path, invoke):

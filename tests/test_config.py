@@ -142,6 +142,11 @@ def test_names_that_stay():
         ("data.root=a,b", "data.root=a,b: ", "-m"),
         ("data.root=a=b", "data.root=a=b: ", "quote"),
         ("data=folder", "data.root is not set", "data.root="),
+        ("schedule.epochs=inf", "schedule.epochs=inf: ", "finite"),
+        ("model.depth=true", "model.depth=true: ", "integer"),
+        ("optimizer.betas=[0.9,1.0]", "optimizer.betas=1.0: ", "less than 1"),
+        ("seed=99999999999999999999999", "seed=99999999999999999999999: ", "less than"),
+        ("model.position_grid=[4,4]", "model.position_grid=[4,4]: ", "model.positions=scaled"),
         ("experiment=nope", "experiment=nope: ", "smoke"),
     ],
 )
@@ -157,6 +162,11 @@ def test_a_fault_is_one_line_that_says_what_would_do(override, starts, mentions)
     assert "\n" not in line
     assert line.startswith(starts)
     assert mentions in line
+
+
+def test_regularisers_need_the_whole_batch():
+    with pytest.raises(UserError, match=r"^objective.variance_weight=0.5: .*unaccumulated"):
+        check(train_config("objective=variance_covariance", "hardware.accumulation=2"))
 
 
 def test_hardware_that_is_not_there():

@@ -185,6 +185,32 @@ def test_workers_change_nothing(pictures, tmp_path):
         assert torch.equal(one.masks.targets, other.masks.targets)
 
 
+def test_links_back_up_the_tree_and_damaged_metadata(pictures, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(pictures / "train", root)
+    (root / "cold" / "up").symlink_to(root)
+    found = source(root, "data.val_fraction=0")
+    assert len(found.train) == 24
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = picture(1, 20, 30)
+    image.save(tmp_path / "a.jpg", exif=exif)
+    assert decode(str(tmp_path / "a.jpg"), 3).size == (20, 30)  # turned upright
+    data = bytearray((tmp_path / "a.jpg").read_bytes())
+    at = data.index(b"Exif") + 16
+    data[at : at + 4] = b"\xff\xff\xff\xff"
+    (tmp_path / "b.jpg").write_bytes(data)
+    assert sorted(decode(str(tmp_path / "b.jpg"), 3).size) == [20, 30]
+
+
+def test_nothing_left_to_train_on(pictures, tmp_path):
+    shutil.copy(next((pictures / "train" / "cold").iterdir()), tmp_path)
+    with pytest.raises(UserError, match=r"^data.val_fraction=0.6: leaves no image"):
+        source(tmp_path, "data.val_fraction=0.6")
+    with pytest.raises(UserError, match=r"^data.root=.*add data=folder"):
+        sources.build(train_config(f"data.root={tmp_path}").data, 0)
+
+
 def test_a_source_of_one_s_own(tmp_path):
     found = sources.build(train_config("data.source=ijepa.data.sources.digits").data, 0)
     assert len(found.train) + len(found.val) == 1797

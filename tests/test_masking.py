@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ijepa.errors import ConfigError
-from ijepa.masking import Masks, MultiBlock, Random, Rasterized, Reference
+from ijepa.masking import MultiBlock, Random, Rasterized, Reference
 
 PAPER = {
     "num_targets": 4,
@@ -233,7 +233,3 @@ def test_published_block_sizes():
         assert 0.75 * 0.8 < height / width < 1.5 * 1.25
         assert context[0] == context[1]
         assert math.sqrt(0.85) * 14 - 0.5 <= context[0] <= 14
-
-
-def test_masks_without_padding_have_no_mask():
-    assert Masks(torch.zeros(1, 1), torch.zeros(1, 1, 1)).valid is None

@@ -2,6 +2,7 @@
 
 import csv
 
+import lightning as L
 import pytest
 import torch
 from conftest import train_config
@@ -90,6 +91,38 @@ def test_a_run_cut_in_two_equals_one(tmp_path, stop):
     assert [{k: v for k, v in row.items() if k not in timed} for row in one] == [
         {k: v for k, v in row.items() if k not in timed} for row in other
     ]
+
+
+def test_a_signal_waits_for_the_step_to_end(tmp_path):
+    """In the middle of an accumulation, too; and rows that were logged after the checkpoint are written anew."""
+    overrides = ("hardware.accumulation=4",)
+    whole = fit(tmp_path / "a", *overrides)
+    cut = build.run(train_config(*SMALL, *overrides), tmp_path / "b")
+
+    class Signal(L.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if batch_idx == 5:
+                cut.checkpoint.signal = 15
+
+    cut.trainer.callbacks.insert(0, Signal())
+    cut.trainer.fit(cut.module, cut.data, weights_only=True)
+    assert cut.trainer.global_step == 2
+    MetricsCSV(tmp_path / "b" / "metrics.csv").log_metrics({"train/loss": 7}, step=3)
+    rest = build.run(train_config(*SMALL, *overrides), tmp_path / "b")
+    rest.metrics.cut(2)
+    rest.trainer.fit(rest.module, rest.data, ckpt_path=rest.checkpoint.path, weights_only=True)
+    assert_same(weights(whole), weights(rest), **EXACT)
+    assert [row["step"] for row in rows(tmp_path / "b")] == ["1", "2", "3", "4"]
+    assert rows(tmp_path / "b")[2]["train/loss"] == rows(tmp_path / "a")[2]["train/loss"]
+
+
+def test_evaluations_stand_beside_images_flops_and_seconds(tmp_path):
+    changes = ("callbacks.evaluate_every_epochs=0.03", "callbacks.log_every_steps=100", "task.batch_size=512")
+    fit(tmp_path, *changes)
+    evaluated = [row for row in rows(tmp_path) if row["val/knn20"]]
+    assert [row["step"] for row in evaluated] == ["3"]
+    assert int(evaluated[0]["images"]) == 48
+    assert float(evaluated[0]["flops"]) > 0
 
 
 def test_metrics_count_images_flops_and_seconds(tmp_path):

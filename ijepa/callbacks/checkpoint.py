@@ -27,7 +27,7 @@ class Checkpoint(L.Callback):
         self.every = every
         self.spec = spec
         self.signal: int | None = None
-        self._saved = -1
+        self._saved = self._step = -1
         self._handlers: dict[int, Any] = {}
 
     @property
@@ -39,7 +39,7 @@ class Checkpoint(L.Callback):
         checkpoint[SPEC_KEY] = self.spec.plain()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._saved = trainer.global_step
+        self._saved = self._step = trainer.global_step
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
                 self._handlers[number] = signal.signal(number, self._handle)
@@ -50,9 +50,13 @@ class Checkpoint(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
-        if step != self._saved and step % self.every == 0:
+        if step == self._step:
+            return  # in the middle of an accumulation
+        self._step = step
+        if step % self.every == 0:
             self._save(trainer)
-        if self.signal is not None:
+        # A signal may reach one process only, or two of them a step apart: all have to stop after the same step.
+        if trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False):
             trainer.should_stop = True
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

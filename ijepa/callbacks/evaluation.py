@@ -53,7 +53,8 @@ class Evaluation(L.Callback):
         results = tasks.evaluate(self.task, pooled(encoder), self.data, pl_module.device, self.seed)
         network.train(training)
         for logger in trainer.loggers:
-            logger.log_metrics({f"val/{name}": value for name, value in results.items()}, step=step)
+            row = {**self.recorder.totals(), **{f"val/{name}": value for name, value in results.items()}}
+            logger.log_metrics(row, step=step)
         name = tasks.headline(self.task)
         trainer.print(f"step {step}  {name} {100 * results[name]:.1f} %", flush=True)
         self.recorder.pause()

@@ -21,7 +21,11 @@ def decode(path: str, channels: int) -> Image.Image:
     """
     with Image.open(path) as image:
         image.load()
-        return convert(ImageOps.exif_transpose(image), channels)
+        try:
+            upright = ImageOps.exif_transpose(image)
+        except Exception:  # damaged metadata raise anything; the picture itself is whole
+            upright = image
+        return convert(upright, channels)
 
 
 def convert(image: Image.Image, channels: int) -> Image.Image:
@@ -64,14 +68,18 @@ class EvalTransform:
     Args:
         size: height and width of the result.
         crop: share of the resized image that is kept along the tighter side (ImageNet's 256 -> 224: .875).
+        channels: PIL images are converted to so many; None to take them as they are.
     """
 
-    def __init__(self, size: tuple[int, int], crop: float = 1.0) -> None:
+    def __init__(self, size: tuple[int, int], crop: float = 1.0, channels: int | None = None) -> None:
         self.size = size
         self.crop = crop
+        self.channels = channels
 
     def __call__(self, image: Image.Image | Tensor) -> Tensor:
         """[C, H, W] float32 in 0..1, from a PIL image or a tensor [C, H, W]."""
+        if self.channels is not None and isinstance(image, Image.Image):
+            image = convert(image, self.channels)
         height, width = TF.get_size(image)
         factor = max(self.size[0] / height, self.size[1] / width) / self.crop
         cover = [max(round(height * factor), self.size[0]), max(round(width * factor), self.size[1])]

@@ -63,7 +63,7 @@ class Files:
     def read(self, index: int) -> Image.Image:
         try:
             return decode(self.paths[index], self.channels)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except Exception as error:  # damaged files make decoders raise anything
             raise UnreadableError(f"{self.paths[index]} ({error})") from None
 
 
@@ -114,16 +114,20 @@ def folder(data: config.Data, seed: int) -> Source:
         Files(found, [index[name] for name in _classes(part, found)] if labelled else None, data.channels)
         for part, found in zip(roots, paths, strict=True)
     ]
-    _readable(files[0], data.root)
-    if len(files) == 1 or not len(files[1]):
-        train, val = _split(files[0], data.val_fraction, seed)
-    else:
-        train, val = files
+    train: Images
+    val: Images
+    for part in files:
+        _readable(part, data.root)
+    train, val = files if len(files) == 2 and len(files[1]) else _split(files[0], data.val_fraction, seed)
+    if not len(train):
+        raise ConfigError("data.val_fraction", data.val_fraction, "leaves no image for training; lower it")
     return Source(train, val, classes if labelled else None, notes)
 
 
 def digits(data: config.Data, seed: int) -> Source:
     """scikit-learn's handwritten digits: 1,797 grey images of 8x8 pixels, 10 classes."""
+    if data.root is not None:
+        raise ConfigError("data.root", data.root, "the digits need no folder; for your own images add data=folder")
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -172,7 +176,7 @@ class Subset:
 
 
 def _split(images: Images, fraction: float, seed: int) -> tuple[Images, Images]:
-    """Holds out ``fraction`` of the images, the same ones for a seed; whether one is depends on its index alone."""
+    """Holds out ``fraction`` of the images, the same ones for a seed."""
     drawn = words(seed, SPLIT_STREAM, 0, np.arange(len(images)), 1)[:, 0]
     order = np.argsort(drawn, kind="stable")
     held = set(order[: round(fraction * len(images))].tolist())
@@ -182,8 +186,15 @@ def _split(images: Images, fraction: float, seed: int) -> tuple[Images, Images]:
 
 def _scan(root: Path) -> tuple[list[str], list[str]]:
     """Image files below ``root`` in a fixed order, and the names of other files; hidden ones are passed over."""
-    found, others = [], []
+    found: list[str] = []
+    others: list[str] = []
+    seen: set[str] = set()
     for directory, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(directory)
+        if real in seen:  # a link back up the tree
+            folders.clear()
+            continue
+        seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             if name.startswith("."):
@@ -203,6 +214,8 @@ def _classes(root: Path, paths: list[str]) -> list[str]:
 
 def _readable(files: Files, root: str) -> None:
     """Refuses a folder in which no file can be read; the first readable one ends the search."""
+    if not len(files):
+        return
     fault = ""
     for index in range(len(files)):
         try:

@@ -19,7 +19,7 @@ class Reference:
     first position), where the reference goes on with the process's global generator.
 
     Raises:
-        ConfigError: when some block size has no more than ``min_keep`` patches, where the reference never ends.
+        ConfigError: when some block has no more than ``min_keep`` patches, where the reference never ends.
     """
 
     def __init__(
@@ -41,6 +41,12 @@ class Reference:
         height, width = min(sizes, key=math.prod)
         if height * width <= min_keep:
             problem = f"the reference never ends on target blocks of {height}x{width}; {height * width - 1} would do"
+            raise ConfigError("masking.min_keep", min_keep, problem)
+        smallest = min(
+            math.prod(self._size(float(share), context_scale, (1.0, 1.0))) for share in np.linspace(0, 1, 65)
+        )
+        if smallest <= min_keep:
+            problem = f"the reference never ends on context blocks of {smallest} patches; {smallest - 1} would do"
             raise ConfigError("masking.min_keep", min_keep, problem)
         draws = [self.sample(0, step, np.arange(128)).context.shape[1] for step in range(4)]
         self.context_patches = round(float(np.mean(draws)))  # stated at start-up; it varies from step to step

@@ -4,6 +4,7 @@ Hydra finds plugins in packages called hydra_plugins on the path; ijepa/cli.py p
 """
 
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from ijepa.errors import UserError
+from ijepa.errors import InterruptedRunError, UserError
 from ijepa.explain import explain
 
 
@@ -34,7 +37,11 @@ class Launcher(BasicLauncher):  # type: ignore[misc]  # Hydra's plugins are unty
             except Exception as error:
                 result = JobReturn(overrides=overrides, status=JobStatus.FAILED)
                 result.return_value = error
+            if isinstance(result._return_value, InterruptedRunError):
+                raise result._return_value  # the signal was meant for the sweep
             if result.status == JobStatus.FAILED:
+                if not isinstance(result._return_value, UserError | HydraException | OmegaConfBaseException):
+                    traceback.print_exception(result._return_value)
                 fault = explain(result._return_value, list(overrides))
                 print(f"error: job {number} ({' '.join(overrides)}): {fault}", file=sys.stderr, flush=True)
             results.append(result)
