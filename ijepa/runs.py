@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from ijepa import build, checkpoint, parallel, tables
+from ijepa import build, checkpoint, parallel, plan, tables
 from ijepa.build import Run
 from ijepa.checks import parse
 from ijepa.config import TrainConfig
@@ -29,6 +29,10 @@ HYDRA = ["hydra_setup", {"override hydra/job_logging": "none"}, {"override hydra
 """What config.yaml needs to be a primary configuration of its own."""
 MAY_CHANGE = ("hardware", "logger", "callbacks", "task")
 """What a resumed run may change without changing what it computes."""
+
+
+EXTENDS = ("schedule.epochs", "schedule.max_steps")
+"""What it may change where the schedule allows it."""
 
 
 def train(composed: DictConfig) -> float | None:
@@ -54,6 +58,7 @@ def train(composed: DictConfig) -> float | None:
         if done >= run.module.plan.max_steps and (folder / "summary.json").exists():
             print(f"run_dir {folder}: finished, all {done} steps are done")
             return None
+        _refuse_after_cooldown(folder, run, done)
         run.metrics.cut(done)
     return execute(run, last)
 
@@ -131,7 +136,7 @@ def _finish(run: Run) -> float | None:
 def _announce(run: Run) -> None:
     if not run.trainer.is_global_zero:
         return
-    config, source, plan = run.config, run.data.source, run.module.plan
+    config, source, steps = run.config, run.data.source, run.module.plan
     masking = run.data.masking
     assert masking is not None
     trained = (run.module.jepa.context_encoder, run.module.jepa.predictor)
@@ -148,7 +153,7 @@ def _announce(run: Run) -> None:
     )
     print(f"masks    {config.masking.name}, {masking.context_patches} context patches per image")
     print(
-        f"steps    {plan.max_steps} of {config.data.batch_size} images, {plan.warmup_steps} of them warm-up; "
+        f"steps    {steps.max_steps} of {config.data.batch_size} images, {steps.warmup_steps} of them warm-up; "
         f"{run.trainer.strategy.root_device.type}, {run.trainer.precision}",
         flush=True,
     )
@@ -182,6 +187,19 @@ def _make(folder: Path) -> None:
         raise ConfigError("run_dir", folder, f"cannot be made: {error.strerror}") from None
 
 
+def _refuse_after_cooldown(folder: Path, run: Run, done: int) -> None:
+    """A run can be made longer only from before its cooldown."""
+    loaded = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+    assert isinstance(loaded, dict)
+    loaded.pop("defaults", None)
+    old = parse(TrainConfig, {str(key): value for key, value in loaded.items()})
+    before = plan.plan(old.schedule, old.optimizer, old.data.batch_size, len(run.data.source.train))
+    constant = before.max_steps - before.cooldown_steps
+    if before.max_steps != run.module.plan.max_steps and done > constant:
+        problem = f"the checkpoint is after step {constant}, where the cooldown began; a run is extended from before it"
+        raise ConfigError("schedule.max_steps", run.module.plan.max_steps, problem)
+
+
 def _numbered(parent: Path, name: str) -> Path:
     tails = [path.name.rpartition("-")[2] for path in parent.glob(f"{name}-*")]
     numbers = [int(tail) for tail in tails if tail.isdecimal()]
@@ -207,6 +225,13 @@ def _resumed(path: Path) -> tuple[Path, Path]:
     return folder, last
 
 
+def _extendable(saved: dict[Any, Any]) -> bool:
+    """Whether nothing before the cooldown depends on the run's length."""
+    schedule = saved["schedule"]
+    constant = all(schedule[name]["shape"] == "constant" for name in ("weight_decay", "momentum"))
+    return constant and schedule["learning_rate"]["shape"] in ("constant", "cooldown")
+
+
 def _merge(composed: DictConfig, folder: Path, overrides: list[str]) -> dict[str, Any]:
     """The saved configuration with what the command line changes, where that cannot change the results."""
     saved = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
@@ -220,12 +245,14 @@ def _merge(composed: DictConfig, folder: Path, overrides: list[str]) -> dict[str
         section, _, name = key.partition(".")
         if key in ("resume", "run_dir"):
             continue
-        if section in MAY_CHANGE and not name:
+        if key in EXTENDS and _extendable(saved):
+            merged["schedule"] = {**merged["schedule"], name: changed["schedule"][name]}
+        elif section in MAY_CHANGE and not name:
             merged[section] = changed[section]
         elif section in MAY_CHANGE or key in ("data.workers", "data.root"):
             merged[section][name] = changed[section][name]
         else:
-            allowed = ", ".join([*MAY_CHANGE, "data.workers", "data.root"])
+            allowed = ", ".join([*MAY_CHANGE, "data.workers", "data.root", *(EXTENDS if _extendable(saved) else [])])
             problem = f"cannot change in a run that goes on (only {allowed}); leave it out, or start a new run"
             raise ConfigError(key, override.partition("=")[2], problem)
     return merged

@@ -261,6 +261,32 @@ def test_a_stopped_run_goes_on_to_the_same_weights(finished, invoke, tmp_path, p
         assert torch.equal(tensor, other["state_dict"][name]), name
 
 
+@pytest.mark.parametrize(("schedule", "stop"), [("constant", 2), ("cooldown", 1)])
+def test_a_run_without_decay_can_be_extended(invoke, tmp_path, monkeypatch, schedule, stop):
+    """The weights are those of a run that was that long from the start."""
+    values = [*TINY, "data.batch_size=16", f"schedule={schedule}", "schedule.cooldown_steps=1"]
+    whole, short = tmp_path / "whole", tmp_path / "short"
+    assert invoke("train.py", *values, "schedule.max_steps=4", f"run_dir={whole}")[0] == 0
+    execute = runs.execute
+
+    def stopped(run, last=None):
+        run.trainer.fit_loop.epoch_loop.max_steps = stop
+        return execute(run, last)
+
+    monkeypatch.setattr(runs, "execute", stopped)
+    assert invoke("train.py", *values, "schedule.max_steps=2", f"run_dir={short}")[0] == 0
+    monkeypatch.setattr(runs, "execute", execute)
+    code, _, error = invoke("train.py", f"resume={short}", "schedule.max_steps=4")
+    assert code == 0, error
+    one, other = (torch.load(f / "checkpoints" / "last.ckpt", weights_only=True) for f in (whole, short))
+    assert other["global_step"] == 4
+    for name, tensor in one["state_dict"].items():
+        assert torch.equal(tensor, other["state_dict"][name]), name
+    code, _, error = invoke("train.py", f"resume={whole}", "schedule.max_steps=6")
+    assert code == (0 if schedule == "constant" else 2)
+    assert ("where the cooldown began" in error) == (schedule == "cooldown")
+
+
 def test_a_sweep_goes_on_when_a_job_is_faulty(tmp_path):
     values = ["-m", f"run_dir={tmp_path / 'sweep'}", *TINY, "model.patch_size=4,5", "optimizer=adamw,adam"]
     result = command("train.py", *values, f"hydra.sweep.dir={tmp_path}")
