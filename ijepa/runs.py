@@ -106,7 +106,7 @@ def _finish(run: Run) -> float | None:
         "steps": run.trainer.global_step,
         **run.recorder.totals(),
         "loss": run.recorder.loss,
-        "unreadable": list(run.recorder.unreadable),
+        "not_images": run.data.source.not_images,
     }
     accuracy = None
     if tasks.has_labels(run.data):
@@ -122,11 +122,12 @@ def _finish(run: Run) -> float | None:
         accuracy = results[tasks.headline(run.config.task)]
         print(f"accuracy on {len(run.data.source.val)} validation images, %")
         Console().print(tables.accuracies(rows, run.config.task))
+    summary["unreadable"] = sorted({*run.recorder.unreadable, *run.data.unreadable})
     write_json(run.folder / "summary.json", summary)
     for logger in run.trainer.loggers:
         logger.finalize("success")
-    if run.recorder.unreadable:
-        print(f"{len(run.recorder.unreadable)} files could not be read; summary.json names them")
+    if summary["unreadable"]:
+        print(f"{len(summary['unreadable'])} files could not be read; summary.json names them")
     print(f"{summary['images']} images, {summary['flops']:.3g} FLOPs, {summary['seconds']:.0f} s")
     print(f"next: python evaluate.py checkpoint={run.folder} task=logistic")
     print(f"run_dir {run.folder}")

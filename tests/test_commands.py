@@ -1,6 +1,7 @@
 """Whole runs, as a user starts them."""
 
 import csv
+import importlib
 import json
 import re
 import shlex
@@ -364,3 +365,17 @@ def test_every_command_of_the_readme(line, finished, pictures, tmp_path, invoke)
         small += ["logger.mode=offline"]
     code, _, error = invoke(script, *arguments, f"run_dir={tmp_path / 'run'}", *small)
     assert code == 0, error
+
+
+@pytest.mark.parametrize("name", ["masking", "pictures", "visibility"])
+def test_benchmarks_run(name, tmp_path, monkeypatch, capsys):
+    benchmark = importlib.import_module(f"benchmarks.{name}")
+    if name == "masking":
+        monkeypatch.setattr(benchmark, "ROUNDS", 2)
+    else:
+        monkeypatch.setattr(benchmark, "OUTPUT", tmp_path / "picture.png")
+    if name == "visibility":
+        monkeypatch.setattr(benchmark, "IMAGES", 512)
+    benchmark.main()
+    assert capsys.readouterr().out
+    assert name == "masking" or (tmp_path / "picture.png").stat().st_size > 10_000

@@ -186,6 +186,7 @@ class DataModule(L.LightningDataModule):
         self.max_steps = max_steps
         self.workers = workers
         self.seed = seed
+        self.unreadable: set[str] = set()  # what evaluations have found so far
 
     def train_dataloader(self) -> DataLoader[Any]:
         """One pass from the trainer's step to the end of the run: epochs are counted in images, not in passes."""

@@ -44,6 +44,7 @@ class Source:
     val: Images
     classes: list[str] | None = None
     notes: list[str] = field(default_factory=list)
+    not_images: list[str] = field(default_factory=list)
 
 
 class Files:
@@ -121,7 +122,7 @@ def folder(data: config.Data, seed: int) -> Source:
     train, val = files if len(files) == 2 and len(files[1]) else _split(files[0], data.val_fraction, seed)
     if not len(train):
         raise ConfigError("data.val_fraction", data.val_fraction, "leaves no image for training; lower it")
-    return Source(train, val, classes if labelled else None, notes)
+    return Source(train, val, classes if labelled else None, notes, others)
 
 
 def digits(data: config.Data, seed: int) -> Source:

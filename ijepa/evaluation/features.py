@@ -23,17 +23,25 @@ Embed = Callable[[Tensor], Tensor]
 
 
 @torch.inference_mode()
-def extract(embed: Embed, batches: Iterable[tuple[Tensor, Tensor, Tensor]], device: torch.device) -> Features:
+def extract(
+    embed: Embed,
+    batches: Iterable[tuple[Tensor, Tensor, Tensor]],
+    device: torch.device,
+    whole: list[int] | None = None,
+) -> Features:
     """``embed`` of every readable image.
 
     Args:
         embed: the features of a batch.
         batches: images, labels, and 1 where the image could be read.
         device: where ``embed`` runs.
+        whole: takes the third of each image.
     """
     values, labels = [], []
     for images, targets, readable in batches:
         kept = readable.bool()
+        if whole is not None:
+            whole += readable.tolist()
         if kept.any():
             values.append(embed(images[kept].to(device, non_blocking=True)).float().cpu())
             labels.append(targets[kept])

@@ -8,7 +8,7 @@ import torch
 from ijepa.config import Knn, Logistic
 from ijepa.data.datamodule import DataModule
 from ijepa.evaluation import knn, logistic
-from ijepa.evaluation.features import Embed, extract, pixels, pooled
+from ijepa.evaluation.features import Embed, Features, extract, pixels, pooled
 from ijepa.models.pretrained import PretrainedEncoder, Spec
 
 Results = dict[str, float]
@@ -28,9 +28,17 @@ def has_labels(data: DataModule) -> bool:
 
 
 def evaluate(task: Knn | Logistic, embed: Embed, data: DataModule, device: torch.device, seed: int) -> Results:
-    """One task on the features that ``embed`` makes of the data's images."""
-    train = extract(embed, data.eval_dataloader(data.source.train, task.batch_size), device)
-    test = extract(embed, data.eval_dataloader(data.source.val, task.batch_size), device)
+    """One task on the features that ``embed`` makes of the data's images; names those that cannot be read, once."""
+    parts: list[Features] = []
+    for images in (data.source.train, data.source.val):
+        loader = data.eval_dataloader(images, task.batch_size)
+        readable: list[int] = []
+        parts.append(extract(embed, loader, device, readable))
+        for index, whole in enumerate(readable):
+            if not whole and images.name(index) not in data.unreadable:
+                data.unreadable.add(images.name(index))
+                print(f"unreadable, left out of the evaluation: {images.name(index)}")
+    train, test = parts
     run: Callable[..., Results] = knn.evaluate if isinstance(task, Knn) else logistic.evaluate
     return run(task, train, test, seed)
 
