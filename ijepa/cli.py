@@ -7,11 +7,13 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -41,6 +43,7 @@ def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
     arguments = sys.argv[1:]
     overrides = [argument for argument in arguments if not argument.startswith("-")]
     try:
+        _check_arguments()
         if "--help" in arguments or "-h" in arguments:
             print(help_text(name, overrides))
         else:
@@ -71,6 +74,24 @@ def _run(name: str, job: Callable[[DictConfig], float | None]) -> None:
     hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(guarded)()
     if faults:
         raise faults[0]
+
+
+def _check_arguments() -> None:
+    """Refuses what Hydra's own parser would answer with its usage, or silently read in another way."""
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"{message}; there are key=value, -m for a sweep, and --help")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    flags = parser.parse_args()
+    if flags.run + flags.multirun + (flags.cfg is not None) > 1:
+        raise UserError("only one of --run, --multirun and --cfg at a time")
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()} - {"experiment"}  # experiments can be combined
+    for override in OverridesParser.create().parse_overrides(flags.overrides):
+        if override.key_or_group in groups and isinstance(override.value(), list):
+            several = ",".join(map(str, override.value()))
+            raise UserError(f"{override.input_line}: takes one option; to sweep: -m {override.key_or_group}={several}")
 
 
 def help_text(name: str, overrides: list[str]) -> str:

@@ -27,6 +27,8 @@ def explain(error: BaseException, overrides: list[str]) -> str:
         options = [name for name in error.options or [] if not name.startswith("_")]
         close = difflib.get_close_matches(option, options, n=1)
         meant = f"did you mean {close[0]}? " if close else ""
+        if not group:
+            return f"--config-name {option}: no such file in --config-dir or conf/; leave it out, or give a run's"
         return f"{group}={option}: no such option; {meant}There are {', '.join(options)}"
     if isinstance(error, OverrideParseException):
         return f"{error.override}: cannot be parsed as key=value; quote what holds = , {{ or [: 'key=\"value\"'"

@@ -27,7 +27,8 @@ from ijepa.data import sources
 pytestmark = pytest.mark.slow
 
 TINY = (
-    "hardware=cpu", "model.width=24", "model.depth=2", "predictor.width=12", "predictor.depth=1", "data.workers=0",
+    "hardware=cpu", "hardware.precision=32-true", "model.width=24", "model.depth=2", "predictor.width=12",
+    "predictor.depth=1", "data.workers=0",
     "schedule.max_steps=3", "schedule.warmup_steps=1", "callbacks.log_every_steps=1",
 )  # fmt: skip
 
@@ -171,6 +172,10 @@ def test_evaluate_the_reference_s_checkpoint(checkpoint_file, pictures, tmp_path
         (["train.py", "data=folder", "data.root=/nowhere"], "data.root=/nowhere: no such folder"),
         (["train.py", "optimizer.lrr=1"], "optimizer.lrr=1: no such key; did you mean optimizer.lr?"),
         (["train.py", "schedule.warmup_epochs=100"], "schedule.warmup_epochs=100"),
+        (["train.py", "--nonsense"], "unrecognized arguments: --nonsense"),
+        (["train.py", "--run", "--multirun"], "only one of --run"),
+        (["train.py", "--config-name", "nope"], "--config-name nope: no such file"),
+        (["evaluate.py", "checkpoint={folder}", "task=[knn,logistic]"], "task=[knn,logistic]: takes one option"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(finished, invoke, arguments, starts):

@@ -12,6 +12,7 @@ from ijepa.loggers import MetricsCSV
 
 SMALL = (
     "hardware=cpu",
+    "hardware.precision=32-true",
     "model.width=24",
     "model.depth=2",
     "predictor.width=12",
