@@ -1,10 +1,12 @@
 """The typed schema of conf/: every key, its type and what it means. The values live in conf/, none here."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 Text = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)]
+Folder = Annotated[Text, AfterValidator(lambda path: str(Path(path).expanduser().absolute()))]
 Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
 Size = Annotated[
     list[Annotated[int, Field(ge=1)]],
@@ -60,7 +62,7 @@ class Data(Section):
 
     source: Text
     """folder, digits, or package.module.function (see docs/data.md)"""
-    root: Text | None
+    root: Folder | None
     """folder of images: ROOT/train and ROOT/val, or ROOT alone, split by seed; subfolders are classes"""
     val_fraction: Annotated[float, Field(ge=0, lt=1)]
     """share held out when the source has no validation images of its own"""

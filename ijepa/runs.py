@@ -1,5 +1,6 @@
 """A training run from a composed configuration to its folder: start, resume, results."""
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -45,7 +46,13 @@ def train(composed: DictConfig) -> float | None:
     else:
         config = parse(TrainConfig, composed)
         folder, last = _folder(config, overrides), None
-    run = build.run(config, folder)
+    try:
+        run = build.run(config, folder)
+    except BaseException:
+        if last is None:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # where it was made for this run, it is still empty
+        raise
     if config.hardware.strategy != "single":
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             problem = "one process starts the others here, and cannot in a sweep; start the jobs one by one"
@@ -76,6 +83,9 @@ def execute(run: Run, last: Path | None = None) -> float | None:
     try:
         return _execute(run, last)
     finally:
+        os.environ.pop(FOLDER_VARIABLE, None)  # the next run of this process has a folder of its own
+        if run.trainer.is_global_zero:
+            print(f"run_dir {run.folder}", flush=True)
         for logger in run.trainer.loggers:
             if isinstance(logger, WandbLogger):
                 wandb.finish()  # the next job of a sweep is a run of its own
@@ -130,7 +140,6 @@ def _finish(run: Run) -> float | None:
         print(f"{len(summary['unreadable'])} files could not be read; summary.json names them")
     print(f"{summary['images']} images, {summary['flops']:.3g} FLOPs, {summary['seconds']:.0f} s")
     print(f"next: python evaluate.py checkpoint={run.folder} task=logistic")
-    print(f"run_dir {run.folder}")
     return accuracy
 
 
@@ -161,7 +170,7 @@ def _announce(run: Run) -> None:
 
 
 def _folder(config: TrainConfig, overrides: list[str]) -> Path:
-    """The new run's folder, not made yet, and free; the same for all processes of a run."""
+    """The new run's folder, free; the same for all processes of a run."""
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     if FOLDER_VARIABLE in os.environ:
         return Path(os.environ[FOLDER_VARIABLE])
@@ -202,9 +211,15 @@ def _refuse_after_cooldown(folder: Path, run: Run, done: int) -> None:
 
 
 def _numbered(parent: Path, name: str) -> Path:
-    tails = [path.name.rpartition("-")[2] for path in parent.glob(f"{name}-*")]
-    numbers = [int(tail) for tail in tails if tail.isdecimal()]
-    return parent / f"{name}-{max(numbers, default=0) + 1:03}"
+    """The next free folder, made at once: another run may start at the same moment."""
+    _make(parent)
+    while True:
+        tails = [path.name.rpartition("-")[2] for path in parent.glob(f"{name}-*")]
+        numbers = [int(tail) for tail in tails if tail.isdecimal()]
+        folder = parent / f"{name}-{max(numbers, default=0) + 1:03}"
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            return folder
 
 
 def _slug(overrides: list[str]) -> str:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from ijepa import cli, runs
 from ijepa.checks import check, parse
 from ijepa.config import TrainConfig
 from ijepa.data import sources
+from ijepa.data.datamodule import Places
 
 pytestmark = pytest.mark.slow
 
@@ -226,6 +228,22 @@ def test_two_processes_equal_one(finished, pictures, tmp_path, strategy):
     torch.testing.assert_close(encoders[1](images), encoders[0](images), atol=1e-5, rtol=0)
 
 
+def test_a_file_that_only_the_second_device_reads_is_named(pictures, tmp_path):
+    root = tmp_path / "images"
+    shutil.copytree(pictures, root)
+    data = train_config("data=folder", f"data.root={root}").data
+    second = next(iter(Places(24, 8, 0, 3, 0, accumulation=1, device=1, devices=2)))
+    broken = Path(sources.build(data, 0).train.name(second[0].image))
+    broken.write_bytes(broken.read_bytes()[:-40])
+    folder = tmp_path / "run"
+    result = command("train.py", "data=folder", f"data.root={root}", "data.image_size=16", "model.patch_size=4",
+                     "data.batch_size=8", f"run_dir={folder}", *TINY, "hardware=ddp", "hardware.accelerator=cpu",
+                     "task.batch_size=8")  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert f"unreadable, replaced by the next image: {broken}" in result.stdout
+    assert any(str(broken) in fault for fault in json.loads((folder / "summary.json").read_text())["unreadable"])
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_run_saved(tmp_path, invoke, number):
     folder = tmp_path / "run"
@@ -238,8 +256,9 @@ def test_a_signal_ends_a_run_saved(tmp_path, invoke, number):
         time.sleep(0.1)
     time.sleep(0.5)
     process.send_signal(number)
-    _, error = process.communicate(timeout=60)
+    output, error = process.communicate(timeout=60)
     assert process.returncode == 128 + number
+    assert output.splitlines()[-1] == f"run_dir {folder}"
     assert f"resume={folder}" in error
     assert error.count("\n") == 1
     saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)

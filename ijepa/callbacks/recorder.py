@@ -34,16 +34,19 @@ class Recorder(L.Callback):
         self.loss = float("nan")
         self.images_per_second = 0.0
         self.unreadable: dict[str, None] = {}
+        self._faults: list[str] = []
         self._sums: dict[str, torch.Tensor] = {}
         self._count = 0
         self._clock = 0.0
         self._window = (0, 0.0)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"images": self.images, "flops": self.flops, "seconds": self.seconds}
+        totals = {"images": self.images, "flops": self.flops, "seconds": self.seconds}
+        return {**totals, "unreadable": list(self.unreadable)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.images, self.flops, self.seconds = (state_dict[name] for name in ("images", "flops", "seconds"))
+        self.unreadable = dict.fromkeys(state_dict["unreadable"])
 
     def totals(self) -> dict[str, float]:
         """Images, epochs, FLOPs and seconds so far."""
@@ -62,10 +65,7 @@ class Recorder(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        for fault in batch.unreadable:
-            if fault not in self.unreadable:
-                self.unreadable[fault] = None
-                trainer.print(f"unreadable, replaced by the next image: {fault}")
+        self._faults += batch.unreadable
         for name, value in outputs["parts"].items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
         self._count += 1
@@ -89,8 +89,21 @@ class Recorder(L.Callback):
         """Leaves what happened since the last step, an evaluation for example, out of the seconds."""
         self._clock = time.perf_counter()
 
+    def _report(self, trainer: L.Trainer) -> None:
+        """Names the files that any device could not read since the last row."""
+        found = [self._faults]
+        if trainer.world_size > 1:
+            found = [[] for _ in range(trainer.world_size)]
+            torch.distributed.all_gather_object(found, self._faults)
+        for fault in (fault for faults in found for fault in faults):
+            if fault not in self.unreadable:
+                self.unreadable[fault] = None
+                trainer.print(f"unreadable, replaced by the next image: {fault}")
+        self._faults = []
+
     def _record(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Pretraining)
+        self._report(trainer)
         means = torch.stack(list(self._sums.values())) / self._count
         means = trainer.strategy.reduce(means, reduce_op="mean")
         values = dict(zip(self._sums, means.tolist(), strict=True))
