@@ -13,7 +13,7 @@ from timm.layers import Attention
 
 from ijepa import checks, masking, plan
 from ijepa import config as schema
-from ijepa.callbacks.checkpoint import Checkpoint
+from ijepa.callbacks.checkpoint import Checkpoint, WholeFiles
 from ijepa.callbacks.evaluation import Evaluation
 from ijepa.callbacks.progress import ProgressReport
 from ijepa.callbacks.recorder import Recorder
@@ -148,6 +148,7 @@ def run(config: schema.TrainConfig, folder: Path) -> Run:
         config.optimizer.eps,
         config.data.mean,
         config.data.std,
+        chosen == "bf16-true",
         config.hardware.checkpointing,
         config.hardware.compile,
     )
@@ -155,7 +156,14 @@ def run(config: schema.TrainConfig, folder: Path) -> Run:
     datamodule = data(config.data, source, masks, schedule.max_steps, config.hardware, config.seed)
     metrics = MetricsCSV(folder / "metrics.csv")
     recorder = Recorder(config.callbacks.log_every_steps, cost(config), config.data.batch_size, images)
-    checkpoint = Checkpoint(folder / "checkpoints", config.callbacks.checkpoint_every_steps, encoder_spec)
+    checkpoint = Checkpoint(
+        folder / "checkpoints",
+        encoder_spec,
+        datamodule,
+        config.callbacks.checkpoint_every_steps,
+        config.callbacks.checkpoint_every_minutes,
+        config.callbacks.checkpoint_keep,
+    )
     callbacks: list[L.Callback] = [recorder]
     every = config.callbacks.evaluate_every_epochs
     if every is not None and tasks.has_labels(datamodule):
@@ -166,13 +174,14 @@ def run(config: schema.TrainConfig, folder: Path) -> Run:
         devices=config.hardware.devices,
         num_nodes=config.hardware.nodes,
         strategy=_strategy(config.hardware),
-        precision=chosen,  # type: ignore[arg-type]  # one of Lightning's names, by the schema
+        precision="32-true" if chosen == "bf16-true" else chosen,  # type: ignore[arg-type]  # ours keeps fp32 weights
         max_steps=schedule.max_steps,
         max_epochs=-1,
         accumulate_grad_batches=config.hardware.accumulation,
         gradient_clip_val=config.optimizer.clip_grad_norm,
         logger=[metrics, *loggers(config, folder)],
         callbacks=callbacks,
+        plugins=[WholeFiles()],
         default_root_dir=folder,
         use_distributed_sampler=False,
         enable_checkpointing=False,

@@ -18,6 +18,7 @@ from ijepa.models.pretrained import PretrainedEncoder, Spec
 
 Which = Literal["target", "context"]
 SPEC_KEY = "ijepa_encoder"
+IMAGES_KEY = "ijepa_images"
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FORMATS = "a run folder, a checkpoint (.ckpt), encoder.safetensors or the reference implementation's .pth.tar"
 

@@ -229,8 +229,8 @@ class Hardware(Section):
     """machines"""
     strategy: Literal["single", "ddp", "fsdp"]
     """one device, replicas, or everything sharded"""
-    precision: Literal["auto", "32-true", "bf16-mixed"]
-    """auto: bf16-mixed where the device computes in bf16, else 32-true"""
+    precision: Literal["auto", "32-true", "bf16-mixed", "bf16-true"]
+    """auto: bf16-mixed where the device has bf16, else 32-true. bf16-true: all in bf16, from fp32 weights"""
     accumulation: Count
     """micro-batches per step and device"""
     compile: bool
@@ -274,8 +274,12 @@ class Callbacks(Section):
     """steps between rows of metrics.csv"""
     progress_every_seconds: Annotated[float, Field(gt=0)]
     """seconds between lines of progress where there is no terminal for a bar"""
-    checkpoint_every_steps: Count
-    """steps between writes of checkpoints/last.ckpt"""
+    checkpoint_every_steps: Count | None
+    """steps between checkpoints; null: only by the clock and at the end"""
+    checkpoint_every_minutes: Annotated[float, Field(gt=0)] | None
+    """minutes between checkpoints, whatever the steps; null: only by steps"""
+    checkpoint_keep: Count
+    """how many of the newest checkpoints/step-*.ckpt to keep; last.ckpt is the newest of them"""
     evaluate_every_epochs: Annotated[float, Field(gt=0)] | None
     """epochs between evaluations by task where images have labels; null: only at the end"""
 
@@ -324,6 +328,8 @@ class TrainConfig(Section):
     """folder of this run; null: a new one under runs/"""
     resume: Text | None
     """run folder or checkpoint to go on from"""
+    force: bool
+    """resume even with changed values or images that change the result"""
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     """of initial weights, order, crops and masks"""
     model: Model

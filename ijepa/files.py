@@ -19,6 +19,8 @@ def replacing(path: Path) -> Iterator[Path]:
     os.close(descriptor)
     try:
         yield Path(name)
+        with Path(name).open("rb") as file:
+            os.fsync(file.fileno())  # a power cut must not leave the name without the contents
         umask = os.umask(0)
         os.umask(umask)
         Path(name).chmod(0o666 & ~umask)  # mkstemp keeps a file to its owner

@@ -6,14 +6,22 @@ from typing import Any
 from torch import nn
 from torch.optim import AdamW
 
+Named = tuple[str, nn.Parameter]
 
-def adamw(modules: Iterable[nn.Module], lr: float, betas: tuple[float, float], eps: float, fused: bool) -> AdamW:
-    """AdamW over the trainable parameters of ``modules``; the first group is decayed, the second is not."""
-    parameters = [(name, p) for module in modules for name, p in module.named_parameters() if p.requires_grad]
-    decayed = [p for name, p in parameters if p.ndim > 1 and not name.endswith("bias")]
-    kept = [p for name, p in parameters if p.ndim <= 1 or name.endswith("bias")]
-    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": kept, "weight_decay": 0.0}]
-    return AdamW(groups, lr=lr, betas=betas, eps=eps, fused=fused)
+
+def groups(named: Iterable[Named]) -> tuple[list[Named], list[Named]]:
+    """The trainable ones of ``named`` parameters: those that are decayed, and those that are not."""
+    trained = [(name, parameter) for name, parameter in named if parameter.requires_grad]
+    decayed = [(name, p) for name, p in trained if p.ndim > 1 and not name.endswith("bias")]
+    kept = [(name, p) for name, p in trained if p.ndim <= 1 or name.endswith("bias")]
+    return decayed, kept
+
+
+def adamw(named: Iterable[Named], lr: float, betas: tuple[float, float], eps: float, fused: bool) -> AdamW:
+    """AdamW over the trainable ones of ``named``, in the two groups of `groups`."""
+    decayed, kept = ([parameter for _, parameter in group] for group in groups(named))
+    arguments: list[dict[str, Any]] = [{"params": decayed}, {"params": kept, "weight_decay": 0.0}]
+    return AdamW(arguments, lr=lr, betas=betas, eps=eps, fused=fused)
 
 
 def set_hyperparameters(optimizer: AdamW, lr: float, weight_decay: float) -> None:
@@ -21,3 +29,14 @@ def set_hyperparameters(optimizer: AdamW, lr: float, weight_decay: float) -> Non
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.param_groups[0]["weight_decay"] = weight_decay
+
+
+def rekey(state: dict[str, Any], keys: dict[Any, Any]) -> dict[str, Any]:
+    """An optimiser's state dict with its parameters under other keys.
+
+    Args:
+        state: of any optimiser.
+        keys: from each key of the parameters to its new one.
+    """
+    renamed = [{**group, "params": [keys[key] for key in group["params"]]} for group in state["param_groups"]]
+    return {**state, "state": {keys[key]: value for key, value in state["state"].items()}, "param_groups": renamed}

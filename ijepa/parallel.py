@@ -1,25 +1,36 @@
-"""Activation checkpointing, then compilation, then sharding: always in this order."""
+"""bf16 copies, activation checkpointing, then compilation, then sharding: always in this order."""
 
+from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
+from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from ijepa.models.jepa import JEPA
 
 
-def prepare(jepa: JEPA, checkpointing: bool, compiled: bool, mesh: DeviceMesh | None) -> None:
-    """Changes how the blocks of ``jepa`` run, in place; names of parameters stay as they are.
+def prepare(jepa: JEPA, bf16: bool, checkpointing: bool, compiled: bool, mesh: DeviceMesh | None) -> None:
+    """Changes how the parts of ``jepa`` run, in place; parameters stay float32, and their names as they are.
 
     Args:
         jepa: the networks.
+        bf16: compute with bf16 copies of the weights, and pass bf16 from part to part (``bf16-true``); gradients
+            arrive at the float32 weights in float32.
         checkpointing: recompute the trained blocks' activations in the backward pass.
         compiled: compile each block; lengths that change from step to step settle after two steps.
         mesh: shard every parameter over this mesh (FSDP2).
     """
+    networks = (jepa.context_encoder, jepa.predictor, jepa.target_encoder)
+    if bf16 and mesh is None:  # FSDP2 makes the copies itself when it gathers the weights
+        for network in networks:
+            for part in _parts(network):
+                _compute_in_bf16(part)
     trained = [*jepa.context_encoder.blocks, *jepa.predictor.blocks]
     if checkpointing:
         for block in trained:
@@ -28,11 +39,12 @@ def prepare(jepa: JEPA, checkpointing: bool, compiled: bool, mesh: DeviceMesh | 
         for block in [*trained, *jepa.target_encoder.blocks]:
             block.compile()
     if mesh is not None:
+        policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if bf16 else MixedPrecisionPolicy()
         # The momentum update works shard by shard only where every network, the frozen one too, reshards after forward.
-        for network in (jepa.context_encoder, jepa.predictor, jepa.target_encoder):
+        for network in networks:
             for block in network.blocks:
-                fully_shard(block, mesh=mesh, reshard_after_forward=True)
-            fully_shard(network, mesh=mesh, reshard_after_forward=True)
+                fully_shard(block, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
+            fully_shard(network, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
 
 
 def full_state(network: nn.Module) -> dict[str, Tensor]:
@@ -41,3 +53,35 @@ def full_state(network: nn.Module) -> dict[str, Tensor]:
         name: (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().cpu()
         for name, tensor in network.state_dict().items()
     }
+
+
+def _parts(network: nn.Module) -> Iterator[nn.Module]:
+    """The blocks, and what stands before and after them."""
+    for child in network.children():
+        yield from child if isinstance(child, nn.ModuleList) else [child]
+
+
+class _Body(nn.Module):
+    """A part under its forward from before it was replaced."""
+
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.part = part
+        self.run = part.forward
+
+    def forward(self, *arguments: Any, **options: Any) -> Any:
+        return self.run(*arguments, **options)
+
+
+def _compute_in_bf16(part: nn.Module) -> None:
+    body = _Body(part)
+
+    def forward(*arguments: Any, **options: Any) -> Any:
+        copies = {f"part.{name}": parameter.to(torch.bfloat16) for name, parameter in part.named_parameters()}
+        return functional_call(body, copies, tuple(map(_bf16, arguments)), {k: _bf16(v) for k, v in options.items()})
+
+    part.forward = forward  # type: ignore[method-assign]
+
+
+def _bf16(value: Any) -> Any:
+    return value.to(torch.bfloat16) if isinstance(value, Tensor) and value.is_floating_point() else value

@@ -4,6 +4,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
 
 from ijepa import optim, parallel
 from ijepa.data.datamodule import Batch
@@ -21,7 +22,7 @@ class Pretraining(L.LightningModule):
         plan: learning rate, weight decay and momentum by step.
         betas, eps: AdamW's.
         mean, std: of each channel, for values in 0..1.
-        checkpointing, compiled: see `ijepa.parallel.prepare`.
+        bf16, checkpointing, compiled: see `ijepa.parallel.prepare`.
     """
 
     mean: torch.Tensor
@@ -36,6 +37,7 @@ class Pretraining(L.LightningModule):
         eps: float,
         mean: list[float],
         std: list[float],
+        bf16: bool = False,
         checkpointing: bool = False,
         compiled: bool = False,
     ) -> None:
@@ -45,6 +47,7 @@ class Pretraining(L.LightningModule):
         self.plan = plan
         self.betas = betas
         self.eps = eps
+        self.bf16 = bf16
         self.checkpointing = checkpointing
         self.compiled = compiled
         self._prepared = False
@@ -52,12 +55,11 @@ class Pretraining(L.LightningModule):
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     def configure_model(self) -> None:
-        """Checkpointing, compilation, sharding; called by the trainer, once the devices are known."""
+        """Precision, checkpointing, compilation, sharding; called by the trainer, once the devices are known."""
         if not self._prepared:
             self._prepared = True
-            parallel.prepare(
-                self.jepa, self.checkpointing, self.compiled, self.device_mesh and self.device_mesh["data_parallel"]
-            )
+            mesh = self.device_mesh and self.device_mesh["data_parallel"]
+            parallel.prepare(self.jepa, self.bf16, self.checkpointing, self.compiled, mesh)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """The loss of one micro-batch, and its parts."""
@@ -69,8 +71,8 @@ class Pretraining(L.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW; its learning rate and weight decay are set before each step."""
-        networks = [self.jepa.context_encoder, self.jepa.predictor]
-        return optim.adamw(networks, self.plan.lr(0), self.betas, self.eps, fused=self.device.type == "cuda")
+        fused = self.device.type == "cuda"
+        return optim.adamw(self.named_parameters(), self.plan.lr(0), self.betas, self.eps, fused)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """One step of optimiser and target encoder.
@@ -82,3 +84,21 @@ class Pretraining(L.LightningModule):
         optim.set_hyperparameters(optimizer, self.plan.lr(step), self.plan.weight_decay(step))
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.jepa.update_target_encoder(self.plan.momentum(step))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keys the optimiser's state by the parameters' names, so that every strategy can go on from it."""
+        state = checkpoint["optimizer_states"][0]
+        if state:  # only the first rank holds what is sharded
+            sharded = isinstance(self.trainer.strategy, ModelParallelStrategy)
+            names = [name for name, _ in self.named_parameters()] if sharded else self._optimized()
+            checkpoint["optimizer_states"] = [optim.rekey(state, dict(enumerate(names)))]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keys it by number again, as a plain optimiser wants it; the sharding strategy has loaded it by name."""
+        if not isinstance(self.trainer.strategy, ModelParallelStrategy):
+            numbers = {name: number for number, name in enumerate(self._optimized())}
+            checkpoint["optimizer_states"] = [optim.rekey(checkpoint["optimizer_states"][0], numbers)]
+
+    def _optimized(self) -> list[str]:
+        """The parameters' names in the order in which the optimiser numbers them."""
+        return [name for group in optim.groups(self.named_parameters()) for name, _ in group]

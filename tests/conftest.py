@@ -1,3 +1,4 @@
+import csv
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from safetensors.torch import load_file
 
+from ijepa import build
 from ijepa.checks import parse
 from ijepa.config import TrainConfig
 
@@ -42,6 +44,47 @@ def command(script, *arguments, cwd=ROOT, **environment):
         env={**os.environ, "WANDB_MODE": "offline", **environment},
         timeout=300,
     )
+
+
+SMALL = (
+    "hardware=cpu",
+    "hardware.precision=32-true",
+    "model.width=24",
+    "model.depth=2",
+    "predictor.width=12",
+    "predictor.depth=1",
+    "data.batch_size=16",
+    "schedule.max_steps=4",
+    "schedule.warmup_steps=1",
+    "callbacks.log_every_steps=1",
+    "callbacks.evaluate_every_epochs=null",
+)
+
+
+def fit(folder, *overrides, last=None, stop=None):
+    run = build.run(train_config(*SMALL, *overrides), folder)
+    if stop is not None:
+        run.trainer.fit_loop.epoch_loop.max_steps = stop
+    run.trainer.fit(run.module, run.data, ckpt_path=last, weights_only=True)
+    return run
+
+
+def weights(run):
+    return {name: tensor.clone() for name, tensor in run.module.jepa.state_dict().items()}
+
+
+def assert_same(one, other, **tolerance):
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(tensor, other[name], **tolerance, msg=lambda text, name=name: f"{name}: {text}")
+
+
+EXACT = {"atol": 0, "rtol": 0}
+
+
+def rows(folder):
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="session")

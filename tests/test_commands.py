@@ -72,7 +72,14 @@ def test_a_run_s_folder(finished):
     lines = output.splitlines()
     assert lines[0] == lines[-1] == f"run_dir {folder}"
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    assert files == {"config.yaml", "metrics.csv", "checkpoints/last.ckpt", "encoder.safetensors", "summary.json"}
+    assert files == {
+        "config.yaml",
+        "metrics.csv",
+        "checkpoints/last.ckpt",
+        "checkpoints/step-000003.ckpt",
+        "encoder.safetensors",
+        "summary.json",
+    }
     assert "24 for training, 8 for validation, 2 classes" in output
     assert "context patches per image" in output
     assert "target encoder" in output
@@ -169,7 +176,12 @@ def test_evaluate_the_reference_s_checkpoint(checkpoint_file, pictures, tmp_path
         (["evaluate.py", "checkpoint={folder}", "data.channels=1"], "data.channels=1: the encoder was trained on 3"),
         (["evaluate.py", "checkpoint={folder}", "data.image_size=30"], "data.image_size=[30,30]: not divisible"),
         (["train.py", "run_dir={folder}"], "run_dir={folder}: holds a run; resume={folder}"),
-        (["train.py", "resume={folder}", "optimizer.lr=1"], "optimizer.lr=1: cannot change"),
+        (
+            ["train.py", "resume={folder}", "optimizer.lr=1", "seed=1"],
+            "resume={folder}: seed=0 would become 1, optimizer.lr=0.0005 would become 1.0; leave that out",
+        ),
+        (["train.py", "resume={folder}", "model=vit_small"], "resume={folder}: model.patch_size=4 would become 16, "),
+        (["train.py", "resume={folder}", "optimizer.lrr=1"], "optimizer.lrr=1: no such key"),
         (["train.py", "resume=/nowhere"], "resume=/nowhere: no such run"),
         (["train.py", "data=folder", "data.root=/nowhere"], "data.root=/nowhere: no such folder"),
         (["train.py", "optimizer.lrr=1"], "optimizer.lrr=1: no such key; did you mean optimizer.lr?"),

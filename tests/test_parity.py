@@ -56,7 +56,7 @@ def test_positions_are_the_reference_s(jepa, checkpoint_file):
 def test_three_training_steps(jepa, trace):
     """Activations and losses within 1e-5, gradients within 1e-4 of each tensor's largest entry, weights within 1e-6."""
     tensors, recorded = trace
-    optimizer = optim.adamw([jepa.context_encoder, jepa.predictor], 1e-3, (0.9, 0.999), 1e-8, fused=False)
+    optimizer = optim.adamw(jepa.named_parameters(), 1e-3, (0.9, 0.999), 1e-8, fused=False)
     objective = Objective("smooth_l1")
     for step, values in enumerate(recorded["steps"]):
         images = tensors[f"{step}.images"]

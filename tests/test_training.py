@@ -1,54 +1,12 @@
 """Training steps in one process: what the trainer, the module and the data do together."""
 
-import csv
-
 import lightning as L
 import pytest
 import torch
-from conftest import train_config
+from conftest import EXACT, SMALL, assert_same, fit, rows, train_config, weights
 
-from ijepa import build, runs
+from ijepa import build, folders
 from ijepa.loggers import MetricsCSV
-
-SMALL = (
-    "hardware=cpu",
-    "hardware.precision=32-true",
-    "model.width=24",
-    "model.depth=2",
-    "predictor.width=12",
-    "predictor.depth=1",
-    "data.batch_size=16",
-    "schedule.max_steps=4",
-    "schedule.warmup_steps=1",
-    "callbacks.log_every_steps=1",
-    "callbacks.evaluate_every_epochs=null",
-)
-
-
-def fit(folder, *overrides, last=None, stop=None):
-    run = build.run(train_config(*SMALL, *overrides), folder)
-    if stop is not None:
-        run.trainer.fit_loop.epoch_loop.max_steps = stop
-    run.trainer.fit(run.module, run.data, ckpt_path=last, weights_only=True)
-    return run
-
-
-def weights(run):
-    return {name: tensor.clone() for name, tensor in run.module.jepa.state_dict().items()}
-
-
-def assert_same(one, other, **tolerance):
-    assert one.keys() == other.keys()
-    for name, tensor in one.items():
-        torch.testing.assert_close(tensor, other[name], **tolerance, msg=lambda text, name=name: f"{name}: {text}")
-
-
-EXACT = {"atol": 0, "rtol": 0}
-
-
-def rows(folder):
-    with (folder / "metrics.csv").open() as file:
-        return list(csv.DictReader(file))
 
 
 def test_the_checkpoint_holds_the_momentum_update(tmp_path):
@@ -79,19 +37,6 @@ def test_accumulation_equals_the_large_batch(tmp_path, masking):
         assert one["images"] == other["images"]
         if masking != "masking.surplus=keep":  # padding is to the longest of a micro-batch
             assert float(one["flops"]) == pytest.approx(float(other["flops"]))
-
-
-@pytest.mark.parametrize("stop", [2, 3])
-def test_a_run_cut_in_two_equals_one(tmp_path, stop):
-    whole = fit(tmp_path / "a")
-    fit(tmp_path / "b", stop=stop)
-    rest = fit(tmp_path / "b", last=tmp_path / "b" / "checkpoints" / "last.ckpt")
-    assert_same(weights(whole), weights(rest), **EXACT)
-    one, other = rows(tmp_path / "a"), rows(tmp_path / "b")
-    timed = ("seconds", "images_per_second")
-    assert [{k: v for k, v in row.items() if k not in timed} for row in one] == [
-        {k: v for k, v in row.items() if k not in timed} for row in other
-    ]
 
 
 def test_a_signal_waits_for_the_step_to_end(tmp_path):
@@ -199,5 +144,5 @@ def test_metrics_csv_is_whole_at_every_moment(tmp_path):
 
 
 def test_slugs_hold_nothing_that_hydra_trips_over():
-    slug = runs._slug(["model=vit_tiny", "data.image_size=[32,48]", "data.root=/a b/c=d"])
+    slug = folders.slug(["model=vit_tiny", "data.image_size=[32,48]", "data.root=/a b/c=d"])
     assert not set(slug) & set("=,[]{}/ ")

@@ -1,33 +1,68 @@
-"""checkpoints/last.ckpt, and a graceful end on SIGINT and SIGTERM."""
+"""checkpoints/step-000100.ckpt and last.ckpt, and a graceful end on SIGINT and SIGTERM."""
 
+import os
+import shutil
 import signal
+import sys
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import lightning as L
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 
-from ijepa.checkpoint import SPEC_KEY
+from ijepa.checkpoint import IMAGES_KEY, SPEC_KEY
+from ijepa.data.datamodule import DataModule
+from ijepa.files import replacing
 from ijepa.models.pretrained import Spec
 
 
+class WholeFiles(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and moves it there: what has the name is whole, whenever the process dies.
+
+    Lightning's own way holds a second copy in memory, and moves it across file systems.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        with replacing(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
+
+
 class Checkpoint(L.Callback):
-    """Writes ``folder/last.ckpt`` every ``every`` steps and at the end.
+    """Writes ``folder/step-000100.ckpt``, and ``last.ckpt`` as another name for the newest, and at the run's end.
 
     The first SIGINT or SIGTERM lets the step finish and the run end there, saved; a second one ends it at once.
 
     Args:
         folder: for checkpoints.
-        every: steps between writes.
         spec: of the encoders, stored beside the weights so that they can be rebuilt from the file alone.
+        data: its identity is stored, so that a resumed run can tell whether the images are still the same.
+        every_steps, every_minutes: between writes; None: not by this measure.
+        keep: how many of the newest to keep.
     """
 
-    def __init__(self, folder: Path, every: int, spec: Spec) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        spec: Spec,
+        data: DataModule,
+        every_steps: int | None,
+        every_minutes: float | None,
+        keep: int,
+    ) -> None:
         self.folder = folder
-        self.every = every
         self.spec = spec
+        self.data = data
+        self.every_steps = every_steps
+        self.every_minutes = every_minutes
+        self.keep = keep
         self.signal: int | None = None
+        self._trainer: L.Trainer | None = None
         self._saved = self._step = -1
+        self._clock = 0.0
+        self._agreement = Agreement()
         self._handlers: dict[int, Any] = {}
 
     @property
@@ -35,11 +70,25 @@ class Checkpoint(L.Callback):
         """The newest checkpoint."""
         return self.folder / "last.ckpt"
 
+    def rewind(self, path: Path, step: int) -> None:
+        """Makes ``path``, a checkpoint after ``step``, the newest: what came later is dropped."""
+        for later in steps(self.folder):
+            if _number(later) > step:
+                later.unlink()
+        if path.parent == self.folder and path != self.path:
+            _link(path, self.path)
+
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint[SPEC_KEY] = self.spec.plain()
+        checkpoint[IMAGES_KEY] = self.data.identity
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._trainer = trainer
         self._saved = self._step = trainer.global_step
+        self._clock = time.monotonic()
+        if trainer.is_global_zero:
+            for rest in self.folder.glob(".*.ckpt.*"):  # of a process that was killed while it wrote
+                rest.unlink()
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
                 self._handlers[number] = signal.signal(number, self._handle)
@@ -53,13 +102,16 @@ class Checkpoint(L.Callback):
         if step == self._step:
             return  # in the middle of an accumulation
         self._step = step
-        if step % self.every == 0:
+        late = self.every_minutes is not None and time.monotonic() - self._clock >= 60 * self.every_minutes
+        number, due = self._agreement(trainer, self.signal or 0, int(late))
+        if due or (self.every_steps is not None and step % self.every_steps == 0):
             self._save(trainer)
-        # A signal may reach one process only, or two of them a step apart: all have to stop after the same step.
-        if trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False):
+        if number:
+            self.signal = number
             trainer.should_stop = True
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._agreement.settle()
         if trainer.global_step != self._saved:
             self._save(trainer)
 
@@ -70,10 +122,73 @@ class Checkpoint(L.Callback):
 
     def _save(self, trainer: L.Trainer) -> None:
         self._saved = trainer.global_step
-        trainer.save_checkpoint(self.path, weights_only=False)  # everything to go on from
+        self._clock = time.monotonic()
+        path = self.folder / f"step-{trainer.global_step:06}.ckpt"
+        trainer.save_checkpoint(path, weights_only=False)  # everything to go on from
+        if trainer.is_global_zero:
+            _link(path, self.path)
+            for old in steps(self.folder)[: -self.keep]:
+                old.unlink(missing_ok=True)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
-            raise KeyboardInterrupt
+            self._abandon(number)
         self.signal = number
         print(f"\n{signal.Signals(number).name}: ends after this step; once more to end at once", flush=True)
+
+    def _abandon(self, number: int) -> None:
+        """Ends this process and those that it has started, whatever they wait for."""
+        launcher = self._trainer.strategy.launcher if self._trainer else None
+        for process in getattr(launcher, "procs", []):
+            process.kill()
+        if sys.stderr.isatty():
+            print("\x1b[?25h", end="", file=sys.stderr, flush=True)  # the progress bar hides the cursor
+        os._exit(128 + number)
+
+
+class Agreement:
+    """The greatest of each rank's numbers, so that all do the same after the same step.
+
+    With several ranks the answer is that of the step before: so the device can lag a step behind, not waited for.
+    """
+
+    def __init__(self) -> None:
+        self._pending: tuple[Any, torch.Tensor] | None = None
+
+    def __call__(self, trainer: L.Trainer, *values: int) -> list[int]:
+        """As many numbers as ``values``."""
+        if trainer.world_size == 1:
+            return list(values)
+        pending = self._pending
+        tensor = torch.tensor(values, device=trainer.strategy.root_device)
+        self._pending = torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX, async_op=True), tensor
+        if pending is None:
+            return [0] * len(values)
+        work, result = pending
+        work.wait()
+        return [int(value) for value in result.tolist()]
+
+    def settle(self) -> None:
+        """Waits for what is still under way, before the ranks part."""
+        if self._pending is not None:
+            self._pending[0].wait()
+            self._pending = None
+
+
+def steps(folder: Path) -> list[Path]:
+    """The numbered checkpoints in ``folder``, the oldest first."""
+    return sorted((path for path in folder.glob("step-*.ckpt") if path.stem[5:].isdecimal()), key=_number)
+
+
+def _number(path: Path) -> int:
+    return int(path.stem.removeprefix("step-"))
+
+
+def _link(path: Path, name: Path) -> None:
+    """Gives ``path`` a second name, or a copy where the file system has no links."""
+    with replacing(name) as temporary:
+        temporary.unlink()
+        try:
+            os.link(path, temporary)
+        except OSError:
+            shutil.copyfile(path, temporary)

@@ -1,7 +1,10 @@
 """The LightningDataModule: the order of images, their crops and their masks, each a pure function of its place."""
 
+import hashlib
+import os
 import signal
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -187,6 +190,17 @@ class DataModule(L.LightningDataModule):
         self.workers = workers
         self.seed = seed
         self.unreadable: set[str] = set()  # what evaluations have found so far
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What tells whether a resumed run sees the same training images: their number, and a hash of their names.
+
+        Wherever the folder lies: what all names begin with does not count.
+        """
+        names = [self.source.train.name(index) for index in range(len(self.source.train))]
+        start = len(os.path.commonprefix(names))  # noqa: RUF071
+        digest = hashlib.sha256("\0".join(name[start:] for name in names).encode(errors="surrogateescape"))
+        return {"images": len(names), "names": digest.hexdigest()}
 
     def train_dataloader(self) -> DataLoader[Any]:
         """One pass from the trainer's step to the end of the run: epochs are counted in images, not in passes."""

@@ -1,0 +1,62 @@
+"""Where a new run lives: chosen once for all of its processes, never shared with another run."""
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+
+from ijepa.config import TrainConfig
+from ijepa.errors import ConfigError
+
+FOLDER_VARIABLE = "IJEPA_RUN_DIR"
+"""Tells the processes that a launcher starts for other devices which folder the first one has chosen."""
+
+
+def choose(config: TrainConfig, overrides: list[str]) -> Path:
+    """The new run's folder, free; the same for all processes of a run."""
+    sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    if FOLDER_VARIABLE in os.environ:
+        return Path(os.environ[FOLDER_VARIABLE])
+    follower = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) > 0
+    if config.run_dir is None and "TORCHELASTIC_RUN_ID" in os.environ:
+        raise ConfigError("run_dir", None, "with torchrun every process needs to know the folder; add run_dir=FOLDER")
+    if config.run_dir is not None:
+        folder = Path(config.run_dir).expanduser()
+        if sweep:
+            folder /= slug([item for item in overrides if not item.startswith("run_dir=")])
+        if (folder / "config.yaml").exists() and not follower:
+            resumable = (folder / "checkpoints" / "last.ckpt").exists()
+            way = f"resume={folder} would go on with it" if resumable else "it has no checkpoint; remove it"
+            raise ConfigError("run_dir", folder, f"holds a run; {way}, or give another run_dir")
+    else:
+        folder = numbered(Path("runs"), config.data.source.rpartition(".")[2])
+    return folder
+
+
+def make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError("run_dir", folder, f"cannot be made: {error.strerror}") from None
+
+
+def numbered(parent: Path, name: str) -> Path:
+    """The next free folder, made at once: another run may start at the same moment."""
+    make(parent)
+    while True:
+        tails = [path.name.rpartition("-")[2] for path in parent.glob(f"{name}-*")]
+        numbers = [int(tail) for tail in tails if tail.isdecimal()]
+        folder = parent / f"{name}-{max(numbers, default=0) + 1:03}"
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+
+
+def slug(overrides: list[str]) -> str:
+    """Overrides as a folder's name, without the characters that Hydra's grammar trips over."""
+    text = "_".join(overrides).replace("=", "-")
+    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in text) or "default"
+    return name if len(name) <= 180 else f"{name[:180]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
