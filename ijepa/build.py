@@ -1,6 +1,5 @@
 """From a configuration to data, networks and trainer: the only place where parts are wired."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from ijepa.callbacks.evaluation import Evaluation
 from ijepa.callbacks.progress import ProgressReport
 from ijepa.callbacks.recorder import Recorder
 from ijepa.data import sources
-from ijepa.data.datamodule import DataModule
+from ijepa.data.datamodule import DataModule, processes
 from ijepa.data.images import EvalTransform, TrainTransform
 from ijepa.errors import ConfigError, UserError
 from ijepa.evaluation import tasks
@@ -99,8 +98,6 @@ def data(
 ) -> DataModule:  # fmt: skip
     """Batches for training (with ``masks``) and images for evaluation."""
     size = _pair(config.image_size)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(cores // hardware.devices, 8) if config.workers is None else config.workers
     return DataModule(
         source,
         masks,
@@ -110,7 +107,7 @@ def data(
         config.batch_size,
         hardware.accumulation,
         steps,
-        workers,
+        processes(config.workers, hardware.devices),
         seed,
     )
 

@@ -76,7 +76,8 @@ def check_data(data: Data) -> None:
     """The checks that concern the data alone; raises ConfigError."""
     for key, values in (("data.mean", data.mean), ("data.std", data.std)):
         if len(values) != data.channels:
-            problem = f"needs {data.channels} values, one for each of data.channels={data.channels}"
+            problem = f"needs {data.channels} values, one for each of data.channels={data.channels}; "
+            problem += "python -m ijepa.data.statistics computes them"
             raise ConfigError(key, values, problem)
     _check_range("data.crop_scale", data.crop_scale, most=1.0)
     _check_range("data.crop_aspect", data.crop_aspect, most=None)

@@ -68,10 +68,10 @@ class Data(Section):
     """share held out when the source has no validation images of its own"""
     image_size: Size
     """height and width of the model's input, in pixels: n or [h,w]"""
-    channels: Literal[1, 3, 4]
-    """1 (grey), 3 (RGB) or 4 (RGBA); images are converted"""
+    channels: Count
+    """1 (grey), 3 (RGB), 4 (RGBA), images are converted; or as many as the arrays or stacks have"""
     mean: list[float]
-    """mean of each channel, of values in 0..1"""
+    """mean of each channel, of values in 0..1 (floats: as they are); python -m ijepa.data.statistics computes it"""
     std: list[Annotated[float, Field(gt=0)]]
     """standard deviation of each channel"""
     batch_size: Count
@@ -84,6 +84,8 @@ class Data(Section):
     """mirror half of the images; not in the published recipe"""
     eval_crop: Annotated[float, Field(gt=0, le=1)]
     """share of the shorter side that the evaluation's centre crop keeps (ImageNet: .875)"""
+    max_pixels: Count | None = None  # the only default: runs from before this key had no such limit
+    """larger images are not decoded but reported as unreadable; null: no limit"""
     workers: Annotated[int, Field(ge=0)] | None
     """processes that read images, per device; null: one per core, at most 8. Never changes results"""
 

@@ -21,7 +21,7 @@ class Pretraining(L.LightningModule):
         objective: what is minimised.
         plan: learning rate, weight decay and momentum by step.
         betas, eps: AdamW's.
-        mean, std: of each channel, for values in 0..1.
+        mean, std: of each channel, for values in 0..1 (float images: in their units).
         bf16, checkpointing, compiled: see `ijepa.parallel.prepare`.
     """
 
@@ -63,7 +63,8 @@ class Pretraining(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """The loss of one micro-batch, and its parts."""
-        images = (batch.images.float() / 255 - self.mean) / self.std
+        images = batch.images.float() / 255 if batch.images.dtype == torch.uint8 else batch.images
+        images = (images - self.mean) / self.std
         predictions, targets, context = self.jepa(images, batch.masks)
         loss = self.objective(predictions, targets, context, batch.masks.valid)
         parts = {name: part.detach() for name, part in loss._asdict().items() if part is not None}

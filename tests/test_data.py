@@ -10,7 +10,8 @@ from PIL import Image
 from ijepa import build
 from ijepa.data import sources
 from ijepa.data.datamodule import Places
-from ijepa.data.images import EvalTransform, TrainTransform, convert, decode
+from ijepa.data.decode import convert, decode
+from ijepa.data.images import EvalTransform, TrainTransform
 from ijepa.errors import UserError
 
 
@@ -112,7 +113,7 @@ def test_modes_come_out_right():
     assert flat[1, 1].tolist() == [127, 127, 127]
     assert np.asarray(convert(Image.fromarray(transparent), 4)).tolist() == transparent.tolist()
     deep = Image.fromarray(np.array([[0, 65535], [32896, 257]], dtype=np.uint16))
-    assert np.asarray(convert(deep, 1)).tolist() == [[0, 255], [128, 1]]
+    assert torch.equal(convert(deep, 1), torch.tensor([[[0, 65535], [32896, 257]]]) / 65535)  # all 16 bits
     buffer = io.BytesIO()
     palette.save(buffer, "PNG", transparency=palette.getpixel((0, 0)))
     assert np.asarray(convert(Image.open(buffer), 3))[0, 0].tolist() == [255, 255, 255]

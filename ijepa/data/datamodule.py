@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms.v2 import functional as TF
 
 from ijepa.data.images import EvalTransform, TrainTransform
 from ijepa.data.sources import Images, Source, UnreadableError
@@ -24,7 +25,7 @@ CROP_STREAM, ORDER_STREAM = 4, 5
 class Batch(NamedTuple):
     """One micro-batch of a device.
 
-    images: [B, C, H, W] uint8.
+    images: [B, C, H, W] uint8, or float32 (8-bit images: in 0..1) where one of them has more than 8 bits.
     masks: of these images.
     unreadable: what files had to be replaced by the next readable image.
     """
@@ -127,11 +128,17 @@ class Collate:
         places, images, faults = zip(*items, strict=True)
         positions = np.array([place.position for place in places])
         masks = self.masking.sample(self.seed, places[0].step, positions)
-        return Batch(torch.stack(images), masks, [name for names in faults for name in names])
+        return Batch(_stack(images), masks, [name for names in faults for name in names])
+
+
+def _stack(images: Sequence[Tensor]) -> Tensor:
+    if len({image.dtype for image in images}) > 1:
+        images = [TF.to_dtype(image, torch.float32, scale=True) for image in images]
+    return torch.stack(list(images))
 
 
 class EvalImages(Dataset[tuple[Tensor, int, int]]):
-    """Images for evaluation: [C, H, W] in 0..1, label (-1: none), and 1, or 0 for an unreadable file."""
+    """Images for evaluation: [C, H, W] float32, label (-1: none), and 1, or 0 for an unreadable file."""
 
     def __init__(self, images: Images, transform: EvalTransform, channels: int) -> None:
         self.images = images
@@ -222,16 +229,22 @@ class DataModule(L.LightningDataModule):
             collate_fn=Collate(self.masking, self.seed),
             num_workers=self.workers,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_start_worker,
+            worker_init_fn=start_worker,
         )
 
     def eval_dataloader(self, images: Images, batch_size: int) -> DataLoader[Any]:
         """``images`` in order."""
         dataset = EvalImages(images, self.eval_transform, self.channels)
-        return DataLoader(dataset, batch_size, num_workers=self.workers, worker_init_fn=_start_worker)
+        return DataLoader(dataset, batch_size, num_workers=self.workers, worker_init_fn=start_worker)
 
 
-def _start_worker(worker: int) -> None:
+def processes(wanted: int | None, devices: int) -> int:
+    """Reading processes per device: as ``wanted``, or one per core, at most 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores // devices, 8) if wanted is None else wanted
+
+
+def start_worker(worker: int) -> None:
     """One thread each; signals to the whole process group are the main process's to handle."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,46 +1,20 @@
-"""Decoding, cropping and resizing of single images."""
+"""Cropping and resizing of single images."""
 
+import math
 from typing import Any
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+from ijepa.data.arrays import fit
+from ijepa.data.decode import Picture, convert
+from ijepa.data.limits import without_pillows_limit
 
-
-def decode(path: str, channels: int) -> Image.Image:
-    """The image at ``path``, upright, in grey (1), RGB (3) or RGBA (4).
-
-    Transparent places become white in grey and RGB. 16-bit grey is scaled to 8 bit.
-
-    Raises:
-        OSError, ValueError, SyntaxError: when the file is no image or broken off.
-    """
-    with Image.open(path) as image:
-        image.load()
-        try:
-            upright = ImageOps.exif_transpose(image)
-        except Exception:  # damaged metadata raise anything; the picture itself is whole
-            upright = image
-        return convert(upright, channels)
-
-
-def convert(image: Image.Image, channels: int) -> Image.Image:
-    """``image`` in the mode for ``channels``."""
-    if image.mode.startswith("I;16") or image.mode == "I":
-        image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
-    if image.mode == "P" or "transparency" in image.info:
-        image = image.convert("RGBA")
-    if image.mode in ("LA", "PA", "RGBa", "La"):
-        image = image.convert("RGBA")
-    if image.mode == "RGBA" and channels != 4:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    mode = MODES[channels]
-    return image if image.mode == mode else image.convert(mode)
+LONG = 8
+"""Resized to cover, an image may be so many times as long as wanted; of longer ones only the middle is resized."""
 
 
 class TrainTransform:
@@ -55,20 +29,21 @@ class TrainTransform:
         crop = v2.RandomResizedCrop(size, scale=scale, ratio=aspect, antialias=True)
         self.transform = v2.Compose([crop, v2.RandomHorizontalFlip()] if flip else [crop])
 
-    def __call__(self, image: Image.Image, seed: int) -> Tensor:
-        """[C, H, W] uint8."""
-        with torch.random.fork_rng(devices=[]):
+    def __call__(self, image: Picture, seed: int) -> Tensor:
+        """[C, H, W] uint8 of a PIL image, float32 of a tensor [C, H, W] of float32."""
+        with torch.random.fork_rng(devices=[]), without_pillows_limit():
             torch.default_generator.manual_seed(seed)  # torch.manual_seed takes a millisecond: it tells CUDA, too
-            return TF.pil_to_tensor(self.transform(image))
+            crop: Any = self.transform(image)
+            return crop if isinstance(crop, Tensor) else TF.pil_to_tensor(crop)
 
 
 class EvalTransform:
-    """Resizes to cover size / crop, then cuts the centre; the result is in 0..1.
+    """Resizes to cover size / crop, then cuts the centre; the result is in 0..1, or in the units of a float image.
 
     Args:
         size: height and width of the result.
         crop: share of the resized image that is kept along the tighter side (ImageNet's 256 -> 224: .875).
-        channels: PIL images are converted to so many; None to take them as they are.
+        channels: images are converted to so many; None to take them as they are.
     """
 
     def __init__(self, size: tuple[int, int], crop: float = 1.0, channels: int | None = None) -> None:
@@ -76,17 +51,40 @@ class EvalTransform:
         self.crop = crop
         self.channels = channels
 
-    def __call__(self, image: Image.Image | Tensor) -> Tensor:
-        """[C, H, W] float32 in 0..1, from a PIL image or a tensor [C, H, W]."""
-        if self.channels is not None and isinstance(image, Image.Image):
-            image = convert(image, self.channels)
+    def __call__(self, image: Picture) -> Tensor:
+        """[C, H, W] float32, from a PIL image or a tensor [C, H, W].
+
+        Raises:
+            ValueError: when the image cannot have so many channels.
+        """
+        if self.channels is not None:
+            image = self._convert(image, self.channels)
         height, width = TF.get_size(image)
         factor = max(self.size[0] / height, self.size[1] / width) / self.crop
-        cover = [max(round(height * factor), self.size[0]), max(round(width * factor), self.size[1])]
-        resized: Any = TF.resize(image, cover, antialias=True)
-        cropped = TF.center_crop(resized, list(self.size))
+        with without_pillows_limit():
+            if max(height * factor / self.size[0], width * factor / self.size[1]) > LONG / self.crop:
+                image = self._middle(image, height, width, factor)
+                height, width = TF.get_size(image)
+            cover = [max(round(height * factor), self.size[0]), max(round(width * factor), self.size[1])]
+            resized: Any = TF.resize(image, cover, antialias=True)
+            cropped = TF.center_crop(resized, list(self.size))
         tensor = cropped if isinstance(cropped, Tensor) else TF.pil_to_tensor(cropped)
         return TF.to_dtype(tensor, torch.float32, scale=True)
+
+    def _middle(self, image: Picture, height: int, width: int, factor: float) -> Any:
+        """What of a very long image the result shows, and a margin for the filter: the whole would fill the memory."""
+        margin = math.ceil(1 / factor) + 1
+        kept = [
+            min(side, math.ceil(wanted / factor) + 2 * margin)
+            for side, wanted in zip((height, width), self.size, strict=True)
+        ]
+        return TF.center_crop(image, [n + (side - n) % 2 for side, n in zip((height, width), kept, strict=True)])
+
+    @staticmethod
+    def _convert(image: Picture, channels: int) -> Picture:
+        if isinstance(image, Image.Image):
+            return convert(image, channels)
+        return image if image.shape[-3] == channels else fit(TF.to_dtype(image, torch.float32, scale=True), channels)
 
     def __repr__(self) -> str:
         return f"EvalTransform(size={self.size}, crop={self.crop})"

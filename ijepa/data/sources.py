@@ -11,23 +11,26 @@ from hydra.utils import get_method
 from PIL import Image
 
 from ijepa import config
-from ijepa.data.images import convert, decode
+from ijepa.data.decode import MODES, Picture, convert, decode
 from ijepa.errors import ConfigError, UserError
 from ijepa.randomness import words
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".npy", ".npz")
 SPLIT_STREAM = 3
 
 
 class Images(Protocol):
-    """A set of images. ``labels`` are class indices, or None; ``read`` raises `UnreadableError`."""
+    """A set of images. ``labels`` are class indices, or None; ``read`` raises `UnreadableError`.
+
+    An image is a PIL image or a tensor [C, H, W] of float32, with as many channels as the model takes.
+    """
 
     @property
     def labels(self) -> Sequence[int] | None: ...
 
     def __len__(self) -> int: ...
 
-    def read(self, index: int) -> Image.Image: ...
+    def read(self, index: int) -> Picture: ...
 
     def name(self, index: int) -> str: ...
 
@@ -50,10 +53,11 @@ class Source:
 class Files:
     """Image files, decoded on demand."""
 
-    def __init__(self, paths: list[str], labels: list[int] | None, channels: int) -> None:
+    def __init__(self, paths: list[str], labels: list[int] | None, channels: int, max_pixels: int | None) -> None:
         self.paths = paths
         self.labels = labels
         self.channels = channels
+        self.max_pixels = max_pixels
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -61,9 +65,9 @@ class Files:
     def name(self, index: int) -> str:
         return self.paths[index]
 
-    def read(self, index: int) -> Image.Image:
+    def read(self, index: int) -> Picture:
         try:
-            return decode(self.paths[index], self.channels)
+            return decode(self.paths[index], self.channels, self.max_pixels)
         except Exception as error:  # damaged files make decoders raise anything
             raise UnreadableError(f"{self.paths[index]} ({error})") from None
 
@@ -82,7 +86,7 @@ class Arrays:
     def name(self, index: int) -> str:
         return f"image {index}"
 
-    def read(self, index: int) -> Image.Image:
+    def read(self, index: int) -> Picture:
         return convert(self.images[index], self.channels)
 
 
@@ -112,7 +116,9 @@ def folder(data: config.Data, seed: int) -> Source:
     labelled = len(classes) > 1 and all(len(_classes(r, f)) == len(f) for r, f in zip(roots, paths, strict=True))
     index = {name: i for i, name in enumerate(classes)}
     files = [
-        Files(found, [index[name] for name in _classes(part, found)] if labelled else None, data.channels)
+        Files(
+            found, [index[name] for name in _classes(part, found)] if labelled else None, data.channels, data.max_pixels
+        )
         for part, found in zip(roots, paths, strict=True)
     ]
     train: Images
@@ -129,6 +135,8 @@ def digits(data: config.Data, seed: int) -> Source:
     """scikit-learn's handwritten digits: 1,797 grey images of 8x8 pixels, 10 classes."""
     if data.root is not None:
         raise ConfigError("data.root", data.root, "the digits need no folder; for your own images add data=folder")
+    if data.channels not in MODES:
+        raise ConfigError("data.channels", data.channels, "the digits are 8-bit pictures; 1, 3 or 4 would do")
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -172,7 +180,7 @@ class Subset:
     def name(self, index: int) -> str:
         return self.images.name(self.indices[index])
 
-    def read(self, index: int) -> Image.Image:
+    def read(self, index: int) -> Picture:
         return self.images.read(self.indices[index])
 
 

@@ -62,9 +62,12 @@ class Spec:
 class PretrainedEncoder(nn.Module):
     """From images [B, C, H, W] in 0..1 to patch features [B, N, D]; normalisation inside.
 
+    Images of floats are in the units of ``spec.mean`` and ``spec.std``.
+
     Attributes:
         spec: sizes and statistics.
-        transform: from a PIL image or a tensor [C, H, W] to [C, H, W] in 0..1; set by `ijepa.load_encoder`.
+        transform: from what `ijepa.data.decode` yields, a PIL image or a tensor [C, H, W], to what forward takes,
+            without B; set by `ijepa.load_encoder`.
     """
 
     mean: Tensor

@@ -1,0 +1,85 @@
+"""From a file to an image; its content says what kind it is, not its name."""
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_png, read_file
+
+from ijepa.data import arrays, tiff
+from ijepa.data.arrays import fit, scaled
+from ijepa.data.limits import refuse_larger, without_pillows_limit
+
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+NPY, NPZ, PNG = b"\x93NUMPY", b"PK\x03\x04", b"\x89PNG\r\n\x1a\n"
+PNG_DEPTH = 24
+"""Where a PNG file says how many bits a value has."""
+
+Picture = Image.Image | Tensor
+"""8-bit images in grey, RGB or RGBA are PIL images, all others tensors [C, H, W] of float32."""
+
+
+def decode(path: str, channels: int, max_pixels: int | None = None) -> Picture:
+    """The image at ``path``, upright, with so many ``channels``; of several frames the first.
+
+    Args:
+        path: of a file of any kind that docs/data.md lists.
+        channels: 1 (grey), 3 (RGB), 4 (RGBA), or as many as the file has. Transparent places become white in grey
+            and RGB.
+        max_pixels: larger images are not decoded; None: no limit.
+
+    Raises:
+        OSError, ValueError and whatever damaged files make of decoders: when the file is no image, broken off, too
+            large, or has other channels.
+    """
+    with open(path, "rb") as file:  # noqa: PTH123  # a path as text, of millions
+        start = file.read(PNG_DEPTH + 1)
+    if start.startswith(NPY):
+        return arrays.read(path, channels, max_pixels)
+    if start.startswith(NPZ):
+        return arrays.read_archive(path, channels, max_pixels)
+    with without_pillows_limit():
+        if start.startswith(tiff.MAGIC):
+            values = tiff.read(path, channels, max_pixels)
+            if values is not None:
+                return values
+        with Image.open(path) as image:
+            refuse_larger(image.height, image.width, max_pixels)
+            if start.startswith(PNG) and start[PNG_DEPTH:] == b"\x10":
+                return _deep_png(path, channels)
+            image.load()
+            try:
+                upright = ImageOps.exif_transpose(image)
+            except Exception:  # damaged metadata raise anything; the picture itself is whole
+                upright = image
+            return convert(upright, channels)
+
+
+def convert(image: Image.Image, channels: int) -> Picture:
+    """``image`` in the mode for ``channels``; a tensor [channels, H, W] where it has more than 8 bits.
+
+    Raises:
+        ValueError: when it cannot have so many channels.
+    """
+    if image.mode.startswith("I;16") or image.mode == "I":
+        return fit(scaled(np.asarray(image)[None].clip(0, 65535).astype(np.uint16)), channels, opaque=True)
+    if image.mode == "F":
+        return fit(scaled(np.asarray(image)[None]), channels)
+    if channels not in MODES:
+        raise ValueError(f"an 8-bit {image.mode} picture has no data.channels={channels}; 1, 3 or 4 would do")
+    if image.mode == "P" or "transparency" in image.info:
+        image = image.convert("RGBA")
+    if image.mode in ("LA", "PA", "RGBa", "La"):
+        image = image.convert("RGBA")
+    if image.mode == "RGBA" and channels != 4:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    mode = MODES[channels]
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _deep_png(path: str, channels: int) -> Tensor:
+    """A PNG of 16 bits a value: Pillow would keep 8 of them."""
+    values = decode_png(read_file(path), ImageReadMode.UNCHANGED, apply_exif_orientation=True)
+    pixels = values.to(torch.float32) / 65535
+    return fit(pixels, channels, alpha=len(pixels) in (2, 4), opaque=True)

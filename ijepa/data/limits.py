@@ -1,0 +1,42 @@
+"""How large an image may be: our limit, checked before anything is decoded, in place of Pillow's."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from PIL import Image
+
+_lock = threading.Lock()
+_suspended = 0
+_pillows: int | None = None
+
+
+def refuse_larger(height: int, width: int, max_pixels: int | None) -> None:
+    """Refuses an image of more than ``max_pixels`` (None: no limit) by its size alone.
+
+    Raises:
+        ValueError: says how large it is and which key allows it.
+    """
+    if max_pixels is not None and height * width > max_pixels:
+        size = f"{width}x{height} pixels, more than data.max_pixels={max_pixels}"
+        raise ValueError(f"{size}; data.max_pixels={height * width} would do, or null for no limit")
+
+
+@contextmanager
+def without_pillows_limit() -> Iterator[None]:
+    """Suspends Pillow's own limit, which is the whole process's: it would warn of images that ours allows.
+
+    What others have set is in force again afterwards; threads may overlap.
+    """
+    global _suspended, _pillows
+    with _lock:
+        if not _suspended:
+            _pillows, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        _suspended += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _suspended -= 1
+            if not _suspended:
+                Image.MAX_IMAGE_PIXELS = _pillows

@@ -1,0 +1,130 @@
+"""TIFF files that Pillow does not read, or not to the full: 16 bit, float, any number of channels, stacks of pages."""
+
+import logging
+import struct
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from tifffile import COMPRESSION, TiffFile, TiffPage
+from torch import Tensor
+
+from ijepa.data.arrays import fit, scaled
+from ijepa.data.limits import refuse_larger
+
+MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2
+PREMULTIPLIED, ALPHA = 1, 2
+ORIENTATION, REDUCED_OR_MASK = 274, 0b101
+
+logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what is wrong with a file is raised, by its name
+
+
+def read(path: str, channels: int, max_pixels: int | None) -> Tensor | None:
+    """The image: [channels, H, W] float32, upright; None for what Pillow reads in full: 8-bit pictures.
+
+    Pages that are grey, alike and as many as ``channels`` are its channels; otherwise the first page is the image.
+
+    Raises:
+        OSError, ValueError and whatever damaged files make of decoders: when it is damaged, too large, or has no such
+            channels.
+    """
+    with open(path, "rb") as file:  # noqa: PTH123  # a path as text, of millions
+        try:
+            tiff = TiffFile(file)
+            first: Any = tiff.pages.first
+        except Exception:  # too damaged to say what it is: Pillow will say what is wrong
+            return None
+        stack: list[Any] = list(tiff.pages) if channels > 1 and _is_grey(first) else []
+        if stack and _next_page(tiff, stack[-1]):
+            raise ValueError(f"broken off after {len(stack)} pages")
+        if len(stack) == 1 or not all(_is_grey(page) and _kind(page) == _kind(first) for page in stack):
+            stack = []
+        if len(stack) != channels:
+            if _is_pillows(first, channels):
+                return None
+            if stack and channels not in (1, 3, 4):
+                pages = len(stack)
+                raise ValueError(f"{pages} pages for data.channels={channels}; data.channels={pages} would do")
+            stack = [first]
+        refuse_larger(first.imagelength, first.imagewidth, max_pixels)
+        values = torch.cat([_values(page, path, index) for index, page in enumerate(stack)])
+    colours = first.dtype.kind == "u" and first.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB) and len(stack) == 1
+    extra = first.extrasamples[-1:]
+    alpha = colours and extra in ((PREMULTIPLIED,), (ALPHA,)) and len(values) == (4 if first.photometric == RGB else 2)
+    if alpha and extra == (PREMULTIPLIED,):
+        values[:-1] = (values[:-1] / values[-1:].clamp(min=1e-6)).clamp(max=1)
+    return fit(values, channels, alpha=alpha, opaque=colours)
+
+
+def _next_page(tiff: TiffFile, page: TiffPage) -> int:
+    """Where the page after ``page`` lies, 0 for none: tifffile passes over pages that are missing from a file."""
+    layout, file = tiff.tiff, tiff.filehandle
+    file.seek(page.offset)
+    tags = struct.unpack(layout.tagnoformat, file.read(layout.tagnosize))[0]
+    file.seek(page.offset + layout.tagnosize + tags * layout.tagsize)
+    offset: int = struct.unpack(layout.offsetformat, file.read(layout.offsetsize))[0]
+    return offset
+
+
+def _kind(page: TiffPage) -> tuple[Any, ...]:
+    return page.shape, page.dtype, page.bitspersample, page.photometric
+
+
+def _is_grey(page: TiffPage) -> bool:
+    return (
+        page.samplesperpixel == 1
+        and page.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO)
+        and not page.subfiletype & REDUCED_OR_MASK
+    )
+
+
+def _is_pillows(page: TiffPage, channels: int) -> bool:
+    """Whether it is a picture that Pillow reads without losing bits or channels."""
+    if page.photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB):
+        return True  # palettes, CMYK, YCbCr
+    if page.dtype is None or page.dtype.kind not in "bu" or page.bitspersample > 8 or channels not in (1, 3, 4):
+        return False
+    if page.samplesperpixel == channels and page.samplesperpixel > 1:
+        plain = 3 if page.photometric == RGB else 1
+        return page.samplesperpixel == plain or page.extrasamples[-1] in (PREMULTIPLIED, ALPHA)
+    return page.samplesperpixel <= (6 if page.photometric == RGB else 2)
+
+
+def _values(page: TiffPage, path: str, index: int) -> Tensor:
+    """[C, H, W] of a page, upright."""
+    order = {"YX": (0, 1), "YXS": (2, 0, 1), "SYX": (0, 1, 2)}.get(page.axes)
+    if order is None or page.dtype is None:
+        raise ValueError(f"axes {page.axes} of {page.dtype} are no image")
+    try:
+        values = page.asarray(maxworkers=1).transpose(order)
+        values = upright(values, int(page.tags.valueof(ORIENTATION, 1)))
+    except (KeyError, ValueError) as error:
+        if "imagecodecs" not in str(error):
+            raise
+        values = _by_pillow(page, path, index)
+    tensor = scaled(values if values.ndim == 3 else values[None], page.bitspersample)
+    return 1 - tensor if page.photometric == WHITE_IS_ZERO and page.dtype.kind in "bu" else tensor
+
+
+def _by_pillow(page: TiffPage, path: str, index: int) -> "np.ndarray[Any, Any]":
+    """Pillow knows the compressions that tifffile leaves to a package of 25 MB, of one channel at a time."""
+    if page.samplesperpixel > 1 or page.dtype is None or page.dtype not in (np.uint16, np.float32):
+        kind = f"{page.samplesperpixel} channels of {page.dtype}"
+        raise ValueError(f"{kind}, compressed ({COMPRESSION(page.compression).name}): pip install imagecodecs would do")
+    with Image.open(path) as image:
+        image.seek(index)
+        image.load()  # turns it upright
+        return np.asarray(image).astype(page.dtype)
+
+
+def upright(values: "np.ndarray[Any, Any]", orientation: int) -> "np.ndarray[Any, Any]":
+    """``values`` [..., H, W] as EXIF's ``orientation`` (1 to 8) says that they should be seen."""
+    if 5 <= orientation <= 8:
+        values = values.swapaxes(-1, -2)
+    if orientation in (2, 3, 6, 7):
+        values = values[..., ::-1]
+    if orientation in (3, 4, 7, 8):
+        values = values[..., ::-1, :]
+    return values
