@@ -22,12 +22,14 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel
 
 from ijepa.config import EvaluateConfig, TrainConfig
+from ijepa.data.schema import StatisticsConfig
 from ijepa.errors import InterruptedRunError, UserError, show
 from ijepa.explain import explain
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 PLUGINS = Path(__file__).resolve().parent / "plugins"
-SCHEMAS: dict[str, type[BaseModel]] = {"train": TrainConfig, "evaluate": EvaluateConfig}
+SCHEMAS: dict[str, type[BaseModel]] = {"train": TrainConfig, "evaluate": EvaluateConfig, "statistics": StatisticsConfig}
+COMMANDS = {"train": "train.py", "evaluate": "evaluate.py", "statistics": "-m ijepa.data.statistics"}
 USER_ERROR, SIGINT = 2, 2
 
 
@@ -49,7 +51,7 @@ def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
         else:
             _run(name, job)
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        print(f"error: {explain(error, overrides)}", file=sys.stderr)
+        print(f"error: {explain(error, overrides, SCHEMAS[name])}", file=sys.stderr)
         sys.exit(USER_ERROR)
     except InterruptedRunError as error:
         print(error, file=sys.stderr)
@@ -100,7 +102,7 @@ def help_text(name: str, overrides: list[str]) -> str:
         composed = compose(name, overrides)
     values = OmegaConf.to_container(composed, resolve=False)
     assert isinstance(values, dict)
-    lines = [f"python {name}.py [key=value ...]      -m: a sweep over comma-separated values", "", "Groups:"]
+    lines = [f"python {COMMANDS[name]} [key=value ...]      -m: a sweep over comma-separated values", "", "Groups:"]
     for group in sorted(path for path in CONF.iterdir() if path.is_dir()):
         options = [option.stem for option in sorted(group.glob("*.yaml")) if not option.stem.startswith("_")]
         if group.name in values or (group.name == "experiment" and name == "train"):

@@ -5,18 +5,21 @@ import re
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel
 
 from ijepa.checks import keys, suggestion
 from ijepa.config import EvaluateConfig, TrainConfig
+from ijepa.data.schema import StatisticsConfig
 from ijepa.errors import UserError
 
 
-def explain(error: BaseException, overrides: list[str]) -> str:
+def explain(error: BaseException, overrides: list[str], schema: type[BaseModel] = TrainConfig) -> str:
     """One line for any error: what the user can mend in their words, anything else by its type and first line.
 
     Args:
         error: what was raised.
         overrides: what stood on the command line, to show the value that goes with a key.
+        schema: what the command takes.
     """
     text = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
     given = {item.lstrip("+~").partition("=")[0]: item.partition("=")[2] for item in overrides}
@@ -35,7 +38,7 @@ def explain(error: BaseException, overrides: list[str]) -> str:
     if isinstance(error, HydraException | OmegaConfBaseException):
         key = re.search(r"[Cc]ould not override '([^']*)'", text[0])
         if key:
-            return _unknown_key(key[1], given.get(key[1]))
+            return _unknown_key(key[1], given.get(key[1]), schema)
         if text[0].startswith("Ambiguous value"):
             key = re.search(r"'([^=]*)=(.*)'", text[0])
             assert key is not None
@@ -46,7 +49,9 @@ def explain(error: BaseException, overrides: list[str]) -> str:
     return f"{type(error).__name__}: {text[0]}"
 
 
-def _unknown_key(key: str, value: str | None) -> str:
+def _unknown_key(key: str, value: str | None, schema: type[BaseModel]) -> str:
     known = [*keys(TrainConfig), *keys(EvaluateConfig), "experiment"]
+    if schema is StatisticsConfig:
+        known = keys(schema)
     shown = key if value is None else f"{key}={value}"
     return f"{shown}: no such key; {suggestion(key, list(dict.fromkeys(known)))}"

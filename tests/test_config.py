@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from ijepa import build
 from ijepa.checks import check, keys, parse
 from ijepa.config import EvaluateConfig, TrainConfig
+from ijepa.data.schema import StatisticsConfig
 from ijepa.errors import UserError
 from ijepa.explain import explain
 
@@ -95,7 +96,7 @@ def test_every_field_says_what_it_means():
                 if hasattr(option, "model_fields"):
                     yield from sections(option)
 
-    for schema in (TrainConfig, EvaluateConfig):
+    for schema in (TrainConfig, EvaluateConfig, StatisticsConfig):
         for owner, field in sections(schema):
             nested = any(hasattr(o, "model_fields") for o in getattr(field.annotation, "__args__", [field.annotation]))
             assert field.description or nested, f"{owner.__name__} has an undocumented field"

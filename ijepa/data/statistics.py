@@ -1,0 +1,103 @@
+"""The command that measures images and writes a data option: ``python -m ijepa.data.statistics data.root=IMAGES``.
+
+The option, conf/data/NAME.yaml, holds mean, standard deviation and what else differs from data=folder.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from omegaconf import DictConfig, OmegaConf
+
+from ijepa import cli
+from ijepa.checks import parse
+from ijepa.data.schema import StatisticsConfig
+from ijepa.errors import ConfigError, UserError
+from ijepa.files import write_text
+from ijepa.randomness import seed_of
+
+OPTIONS = cli.CONF / "data"
+HEADER = "# Written by python -m ijepa.data.statistics"
+SAMPLE_STREAM = 7
+NOT_PART_OF_THE_DATA = ("workers", "mean", "std")
+
+
+def statistics(composed: DictConfig) -> None:
+    """Measures the training images that the configuration names and writes the option.
+
+    Raises:
+        UserError: when there are none, or the option exists and is not to be replaced.
+    """
+    import numpy as np  # what follows takes seconds to import: not for --help or a misspelt key
+
+    from ijepa.data import sources
+    from ijepa.data.datamodule import processes
+    from ijepa.data.moments import measure
+
+    values = OmegaConf.to_container(composed, resolve=True)
+    assert isinstance(values, dict)
+    values.pop("model", None)  # a data set may come with a patch size for training
+    config = parse(StatisticsConfig, OmegaConf.create(values))
+    path = OPTIONS / f"{_name(config)}.yaml"
+    _refuse_existing(path, config)
+    train = sources.build(config.data, config.seed).train
+    order = np.random.Generator(np.random.PCG64(seed_of(config.seed, SAMPLE_STREAM, 0, 0))).permutation(len(train))
+    indices = sorted(order[: config.images].tolist())
+    print(f"images   {len(indices)} of {len(train)} for training, {config.data.channels} channels", flush=True)
+    found, faults = measure(
+        train,
+        indices,
+        processes(config.data.workers, 1),
+        lambda done: print(f"         {done} of {len(indices)}", flush=True),
+    )
+    if faults:
+        print(f"         {len(faults)} cannot be read and are left out, the first: {faults[0]}")
+    if found is None:
+        raise UserError(f"none of {len(indices)} images can be read, the first: {faults[0]}")
+    mean = [float(f"{value:.6g}") for value in found.mean]
+    std = [float(f"{value:.6g}") for value in found.std]
+    constant = [channel for channel, value in enumerate(std) if not value]
+    if constant:
+        print(f"         channels {constant} have the same value everywhere; their std is written as 1")
+    std = [value or 1.0 for value in std]
+    write_text(path, _option(values["data"], mean, std, f"{len(indices) - len(faults)} of {len(train)}"))
+    print(f"mean     {mean}\nstd      {std}\nwritten  {path}\nnext: python train.py data={path.stem}")
+
+
+def _name(config: StatisticsConfig) -> str:
+    """As asked for, or after the folder."""
+    if config.name is not None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", config.name):
+            raise ConfigError("name", config.name, "letters, digits, - and _ would do")
+        return config.name
+    base = Path(config.data.root).expanduser().resolve().name if config.data.root else config.data.source
+    return re.sub(r"[^A-Za-z0-9]+", "_", base).strip("_") or "images"
+
+
+def _refuse_existing(path: Path, config: StatisticsConfig) -> None:
+    if not path.exists():
+        return
+    own = path.read_text(encoding="utf-8").startswith(HEADER)
+    if not own:
+        raise ConfigError("name", path.stem, f"{path} exists and was not written by this command; take another name")
+    if not config.overwrite:
+        raise ConfigError("name", path.stem, f"{path} exists; add overwrite=true, or take another name")
+
+
+def _option(data: dict[str, Any], mean: list[float], std: list[float], images: str) -> str:
+    """The option's YAML: what differs from data=folder; JSON's values are YAML's."""
+    base = compose("statistics", ["data=folder"]).data
+    if data["root"] is not None:
+        data["root"] = str(Path(data["root"]).expanduser().resolve())
+    plain = OmegaConf.to_container(base)
+    assert isinstance(plain, dict)
+    changed = {key: value for key, value in data.items() if key not in NOT_PART_OF_THE_DATA and value != plain.get(key)}
+    lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in changed.items()]
+    measured = [f"mean: {json.dumps(mean)}", f"std: {json.dumps(std)}"]
+    return "\n".join([f"{HEADER}: {images} training images.", "defaults:", "  - folder", "", *lines, *measured, ""])
+
+
+if __name__ == "__main__":
+    cli.main("statistics", statistics)
