@@ -12,18 +12,20 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT, command, composed, picture, train_config
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
+from PIL import Image
 from safetensors.torch import load_file
 
 import ijepa
 from ijepa import cli, runs
 from ijepa.checks import check, parse
 from ijepa.config import TrainConfig
-from ijepa.data import sources
+from ijepa.data import sources, statistics
 from ijepa.data.datamodule import Places
 
 pytestmark = pytest.mark.slow
@@ -43,7 +45,7 @@ def invoke(monkeypatch, capsys):
         from ijepa import evaluations
 
         monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
-        job = {"train.py": runs.train, "evaluate.py": evaluations.evaluate}[script]
+        job = {"train.py": runs.train, "evaluate.py": evaluations.evaluate, "statistics": statistics.statistics}[script]
         code = 0
         try:
             cli.main(script.removesuffix(".py"), job)
@@ -368,6 +370,83 @@ def test_help(invoke):
     assert "masking=block|multiblock|random|rasterized|reference" in output
     assert max(len(line) for line in output.splitlines()) < 200
     assert "checkpoint" in invoke("evaluate.py", "--help")[1]
+
+
+@pytest.fixture
+def evaluated(invoke, tmp_path):
+    """Pretrains on a folder of two classes, evaluates with both tasks; the run's folder and the results."""
+
+    def run(*arguments):
+        folder = tmp_path / "run"
+        code, _, error = invoke("train.py", *arguments, "model.patch_size=8", *TINY, "data.batch_size=8",
+                                "hardware.precision=32-true", f"run_dir={folder}")  # fmt: skip
+        assert code == 0, error
+        assert not json.loads((folder / "summary.json").read_text())["unreadable"]
+        results = {}
+        for task in ("knn", "logistic"):
+            code, _, error = invoke("evaluate.py", f"checkpoint={folder}", f"task={task}")
+            assert code == 0, error
+            results[task] = json.loads((folder / "evaluation" / task / "metrics.json").read_text())["results"]
+            assert set(results[task]) == {"target encoder", "random init", "raw pixels"}
+        return folder, results
+
+    return run
+
+
+def classes_of_arrays(root, shape, dtype):
+    """A dark and a light class of 12 images each: name and values."""
+    for label, name in enumerate(("dark", "light")):
+        (root / name).mkdir(parents=True)
+        for i in range(12):
+            values = np.random.default_rng(12 * label + i).normal(0.3 + 0.4 * label, 0.05, shape)
+            yield root / name / str(i), (values.clip(0, 1) * np.iinfo(dtype).max).astype(dtype)
+
+
+def test_a_format_of_16_bits_pretrains_and_evaluates(evaluated, tmp_path):
+    """Grey TIFFs of 96x160."""
+    root = tmp_path / "images"
+    for path, values in classes_of_arrays(root, (96, 160), np.uint16):
+        Image.fromarray(values).save(path.with_suffix(".tif"))
+    folder, results = evaluated(
+        "data=folder", f"data.root={root}", "data.channels=1", "data.mean=[0.5]", "data.std=[0.2]",
+        "data.image_size=[96,160]", "data.val_fraction=0.25",
+    )  # fmt: skip
+    assert results["logistic"]["raw pixels"]["logistic"] == 1
+    encoder = ijepa.load_encoder(folder)
+    values = np.full((96, 160), 300, np.uint16)  # below what 8 bits can tell apart from 257
+    image = encoder.transform(Image.fromarray(values))
+    assert image.shape == (1, 96, 160)
+    assert image.unique().tolist() == [pytest.approx(300 / 65535)]
+    assert encoder(image[None]).shape == (1, 240, 24)
+
+
+def test_a_format_of_12_channels_pretrains_and_evaluates(evaluated, invoke, tmp_path, monkeypatch):
+    """Arrays whose statistics are measured first."""
+    root = tmp_path / "images"
+    for path, values in classes_of_arrays(root, (12, 40, 36), np.uint8):
+        np.save(path.with_suffix(".npy"), values)
+    monkeypatch.setattr(statistics, "OPTIONS", tmp_path / "conf" / "data")
+    size = ["data.channels=12", "data.image_size=32", "data.val_fraction=0.25", "data.workers=0"]
+    code, _, error = invoke("statistics", f"data.root={root}", *size, "name=bands")
+    assert code == 0, error
+    folder, results = evaluated("--config-dir", tmp_path / "conf", "data=bands")
+    assert results["logistic"]["raw pixels"]["logistic"] == 1
+    encoder = ijepa.load_encoder(folder)
+    assert len(encoder.spec.mean) == 12
+    image = encoder.transform(torch.rand(12, 50, 70))
+    assert encoder(image[None]).shape == (1, 16, 24)
+    same = ijepa.load_encoder(folder / "checkpoints" / "last.ckpt")
+    torch.testing.assert_close(same(image[None]), encoder(image[None]), atol=1e-6, rtol=0)
+
+
+def test_a_run_from_before_max_pixels_goes_on(invoke, tmp_path):
+    folder = tmp_path / "run"
+    assert invoke("train.py", *TINY, f"run_dir={folder}")[0] == 0
+    saved = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(re.sub(r"\n  max_pixels: .*", "", saved))
+    assert "max_pixels" in saved
+    assert invoke("evaluate.py", f"checkpoint={folder}")[0] == 0
+    assert invoke("train.py", f"resume={folder}")[0] == 0
 
 
 def readme_commands():

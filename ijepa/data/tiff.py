@@ -37,7 +37,8 @@ def read(path: str, channels: int, max_pixels: int | None) -> Tensor | None:
         except Exception:  # too damaged to say what it is: Pillow will say what is wrong
             return None
         stack: list[Any] = list(tiff.pages) if channels > 1 and _is_grey(first) else []
-        if stack and _next_page(tiff, stack[-1]):
+        following = _next_page(tiff, stack[-1]) if stack else 0
+        if following and (len(stack) > 1 or following >= tiff.filehandle.size):  # some single pages name a wrong next
             raise ValueError(f"broken off after {len(stack)} pages")
         if len(stack) == 1 or not all(_is_grey(page) and _kind(page) == _kind(first) for page in stack):
             stack = []
