@@ -54,7 +54,8 @@ def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
         print(f"error: {explain(error, overrides, SCHEMAS[name])}", file=sys.stderr)
         sys.exit(USER_ERROR)
     except InterruptedRunError as error:
-        print(error, file=sys.stderr)
+        if str(error):
+            print(error, file=sys.stderr)
         sys.exit(128 + error.signal)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -101,7 +101,8 @@ def _execute(run: Run, last: Path | None) -> float | None:
     run.trainer.fit(run.module, run.data, ckpt_path=last, weights_only=True)
     if run.checkpoint.signal is not None and run.trainer.global_step < run.module.plan.max_steps:
         done = f"stopped after step {run.trainer.global_step} of {run.module.plan.max_steps}"
-        raise InterruptedRunError(run.checkpoint.signal, f"{done}; go on with: python train.py resume={folder}")
+        message = f"{done}; go on with: python train.py resume={folder}" if run.trainer.is_global_zero else ""
+        raise InterruptedRunError(run.checkpoint.signal, message)
     return _finish(run)
 
 

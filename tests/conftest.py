@@ -79,6 +79,12 @@ def assert_same(one, other, **tolerance):
         torch.testing.assert_close(tensor, other[name], **tolerance, msg=lambda text, name=name: f"{name}: {text}")
 
 
+TINY = (
+    "hardware=cpu", "hardware.precision=32-true", "model.width=24", "model.depth=2", "predictor.width=12",
+    "predictor.depth=1", "data.workers=0",
+    "schedule.max_steps=3", "schedule.warmup_steps=1", "callbacks.log_every_steps=1",
+)  # fmt: skip
+
 EXACT = {"atol": 0, "rtol": 0}
 
 

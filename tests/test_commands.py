@@ -3,6 +3,7 @@
 import csv
 import importlib
 import json
+import os
 import re
 import shlex
 import shutil
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, command, composed, picture, train_config
+from conftest import ROOT, TINY, command, composed, picture, train_config
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from PIL import Image
@@ -29,12 +30,6 @@ from ijepa.data import sources, statistics
 from ijepa.data.datamodule import Places
 
 pytestmark = pytest.mark.slow
-
-TINY = (
-    "hardware=cpu", "hardware.precision=32-true", "model.width=24", "model.depth=2", "predictor.width=12",
-    "predictor.depth=1", "data.workers=0",
-    "schedule.max_steps=3", "schedule.warmup_steps=1", "callbacks.log_every_steps=1",
-)  # fmt: skip
 
 
 @pytest.fixture
@@ -222,26 +217,6 @@ def test_a_run_can_be_repeated_from_its_folder(finished, invoke, tmp_path):
         assert torch.equal(tensor, other["state_dict"][name]), name
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_processes_equal_one(finished, pictures, tmp_path, strategy):
-    """The same global batches, so the same losses and weights up to rounding, and one folder."""
-    one, _ = finished
-    folder = tmp_path / strategy
-    result = command("train.py", "data=folder", f"data.root={pictures}", "data.image_size=[16,24]",
-                     "model.patch_size=4", "data.batch_size=8", f"run_dir={folder}", *TINY, f"hardware={strategy}",
-                     "hardware.accelerator=cpu")  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("run_dir") == 2
-    losses = []
-    for run in (one, folder):
-        with (run / "metrics.csv").open() as file:
-            losses.append([float(row["train/loss"]) for row in csv.DictReader(file)])
-    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
-    images = torch.rand(4, 3, 16, 24)
-    encoders = [ijepa.load_encoder(run) for run in (one, folder)]
-    torch.testing.assert_close(encoders[1](images), encoders[0](images), atol=1e-5, rtol=0)
-
-
 def test_a_file_that_only_the_second_device_reads_is_named(pictures, tmp_path):
     root = tmp_path / "images"
     shutil.copytree(pictures, root)
@@ -280,6 +255,66 @@ def test_a_signal_ends_a_run_saved(tmp_path, invoke, number):
     assert not (folder / "encoder.safetensors").exists()
     code, _, error = invoke("train.py", f"resume={folder}", "schedule.max_steps=5")
     assert code == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_a_run_at_once(tmp_path, number):
+    """Here in the middle of a step that takes minutes."""
+    (tmp_path / "slow_source.py").write_text(
+        "import time\n"
+        "from ijepa.data.sources import Source, digits\n"
+        "def build(data, seed):\n"
+        "    found = digits(data, seed)\n"
+        "    found.train.read = lambda index: print('reading', flush=True) or time.sleep(300)\n"
+        "    return found\n"
+    )
+    arguments = [*TINY, "data.source=slow_source.build", f"run_dir={tmp_path / 'run'}"]
+    process = subprocess.Popen([sys.executable, ROOT / "train.py", *arguments], stdout=subprocess.PIPE,
+                               env={**os.environ, "PYTHONPATH": str(tmp_path)}, text=True)  # fmt: skip
+    for line in process.stdout:
+        if line == "reading\n":
+            break
+    process.send_signal(number)
+    while "ends after this step" not in process.stdout.readline():
+        pass
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=1)
+    process.send_signal(number)
+    assert process.wait(timeout=10) == 128 + number
+    process.stdout.close()
+
+
+def test_what_differs_is_listed_and_can_be_insisted_on(finished, invoke, tmp_path):
+    folder, _ = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    before = (copy / "config.yaml").read_text()
+    arguments = [f"resume={copy}", "schedule.max_steps=4", "objective=l1", "hardware.accumulation=2"]
+    code, _, error = invoke("train.py", *arguments)
+    assert code == 2
+    expected = "objective.distance=l2 would become l1, schedule.max_steps=3 would become 4; leave that out"
+    assert error.startswith(f"error: resume={copy}: {expected}")
+    assert error.count("\n") == 1
+    code, _, error = invoke("train.py", *arguments, "force=true")
+    assert code == 0, error
+    assert (copy / "config.yaml").read_text() == before
+    later = OmegaConf.load(copy / "config-000003.yaml")
+    assert (later.objective.distance, later.schedule.max_steps, later.hardware.accumulation) == ("l1", 4, 1)
+    code, output, _ = invoke("train.py", f"resume={copy}")  # what was insisted on stays
+    assert "finished, all 4 steps are done" in output
+    assert torch.load(copy / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 4
+
+
+def test_other_images_than_before(invoke, pictures, tmp_path):
+    root, folder = tmp_path / "images", tmp_path / "run"
+    shutil.copytree(pictures, root)
+    values = ["data=folder", f"data.root={root}", "data.image_size=16", "model.patch_size=4", "data.batch_size=8"]
+    assert invoke("train.py", *values, *TINY, f"run_dir={folder}", "schedule=constant")[0] == 0
+    (root / "train" / "warm" / "train-0.png").unlink()
+    code, _, error = invoke("train.py", f"resume={folder}", "schedule.max_steps=4")
+    assert code == 2
+    assert f"data.root={root}: not the images that the run began with (24 training images, now 23)" in error
+    assert invoke("train.py", f"resume={folder}", "schedule.max_steps=4", "force=true")[0] == 0
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(finished, invoke, tmp_path, pictures, monkeypatch):

@@ -1,0 +1,124 @@
+"""Several processes as a user starts them: the same run as one, whoever launches them, wherever it goes on."""
+
+import csv
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT, TINY, assert_same, command
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.slow
+
+DDP, FSDP = (("hardware.strategy=" + name, "hardware.devices=2") for name in ("ddp", "fsdp"))
+CLOSE = {"atol": 1e-5, "rtol": 0}
+
+
+@pytest.fixture(scope="module")
+def images(pictures):
+    return ("data=folder", f"data.root={pictures}", "data.image_size=[16,24]", "model.patch_size=4",
+            "data.batch_size=8", *TINY, "schedule.max_steps=5", "callbacks.checkpoint_every_steps=2",
+            "callbacks.checkpoint_keep=9", "callbacks.evaluate_every_epochs=1")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs(images, tmp_path_factory):
+    """The same run in one process, and in two of each strategy."""
+    parent = tmp_path_factory.mktemp("ranks")
+    for name, hardware in (("single", ()), ("ddp", DDP), ("fsdp", FSDP)):
+        result = command("train.py", *images, *hardware, f"run_dir={parent / name}")
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.count("run_dir") == 2  # said by one process
+    return parent
+
+
+def losses(folder):
+    with (folder / "metrics.csv").open() as file:
+        return [(row["step"], float(row["train/loss"])) for row in csv.DictReader(file)]
+
+
+def assert_same_run(one, other):
+    assert [step for step, _ in losses(one)] == [step for step, _ in losses(other)] == ["1", "2", "3", "4", "5"]
+    assert [loss for _, loss in losses(one)] == pytest.approx([loss for _, loss in losses(other)], abs=1e-5)
+    saved = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (one, other)]
+    assert_same(saved[0]["state_dict"], saved[1]["state_dict"], **CLOSE)
+    states = [contents["optimizer_states"][0]["state"] for contents in saved]
+    assert states[0].keys() == states[1].keys()
+    for name, state in states[0].items():
+        assert_same(state, states[1][name], **CLOSE)
+    assert_same(*(load_file(run / "encoder.safetensors") for run in (one, other)), **CLOSE)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_equal_one(runs, strategy):
+    assert_same_run(runs / "single", runs / strategy)
+    names = {path.name for path in (runs / strategy).iterdir()}
+    assert names == {"config.yaml", "metrics.csv", "checkpoints", "encoder.safetensors", "summary.json"}
+    with (runs / strategy / "metrics.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file) if row["val/knn20"]] == ["3", "5"]
+
+
+@pytest.mark.parametrize(
+    ("begun", "hardware"),
+    [
+        ("ddp", FSDP),
+        ("fsdp", DDP),
+        ("ddp", ("hardware.strategy=single", "hardware.devices=1")),
+        ("fsdp", ("hardware.strategy=single", "hardware.devices=1", "hardware.accumulation=2")),
+        ("single", FSDP),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0].removeprefix("hardware.strategy="),
+)
+def test_a_run_goes_on_with_other_processes(runs, tmp_path, begun, hardware):
+    """From the checkpoint after two steps, under another strategy or number of processes."""
+    folder = tmp_path / "run"
+    shutil.copytree(runs / begun, folder)
+    before = (folder / "config.yaml").read_text()
+    for later in ("encoder.safetensors", "summary.json"):
+        (folder / later).unlink()
+    result = command("train.py", f"resume={folder / 'checkpoints' / 'step-000002.ckpt'}", *hardware)
+    assert result.returncode == 0, result.stderr
+    assert_same_run(runs / "single", folder)
+    assert (folder / "config.yaml").read_text() == before
+    assert not list(folder.glob("config-*.yaml"))
+
+
+def torchrun(*arguments):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    return subprocess.run(
+        [*launcher, str(ROOT / "train.py"), *map(str, arguments)], capture_output=True, text=True, timeout=300
+    )
+
+
+def test_torchrun(images, runs, tmp_path):
+    """One folder for both processes; without a name for it they could not agree."""
+    folder = tmp_path / "run"
+    result = torchrun(*images, *FSDP, f"run_dir={folder}")
+    assert result.returncode == 0, result.stderr
+    assert_same_run(runs / "single", folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert result.stdout.count("run_dir") == 2
+
+
+@pytest.mark.parametrize("hardware", [DDP, FSDP], ids=["ddp", "fsdp"])
+def test_a_signal_to_the_first_process_ends_both_saved(images, tmp_path, hardware):
+    folder = tmp_path / "run"
+    arguments = [*images, "schedule.max_steps=100000", *hardware, f"run_dir={folder}"]
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "train.py", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not (folder / "metrics.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    output, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, error
+    assert error.count(f"resume={folder}") == 1
+    assert output.splitlines()[-1] == f"run_dir {folder}"
+    saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert losses(folder)[-1][0] == str(saved["global_step"])
