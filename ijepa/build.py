@@ -17,8 +17,9 @@ from ijepa.callbacks.evaluation import Evaluation
 from ijepa.callbacks.progress import ProgressReport
 from ijepa.callbacks.recorder import Recorder
 from ijepa.data import sources
-from ijepa.data.datamodule import DataModule, processes
+from ijepa.data.datamodule import DataModule
 from ijepa.data.images import EvalTransform, TrainTransform
+from ijepa.data.workers import processes
 from ijepa.errors import ConfigError, UserError
 from ijepa.evaluation import tasks
 from ijepa.flops import Cost, Transformer
@@ -163,7 +164,7 @@ def run(config: schema.TrainConfig, folder: Path) -> Run:
     )
     callbacks: list[L.Callback] = [recorder]
     every = config.callbacks.evaluate_every_epochs
-    if every is not None and tasks.has_labels(datamodule):
+    if every is not None and tasks.label_sets(datamodule):
         callbacks.append(Evaluation(config.task, datamodule, encoder_spec, recorder, every, config.seed))
     callbacks += [ProgressReport(recorder, schedule.max_steps, config.callbacks.progress_every_seconds), checkpoint]
     trainer = L.Trainer(

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 from pydantic import BaseModel, ValidationError
 
-from ijepa.config import Data, Knn, Logistic, MultiBlock, Reference, Section, TrainConfig
+from ijepa.config import Data, MultiBlock, Reference, Section, Tasks, TrainConfig
 from ijepa.errors import ConfigError, UserError, show
 
 ConfigT = TypeVar("ConfigT", bound=Section)
@@ -83,10 +83,10 @@ def check_data(data: Data) -> None:
     _check_range("data.crop_aspect", data.crop_aspect, most=None)
 
 
-def check_task(task: Knn | Logistic) -> None:
-    """The checks that concern the task alone; raises ConfigError."""
-    if isinstance(task, Knn) and task.headline not in task.k:
-        raise ConfigError("task.headline", task.headline, f"not among task.k={show(task.k)}")
+def check_task(task: Tasks) -> None:
+    """The checks that concern the tasks alone; raises ConfigError."""
+    if task.knn is not None and task.knn.headline not in task.knn.k:
+        raise ConfigError("task.knn.headline", task.knn.headline, f"not among task.knn.k={show(task.knn.k)}")
 
 
 def _check_range(key: str, limits: list[float], most: float | None) -> None:

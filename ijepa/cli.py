@@ -21,8 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel
 
-from ijepa.config import EvaluateConfig, TrainConfig
-from ijepa.data.schema import StatisticsConfig
+from ijepa.config import EvaluateConfig, StatisticsConfig, TrainConfig
 from ijepa.errors import InterruptedRunError, UserError, show
 from ijepa.explain import explain
 
@@ -90,7 +89,7 @@ def _check_arguments() -> None:
     flags = parser.parse_args()
     if flags.run + flags.multirun + (flags.cfg is not None) > 1:
         raise UserError("only one of --run, --multirun and --cfg at a time")
-    groups = {path.name for path in CONF.iterdir() if path.is_dir()} - {"experiment"}  # experiments can be combined
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()} - {"experiment", "task"}  # they can be combined
     for override in OverridesParser.create().parse_overrides(flags.overrides):
         if override.key_or_group in groups and isinstance(override.value(), list):
             several = ",".join(map(str, override.value()))
@@ -106,7 +105,7 @@ def help_text(name: str, overrides: list[str]) -> str:
     lines = [f"python {COMMANDS[name]} [key=value ...]      -m: a sweep over comma-separated values", "", "Groups:"]
     for group in sorted(path for path in CONF.iterdir() if path.is_dir()):
         options = [option.stem for option in sorted(group.glob("*.yaml")) if not option.stem.startswith("_")]
-        if group.name in values or (group.name == "experiment" and name == "train"):
+        if group.name in SCHEMAS[name].model_fields or (group.name == "experiment" and name == "train"):
             lines.append(f"  {group.name}={'|'.join(options)}")
     return "\n".join([*lines, "", "Keys, their values now, and what they mean:", *_rows(SCHEMAS[name], values, "")])
 
@@ -131,6 +130,7 @@ def _section(annotation: Any, value: dict[str, Any]) -> type[BaseModel]:
     fitting = [
         option
         for option in options
+        if option is not type(None)
         if "name" not in option.model_fields or value.get("name") in option.model_fields["name"].annotation.__args__
     ]
     chosen: type[BaseModel] = fitting[0]

@@ -44,22 +44,24 @@ def evaluate(composed: DictConfig) -> float | None:
     device = torch.device("cuda" if build.device(config.hardware) == "gpu" else "cpu")
     source = sources.build(config.data, _split_seed(path, config))
     data = build.data(config.data, source, None, 0, config.hardware, config.seed)
-    if not tasks.has_labels(data):
+    names = tasks.label_sets(data)
+    if not names:
         raise ConfigError(
             "data.root", config.data.root, "needs labels: a folder per class, for training and validation"
         )
     folder = _output(config, path)
-    print(f"{config.task.name} on {len(source.train)} training and {len(source.val)} validation images", flush=True)
+    print(f"{_names(config)} on {len(source.train)} training and {len(source.val)} validation images", flush=True)
     rows = [Row(f"{which} encoder", tasks.evaluate(config.task, pooled(encoder.to(device)), data, device, config.seed))]
     if config.baselines:
         rows += tasks.baselines(config.task, encoder.spec, data, device, config.seed)
     print(f"{path}: accuracy, %")
-    Console().print(tables.accuracies(rows, config.task))
+    Console().print(tables.accuracies(rows, config.task, names))
     results = {row.name: row.results for row in rows}
     counts = {"train": len(source.train), "val": len(source.val)}
     write_json(folder / "metrics.json", {"config": config.model_dump(), "images": counts, "results": results})
     print(f"metrics {folder / 'metrics.json'}")
-    return rows[0].results[tasks.headline(config.task)]
+    found = tasks.headlines(config.task, rows[0].results, names)
+    return sum(found.values()) / len(found)
 
 
 def _data(composed: dict[str, Any], path: Path, spec: Spec) -> dict[str, Any]:
@@ -106,4 +108,8 @@ def _fits(data: Data, spec: Spec) -> None:
 def _output(config: EvaluateConfig, path: Path) -> Path:
     if config.output is not None:
         return Path(config.output).expanduser()
-    return _folder(path) / "evaluation" / config.task.name
+    return _folder(path) / "evaluation" / _names(config)
+
+
+def _names(config: EvaluateConfig) -> str:
+    return "-".join(name for name, task in config.task if task is not None)

@@ -8,8 +8,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel
 
 from ijepa.checks import keys, suggestion
-from ijepa.config import EvaluateConfig, TrainConfig
-from ijepa.data.schema import StatisticsConfig
+from ijepa.config import EvaluateConfig, StatisticsConfig, TrainConfig
 from ijepa.errors import UserError
 
 

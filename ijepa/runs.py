@@ -120,7 +120,8 @@ def _finish(run: Run) -> float | None:
         "not_images": run.data.source.not_images,
     }
     accuracy = None
-    if tasks.has_labels(run.data):
+    names = tasks.label_sets(run.data)
+    if names:
         device = run.trainer.strategy.root_device  # after fit, the module is on the CPU
         pretrained = PretrainedEncoder(encoder, run.spec).to(device).eval()
         results = tasks.evaluate(run.config.task, pooled(pretrained), run.data, device, run.config.seed)
@@ -130,9 +131,10 @@ def _finish(run: Run) -> float | None:
             row = {**run.recorder.totals(), **{f"val/{name}": value for name, value in results.items()}}
             logger.log_metrics(row, step=run.trainer.global_step)
         summary["results"] = {row.name: row.results for row in rows}
-        accuracy = results[tasks.headline(run.config.task)]
+        found = tasks.headlines(run.config.task, results, names)
+        accuracy = sum(found.values()) / len(found)
         print(f"accuracy on {len(run.data.source.val)} validation images, %")
-        Console().print(tables.accuracies(rows, run.config.task))
+        Console().print(tables.accuracies(rows, run.config.task, names))
     summary["unreadable"] = sorted({*run.recorder.unreadable, *run.data.unreadable})
     write_json(run.folder / "summary.json", summary)
     for logger in run.trainer.loggers:
@@ -140,7 +142,7 @@ def _finish(run: Run) -> float | None:
     if summary["unreadable"]:
         print(f"{len(summary['unreadable'])} files could not be read; summary.json names them")
     print(f"{summary['images']} images, {summary['flops']:.3g} FLOPs, {summary['seconds']:.0f} s")
-    print(f"next: python evaluate.py checkpoint={run.folder} task=logistic")
+    print(f"next: python evaluate.py checkpoint={run.folder}")
     return accuracy
 
 
@@ -153,7 +155,9 @@ def _announce(run: Run) -> None:
     trained = (run.module.jepa.context_encoder, run.module.jepa.predictor)
     parameters = [sum(p.numel() for p in network.parameters()) for network in trained]
     rows, columns = run.spec.grid
-    classes = f", {len(source.classes)} classes" if source.classes else ", no labels"
+    counts = [f"{len(names)} classes" + (f" of {name}" if len(source.classes) > 1 else "")
+              for name, names in source.classes.items()]  # fmt: skip
+    classes = f", {', '.join(counts)}" if counts else ", no labels"
     print(f"run_dir {run.folder}")
     print(f"images   {len(source.train)} for training, {len(source.val)} for validation{classes}")
     for note in source.notes:

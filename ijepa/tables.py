@@ -2,16 +2,20 @@
 
 from rich.table import Table
 
-from ijepa.config import Knn, Logistic
-from ijepa.evaluation.tasks import Row
+from ijepa.config import Knn, Tasks
+from ijepa.evaluation.tasks import Row, headline, key
 
 
-def accuracies(rows: list[Row], task: Knn | Logistic) -> Table:
-    """Results side by side; accuracies in per cent."""
-    names = [f"knn{k}" for k in task.k] if isinstance(task, Knn) else ["logistic"]
+def accuracies(rows: list[Row], tasks: Tasks, names: list[str]) -> Table:
+    """Encoders side by side, in per cent: every accuracy, or with several label sets each task's headline."""
     table = Table("")
-    for name in names:
-        table.add_column(name, justify="right")
     for row in rows:
-        table.add_row(row.name, *(f"{100 * row.results[name]:.1f}" for name in names))
+        table.add_column(row.name, justify="right")
+    for name in names:
+        for task in tasks.chosen():
+            metrics = [f"knn{k}" for k in task.k] if isinstance(task, Knn) and len(names) == 1 else [headline(task)]
+            for metric in metrics:
+                results = (f"{100 * row.results[key(names, name, metric)]:.1f}" for row in rows)
+                table.add_row(f"{name} {metric}" if len(names) > 1 else metric, *results)
+        table.add_section()
     return table

@@ -8,8 +8,7 @@ from omegaconf import OmegaConf
 
 from ijepa import build
 from ijepa.checks import check, keys, parse
-from ijepa.config import EvaluateConfig, TrainConfig
-from ijepa.data.schema import StatisticsConfig
+from ijepa.config import EvaluateConfig, StatisticsConfig, TrainConfig
 from ijepa.errors import UserError
 from ijepa.explain import explain
 
@@ -32,7 +31,7 @@ def test_evaluate_composes():
         values = dict(composed("checkpoint=X", f"task={task}", *f"data={data}".split(), name="evaluate"))
         values.pop("model", None)
         values = OmegaConf.create(values)
-        assert parse(EvaluateConfig, values).task.name == task
+        assert [name for name, chosen in parse(EvaluateConfig, values).task if chosen] == [task]
 
 
 PUBLISHED = {  # epochs, warm-up epochs, image side, patch, (D, depth, heads), predictor depth
@@ -139,7 +138,7 @@ def test_names_that_stay():
         ("masking.target_scale=[0.1,1.2]", "masking.target_scale=[0.1,1.2]: ", "<= 1"),
         ("masking.target_scale=[0.9,1.0]", "masking.target_scale=[0.9,1.0]: ", "leave no context"),
         ("hardware.accumulation=3", "data.batch_size=64: ", "66 can"),
-        ("task.headline=33", "task.headline=33: ", "10,20,100,200"),
+        ("task.knn.headline=33", "task.knn.headline=33: ", "10,20,100,200"),
         ("data.root=a,b", "data.root=a,b: ", "-m"),
         ("data.root=a=b", "data.root=a=b: ", "quote"),
         ("data=folder", "data.root is not set", "data.root="),

@@ -26,8 +26,8 @@ def source(root, *overrides, seed=0):
 def test_labels_and_parts(pictures):
     found = source(pictures)
     assert (len(found.train), len(found.val)) == (24, 8)
-    assert found.classes == ["cold", "warm"]
-    assert list(found.train.labels) == [0] * 12 + [1] * 12
+    assert found.classes == {"class": ["cold", "warm"]}
+    assert found.train.labels["class"] == [0] * 12 + [1] * 12
     assert not found.notes
 
 
@@ -40,15 +40,15 @@ def test_one_tree_is_split_by_seed(pictures):
     assert names[0] == names[1] != names[2]
     train = {first.train.name(i) for i in range(len(first.train))}
     assert not train & set(names[0])
-    assert first.classes == ["cold", "warm"]
+    assert first.classes == {"class": ["cold", "warm"]}
 
 
 def test_without_labels(pictures, tmp_path):
     for file in (pictures / "train" / "cold").iterdir():
         shutil.copy(file, tmp_path)
     found = source(tmp_path)
-    assert found.classes is None
-    assert found.train.labels is None
+    assert found.classes == {}
+    assert found.train.labels == {}
 
 
 def test_faulty_files_are_named_and_replaced(pictures, tmp_path):

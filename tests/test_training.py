@@ -63,7 +63,7 @@ def test_a_signal_waits_for_the_step_to_end(tmp_path):
 
 
 def test_evaluations_stand_beside_images_flops_and_seconds(tmp_path):
-    changes = ("callbacks.evaluate_every_epochs=0.03", "callbacks.log_every_steps=100", "task.batch_size=512")
+    changes = ("callbacks.evaluate_every_epochs=0.03", "callbacks.log_every_steps=100", "task.knn.batch_size=512")
     fit(tmp_path, *changes)
     evaluated = [row for row in rows(tmp_path) if row["val/knn20"]]
     assert [row["step"] for row in evaluated] == ["3"]

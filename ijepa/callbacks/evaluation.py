@@ -5,7 +5,7 @@ from typing import Any
 import lightning as L
 
 from ijepa.callbacks.recorder import Recorder
-from ijepa.config import Knn, Logistic
+from ijepa.config import Knn, Tasks
 from ijepa.data.datamodule import DataModule
 from ijepa.evaluation import tasks
 from ijepa.evaluation.features import pooled
@@ -14,10 +14,10 @@ from ijepa.pretraining import Pretraining
 
 
 class Evaluation(L.Callback):
-    """Runs ``task`` every ``every_epochs`` on the target encoder; the result stands in metrics.csv.
+    """Runs the first of ``tasks`` every ``every_epochs`` on the target encoder; the result stands in metrics.csv.
 
     Args:
-        task: what to evaluate.
+        tasks: what to evaluate.
         data: labelled images.
         spec: of the encoder.
         recorder: its clock stands still meanwhile.
@@ -26,9 +26,10 @@ class Evaluation(L.Callback):
     """
 
     def __init__(
-        self, task: Knn | Logistic, data: DataModule, spec: Spec, recorder: Recorder, every_epochs: float, seed: int
+        self, tasks: Tasks, data: DataModule, spec: Spec, recorder: Recorder, every_epochs: float, seed: int
     ) -> None:
-        self.task = task
+        first = tasks.chosen()[0]
+        self.tasks = Tasks(knn=first) if isinstance(first, Knn) else Tasks(logistic=first)
         self.data = data
         self.spec = spec
         self.recorder = recorder
@@ -50,11 +51,12 @@ class Evaluation(L.Callback):
         network = pl_module.jepa.target_encoder
         training = network.training
         encoder = PretrainedEncoder(network, self.spec).to(pl_module.device).eval()
-        results = tasks.evaluate(self.task, pooled(encoder), self.data, pl_module.device, self.seed)
+        results = tasks.evaluate(self.tasks, pooled(encoder), self.data, pl_module.device, self.seed)
         network.train(training)
         for logger in trainer.loggers:
             row = {**self.recorder.totals(), **{f"val/{name}": value for name, value in results.items()}}
             logger.log_metrics(row, step=step)
-        name = tasks.headline(self.task)
-        trainer.print(f"step {step}  {name} {100 * results[name]:.1f} %", flush=True)
+        found = tasks.headlines(self.tasks, results, tasks.label_sets(self.data))
+        shown = ", ".join(f"{name} {100 * value:.1f} %" for name, value in found.items())
+        trainer.print(f"step {step}  {tasks.headline(self.tasks.chosen()[0])}: {shown}", flush=True)
         self.recorder.pause()

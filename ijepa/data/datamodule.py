@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import signal
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from ijepa.data.images import EvalTransform, TrainTransform
 from ijepa.data.sources import Images, Source, UnreadableError
+from ijepa.data.workers import start_worker
 from ijepa.masking import Masking, Masks
 from ijepa.randomness import seed_of
 
@@ -137,8 +137,8 @@ def _stack(images: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(images))
 
 
-class EvalImages(Dataset[tuple[Tensor, int, int]]):
-    """Images for evaluation: [C, H, W] float32, label (-1: none), and 1, or 0 for an unreadable file."""
+class EvalImages(Dataset[tuple[Tensor, int]]):
+    """Images for evaluation: [C, H, W] float32, and 1, or 0 for an unreadable file."""
 
     def __init__(self, images: Images, transform: EvalTransform, channels: int) -> None:
         self.images = images
@@ -148,12 +148,11 @@ class EvalImages(Dataset[tuple[Tensor, int, int]]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
-        label = -1 if self.images.labels is None else self.images.labels[index]
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
         try:
-            return self.transform(self.images.read(index)), label, 1
+            return self.transform(self.images.read(index)), 1
         except UnreadableError:
-            return torch.zeros(self.channels, *self.transform.size), label, 0
+            return torch.zeros(self.channels, *self.transform.size), 0
 
 
 class DataModule(L.LightningDataModule):
@@ -236,16 +235,3 @@ class DataModule(L.LightningDataModule):
         """``images`` in order."""
         dataset = EvalImages(images, self.eval_transform, self.channels)
         return DataLoader(dataset, batch_size, num_workers=self.workers, worker_init_fn=start_worker)
-
-
-def processes(wanted: int | None, devices: int) -> int:
-    """Reading processes per device: as ``wanted``, or one per core, at most 8."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores // devices, 8) if wanted is None else wanted
-
-
-def start_worker(worker: int) -> None:
-    """One thread each; signals to the whole process group are the main process's to handle."""
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -9,9 +9,9 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as TF
 
-from ijepa.data.datamodule import start_worker
 from ijepa.data.decode import Picture
 from ijepa.data.sources import Images, UnreadableError
+from ijepa.data.workers import start_worker
 
 PART = 2**20
 """Pixels that are widened to float64 at a time."""

@@ -1,7 +1,7 @@
 """Where images come from: anything that has a length, images by index, and perhaps labels."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -12,21 +12,28 @@ from PIL import Image
 
 from ijepa import config
 from ijepa.data.decode import MODES, Picture, convert, decode
+from ijepa.data.rendered import stored
+from ijepa.data.workers import processes
 from ijepa.errors import ConfigError, UserError
 from ijepa.randomness import words
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".npy", ".npz")
 SPLIT_STREAM = 3
+CLASS = "class"
+"""The label set of sources that have one."""
+
+
+Labels = Mapping[str, Sequence[int]]
 
 
 class Images(Protocol):
-    """A set of images. ``labels`` are class indices, or None; ``read`` raises `UnreadableError`.
+    """A set of images. ``labels`` are class indices by label set, {} without; ``read`` raises `UnreadableError`.
 
     An image is a PIL image or a tensor [C, H, W] of float32, with as many channels as the model takes.
     """
 
     @property
-    def labels(self) -> Sequence[int] | None: ...
+    def labels(self) -> Labels: ...
 
     def __len__(self) -> int: ...
 
@@ -41,11 +48,11 @@ class UnreadableError(Exception):
 
 @dataclass
 class Source:
-    """A data set: training and validation images, class names, and what the user should hear about it."""
+    """A data set: training and validation images, class names by label set, and what the user should hear about it."""
 
     train: Images
     val: Images
-    classes: list[str] | None = None
+    classes: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     not_images: list[str] = field(default_factory=list)
 
@@ -53,7 +60,7 @@ class Source:
 class Files:
     """Image files, decoded on demand."""
 
-    def __init__(self, paths: list[str], labels: list[int] | None, channels: int, max_pixels: int | None) -> None:
+    def __init__(self, paths: list[str], labels: Labels, channels: int, max_pixels: int | None) -> None:
         self.paths = paths
         self.labels = labels
         self.channels = channels
@@ -75,7 +82,7 @@ class Files:
 class Arrays:
     """Images in memory."""
 
-    def __init__(self, images: list[Image.Image], labels: list[int] | None, channels: int) -> None:
+    def __init__(self, images: Sequence[Image.Image], labels: Labels, channels: int) -> None:
         self.images = images
         self.labels = labels
         self.channels = channels
@@ -117,7 +124,10 @@ def folder(data: config.Data, seed: int) -> Source:
     index = {name: i for i, name in enumerate(classes)}
     files = [
         Files(
-            found, [index[name] for name in _classes(part, found)] if labelled else None, data.channels, data.max_pixels
+            found,
+            {CLASS: [index[name] for name in _classes(part, found)]} if labelled else {},
+            data.channels,
+            data.max_pixels,
         )
         for part, found in zip(roots, paths, strict=True)
     ]
@@ -128,7 +138,7 @@ def folder(data: config.Data, seed: int) -> Source:
     train, val = files if len(files) == 2 and len(files[1]) else _split(files[0], data.val_fraction, seed)
     if not len(train):
         raise ConfigError("data.val_fraction", data.val_fraction, "leaves no image for training; lower it")
-    return Source(train, val, classes if labelled else None, notes, others)
+    return Source(train, val, {CLASS: classes} if labelled else {}, notes, others)
 
 
 def digits(data: config.Data, seed: int) -> Source:
@@ -141,8 +151,17 @@ def digits(data: config.Data, seed: int) -> Source:
 
     bunch = load_digits()
     images = [Image.fromarray((picture * (255 / 16)).astype(np.uint8)) for picture in bunch.images]
-    train, val = _split(Arrays(images, [int(label) for label in bunch.target], data.channels), data.val_fraction, seed)
-    return Source(train, val, [str(digit) for digit in range(10)])
+    labels = {CLASS: [int(label) for label in bunch.target]}
+    train, val = _split(Arrays(images, labels, data.channels), data.val_fraction, seed)
+    return Source(train, val, {CLASS: [str(digit) for digit in range(10)]})
+
+
+def scenes(data: config.Data, seed: int) -> Source:
+    """Rendered scenes, labelled by count, and by distance, shape and colour of the nearest object."""
+    if data.root is not None:
+        raise ConfigError("data.root", data.root, "scenes need no folder; for your own images add data=folder")
+    train, val, classes = stored(data, processes(data.workers, 1))
+    return Source(train, val, classes)
 
 
 def build(data: config.Data, seed: int) -> Source:
@@ -163,7 +182,7 @@ def build(data: config.Data, seed: int) -> Source:
     return source
 
 
-SOURCES = {"folder": folder, "digits": digits}
+SOURCES = {"folder": folder, "digits": digits, "scenes": scenes}
 
 
 class Subset:
@@ -172,7 +191,7 @@ class Subset:
     def __init__(self, images: Images, indices: list[int]) -> None:
         self.images = images
         self.indices = indices
-        self.labels = None if images.labels is None else [images.labels[i] for i in indices]
+        self.labels: Labels = {name: [labels[i] for i in indices] for name, labels in images.labels.items()}
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ijepa import cli
 from ijepa.checks import parse
-from ijepa.data.schema import StatisticsConfig
+from ijepa.config import StatisticsConfig
 from ijepa.errors import ConfigError, UserError
 from ijepa.files import write_text
 from ijepa.randomness import seed_of
@@ -33,8 +33,8 @@ def statistics(composed: DictConfig) -> None:
     import numpy as np  # what follows takes seconds to import: not for --help or a misspelt key
 
     from ijepa.data import sources
-    from ijepa.data.datamodule import processes
     from ijepa.data.moments import measure
+    from ijepa.data.workers import processes
 
     values = OmegaConf.to_container(composed, resolve=True)
     assert isinstance(values, dict)

@@ -12,10 +12,10 @@ PIXEL_SIDE = 48
 
 
 class Features(NamedTuple):
-    """values: [n, D] float32; labels: [n] int64, -1 where there is none."""
+    """values: [n, D] float32; labels: by label set, [n] int64 class indices."""
 
     values: Tensor
-    labels: Tensor
+    labels: dict[str, Tensor]
 
 
 Embed = Callable[[Tensor], Tensor]
@@ -23,31 +23,24 @@ Embed = Callable[[Tensor], Tensor]
 
 
 @torch.inference_mode()
-def extract(
-    embed: Embed,
-    batches: Iterable[tuple[Tensor, Tensor, Tensor]],
-    device: torch.device,
-    whole: list[int] | None = None,
-) -> Features:
+def extract(embed: Embed, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device) -> tuple[Tensor, Tensor]:
     """``embed`` of every readable image.
 
     Args:
         embed: the features of a batch.
-        batches: images, labels, and 1 where the image could be read.
+        batches: images, and 1 where an image could be read.
         device: where ``embed`` runs.
-        whole: takes the third of each image.
+
+    Returns:
+        [n, D] float32 of the readable ones, and [N] bool, which these are.
     """
-    values, labels = [], []
-    for images, targets, readable in batches:
-        kept = readable.bool()
-        if whole is not None:
-            whole += readable.tolist()
+    values, readable = [], []
+    for images, read in batches:
+        kept = read.bool()
+        readable.append(kept)
         if kept.any():
             values.append(embed(images[kept].to(device, non_blocking=True)).float().cpu())
-            labels.append(targets[kept])
-    if not values:
-        return Features(torch.empty(0, 0), torch.empty(0, dtype=torch.int64))
-    return Features(torch.cat(values), torch.cat(labels))
+    return torch.cat(values) if values else torch.empty(0, 0), torch.cat(readable)
 
 
 def pooled(encoder: nn.Module) -> Embed:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -16,11 +17,30 @@ from ijepa.randomness import words
 HOLDOUT_STREAM = 6
 
 
-def evaluate(task: Logistic, train: Features, test: Features, seed: int) -> dict[str, float]:
-    """Top-1 accuracy on ``test``, and the chosen strength of the penalty."""
-    order = np.argsort(words(seed, HOLDOUT_STREAM, 0, np.arange(len(train.labels)), 1)[:, 0], kind="stable")
+def evaluate(task: Logistic, train: Features, test: Features, seed: int) -> dict[str, dict[str, float]]:
+    """By label set: top-1 accuracy on ``test``, and the chosen strength of the penalty."""
+    values, others = train.values.numpy(), test.values.numpy()
+    if task.components is not None and min(values.shape) > task.components:
+        scaler = StandardScaler().fit(values)
+        values, others = scaler.transform(values), scaler.transform(others)
+        pca = PCA(task.components, svd_solver="randomized", iterated_power=2, random_state=seed % 2**32).fit(values)
+        values, others = pca.transform(values), pca.transform(others)
+    return {
+        name: _accuracy(task, values, train.labels[name].numpy(), others, truth.numpy(), seed)
+        for name, truth in test.labels.items()
+    }
+
+
+def _accuracy(
+    task: Logistic,
+    values: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    others: NDArray[np.float32],
+    truth: NDArray[np.int64],
+    seed: int,
+) -> dict[str, float]:
+    order = np.argsort(words(seed, HOLDOUT_STREAM, 0, np.arange(len(labels)), 1)[:, 0], kind="stable")
     held, kept = np.split(order, [max(round(task.holdout * len(order)), 1)])
-    values, labels = train.values.numpy(), train.labels.numpy()
     strengths = sorted(task.l2, reverse=True)
     scores: list[float] = []
     for score in _path(task, strengths, values[kept], labels[kept], values[held], labels[held]):
@@ -29,7 +49,7 @@ def evaluate(task: Logistic, train: Features, test: Features, seed: int) -> dict
             break  # weaker penalties take ever longer and, past the best, only overfit more
     best = strengths[int(np.argmax(scores))]
     until = strengths[: strengths.index(best) + 1]
-    *_, accuracy = _path(task, until, values, labels, test.values.numpy(), test.labels.numpy())
+    *_, accuracy = _path(task, until, values, labels, others, truth)
     return {"logistic": accuracy, "logistic_l2": best}
 
 

@@ -1,17 +1,19 @@
-"""The tasks by name, and what is evaluated beside a checkpoint: random init and raw pixels."""
+"""The tasks of a configuration on every label set; and, beside a checkpoint, random init and raw pixels."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 
-from ijepa.config import Knn, Logistic
+from ijepa.config import Knn, Logistic, Tasks
 from ijepa.data.datamodule import DataModule
+from ijepa.data.sources import Images
 from ijepa.evaluation import knn, logistic
 from ijepa.evaluation.features import Embed, Features, extract, pixels, pooled
 from ijepa.models.pretrained import PretrainedEncoder, Spec
 
 Results = dict[str, float]
+"""By metric; where there are several label sets, by label set / metric."""
 
 
 class Row(NamedTuple):
@@ -21,39 +23,61 @@ class Row(NamedTuple):
     results: Results
 
 
-def has_labels(data: DataModule) -> bool:
-    """Whether training and validation images are labelled."""
+def label_sets(data: DataModule) -> list[str]:
+    """The label sets that both training and validation images have; none without validation images."""
     train, val = data.source.train, data.source.val
-    return bool(len(train) and len(val) and train.labels is not None and val.labels is not None)
+    return [name for name in train.labels if name in val.labels and len(train) and len(val)]
 
 
-def evaluate(task: Knn | Logistic, embed: Embed, data: DataModule, device: torch.device, seed: int) -> Results:
-    """One task on the features that ``embed`` makes of the data's images; names those that cannot be read, once."""
-    parts: list[Features] = []
-    for images in (data.source.train, data.source.val):
-        loader = data.eval_dataloader(images, task.batch_size)
-        readable: list[int] = []
-        parts.append(extract(embed, loader, device, readable))
-        for index, whole in enumerate(readable):
-            if not whole and images.name(index) not in data.unreadable:
-                data.unreadable.add(images.name(index))
-                print(f"unreadable, left out of the evaluation: {images.name(index)}")
-    train, test = parts
-    run: Callable[..., Results] = knn.evaluate if isinstance(task, Knn) else logistic.evaluate
-    return run(task, train, test, seed)
+def evaluate(tasks: Tasks, embed: Embed, data: DataModule, device: torch.device, seed: int) -> Results:
+    """Every task on the features that ``embed`` makes of the data's images; names those that cannot be read, once."""
+    chosen = tasks.chosen()
+    batch_size = max(task.batch_size for task in chosen)
+    names = label_sets(data)
+    train, val = (
+        _features(embed, images, data, names, batch_size, device) for images in (data.source.train, data.source.val)
+    )
+    results: Results = {}
+    for task in chosen:
+        run: Callable[..., dict[str, Results]] = knn.evaluate if isinstance(task, Knn) else logistic.evaluate
+        for name, found in run(task, train, val, seed).items():
+            results |= {key(names, name, metric): value for metric, value in found.items()}
+    return results
 
 
-def baselines(task: Knn | Logistic, spec: Spec, data: DataModule, device: torch.device, seed: int) -> list[Row]:
-    """The same task on an untrained encoder of the same shape and on raw pixels."""
+def baselines(tasks: Tasks, spec: Spec, data: DataModule, device: torch.device, seed: int) -> list[Row]:
+    """The same tasks on an untrained encoder of the same shape and on raw pixels."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         untrained = PretrainedEncoder(spec.build(), spec).eval().to(device)
     return [
-        Row("random init", evaluate(task, pooled(untrained), data, device, seed)),
-        Row("raw pixels", evaluate(task, pixels, data, device, seed)),
+        Row("random init", evaluate(tasks, pooled(untrained), data, device, seed)),
+        Row("raw pixels", evaluate(tasks, pixels, data, device, seed)),
     ]
 
 
+def key(names: list[str], name: str, metric: str) -> str:
+    """What a result is called: its metric, after its label set where there are several."""
+    return f"{name}/{metric}" if len(names) > 1 else metric
+
+
 def headline(task: Knn | Logistic) -> str:
-    """The result that stands for the task."""
+    """The metric that stands for the task."""
     return f"knn{task.headline}" if isinstance(task, Knn) else "logistic"
+
+
+def headlines(tasks: Tasks, results: Results, names: list[str]) -> dict[str, float]:
+    """The first task's result on each label set."""
+    metric = headline(tasks.chosen()[0])
+    return {name: results[key(names, name, metric)] for name in names}
+
+
+def _features(
+    embed: Embed, images: Images, data: DataModule, names: list[str], batch_size: int, device: torch.device
+) -> Features:
+    values, readable = extract(embed, data.eval_dataloader(images, batch_size), device)
+    for index in (~readable).nonzero().flatten().tolist():
+        if images.name(index) not in data.unreadable:
+            data.unreadable.add(images.name(index))
+            print(f"unreadable, left out of the evaluation: {images.name(index)}")
+    return Features(values, {name: torch.tensor(images.labels[name])[readable] for name in names})

@@ -9,11 +9,12 @@ from ijepa.data.scenes.geometry import FAR
 from ijepa.data.scenes.labelling import TASKS, class_names, distance_edges, labels, labels_of
 from ijepa.data.scenes.layout import draw
 from ijepa.data.scenes.rendering import picture
-from ijepa.data.scenes.scene import COLOURS, MATERIALS, SHAPES, SIZES, Ints, Scenes, Settings
+from ijepa.data.scenes.scene import COLOURS, LEAST_SIDE, MATERIALS, SHAPES, SIZES, Ints, Scenes, Settings
 
 __all__ = [
     "COLOURS",
     "FAR",
+    "LEAST_SIDE",
     "MATERIALS",
     "SHAPES",
     "SIZES",

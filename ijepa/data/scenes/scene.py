@@ -27,6 +27,7 @@ REACH = np.array([1.0, 0.8 * 1.7321, 1.2235])
 cylinder and of a sphere around it."""
 
 MOST_OBJECTS = 10
+LEAST_SIDE = 8
 TARGET = np.array([0.0, -0.05, 0.25])
 """Where the camera looks."""
 VIEW = 0.43, 0.36
@@ -51,8 +52,8 @@ class Settings:
     max_objects: int = 10
 
     def __post_init__(self) -> None:
-        if len(self.image_size) != 2 or min(self.image_size) < 8:
-            raise ConfigError("image_size", self.image_size, "height and width in pixels, each at least 8")
+        if len(self.image_size) != 2 or min(self.image_size) < LEAST_SIDE:
+            raise ConfigError("image_size", self.image_size, f"height and width in pixels, each at least {LEAST_SIDE}")
         if not 1 <= self.max_objects <= MOST_OBJECTS:
             raise ConfigError("max_objects", self.max_objects, f"must be in 1..{MOST_OBJECTS}")
         if not 1 <= self.min_objects <= self.max_objects:

@@ -1,0 +1,99 @@
+"""The typed schema of conf/: every key, its type and what it means. The values live in conf/, none here."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ijepa.config.data import Data, Scenes
+from ijepa.config.fields import Count, Section, Text
+from ijepa.config.masking import Masking, MultiBlock, Random, Rasterized, Reference
+from ijepa.config.model import Model, Predictor
+from ijepa.config.running import Callbacks, CsvLogger, Hardware, Logger, WandbLogger
+from ijepa.config.tasks import Knn, Logistic, Tasks
+from ijepa.config.training import Curve, LearningRate, Objective, Optimizer, Schedule
+
+__all__ = [
+    "Callbacks",
+    "CsvLogger",
+    "Curve",
+    "Data",
+    "EvaluateConfig",
+    "Hardware",
+    "Knn",
+    "LearningRate",
+    "Logger",
+    "Logistic",
+    "Masking",
+    "Model",
+    "MultiBlock",
+    "Objective",
+    "Optimizer",
+    "Predictor",
+    "Random",
+    "Rasterized",
+    "Reference",
+    "Scenes",
+    "Schedule",
+    "Section",
+    "StatisticsConfig",
+    "Tasks",
+    "Text",
+    "TrainConfig",
+    "WandbLogger",
+]
+
+
+class TrainConfig(Section):
+    """What `python train.py` takes."""
+
+    run_dir: Text | None
+    """folder of this run; null: a new one under runs/"""
+    resume: Text | None
+    """run folder or checkpoint to go on from"""
+    force: bool
+    """resume even with changed values or images that change the result"""
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    """of initial weights, order, crops and masks"""
+    model: Model
+    predictor: Predictor
+    data: Data
+    masking: Masking
+    objective: Objective
+    optimizer: Optimizer
+    schedule: Schedule
+    hardware: Hardware
+    logger: Logger
+    callbacks: Callbacks
+    task: Tasks
+
+
+class EvaluateConfig(Section):
+    """What `python evaluate.py` takes."""
+
+    checkpoint: Text
+    """run folder, checkpoint or encoder.safetensors"""
+    encoder: Literal["target", "context"]
+    """which encoder of a checkpoint to evaluate; the paper: target"""
+    output: Text | None
+    """folder for metrics.json; null: evaluation/TASK in the run's folder, or beside the file"""
+    baselines: bool
+    """also evaluate a random-init encoder and raw pixels"""
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    """of the random-init encoder and of held-out splits"""
+    data: Data
+    task: Tasks
+    hardware: Hardware
+
+
+class StatisticsConfig(Section):
+    """What `python -m ijepa.data.statistics` takes."""
+
+    name: Text | None
+    """conf/data/NAME.yaml is written; null: the name of data.root's folder"""
+    images: Count | None
+    """so many training images, drawn by seed, are read; null: all"""
+    overwrite: bool
+    """replace a conf/data/NAME.yaml that this command has written"""
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    """of what is held out and of the drawn images"""
+    data: Data

@@ -1,0 +1,59 @@
+"""Images and how they enter the model."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from ijepa.config.fields import Count, Folder, Pair, Section, Size, Text
+
+
+class Scenes(Section):
+    """What data=scenes renders."""
+
+    train: Count
+    """scenes for training"""
+    val: Count
+    """scenes for validation"""
+    min_objects: Annotated[int, Field(ge=1, le=10)]
+    """fewest objects in a scene"""
+    max_objects: Annotated[int, Field(ge=1, le=10)]
+    """most objects in a scene"""
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    """of the scenes; a run's seed leaves them as they are"""
+    cache: Text
+    """folder that keeps rendered scenes from run to run"""
+
+
+class Data(Section):
+    """Where images come from and how they enter the model."""
+
+    source: Text
+    """folder, scenes, digits, or package.module.function (see docs/data.md)"""
+    root: Folder | None
+    """folder of images: ROOT/train and ROOT/val, or ROOT alone, split by seed; subfolders are classes"""
+    val_fraction: Annotated[float, Field(ge=0, lt=1)]
+    """share held out when the source has no validation images of its own"""
+    image_size: Size
+    """height and width of the model's input, in pixels: n or [h,w]"""
+    channels: Count
+    """1 (grey), 3 (RGB), 4 (RGBA), images are converted; or as many as the arrays or stacks have"""
+    mean: list[float]
+    """mean of each channel, of values in 0..1 (floats: as they are); python -m ijepa.data.statistics computes it"""
+    std: list[Annotated[float, Field(gt=0)]]
+    """standard deviation of each channel"""
+    batch_size: Count
+    """images per step over all devices and accumulated micro-batches"""
+    crop_scale: Pair
+    """area of a random crop, as a share of the image"""
+    crop_aspect: Pair
+    """width / height of a random crop"""
+    flip: bool
+    """mirror half of the images; not in the published recipe"""
+    eval_crop: Annotated[float, Field(gt=0, le=1)]
+    """share of the shorter side that the evaluation's centre crop keeps (ImageNet: .875)"""
+    max_pixels: Count | None = None  # the only default: runs from before this key had no such limit
+    """larger images are not decoded but reported as unreadable; null: no limit"""
+    workers: Annotated[int, Field(ge=0)] | None
+    """processes that read images, per device; null: one per core, at most 8. Never changes results"""
+    scenes: Scenes | None = None
+    """the rendered scenes of data=scenes"""

@@ -1,0 +1,76 @@
+"""Where a run runs, what it tells and keeps."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ijepa.config.fields import Count, Section, Text
+
+
+class Hardware(Section):
+    """Where the run runs; changes what it computes by rounding alone (masking=reference apart)."""
+
+    accelerator: Literal["auto", "cpu", "gpu"]
+    """auto: a GPU where there is one"""
+    devices: Count
+    """devices per node"""
+    nodes: Count
+    """machines"""
+    strategy: Literal["single", "ddp", "fsdp"]
+    """one device, replicas, or everything sharded"""
+    precision: Literal["auto", "32-true", "bf16-mixed", "bf16-true"]
+    """auto: bf16-mixed where the device has bf16, else 32-true. bf16-true: all in bf16, from fp32 weights"""
+    accumulation: Count
+    """micro-batches per step and device"""
+    compile: bool
+    """torch.compile each block"""
+    checkpointing: bool
+    """recompute activations in the backward pass: less memory, a third more time"""
+
+
+class CsvLogger(Section):
+    """metrics.csv in the run's folder, which every run writes."""
+
+    name: Literal["csv"]
+    """no other logger"""
+
+
+class WandbLogger(Section):
+    """Weights & Biases, beside metrics.csv."""
+
+    name: Literal["wandb"]
+    """Weights & Biases"""
+    project: Text
+    """project"""
+    entity: Text | None
+    """user or team; null: your default"""
+    group: Text | None
+    """group of runs"""
+    tags: list[Text]
+    """tags"""
+    notes: Text | None
+    """notes"""
+    run_name: Text | None
+    """name; null: the run folder's"""
+    mode: Literal["online", "offline", "disabled"]
+    """offline keeps everything in the run's folder"""
+
+
+class Callbacks(Section):
+    """What happens along the run."""
+
+    log_every_steps: Count
+    """steps between rows of metrics.csv"""
+    progress_every_seconds: Annotated[float, Field(gt=0)]
+    """seconds between lines of progress where there is no terminal for a bar"""
+    checkpoint_every_steps: Count | None
+    """steps between checkpoints; null: only by the clock and at the end"""
+    checkpoint_every_minutes: Annotated[float, Field(gt=0)] | None
+    """minutes between checkpoints, whatever the steps; null: only by steps"""
+    checkpoint_keep: Count
+    """how many of the newest checkpoints/step-*.ckpt to keep; last.ckpt is the newest of them"""
+    evaluate_every_epochs: Annotated[float, Field(gt=0)] | None
+    """epochs between evaluations by task where images have labels; null: only at the end"""
+
+
+Logger = Annotated[CsvLogger | WandbLogger, Field(discriminator="name")]
