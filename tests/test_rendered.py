@@ -5,8 +5,8 @@ import shutil
 
 import numpy as np
 import pytest
-
 from conftest import train_config
+
 from ijepa.data import rendered, scenes, sources
 from ijepa.errors import UserError
 
