@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 from timm.layers import Attention
 
-from ijepa import checks, masking, plan
+from ijepa import checks, masking, parallel, plan
 from ijepa import config as schema
 from ijepa.callbacks.checkpoint import Checkpoint, WholeFiles
 from ijepa.callbacks.evaluation import Evaluation
@@ -137,6 +137,7 @@ def run(config: schema.TrainConfig, folder: Path) -> Run:
         config.objective.variance_weight,
         config.objective.covariance_weight,
         config.objective.regularize,
+        parallel.gather,
     )
     module = Pretraining(
         jepa,

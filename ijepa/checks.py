@@ -67,8 +67,8 @@ def check(config: TrainConfig) -> None:
         )
         raise ConfigError("data.batch_size", data.batch_size, problem)
     weights = config.objective.variance_weight + config.objective.covariance_weight
-    if weights and (shares > 1 or data.batch_size < 2):
-        problem = "the regularisers need a batch of at least 2 on one device, unaccumulated; set both weights to 0"
+    if weights and (config.hardware.accumulation > 1 or data.batch_size < 2):
+        problem = "the regularisers need a batch of at least 2, unaccumulated; objective=l2 has none"
         raise ConfigError("objective.variance_weight", config.objective.variance_weight, problem)
 
 

@@ -49,6 +49,7 @@ def evaluate(composed: DictConfig) -> float | None:
         raise ConfigError(
             "data.root", config.data.root, "needs labels: a folder per class, for training and validation"
         )
+    source.prepare()
     folder = _output(config, path)
     print(f"{_names(config)} on {len(source.train)} training and {len(source.val)} validation images", flush=True)
     rows = [Row(f"{which} encoder", tasks.evaluate(config.task, pooled(encoder.to(device)), data, device, config.seed))]

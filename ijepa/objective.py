@@ -32,6 +32,7 @@ class Objective:
         variance_weight: weight of the hinge that keeps each dimension's standard deviation above 1.
         covariance_weight: weight of the penalty on correlations between dimensions.
         regularize: which features the two terms act on: ``context`` or ``predictions``.
+        gather: from this process's features [B, D] to those of the whole batch, with gradients; None: they are all.
     """
 
     def __init__(
@@ -40,11 +41,13 @@ class Objective:
         variance_weight: float = 0.0,
         covariance_weight: float = 0.0,
         regularize: Literal["context", "predictions"] = "context",
+        gather: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.distance = DISTANCES[distance]
         self.variance_weight = variance_weight
         self.covariance_weight = covariance_weight
         self.regularize = regularize
+        self.gather = gather
 
     def __call__(self, predictions: Tensor, targets: Tensor, context: Tensor, valid: Tensor | None = None) -> Loss:
         """The loss in float32.
@@ -65,6 +68,8 @@ class Objective:
         else:
             weights = valid / valid.sum(dim=1, keepdim=True)
             pooled = (context.float() * weights[:, :, None]).sum(dim=1)  # [B, D]
+        if self.gather is not None:
+            pooled = self.gather(pooled)
         variance, covariance = variance_term(pooled), covariance_term(pooled)
         total = distance + self.variance_weight * variance + self.covariance_weight * covariance
         return Loss(total, distance, variance, covariance)

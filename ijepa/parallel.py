@@ -5,9 +5,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.nn.functional import all_gather
 from torch.distributed.tensor import DTensor
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
@@ -53,6 +54,17 @@ def full_state(network: nn.Module) -> dict[str, Tensor]:
         name: (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().cpu()
         for name, tensor in network.state_dict().items()
     }
+
+
+def gather(features: Tensor) -> Tensor:
+    """The features [B, D] of all processes' images, one after the other.
+
+    Gradients add up over the processes, whose gradients are averaged afterwards: together, those of one process that
+    has the whole batch.
+    """
+    if not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return features
+    return torch.cat(all_gather(features))
 
 
 def _parts(network: nn.Module) -> Iterator[nn.Module]:

@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 import wandb
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -12,7 +14,7 @@ from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from ijepa import build, checkpoint, folders, parallel, resume, tables
+from ijepa import build, checkpoint, folders, parallel, pictures, resume, tables
 from ijepa.build import Run
 from ijepa.checks import parse
 from ijepa.config import TrainConfig
@@ -21,11 +23,14 @@ from ijepa.evaluation import tasks
 from ijepa.evaluation.features import pooled
 from ijepa.evaluation.tasks import Row
 from ijepa.files import write_json, write_text
+from ijepa.models.encoder import Encoder
 from ijepa.models.pretrained import PretrainedEncoder
 from ijepa.resume import Resumed
 
 HYDRA = ["hydra_setup", {"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}, "_self_"]
 """What config.yaml needs to be a primary configuration of its own."""
+SHOWN, PROJECTED = 6, 64
+"""Images in a picture, and images whose principal components it shows."""
 
 
 def train(composed: DictConfig) -> float | None:
@@ -96,6 +101,7 @@ def execute(run: Run, last: Path | None = None) -> float | None:
 def _execute(run: Run, last: Path | None) -> float | None:
     folder = run.folder
     _announce(run)
+    run.data.source.prepare()
     if run.trainer.is_global_zero and last is None:
         _write_config(folder / "config.yaml", run.config.model_dump(), folder)
     run.trainer.fit(run.module, run.data, ckpt_path=last, weights_only=True)
@@ -135,6 +141,7 @@ def _finish(run: Run) -> float | None:
         accuracy = sum(found.values()) / len(found)
         print(f"accuracy on {len(run.data.source.val)} validation images, %")
         Console().print(tables.accuracies(rows, run.config.task, names))
+    _draw(run, encoder)
     summary["unreadable"] = sorted({*run.recorder.unreadable, *run.data.unreadable})
     write_json(run.folder / "summary.json", summary)
     for logger in run.trainer.loggers:
@@ -144,6 +151,23 @@ def _finish(run: Run) -> float | None:
     print(f"{summary['images']} images, {summary['flops']:.3g} FLOPs, {summary['seconds']:.0f} s")
     print(f"next: python evaluate.py checkpoint={run.folder}")
     return accuracy
+
+
+def _draw(run: Run, encoder: Encoder) -> None:
+    """The pictures of a finished run: what was predicted from what, and what the features tell apart."""
+    images = run.data.examples(PROJECTED)
+    if not len(images):
+        return
+    assert run.data.masking is not None
+    shown = images[:SHOWN]
+    masks = run.data.masking.sample(run.config.seed, run.trainer.global_step, np.arange(len(shown)))
+    pictures.write(pictures.masks(shown, masks, run.spec.patch_size), run.folder / "pictures" / "masks.png")
+    untrained = tasks.untrained(run.spec, run.config.seed)
+    named = {"target encoder": PretrainedEncoder(encoder, run.spec).cpu().eval(), "random init": untrained}
+    with torch.inference_mode():
+        features = {title: network(images) for title, network in named.items()}
+    figure = pictures.components(shown, features, run.spec.grid)
+    pictures.write(figure, run.folder / "pictures" / "features.png")
 
 
 def _announce(run: Run) -> None:

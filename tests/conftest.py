@@ -21,8 +21,9 @@ REFERENCE = Path(__file__).parent / "reference"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _threads():
+def _environment(tmp_path_factory):
     torch.set_num_threads(min(2, os.cpu_count() or 1))
+    os.environ["IJEPA_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 def composed(*overrides, name="train"):
@@ -47,6 +48,7 @@ def command(script, *arguments, cwd=ROOT, **environment):
 
 
 SMALL = (
+    "data=digits",
     "hardware=cpu",
     "hardware.precision=32-true",
     "model.width=24",

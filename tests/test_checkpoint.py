@@ -15,7 +15,7 @@ from ijepa.errors import UserError
 
 @pytest.fixture
 def exported(tmp_path):
-    config = train_config("data.image_size=[16,32]", "model.width=24", "model.depth=2")
+    config = train_config("data=digits", "data.image_size=[16,32]", "model.width=24", "model.depth=2")
     torch.manual_seed(0)
     network = build.networks(config).target_encoder
     file = tmp_path / "encoder.safetensors"

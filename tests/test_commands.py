@@ -76,6 +76,8 @@ def test_a_run_s_folder(finished):
         "checkpoints/step-000003.ckpt",
         "encoder.safetensors",
         "summary.json",
+        "pictures/masks.png",
+        "pictures/features.png",
     }
     assert "24 for training, 8 for validation, 2 classes" in output
     assert "context patches per image" in output
@@ -236,7 +238,7 @@ def test_a_file_that_only_the_second_device_reads_is_named(pictures, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_run_saved(tmp_path, invoke, number):
     folder = tmp_path / "run"
-    arguments = [*TINY, "schedule.max_steps=100000", "data.workers=1", f"run_dir={folder}"]
+    arguments = ["data=digits", *TINY, "schedule.max_steps=100000", "data.workers=1", f"run_dir={folder}"]
     process = subprocess.Popen(
         [sys.executable, ROOT / "train.py", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -268,7 +270,7 @@ def test_a_second_signal_ends_a_run_at_once(tmp_path, number):
         "    found.train.read = lambda index: print('reading', flush=True) or time.sleep(300)\n"
         "    return found\n"
     )
-    arguments = [*TINY, "data.source=slow_source.build", f"run_dir={tmp_path / 'run'}"]
+    arguments = ["data=digits", *TINY, "data.source=slow_source.build", f"run_dir={tmp_path / 'run'}"]
     process = subprocess.Popen([sys.executable, ROOT / "train.py", *arguments], stdout=subprocess.PIPE,
                                env={**os.environ, "PYTHONPATH": str(tmp_path)}, text=True)  # fmt: skip
     for line in process.stdout:
@@ -341,7 +343,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(finished, invoke, tmp_path, p
 @pytest.mark.parametrize(("schedule", "stop"), [("constant", 2), ("cooldown", 1)])
 def test_a_run_without_decay_can_be_extended(invoke, tmp_path, monkeypatch, schedule, stop):
     """The weights are those of a run that was that long from the start."""
-    values = [*TINY, "data.batch_size=16", f"schedule={schedule}", "schedule.cooldown_steps=1"]
+    values = ["data=digits", *TINY, "data.batch_size=16", f"schedule={schedule}", "schedule.cooldown_steps=1"]
     whole, short = tmp_path / "whole", tmp_path / "short"
     assert invoke("train.py", *values, "schedule.max_steps=4", f"run_dir={whole}")[0] == 0
     execute = runs.execute
@@ -365,7 +367,14 @@ def test_a_run_without_decay_can_be_extended(invoke, tmp_path, monkeypatch, sche
 
 
 def test_a_sweep_goes_on_when_a_job_is_faulty(tmp_path):
-    values = ["-m", f"run_dir={tmp_path / 'sweep'}", *TINY, "model.patch_size=4,5", "optimizer=adamw,adam"]
+    values = [
+        "-m",
+        f"run_dir={tmp_path / 'sweep'}",
+        "data=digits",
+        *TINY,
+        "model.patch_size=4,5",
+        "optimizer=adamw,adam",
+    ]
     result = command("train.py", *values, f"hydra.sweep.dir={tmp_path}")
     assert result.returncode == 2
     lines = result.stderr.splitlines()
@@ -381,7 +390,9 @@ def test_a_sweep_goes_on_when_a_job_is_faulty(tmp_path):
 def test_wandb_offline(invoke, tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_MODE", raising=False)
     folder = tmp_path / "run"
-    code, _, error = invoke("train.py", *TINY, f"run_dir={folder}", "logger=wandb", "logger.mode=offline")
+    code, _, error = invoke(
+        "train.py", "data=digits", *TINY, f"run_dir={folder}", "logger=wandb", "logger.mode=offline"
+    )
     assert code == 0, error
     assert list((folder / "wandb").glob("offline-run-*/*.wandb"))
     assert (folder / "metrics.csv").exists()
@@ -392,7 +403,7 @@ def test_wandb_without_a_login(invoke, tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("HOME", str(tmp_path))
-    code, _, error = invoke("train.py", *TINY, f"run_dir={tmp_path / 'run'}", "logger=wandb")
+    code, _, error = invoke("train.py", "data=digits", *TINY, f"run_dir={tmp_path / 'run'}", "logger=wandb")
     assert code == 2
     assert error.splitlines()[-1].startswith("error: logger=wandb: not logged in")
 
@@ -476,7 +487,7 @@ def test_a_format_of_12_channels_pretrains_and_evaluates(evaluated, invoke, tmp_
 
 def test_a_run_from_before_max_pixels_goes_on(invoke, tmp_path):
     folder = tmp_path / "run"
-    assert invoke("train.py", *TINY, f"run_dir={folder}")[0] == 0
+    assert invoke("train.py", "data=digits", *TINY, f"run_dir={folder}")[0] == 0
     saved = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(re.sub(r"\n  max_pixels: .*", "", saved))
     assert "max_pixels" in saved
@@ -509,6 +520,8 @@ def test_every_command_of_the_readme(line, finished, pictures, tmp_path, invoke)
         "predictor.depth=1", "schedule.max_steps=1",
         "schedule.warmup_steps=0", "data.workers=0", f"hydra.sweep.dir={tmp_path}",
     ]  # fmt: skip
+    if "data=" not in line and "experiment=" not in line:
+        small += ["data.scenes.train=40", "data.scenes.val=24", "data.image_size=32"]
     if "data.batch_size=512" not in line:
         small += ["data.batch_size=8"]
     if "logger=wandb" in line:

@@ -20,7 +20,7 @@ OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml")
 def test_every_option_composes_and_fits_the_schema(group, name):
     extra = ["data.root=X"] if name == "folder" or name.startswith("in") else []
     if name == "reference":
-        extra = ["data.image_size=56"]  # it never ends on a grid of 8x8
+        extra = ["data=digits", "data.image_size=56"]  # it never ends on a grid of 8x8
     config = train_config(f"{group}={name}", *extra)
     check(config)
     assert build.sampler(config).context_patches > 0
@@ -152,7 +152,7 @@ def test_names_that_stay():
 )
 def test_a_fault_is_one_line_that_says_what_would_do(override, starts, mentions):
     def run():
-        config = train_config(override)
+        config = train_config("data=digits", override)
         check(config)
         build.sampler(config)
 

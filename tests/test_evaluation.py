@@ -55,6 +55,17 @@ def test_logistic_is_scikit_learn_s_at_the_chosen_strength():
     assert results["logistic_l2"] in task.l2
 
 
+def test_logistic_with_a_class_of_one_image():
+    task = Logistic(components=None, l2=[0.01, 1], holdout=0.5, max_iterations=100, batch_size=8)
+    train, test = blobs(60, 1, spread=0.1), blobs(40, 2, spread=0.1)
+    for row in range(8):  # held out or not
+        train.labels["class"][:] = train.labels["class"] % 2
+        train.labels["class"][row] = 2
+        results = logistic.evaluate(task, train, test, 0)
+        assert results["parity"]["logistic"] == 1
+        assert 0 < results["class"]["logistic"] < 1
+
+
 def test_extract_leaves_unreadable_images_out():
     batches = [(torch.full((2, 1, 4, 4), float(i)), torch.tensor([1, i % 2])) for i in range(3)]
     values, readable = extract(pixels, batches, torch.device("cpu"))

@@ -494,4 +494,4 @@ def test_statistics_are_named_where_they_are_missing(tmp_path):
     with pytest.raises(UserError, match=r"^data.channels=0: "):
         train_config("data.channels=0")
     with pytest.raises(UserError, match=r"^data.channels=12: .*1, 3 or 4 would do"):
-        sources.build(train_config("data.channels=12").data, 0)
+        sources.build(train_config("data=digits", "data.channels=12").data, 0)

@@ -8,7 +8,7 @@ from conftest import ROOT
 FLOORS = [
     ["errors", "files", "randomness"],
     ["config", "masking", "objective", "schedules", "optim", "flops"],
-    ["checks", "models", "data", "plan", "loggers"],
+    ["checks", "models", "data", "plan", "loggers", "pictures"],
     ["explain", "interop", "evaluation", "parallel"],
     ["checkpoint"],
     ["pretraining", "tables"],

@@ -57,9 +57,20 @@ def assert_same_run(one, other):
 def test_two_processes_equal_one(runs, strategy):
     assert_same_run(runs / "single", runs / strategy)
     names = {path.name for path in (runs / strategy).iterdir()}
-    assert names == {"config.yaml", "metrics.csv", "checkpoints", "encoder.safetensors", "summary.json"}
+    assert names == {"config.yaml", "metrics.csv", "checkpoints", "encoder.safetensors", "summary.json", "pictures"}
     with (runs / strategy / "metrics.csv").open() as file:
         assert [row["step"] for row in csv.DictReader(file) if row["val/knn20"]] == ["3", "5"]
+
+
+@pytest.mark.parametrize("hardware", [DDP, FSDP], ids=["ddp", "fsdp"])
+def test_regularisers_see_the_whole_batch(images, runs, tmp_path, hardware):
+    """The variance of four images is not that of eight."""
+    arguments = [*images, "objective=variance_covariance", "callbacks.evaluate_every_epochs=null"]
+    for name, processes in (("one", ()), ("two", hardware)):
+        result = command("train.py", *arguments, *processes, f"run_dir={tmp_path / name}")
+        assert result.returncode == 0, result.stderr
+    assert_same_run(tmp_path / "one", tmp_path / "two")
+    assert losses(tmp_path / "one") != losses(runs / "single")
 
 
 @pytest.mark.parametrize(

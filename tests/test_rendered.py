@@ -14,7 +14,9 @@ CHOSEN = ("data=scenes", "data.image_size=[16,24]", "data.scenes.train=6", "data
 
 
 def source(cache, *overrides):
-    return sources.build(train_config(*CHOSEN, f"data.scenes.cache={cache}", *overrides).data, 0)
+    found = sources.build(train_config(*CHOSEN, f"data.scenes.cache={cache}", *overrides).data, 0)
+    found.prepare()
+    return found
 
 
 def test_images_and_labels_are_the_renderer_s(tmp_path):

@@ -235,3 +235,15 @@ class DataModule(L.LightningDataModule):
         """``images`` in order."""
         dataset = EvalImages(images, self.eval_transform, self.channels)
         return DataLoader(dataset, batch_size, num_workers=self.workers, worker_init_fn=start_worker)
+
+    def examples(self, count: int) -> Tensor:
+        """Up to ``count`` readable images, evenly spread over those for validation, or for training if none are.
+
+        Returns:
+            [n, C, H, W] float32, see `EvalImages`.
+        """
+        images = self.source.val if len(self.source.val) else self.source.train
+        dataset = EvalImages(images, self.eval_transform, self.channels)
+        spread = np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int).tolist()
+        found = [image for image, readable in (dataset[index] for index in spread) if readable]
+        return torch.stack(found) if found else torch.empty(0, self.channels, *self.eval_transform.size)

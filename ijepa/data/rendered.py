@@ -6,7 +6,8 @@ import os
 import shutil
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,53 +31,107 @@ MANY = 500
 """So many scenes are worth several processes, and a word about them."""
 
 
+@dataclass(frozen=True)
 class Stored:
-    """Scenes of one part in a cache's folder, mapped into memory.
+    """Scenes number ``first`` to ``first + count`` in a cache, mapped into memory once `ready`.
 
     Attributes:
         images: [n, H, W, 3] uint8.
         depth: [n, H, W] float16, see `ijepa.data.scenes.Rendered`.
         instances: [n, H, W] uint8.
-        labels: by task.
+        labels: by task; known without rendering.
     """
 
-    def __init__(self, folder: Path, channels: int, labels: dict[str, NDArray[np.int64]]) -> None:
-        self.images, self.depth, self.instances = (np.load(folder / f"{part}.npy", mmap_mode="r") for part in PARTS)
-        self.mode = MODES[channels]
-        self.labels = {task: values.tolist() for task, values in labels.items()}
+    settings: scenes.Settings
+    seed: int
+    first: int
+    count: int
+    channels: int
+    cache: Path
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Everything that the stored arrays depend on."""
+        numbers = {"seed": self.seed, "first": self.first, "count": self.count}
+        return {"version": VERSION, **asdict(self.settings), **numbers}
+
+    @property
+    def folder(self) -> Path:
+        key = hashlib.sha256(json.dumps(self.values).encode()).hexdigest()[:16]
+        return self.cache / f"scenes-{key}"
+
+    @cached_property
+    def images(self) -> NDArray[np.uint8]:
+        return self._array("image")
+
+    @cached_property
+    def depth(self) -> NDArray[np.float16]:
+        return self._array("depth")
+
+    @cached_property
+    def instances(self) -> NDArray[np.uint8]:
+        return self._array("instances")
+
+    @cached_property
+    def labels(self) -> dict[str, list[int]]:
+        indices = np.arange(self.first, self.first + self.count)
+        return {task: found.tolist() for task, found in scenes.labels(self.settings, self.seed, indices).items()}
 
     def __len__(self) -> int:
-        return len(self.images)
+        return self.count
 
     def name(self, index: int) -> str:
-        return f"scene {index}"
+        return f"scene {self.first + index}"
 
     def read(self, index: int) -> Image.Image:
-        return Image.fromarray(np.asarray(self.images[index])).convert(self.mode)
+        return Image.fromarray(np.asarray(self.images[index])).convert(MODES[self.channels])
+
+    def ready(self, workers: int) -> None:
+        """Renders what the cache does not hold yet: the folder is whole or not there."""
+        if int(os.environ.get("LOCAL_RANK", "0")) > 0:
+            while not self.folder.is_dir():  # the first process of this machine renders; if it fails, so do all
+                time.sleep(0.2)
+        if self.folder.is_dir():
+            return
+        try:
+            self.cache.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=f".{self.folder.name}.", dir=self.cache))
+        except OSError as error:
+            raise ConfigError("data.scenes.cache", self.cache, f"cannot be written: {error.strerror}") from None
+        try:
+            _render(self, temporary, workers)
+            write_json(temporary / "settings.json", self.values)
+            temporary.chmod(0o755)
+            temporary.rename(self.folder)
+        except OSError as error:
+            if not self.folder.is_dir():  # else another process was faster
+                raise ConfigError("data.scenes.cache", self.cache, f"cannot be written: {error.strerror}") from None
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _array(self, part: str) -> NDArray[Any]:
+        return np.load(self.folder / f"{part}.npy", mmap_mode="r")
 
 
 class Rendering(Dataset[Any]):
     """The parts of a scene, by index."""
 
-    def __init__(self, settings: scenes.Settings, seed: int, first: int, count: int) -> None:
-        self.settings = settings
-        self.seed = seed
-        self.first = first
-        self.count = count
+    def __init__(self, stored: Stored) -> None:
+        self.stored = stored
 
     def __len__(self) -> int:
-        return self.count
+        return self.stored.count
 
     def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float16], NDArray[np.uint8]]:
-        drawn = scenes.render(self.settings, self.seed, self.first + index)
+        drawn = scenes.render(self.stored.settings, self.stored.seed, self.stored.first + index)
         return drawn.image, drawn.depth.astype(np.float16), drawn.instances
 
 
-def stored(data: config.Data, workers: int) -> tuple[Stored, Stored, dict[str, list[str]]]:
-    """Training scenes, validation scenes, and class names by task; rendered first where the cache does not hold them.
+def parts(data: config.Data) -> tuple[Stored, Stored, dict[str, list[str]]]:
+    """Training scenes, validation scenes, and class names by task; nothing is rendered yet.
 
     Raises:
-        UserError: when the settings do not fit together, or the cache cannot be written.
+        UserError: when the settings do not fit together.
     """
     chosen = data.scenes
     if chosen is None:
@@ -88,65 +143,36 @@ def stored(data: config.Data, workers: int) -> tuple[Stored, Stored, dict[str, l
     if chosen.min_objects > chosen.max_objects:
         raise ConfigError("data.scenes.min_objects", chosen.min_objects, f"above max_objects={chosen.max_objects}")
     settings = scenes.Settings((data.image_size[0], data.image_size[1]), chosen.min_objects, chosen.max_objects)
-    parts = []
-    for first, count in ((0, chosen.train), (chosen.train, chosen.val)):
-        folder = _cached(settings, chosen.seed, first, count, Path(chosen.cache).expanduser(), workers)
-        with np.load(folder / "labels.npz") as labels:
-            parts.append(Stored(folder, data.channels, dict(labels)))
-    return parts[0], parts[1], {task: scenes.class_names(settings, task) for task in scenes.TASKS}
+    train, val = (
+        Stored(settings, chosen.seed, first, count, data.channels, Path(chosen.cache).expanduser())
+        for first, count in ((0, chosen.train), (chosen.train, chosen.val))
+    )
+    return train, val, {task: scenes.class_names(settings, task) for task in scenes.TASKS}
 
 
-def _cached(settings: scenes.Settings, seed: int, first: int, count: int, cache: Path, workers: int) -> Path:
-    """The folder of scenes ``first`` to ``first + count``; whole, or not there."""
-    values = {"version": VERSION, **asdict(settings), "seed": seed, "first": first, "count": count}
-    key = hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
-    folder = cache / f"scenes-{key}"
-    if folder.is_dir():
-        return folder
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=cache))
-    except OSError as error:
-        raise ConfigError("data.scenes.cache", cache, f"cannot be written: {error.strerror}") from None
-    try:
-        _render(settings, seed, first, count, temporary, workers)
-        write_json(temporary / "settings.json", values)
-        temporary.chmod(0o755)
-        temporary.rename(folder)
-    except OSError as error:
-        if not folder.is_dir():  # another process was faster
-            raise ConfigError("data.scenes.cache", cache, f"cannot be written: {error.strerror}") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return folder
-
-
-def _render(settings: scenes.Settings, seed: int, first: int, count: int, folder: Path, workers: int) -> None:
-    height, width = settings.image_size
+def _render(stored: Stored, folder: Path, workers: int) -> None:
+    count, (height, width) = stored.count, stored.settings.image_size
     files = [
         open_memmap(folder / f"{part}.npy", mode="w+", dtype=kind, shape=(count, height, width, *rest))
         for part, kind, rest in zip(PARTS, (np.uint8, np.float16, np.uint8), ((3,), (), ()), strict=True)
     ]
-    speaks = os.environ.get("LOCAL_RANK", "0") == "0" and count >= MANY
     loader = DataLoader(
-        Rendering(settings, seed, first, count),
+        Rendering(stored),
         batch_size=32,
         num_workers=workers if count >= MANY else 0,
         collate_fn=list,
         worker_init_fn=start_worker,
     )
     done, printed = 0, time.monotonic()
-    if speaks:
+    if count >= MANY:
         print(f"scenes   renders {count}, once: they are kept in {folder.parent}", flush=True)
     for batch in loader:
-        for index, parts in enumerate(batch):
-            for file, values in zip(files, parts, strict=True):
+        for index, drawn in enumerate(batch):
+            for file, values in zip(files, drawn, strict=True):
                 file[done + index] = values
         done += len(batch)
-        if speaks and time.monotonic() - printed > 10:
+        if count >= MANY and time.monotonic() - printed > 10:
             printed = time.monotonic()
             print(f"         {done} of {count}", flush=True)
     for file in files:
         file.flush()
-    labels = scenes.labels(settings, seed, np.arange(first, first + count))
-    np.savez(folder / "labels.npz", **labels)  # type: ignore[arg-type]  # keyword arguments are arrays

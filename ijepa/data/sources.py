@@ -1,7 +1,7 @@
 """Where images come from: anything that has a length, images by index, and perhaps labels."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -12,7 +12,7 @@ from PIL import Image
 
 from ijepa import config
 from ijepa.data.decode import MODES, Picture, convert, decode
-from ijepa.data.rendered import stored
+from ijepa.data.rendered import parts
 from ijepa.data.workers import processes
 from ijepa.errors import ConfigError, UserError
 from ijepa.randomness import words
@@ -48,13 +48,17 @@ class UnreadableError(Exception):
 
 @dataclass
 class Source:
-    """A data set: training and validation images, class names by label set, and what the user should hear about it."""
+    """A data set: training and validation images, class names by label set, and what the user should hear about it.
+
+    ``prepare`` is called before the first image is read: what takes long, rendering or a download, belongs there.
+    """
 
     train: Images
     val: Images
     classes: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     not_images: list[str] = field(default_factory=list)
+    prepare: Callable[[], None] = lambda: None
 
 
 class Files:
@@ -160,8 +164,13 @@ def scenes(data: config.Data, seed: int) -> Source:
     """Rendered scenes, labelled by count, and by distance, shape and colour of the nearest object."""
     if data.root is not None:
         raise ConfigError("data.root", data.root, "scenes need no folder; for your own images add data=folder")
-    train, val, classes = stored(data, processes(data.workers, 1))
-    return Source(train, val, classes)
+    train, val, classes = parts(data)
+
+    def prepare() -> None:
+        for part in (train, val):
+            part.ready(processes(data.workers, 1))
+
+    return Source(train, val, classes, prepare=prepare)
 
 
 def build(data: config.Data, seed: int) -> Source:

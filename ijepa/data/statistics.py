@@ -42,7 +42,9 @@ def statistics(composed: DictConfig) -> None:
     config = parse(StatisticsConfig, OmegaConf.create(values))
     path = OPTIONS / f"{_name(config)}.yaml"
     _refuse_existing(path, config)
-    train = sources.build(config.data, config.seed).train
+    source = sources.build(config.data, config.seed)
+    source.prepare()
+    train = source.train
     order = np.random.Generator(np.random.PCG64(seed_of(config.seed, SAMPLE_STREAM, 0, 0))).permutation(len(train))
     indices = sorted(order[: config.images].tolist())
     print(f"images   {len(indices)} of {len(train)} for training, {config.data.channels} channels", flush=True)

@@ -47,13 +47,17 @@ def evaluate(tasks: Tasks, embed: Embed, data: DataModule, device: torch.device,
 
 def baselines(tasks: Tasks, spec: Spec, data: DataModule, device: torch.device, seed: int) -> list[Row]:
     """The same tasks on an untrained encoder of the same shape and on raw pixels."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        untrained = PretrainedEncoder(spec.build(), spec).eval().to(device)
     return [
-        Row("random init", evaluate(tasks, pooled(untrained), data, device, seed)),
+        Row("random init", evaluate(tasks, pooled(untrained(spec, seed).to(device)), data, device, seed)),
         Row("raw pixels", evaluate(tasks, pixels, data, device, seed)),
     ]
+
+
+def untrained(spec: Spec, seed: int) -> PretrainedEncoder:
+    """An encoder of this shape with initial weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return PretrainedEncoder(spec.build(), spec).eval()
 
 
 def key(names: list[str], name: str, metric: str) -> str:

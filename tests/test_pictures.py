@@ -1,0 +1,81 @@
+"""What the figures show, read back from their axes."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ijepa import pictures
+from ijepa.masking import Masks
+
+GREY = np.float32(pictures.HIDDEN)
+
+
+def shown(figure):
+    return [[axes.get_images()[0].get_array() for axes in row] for row in _rows(figure)]
+
+
+def titles(figure):
+    return [axes.get_title() for axes in _rows(figure)[0]]
+
+
+def _rows(figure):
+    columns = figure.axes[0].get_subplotspec().get_gridspec().ncols
+    return [figure.axes[i : i + columns] for i in range(0, len(figure.axes), columns)]
+
+
+def test_masks_show_their_patches_and_no_other():
+    images = torch.rand(2, 3, 4, 6) / 2  # patches of 2: a grid of 2x3
+    masks = Masks(
+        torch.tensor([[0, 4], [2, 0]]),
+        torch.tensor([[[1], [2]], [[3], [5]]]),
+        torch.tensor([[True, True], [True, False]]),
+    )
+    figure = pictures.masks(images, masks, 2)
+    assert titles(figure) == ["image", "context", "target 1", "target 2"]
+    visible = [[range(6), (0, 4), (1,), (2,)], [range(6), (2,), (3,), (5,)]]  # padding is not shown
+    for row, patches, image in zip(shown(figure), visible, images.permute(0, 2, 3, 1).numpy(), strict=True):
+        for picture, wanted in zip(row, patches, strict=True):
+            for patch in range(6):
+                y, x = 2 * (patch // 3), 2 * (patch % 3)
+                expected = image[y : y + 2, x : x + 2] if patch in wanted else GREY
+                assert np.array_equal(picture[y : y + 2, x : x + 2], np.broadcast_to(expected, (2, 2, 3)))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 12])
+def test_every_kind_of_image_can_be_shown(channels):
+    images = torch.rand(2, channels, 4, 4)
+    assert np.array_equal(pictures.rgb(images)[..., 0], images[:, 0].numpy())
+    stretched = pictures.rgb(1000 * images - 300)
+    assert stretched.shape == (2, 4, 4, 3)
+    assert stretched.min() == 0
+    assert stretched.max() == 1
+    assert np.isfinite(pictures.rgb(torch.full((1, channels, 4, 4), -7.0))).all()
+
+
+def test_components_are_numpy_s_and_forget_the_positions():
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(8, 6, 5, generator=generator) * torch.tensor([5.0, 3, 2, 0.1, 0.1])
+    figure = pictures.components(torch.rand(2, 3, 4, 6), {"ours": features}, (2, 3))
+    assert titles(figure) == ["image", "ours"]
+    flat = (features - features.mean(dim=0)).flatten(0, 1).double().numpy()
+    values = flat @ np.linalg.svd(flat, full_matrices=False)[2][:3].T
+    low, high = np.percentile(values, (2, 98), axis=0)
+    expected = np.clip((values - low) / (high - low), 0, 1).reshape(8, 2, 3, 3)
+    for row, wanted in zip(shown(figure), expected, strict=False):
+        for channel in range(3):
+            found = np.asarray(row[1])[..., channel]
+            flips = [np.abs(found - wanted[..., channel]).max(), np.abs(1 - found - wanted[..., channel]).max()]
+            assert min(flips) < 1e-3  # a component's sign is arbitrary
+    moved = features + 100 * torch.randn(6, 5, generator=generator)  # the same in all images
+    again = shown(pictures.components(torch.rand(2, 3, 4, 6), {"ours": moved}, (2, 3)))
+    assert np.allclose(again[0][1], shown(figure)[0][1], atol=1e-3)
+
+
+def test_narrow_and_constant_features(tmp_path):
+    images = torch.rand(1, 3, 4, 4)
+    for features in (torch.rand(4, 4, 2), torch.ones(1, 4, 8)):
+        path = tmp_path / "new" / "picture.png"
+        pictures.write(pictures.components(images, {"ours": features}, (2, 2)), path)
+        assert Image.open(path).format == "PNG"
+    assert [file.name for file in path.parent.iterdir()] == ["picture.png"]
