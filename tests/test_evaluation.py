@@ -25,13 +25,14 @@ def blobs(count, seed, spread=1.5, classes=4, width=12):
 def test_knn_is_scikit_learn_s(center, monkeypatch):
     train, test = blobs(300, 1), blobs(100, 2)
     monkeypatch.setattr(knn, "CHUNK", 300 * 7)  # several chunks
-    ours = knn.predict(train.values, train.labels["class"], test.values, [1, 20, 500], 0.07, center)
+    ours = knn.predict(train.values, train.labels, test.values, [1, 20, 500], 0.07, center)
     mean = train.values.numpy().mean(0) if center else 0
-    for k, predicted in ours.items():
-        judge = KNeighborsClassifier(
-            min(k, 300), metric="cosine", algorithm="brute", weights=lambda distance: np.exp(-distance / 0.07)
-        ).fit(train.values.numpy() - mean, train.labels["class"].numpy())
-        assert np.array_equal(predicted.numpy(), judge.predict(test.values.numpy() - mean))
+    for name, found in ours.items():
+        for k, predicted in found.items():
+            judge = KNeighborsClassifier(
+                min(k, 300), metric="cosine", algorithm="brute", weights=lambda distance: np.exp(-distance / 0.07)
+            ).fit(train.values.numpy() - mean, train.labels[name].numpy())
+            assert np.array_equal(predicted.numpy(), judge.predict(test.values.numpy() - mean))
 
 
 def test_knn_task():

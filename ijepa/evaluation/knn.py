@@ -13,23 +13,23 @@ CHUNK = 1 << 24
 
 def evaluate(task: Knn, train: Features, test: Features, seed: int) -> dict[str, dict[str, float]]:
     """By label set: top-1 accuracy for each k, from labelled ``train`` features to ``test`` features."""
-    results: dict[str, dict[str, float]] = {}
-    for name, truth in test.labels.items():
-        predicted = predict(train.values, train.labels[name], test.values, task.k, task.temperature, task.center)
-        results[name] = {f"knn{k}": (labels == truth).float().mean().item() for k, labels in predicted.items()}
-    return results
+    predicted = predict(train.values, train.labels, test.values, task.k, task.temperature, task.center)
+    return {
+        name: {f"knn{k}": (classes == test.labels[name]).float().mean().item() for k, classes in found.items()}
+        for name, found in predicted.items()
+    }
 
 
 def predict(
-    train: Tensor, labels: Tensor, values: Tensor, ks: list[int], temperature: float, center: bool
-) -> dict[int, Tensor]:
-    """The predicted class [n] for each k: votes of the k most similar, weighted by exp(cosine / temperature).
+    train: Tensor, labels: dict[str, Tensor], values: Tensor, ks: list[int], temperature: float, center: bool
+) -> dict[str, dict[int, Tensor]]:
+    """The predicted class [n] by label set and k: votes of the k most similar, weighted by exp(cosine / temperature).
 
     Exact, in chunks: the n x m matrix of similarities is never whole in memory.
 
     Args:
         train: [m, D] features.
-        labels: [m], theirs.
+        labels: [m] by label set, theirs.
         values: [n, D] features.
         ks: how many neighbours vote.
         temperature: of the weights.
@@ -38,14 +38,15 @@ def predict(
     mean = train.mean(dim=0) if center else torch.zeros(())
     keys = F.normalize(train - mean, dim=1)
     queries = F.normalize(values - mean, dim=1)
-    classes = int(labels.max()) + 1
-    results: dict[int, list[Tensor]] = {k: [] for k in ks}
+    classes = {name: int(theirs.max()) + 1 for name, theirs in labels.items()}
+    results: dict[str, dict[int, list[Tensor]]] = {name: {k: [] for k in ks} for name in labels}
     most = min(max(ks), len(keys))
     for chunk in queries.split(max(CHUNK // len(keys), 1)):
         similarity, neighbours = (chunk @ keys.T).topk(most, dim=1)  # [b, most]
         weights = ((similarity - 1) / temperature).exp()
-        votes = labels[neighbours]
-        for k in ks:
-            scores = torch.zeros(len(chunk), classes).scatter_add_(1, votes[:, :k], weights[:, :k])
-            results[k].append(scores.argmax(dim=1))
-    return {k: torch.cat(chunks) for k, chunks in results.items()}
+        for name, theirs in labels.items():
+            votes = theirs[neighbours]
+            for k in ks:
+                scores = torch.zeros(len(chunk), classes[name]).scatter_add_(1, votes[:, :k], weights[:, :k])
+                results[name][k].append(scores.argmax(dim=1))
+    return {name: {k: torch.cat(chunks) for k, chunks in found.items()} for name, found in results.items()}
