@@ -48,6 +48,7 @@ def command(script, *arguments, cwd=ROOT, **environment):
 
 
 SMALL = (
+    "objective=l2",
     "data=digits",
     "hardware=cpu",
     "hardware.precision=32-true",
@@ -82,6 +83,7 @@ def assert_same(one, other, **tolerance):
 
 
 TINY = (
+    "objective=l2",
     "hardware=cpu", "hardware.precision=32-true", "model.width=24", "model.depth=2", "predictor.width=12",
     "predictor.depth=1", "data.workers=0",
     "schedule.max_steps=3", "schedule.warmup_steps=1", "callbacks.log_every_steps=1",
