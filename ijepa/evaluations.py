@@ -10,7 +10,7 @@ from rich.console import Console
 
 from ijepa import build, checkpoint, tables
 from ijepa.checks import check_data, check_task, parse
-from ijepa.config import Data, EvaluateConfig
+from ijepa.config import TRAINING, Data, EvaluateConfig
 from ijepa.data import sources
 from ijepa.errors import ConfigError, UserError
 from ijepa.evaluation import tasks
@@ -35,7 +35,7 @@ def evaluate(composed: DictConfig) -> float | None:
     encoder = checkpoint.load_encoder(path, which)  # type: ignore[arg-type]  # checked above
     values = OmegaConf.to_container(composed, resolve=True)
     assert isinstance(values, dict)
-    values.pop("model", None)  # a data set may come with a patch size for training
+    values = {name: value for name, value in values.items() if name not in TRAINING}
     values["data"] = _data(values["data"], path, encoder.spec)
     config = parse(EvaluateConfig, {str(key): value for key, value in values.items()})
     _fits(config.data, encoder.spec)

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from ijepa import build
 from ijepa.checks import check, keys, parse
-from ijepa.config import EvaluateConfig, StatisticsConfig, TrainConfig
+from ijepa.config import TRAINING, EvaluateConfig, StatisticsConfig, TrainConfig
 from ijepa.errors import UserError
 from ijepa.explain import explain
 
@@ -27,10 +27,9 @@ def test_every_option_composes_and_fits_the_schema(group, name):
 
 
 def test_evaluate_composes():
-    for data, task in itertools.product(["digits", "folder data.root=X"], ["knn", "logistic"]):
+    for data, task in itertools.product(["digits", "scenes", "folder data.root=X"], ["knn", "logistic"]):
         values = dict(composed("checkpoint=X", f"task={task}", *f"data={data}".split(), name="evaluate"))
-        values.pop("model", None)
-        values = OmegaConf.create(values)
+        values = OmegaConf.create({name: value for name, value in values.items() if name not in TRAINING})
         assert [name for name, chosen in parse(EvaluateConfig, values).task if chosen] == [task]
 
 

@@ -13,6 +13,7 @@ from ijepa.config.tasks import Knn, Logistic, Tasks
 from ijepa.config.training import Curve, LearningRate, Objective, Optimizer, Schedule
 
 __all__ = [
+    "TRAINING",
     "Callbacks",
     "CsvLogger",
     "Curve",
@@ -41,6 +42,9 @@ __all__ = [
     "TrainConfig",
     "WandbLogger",
 ]
+
+TRAINING = {"model", "schedule", "callbacks"}
+"""What a data set may bring along for training (see conf/data/): of no concern to the other commands."""
 
 
 class TrainConfig(Section):

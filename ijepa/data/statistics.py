@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ijepa import cli
 from ijepa.checks import parse
-from ijepa.config import StatisticsConfig
+from ijepa.config import TRAINING, StatisticsConfig
 from ijepa.errors import ConfigError, UserError
 from ijepa.files import write_text
 from ijepa.randomness import seed_of
@@ -38,7 +38,7 @@ def statistics(composed: DictConfig) -> None:
 
     values = OmegaConf.to_container(composed, resolve=True)
     assert isinstance(values, dict)
-    values.pop("model", None)  # a data set may come with a patch size for training
+    values = {name: value for name, value in values.items() if name not in TRAINING}
     config = parse(StatisticsConfig, OmegaConf.create(values))
     path = OPTIONS / f"{_name(config)}.yaml"
     _refuse_existing(path, config)
