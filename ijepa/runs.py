@@ -29,7 +29,9 @@ from ijepa.resume import Resumed
 
 HYDRA = ["hydra_setup", {"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}, "_self_"]
 """What config.yaml needs to be a primary configuration of its own."""
-SHOWN, PROJECTED = 6, 64
+LASTING = ("encoder.safetensors", "metrics.csv", "summary.json", "pictures/masks.png", "pictures/features.png")
+"""What a finished run says it has left."""
+SHOWN, PROJECTED = 4, 64
 """Images in a picture, and images whose principal components it shows."""
 
 
@@ -149,7 +151,11 @@ def _finish(run: Run) -> float | None:
     if summary["unreadable"]:
         print(f"{len(summary['unreadable'])} files could not be read; summary.json names them")
     print(f"{summary['images']} images, {summary['flops']:.3g} FLOPs, {summary['seconds']:.0f} s")
+    for name in LASTING:
+        if (run.folder / name).exists():
+            print(f"         {run.folder / name}")
     print(f"next: python evaluate.py checkpoint={run.folder}")
+    print("      python train.py data=folder data.root=IMAGES   # your own images", flush=True)
     return accuracy
 
 
