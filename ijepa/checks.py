@@ -5,7 +5,7 @@ import math
 from typing import Any, TypeVar, get_args
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from ijepa.config import Data, MultiBlock, Reference, Section, Tasks, TrainConfig
@@ -25,12 +25,25 @@ def parse(schema: type[ConfigT], composed: DictConfig | dict[str, Any]) -> Confi
             composed = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
         except MissingMandatoryValue as error:
             raise UserError(f"{error.full_key} is not set; add {error.full_key}=VALUE") from None
-        except InterpolationResolutionError as error:
+        except OmegaConfBaseException as error:
             raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
+    assert isinstance(composed, dict)
+    _refuse_booleans(schema, composed, "")
     try:
         return schema.model_validate(composed)
     except ValidationError as error:
         raise _explain(schema, error) from None
+
+
+def _refuse_booleans(schema: type[BaseModel], values: dict[str, Any], prefix: str) -> None:
+    """Where a number is wanted, which Python would read true as 1."""
+    for name, field in schema.model_fields.items():
+        value = values.get(name)
+        if isinstance(value, bool) and field.annotation is not bool:
+            raise ConfigError(f"{prefix}{name}", value, "is neither a number nor a name; see --help")
+        if isinstance(value, dict):
+            for section in _sections(field.annotation):
+                _refuse_booleans(section, value, f"{prefix}{name}.")
 
 
 def check(config: TrainConfig) -> None:
@@ -108,6 +121,8 @@ def keys(schema: type[BaseModel]) -> list[str]:
 def suggestion(key: str, known: list[str]) -> str:
     """A likely meant key, as the end of a sentence."""
     parent, _, name = key.rpartition(".")
+    if key in known and not parent:
+        return "it is no group here; its keys can be changed one by one"
     if key in known:
         return f"another option of {parent} than the one chosen has {name}"
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
@@ -135,8 +150,16 @@ def _explain(schema: type[BaseModel], error: ValidationError) -> UserError:
         wrong = ".".join([*names, str(fault["loc"][-1])])
         return ConfigError(wrong, value, f"no such key; {suggestion(wrong, known)}")
     if fault["type"] == "missing":
-        return UserError(f"{key}.{fault['loc'][-1]} is not set".removeprefix("."))
+        last = str(fault["loc"][-1])
+        missing = key if names[-1:] == [last] else f"{key}.{last}".removeprefix(".")
+        return UserError(f"{missing} is not set; add {missing}=VALUE")
     if fault["type"] == "union_tag_invalid":
         return ConfigError(f"{key}.name", value.get("name"), f"it is one of {fault['ctx']['expected_tags']}")
-    message = fault["msg"].replace("Input should", "should").replace("Value should", "should").split(" after ")[0]
+    message = (
+        fault["msg"]
+        .replace("Input should", "should")
+        .replace("Value error, ", "")
+        .replace("Value should", "should")
+        .split(" after ")[0]
+    )
     return UserError(f"{key}: {message}") if isinstance(value, dict) else ConfigError(key, value, message)

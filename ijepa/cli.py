@@ -1,6 +1,7 @@
 """The command line: Hydra's entry point, help from the schema, one line and an exit code for errors."""
 
 import importlib
+import io
 import logging
 import os
 import sys
@@ -39,6 +40,9 @@ def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
     traceback for faults of the software.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises its errors instead of printing them
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names may be of any bytes
     _quiet()
     _register_plugins()
     arguments = sys.argv[1:]
@@ -89,11 +93,18 @@ def _check_arguments() -> None:
     flags = parser.parse_args()
     if flags.run + flags.multirun + (flags.cfg is not None) > 1:
         raise UserError("only one of --run, --multirun and --cfg at a time")
-    groups = {path.name for path in CONF.iterdir() if path.is_dir()} - {"experiment", "task"}  # they can be combined
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
     for override in OverridesParser.create().parse_overrides(flags.overrides):
-        if override.key_or_group in groups and isinstance(override.value(), list):
-            several = ",".join(map(str, override.value()))
-            raise UserError(f"{override.input_line}: takes one option; to sweep: -m {override.key_or_group}={several}")
+        group, value = override.key_or_group, override.value()
+        if not group:
+            raise UserError(f"{override.input_line}: no key before the =")
+        if group not in groups or override.is_delete() or override.is_sweep_override():
+            continue
+        if isinstance(value, list) and group not in ("experiment", "task"):  # these can be combined
+            several = ",".join(map(str, value))
+            raise UserError(f"{override.input_line}: takes one option; to sweep: -m {group}={several}")
+        if not isinstance(value, str | list):
+            raise UserError(f"{override.input_line}: takes the name of an option: {'|'.join(_options(CONF / group))}")
 
 
 def help_text(name: str, overrides: list[str]) -> str:
@@ -103,11 +114,13 @@ def help_text(name: str, overrides: list[str]) -> str:
     values = OmegaConf.to_container(composed, resolve=False)
     assert isinstance(values, dict)
     lines = [f"python {COMMANDS[name]} [key=value ...]      -m: a sweep over comma-separated values", "", "Groups:"]
-    for group in sorted(path for path in CONF.iterdir() if path.is_dir()):
-        options = [option.stem for option in sorted(group.glob("*.yaml")) if not option.stem.startswith("_")]
-        if group.name in SCHEMAS[name].model_fields or (group.name == "experiment" and name == "train"):
-            lines.append(f"  {group.name}={'|'.join(options)}")
+    shown = [*SCHEMAS[name].model_fields, *(["experiment"] if name == "train" else [])]
+    lines += [f"  {group.name}={'|'.join(_options(group))}" for group in sorted(CONF.iterdir()) if group.name in shown]
     return "\n".join([*lines, "", "Keys, their values now, and what they mean:", *_rows(SCHEMAS[name], values, "")])
+
+
+def _options(group: Path) -> list[str]:
+    return [option.stem for option in sorted(group.glob("*.yaml")) if not option.stem.startswith("_")]
 
 
 def _rows(schema: type[BaseModel], values: dict[Any, Any], prefix: str) -> list[str]:

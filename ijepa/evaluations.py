@@ -8,7 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from ijepa import build, checkpoint, tables
+from ijepa import build, checkpoint, folders, tables
 from ijepa.checks import check_data, check_task, parse
 from ijepa.config import TRAINING, Data, EvaluateConfig
 from ijepa.data import sources
@@ -18,6 +18,9 @@ from ijepa.evaluation.features import pooled
 from ijepa.evaluation.tasks import Row
 from ijepa.files import write_json
 from ijepa.models.pretrained import Spec
+
+UNNAMED = ("checkpoint", "task", "output", "hardware", "baselines")
+"""What does not show in the name of an evaluation's folder; everything else does: no evaluation replaces another."""
 
 
 def evaluate(composed: DictConfig) -> float | None:
@@ -37,6 +40,8 @@ def evaluate(composed: DictConfig) -> float | None:
     assert isinstance(values, dict)
     values = {name: value for name, value in values.items() if name not in TRAINING}
     values["data"] = _data(values["data"], path, encoder.spec)
+    if values["data"]["root"] == "???":
+        raise UserError("data.root is not set; add data.root=FOLDER")
     config = parse(EvaluateConfig, {str(key): value for key, value in values.items()})
     _fits(config.data, encoder.spec)
     check_data(config.data)
@@ -51,6 +56,7 @@ def evaluate(composed: DictConfig) -> float | None:
         )
     source.prepare()
     folder = _output(config, path)
+    folders.make(folder, "output")
     print(f"{_names(config)} on {len(source.train)} training and {len(source.val)} validation images", flush=True)
     rows = [Row(f"{which} encoder", tasks.evaluate(config.task, pooled(encoder.to(device)), data, device, config.seed))]
     if config.baselines:
@@ -77,6 +83,9 @@ def _data(composed: dict[str, Any], path: Path, spec: Spec) -> dict[str, Any]:
         base = dict(loaded["data"])
     else:
         raise UserError(f"data is not set, and {path} has no config.yaml beside it; add data=folder data.root=FOLDER")
+    for name in ("mean", "std"):
+        if f"data.{name}" in given:
+            raise ConfigError(f"data.{name}", composed[name], "the encoder comes with its own; leave it out")
     plain = spec.plain()
     base |= {name: plain[name] for name in ("image_size", "channels", "mean", "std", "eval_crop")}
     return base | {name: value for name, value in composed.items() if f"data.{name}" in given}
@@ -109,7 +118,10 @@ def _fits(data: Data, spec: Spec) -> None:
 def _output(config: EvaluateConfig, path: Path) -> Path:
     if config.output is not None:
         return Path(config.output).expanduser()
-    return _folder(path) / "evaluation" / _names(config)
+    others = [item for item in HydraConfig.get().overrides.task if item.partition("=")[0] not in UNNAMED]
+    file = checkpoint.find(path)
+    parts = [_names(config), *([file.stem] if file.stem.startswith("step-") else []), *others]
+    return _folder(path) / "evaluation" / folders.slug(parts)
 
 
 def _names(config: EvaluateConfig) -> str:

@@ -8,7 +8,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel
 
 from ijepa.checks import keys, suggestion
-from ijepa.config import EvaluateConfig, StatisticsConfig, TrainConfig
+from ijepa.config import TrainConfig
 from ijepa.errors import UserError
 
 
@@ -31,7 +31,8 @@ def explain(error: BaseException, overrides: list[str], schema: type[BaseModel] 
         meant = f"did you mean {close[0]}? " if close else ""
         if not group:
             return f"--config-name {option}: no such file in --config-dir or conf/; leave it out, or give a run's"
-        return f"{group}={option}: no such option; {meant}There are {', '.join(options)}"
+        there = f"There are {', '.join(options)}" if options else "see --help for what there is"
+        return f"{group}={option}: no such option; {meant}{there}"
     if isinstance(error, OverrideParseException):
         return f"{error.override}: cannot be parsed as key=value; quote what holds = , {{ or [: 'key=\"value\"'"
     if isinstance(error, HydraException | OmegaConfBaseException):
@@ -44,13 +45,12 @@ def explain(error: BaseException, overrides: list[str], schema: type[BaseModel] 
             return f"{key[1]}={key[2]}: several values; add -m for a sweep, or quote one value: '{key[1]}=\"{key[2]}\"'"
         cause = error.__cause__
         detail = f" ({str(cause).splitlines()[0]})" if isinstance(cause, OmegaConfBaseException) else ""
-        return " ".join(text[:1]) + detail
+        place = f"{error.full_key}: " if getattr(error, "full_key", None) else ""
+        return place + text[0] + detail
     return f"{type(error).__name__}: {text[0]}"
 
 
 def _unknown_key(key: str, value: str | None, schema: type[BaseModel]) -> str:
-    known = [*keys(TrainConfig), *keys(EvaluateConfig), "experiment"]
-    if schema is StatisticsConfig:
-        known = keys(schema)
+    known = [*keys(schema), "experiment"] if schema is TrainConfig else keys(schema)
     shown = key if value is None else f"{key}={value}"
-    return f"{shown}: no such key; {suggestion(key, list(dict.fromkeys(known)))}"
+    return f"{shown}: no such key; {suggestion(key, known)}"

@@ -23,6 +23,8 @@ def choose(config: TrainConfig, overrides: list[str]) -> Path:
     follower = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) > 0
     if config.run_dir is None and "TORCHELASTIC_RUN_ID" in os.environ:
         raise ConfigError("run_dir", None, "with torchrun every process needs to know the folder; add run_dir=FOLDER")
+    if config.run_dir == "":
+        raise ConfigError("run_dir", "", "needs a folder; null makes a new one under runs/")
     if config.run_dir is not None:
         folder = Path(config.run_dir).expanduser()
         if sweep:
@@ -36,11 +38,11 @@ def choose(config: TrainConfig, overrides: list[str]) -> Path:
     return folder
 
 
-def make(folder: Path) -> None:
+def make(folder: Path, key: str = "run_dir") -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError("run_dir", folder, f"cannot be made: {error.strerror}") from None
+        raise ConfigError(key, folder, f"cannot be made: {error.strerror}") from None
 
 
 def numbered(parent: Path, name: str) -> Path:

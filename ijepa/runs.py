@@ -40,6 +40,8 @@ def train(composed: DictConfig) -> float | None:
     overrides = list(HydraConfig.get().overrides.task)
     if composed.get("resume") is not None:
         resumed = resume.resume(Path(str(composed.resume)).expanduser(), overrides)
+        if composed.run_dir is not None and Path(composed.run_dir).expanduser().resolve() != resumed.folder.resolve():
+            raise ConfigError("run_dir", composed.run_dir, "a resumed run stays in its folder; leave it out")
         return _resume(resumed)
     config = parse(TrainConfig, composed)
     folder = folders.choose(config, overrides)
@@ -144,7 +146,7 @@ def _finish(run: Run) -> float | None:
         print(f"accuracy on {len(run.data.source.val)} validation images, %")
         Console().print(tables.accuracies(rows, run.config.task, names))
     _draw(run, encoder)
-    summary["unreadable"] = sorted({*run.recorder.unreadable, *run.data.unreadable})
+    summary["unreadable"] = sorted({*run.recorder.unreadable, *run.data.unreadable.values()})
     write_json(run.folder / "summary.json", summary)
     for logger in run.trainer.loggers:
         logger.finalize("success")

@@ -128,6 +128,34 @@ def test_evaluate(finished, invoke, pictures, tmp_path, task):
     assert set(json.loads((tmp_path / "metrics.json").read_text())["results"]) == {"context encoder"}
 
 
+def test_evaluations_do_not_replace_each_other(finished, invoke):
+    folder, _ = finished
+    for changes in ((), ("encoder=context",), ("data.image_size=32",)):
+        assert invoke("evaluate.py", f"checkpoint={folder}", "baselines=false", *changes)[0] == 0
+    path = next((folder / "checkpoints").glob("step-*.ckpt"))
+    assert invoke("evaluate.py", f"checkpoint={path}", "baselines=false")[0] == 0
+    expected = {"knn", "knn_encoder-context", "knn_data.image_size-32", f"knn_{path.stem}"}
+    assert expected <= {place.name for place in (folder / "evaluation").iterdir()}
+
+
+def test_an_unreadable_file_counts_once(pictures, tmp_path, invoke):
+    root = tmp_path / "images"
+    shutil.copytree(pictures, root)
+    broken = root / "train" / "cold" / "broken.png"
+    broken.write_bytes((root / "train" / "cold" / "train-0.png").read_bytes()[:60])
+    (root / "train" / "cold" / os.fsdecode(b"note\xff.txt")).write_text("x")
+    folder = tmp_path / "run"
+    code, output, _ = invoke("train.py", "data=folder", f"data.root={root}", "data.image_size=16",
+                             "model.patch_size=4", "data.batch_size=8", f"run_dir={folder}", *TINY,
+                             "schedule.max_steps=4")  # fmt: skip
+    assert code == 0
+    assert "1 files could not be read" in output
+    summary = json.loads((folder / "summary.json").read_text())
+    assert len(summary["unreadable"]) == 1
+    assert summary["unreadable"][0].startswith(str(broken))
+    assert summary["not_images"] == [str(root / "train" / "cold" / os.fsdecode(b"note\xff.txt"))]
+
+
 def test_evaluation_holds_out_what_training_held_out(invoke, pictures, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     images = ["data=folder", f"data.root={pictures / 'train'}", "data.val_fraction=0.25", "data.image_size=16",
@@ -188,6 +216,16 @@ def test_evaluate_the_reference_s_checkpoint(checkpoint_file, pictures, tmp_path
         (["train.py", "--nonsense"], "unrecognized arguments: --nonsense"),
         (["train.py", "--run", "--multirun"], "only one of --run"),
         (["train.py", "--config-name", "nope"], "--config-name nope: no such file"),
+        (["train.py", "model=null"], "model=null: takes the name of an option"),
+        (["train.py", "=3"], "=3: no key before"),
+        (["train.py", "run_dir="], "run_dir=: needs a folder"),
+        (["train.py", "data=digits", "data.val_fraction=0.9999"], "data.val_fraction=0.9999: leaves no image"),
+        (["train.py", "data.source=nope.mod.f"], "data.source=nope.mod.f: cannot be imported: ModuleNotFoundError"),
+        (["train.py", "data.source=os.path.join"], "data.source=os.path.join: fails"),
+        (["train.py", "resume={folder}", "run_dir=other"], "run_dir=other: a resumed run stays"),
+        (["evaluate.py", "checkpoint={folder}", "data=folder"], "data.root is not set"),
+        (["evaluate.py", "checkpoint={folder}", "output=/proc/x"], "output=/proc/x: cannot be made"),
+        (["evaluate.py", "checkpoint={folder}", "data.mean=[0,0,0]"], "data.mean=[0,0,0]: the encoder comes with"),
         (["train.py", "masking=[block,random]"], "masking=[block,random]: takes one option"),
     ],
 )

@@ -61,6 +61,15 @@ class Curve(Section):
     """value at the last step"""
 
 
+class Momentum(Curve):
+    """The target encoder's momentum."""
+
+    start: Annotated[float, Field(ge=0, le=1)]
+    """value at the first step"""
+    end: Annotated[float, Field(ge=0, le=1)]
+    """value at the last step"""
+
+
 class Schedule(Section):
     """The run's length and what changes along it. Lengths in steps win over lengths in epochs."""
 
@@ -78,4 +87,4 @@ class Schedule(Section):
     """the same in steps; wins over cooldown_epochs"""
     learning_rate: LearningRate
     weight_decay: Curve
-    momentum: Curve
+    momentum: Momentum

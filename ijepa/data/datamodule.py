@@ -195,7 +195,7 @@ class DataModule(L.LightningDataModule):
         self.max_steps = max_steps
         self.workers = workers
         self.seed = seed
-        self.unreadable: set[str] = set()  # what evaluations have found so far
+        self.unreadable: dict[str, str] = {}  # what evaluations have found so far: why, by name
 
     @cached_property
     def identity(self) -> dict[str, Any]:

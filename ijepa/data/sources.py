@@ -1,5 +1,6 @@
 """Where images come from: anything that has a length, images by index, and perhaps labels."""
 
+import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +8,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from hydra.utils import get_method
 from PIL import Image
 
 from ijepa import config
@@ -118,7 +118,7 @@ def folder(data: config.Data, seed: int) -> Source:
     others = [name for _, foreign in scanned for name in foreign]
     notes = []
     if others:
-        shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        shown = ", ".join(Path(name).name for name in others[:3]) + (", ..." if len(others) > 3 else "")
         notes.append(f"{len(others)} files are not images and left out: {shown}")
     paths = [found for found, _ in scanned]
     if not paths[0]:
@@ -140,8 +140,6 @@ def folder(data: config.Data, seed: int) -> Source:
     for part in files:
         _readable(part, data.root)
     train, val = files if len(files) == 2 and len(files[1]) else _split(files[0], data.val_fraction, seed)
-    if not len(train):
-        raise ConfigError("data.val_fraction", data.val_fraction, "leaves no image for training; lower it")
     return Source(train, val, {CLASS: classes} if labelled else {}, notes, others)
 
 
@@ -180,15 +178,36 @@ def build(data: config.Data, seed: int) -> Source:
         UserError: when there is none of that name, or its images cannot be had.
     """
     if data.source in SOURCES:
-        return SOURCES[data.source](data, seed)
-    if "." not in data.source:
+        source = SOURCES[data.source](data, seed)
+    elif "." in data.source:
+        source = _foreign(data, seed)
+    else:
         raise ConfigError("data.source", data.source, f"there are {', '.join(SOURCES)}, or package.module.function")
-    try:
-        function = get_method(data.source)
-    except Exception as error:
-        raise ConfigError("data.source", data.source, f"cannot be imported: {str(error).splitlines()[0]}") from None
-    source: Source = function(data, seed)
+    if not len(source.train):
+        raise ConfigError("data.val_fraction", data.val_fraction, "leaves no image for training; lower it")
     return source
+
+
+def _foreign(data: config.Data, seed: int) -> Source:
+    """What the user's own function makes."""
+    module, _, name = data.source.rpartition(".")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except Exception as error:
+        raise ConfigError("data.source", data.source, f"cannot be imported: {_first_line(error)}") from error
+    try:
+        source = function(data, seed)
+    except UserError:
+        raise
+    except Exception as error:
+        raise ConfigError("data.source", data.source, f"fails: {_first_line(error)}") from error
+    if not isinstance(source, Source):
+        raise ConfigError("data.source", data.source, "returns no ijepa.data.sources.Source")
+    return source
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 SOURCES = {"folder": folder, "digits": digits, "scenes": scenes}
@@ -222,7 +241,7 @@ def _split(images: Images, fraction: float, seed: int) -> tuple[Images, Images]:
 
 
 def _scan(root: Path) -> tuple[list[str], list[str]]:
-    """Image files below ``root`` in a fixed order, and the names of other files; hidden ones are passed over."""
+    """Image files below ``root`` in a fixed order, and other files; hidden ones are passed over."""
     found: list[str] = []
     others: list[str] = []
     seen: set[str] = set()
@@ -239,7 +258,7 @@ def _scan(root: Path) -> tuple[list[str], list[str]]:
             if name.lower().endswith(SUFFIXES):
                 found.append(os.path.join(directory, name))
             else:
-                others.append(name)
+                others.append(os.path.join(directory, name))
     return found, others
 
 

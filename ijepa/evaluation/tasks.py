@@ -7,7 +7,7 @@ import torch
 
 from ijepa.config import Knn, Logistic, Tasks
 from ijepa.data.datamodule import DataModule
-from ijepa.data.sources import Images
+from ijepa.data.sources import Images, UnreadableError
 from ijepa.evaluation import knn, logistic
 from ijepa.evaluation.features import Embed, Features, extract, pixels, pooled
 from ijepa.models.pretrained import PretrainedEncoder, Spec
@@ -82,6 +82,15 @@ def _features(
     values, readable = extract(embed, data.eval_dataloader(images, batch_size), device)
     for index in (~readable).nonzero().flatten().tolist():
         if images.name(index) not in data.unreadable:
-            data.unreadable.add(images.name(index))
-            print(f"unreadable, left out of the evaluation: {images.name(index)}")
+            data.unreadable[images.name(index)] = fault = _fault(images, index)
+            print(f"unreadable, left out of the evaluation: {fault}")
     return Features(values, {name: torch.tensor(images.labels[name])[readable] for name in names})
+
+
+def _fault(images: Images, index: int) -> str:
+    """Why an image cannot be read, in the words of training."""
+    try:
+        images.read(index)
+    except UnreadableError as fault:
+        return str(fault)
+    return images.name(index)  # by now it can
