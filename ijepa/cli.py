@@ -1,12 +1,13 @@
 """The command line: Hydra's entry point, help from the schema, one line and an exit code for errors."""
 
+import contextlib
 import importlib
 import io
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -40,9 +41,7 @@ def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
     traceback for faults of the software.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises its errors instead of printing them
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # file names may be of any bytes
+    _outlive_readers()
     _quiet()
     _register_plugins()
     arguments = sys.argv[1:]
@@ -59,10 +58,40 @@ def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
     except InterruptedRunError as error:
         if str(error):
             print(error, file=sys.stderr)
-        sys.exit(128 + error.signal)
+        launched = int(os.environ.get("LOCAL_RANK", "0")) > 0 and "TORCHELASTIC_RUN_ID" not in os.environ
+        sys.exit(0 if launched else 128 + error.signal)  # Lightning kills the first process when another one fails
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(128 + SIGINT)
+
+
+class Output(io.TextIOWrapper):
+    """Standard output for which it is no error when nobody reads on: Ctrl-C also ends the tee of ``train.py | tee``."""
+
+    def write(self, text: str) -> int:
+        with self._outliving():
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._outliving():
+            super().flush()
+
+    @contextlib.contextmanager
+    def _outliving(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+
+
+def _outlive_readers() -> None:
+    """Also prints names of any bytes, escaped where they are no text."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if type(stream) is io.TextIOWrapper:  # a test's may be another
+            encoding, lines = stream.encoding, stream.line_buffering
+            setattr(sys, name, Output(stream.detach(), encoding, "backslashreplace", line_buffering=lines))
 
 
 def _run(name: str, job: Callable[[DictConfig], float | None]) -> None:

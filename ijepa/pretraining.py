@@ -95,7 +95,12 @@ class Pretraining(L.LightningModule):
             checkpoint["optimizer_states"] = [optim.rekey(state, dict(enumerate(names)))]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keys it by number again, as a plain optimiser wants it; the sharding strategy has loaded it by name."""
+        """Keys it by number again, as a plain optimiser wants it; the sharding strategy has loaded it by name.
+
+        Lightning counts micro-batches, of which there may be more or fewer to a step than before.
+        """
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
+        progress.update(dict.fromkeys(progress, checkpoint["global_step"] * self.trainer.accumulate_grad_batches))
         if not isinstance(self.trainer.strategy, ModelParallelStrategy):
             numbers = {name: number for number, name in enumerate(self._optimized())}
             checkpoint["optimizer_states"] = [optim.rekey(checkpoint["optimizer_states"][0], numbers)]

@@ -84,9 +84,12 @@ def refuse(resumed: Resumed, data: DataModule, steps: plan.Plan) -> None:
         raise ConfigError("data.root", resumed.config.data.root, problem)
     old = parse(TrainConfig, _compose(_latest(resumed.folder), []))
     before = plan.plan(old.schedule, old.optimizer, old.data.batch_size, now["images"])
-    constant = before.max_steps - before.cooldown_steps
+    if steps.max_steps < contents["global_step"]:
+        problem = f"the checkpoint is already after step {contents['global_step']}"
+        raise ConfigError("schedule.max_steps", steps.max_steps, problem)
+    constant = min(plan.max_steps - plan.cooldown_steps for plan in (before, steps))
     if before.max_steps != steps.max_steps and contents["global_step"] > constant:
-        problem = f"the checkpoint is after step {constant}, where the cooldown began; a run is extended from before it"
+        problem = f"the checkpoint is after step {constant}, where the cooldown begins; change the length before it"
         raise ConfigError("schedule.max_steps", steps.max_steps, problem)
 
 
@@ -107,8 +110,9 @@ def lasting(resumed: Resumed) -> dict[str, Any] | None:
 def _find(path: Path) -> tuple[Path, Path]:
     if not path.exists():
         raise ConfigError("resume", path, "no such run folder or checkpoint")
-    last = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
-    folder = path if path.is_dir() else path.absolute().parent.parent
+    whole = path.absolute()
+    last = whole / "checkpoints" / "last.ckpt" if path.is_dir() else whole
+    folder = whole if path.is_dir() else whole.parent.parent
     for needed in (folder / "config.yaml", last):
         if not needed.is_file():
             raise ConfigError("resume", path, f"no run to go on with: {needed} is missing")
@@ -117,7 +121,8 @@ def _find(path: Path) -> tuple[Path, Path]:
 
 def _latest(folder: Path) -> Path:
     """config.yaml, or what the last resume that changed something lasting has written."""
-    return max(folder.glob("config-*.yaml"), default=folder / "config.yaml")
+    written = [path for path in folder.glob("config-*.yaml") if path.stem[7:].isdecimal()]
+    return max(written, key=lambda path: int(path.stem[7:]), default=folder / "config.yaml")
 
 
 def _compose(file: Path, overrides: list[str]) -> DictConfig:

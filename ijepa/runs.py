@@ -1,6 +1,7 @@
 """A training run from a composed configuration to its folder: start, resume, results."""
 
 import contextlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -59,16 +60,24 @@ def _resume(resumed: Resumed) -> float | None:
     run = _build(resumed.config, resumed.folder)
     resume.refuse(resumed, run.data, run.module.plan)
     done = resume.done(resumed)
-    if done >= run.module.plan.max_steps and (run.folder / "summary.json").exists():
+    if done >= run.module.plan.max_steps and _exported(run.folder, done):
         print(f"run_dir {run.folder}: finished, all {done} steps are done")
         return None
     if run.trainer.is_global_zero:
         values = resume.lasting(resumed)
         if values is not None:
             _write_config(run.folder / f"config-{done:06}.yaml", values, run.folder)
+        for name in ("summary.json", "encoder.safetensors"):  # of another length of the run
+            (run.folder / name).unlink(missing_ok=True)
         run.metrics.cut(done)
         run.checkpoint.rewind(resumed.last, done)
     return execute(run, resumed.last)
+
+
+def _exported(folder: Path, steps: int) -> bool:
+    """Whether the results in ``folder`` are those after so many steps."""
+    summary = folder / "summary.json"
+    return summary.exists() and json.loads(summary.read_text()).get("steps") == steps
 
 
 def _build(config: TrainConfig, folder: Path) -> Run:

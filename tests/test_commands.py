@@ -297,6 +297,38 @@ def test_a_signal_ends_a_run_saved(tmp_path, invoke, number):
     assert code == 2
 
 
+def test_ctrl_c_saves_a_run_whose_output_nobody_reads_any_more(tmp_path):
+    """As in python train.py | tee log: tee ends first."""
+    folder = tmp_path / "run"
+    arguments = ["data=digits", *TINY, "schedule.max_steps=100000", "callbacks.progress_every_seconds=0.01"]
+    process = subprocess.Popen([sys.executable, ROOT / "train.py", *arguments, f"run_dir={folder}"],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    for line in process.stdout:
+        if line.startswith("step "):
+            break
+    process.stdout.close()
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    error = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=60) == 130
+    assert error.count("\n") == 1
+    assert (folder / "checkpoints" / "last.ckpt").exists()
+
+
+def test_going_back_by_a_relative_path(invoke, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    values = ["data=digits", *TINY, "callbacks.checkpoint_every_steps=1", "callbacks.checkpoint_keep=9"]
+    assert invoke("train.py", *values, f"run_dir={folder}")[0] == 0
+    whole = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    monkeypatch.chdir(tmp_path)
+    assert invoke("train.py", "resume=run/checkpoints/step-000001.ckpt", "hardware.accumulation=2")[0] == 0
+    again = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert again["global_step"] == whole["global_step"] == 3
+    with (folder / "metrics.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["1", "2", "3"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_a_run_at_once(tmp_path, number):
     """Here in the middle of a step that takes minutes."""
@@ -401,7 +433,7 @@ def test_a_run_without_decay_can_be_extended(invoke, tmp_path, monkeypatch, sche
         assert torch.equal(tensor, other["state_dict"][name]), name
     code, _, error = invoke("train.py", f"resume={whole}", "schedule.max_steps=6")
     assert code == (0 if schedule == "constant" else 2)
-    assert ("where the cooldown began" in error) == (schedule == "cooldown")
+    assert ("where the cooldown begins" in error) == (schedule == "cooldown")
 
 
 def test_a_sweep_goes_on_when_a_job_is_faulty(tmp_path):

@@ -57,11 +57,13 @@ def test_workers_devices_and_accumulation_change_no_batch(images, masking):
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
 @pytest.mark.parametrize(("workers", "accumulation"), [(0, 1), (2, 2)])
-@pytest.mark.parametrize("stop", [2, 3], ids=["in mid-epoch", "at an epoch's end"])
-def test_a_run_cut_in_two_equals_one(tmp_path, images, precision, workers, accumulation, stop):
+@pytest.mark.parametrize(
+    ("stop", "every"), [(2, 1), (3, 1), (2, 3)], ids=["in mid-epoch", "at an epoch's end", "in mid-row"]
+)
+def test_a_run_cut_in_two_equals_one(tmp_path, images, precision, workers, accumulation, stop, every):
     """To the bit: weights, target encoder, optimiser, counters, metrics."""
     changes = (*images, f"hardware.precision={precision}", f"data.workers={workers}",
-               f"hardware.accumulation={accumulation}")  # fmt: skip
+               f"hardware.accumulation={accumulation}", f"callbacks.log_every_steps={every}")  # fmt: skip
     fit(tmp_path / "a", *changes)
     fit(tmp_path / "b", *changes, stop=stop)
     fit(tmp_path / "b", *changes, last=tmp_path / "b" / "checkpoints" / "last.ckpt")
@@ -79,7 +81,18 @@ def test_a_run_cut_in_two_equals_one(tmp_path, images, precision, workers, accum
     assert counters[0] == counters[1]
     table, cut = ([{k: v for k, v in row.items() if k not in TIMED} for row in rows(tmp_path / run)] for run in "ab")
     assert table == cut
-    assert [row["step"] for row in table] == ["1", "2", "3", "4", "5"]
+    assert [row["step"] for row in table] == (["1", "2", "3", "4", "5"] if every == 1 else ["1", "3", "5"])
+
+
+@pytest.mark.parametrize(("before", "after", "stop"), [(1, 2, 3), (4, 1, 2), (2, 4, 1)])
+def test_a_run_goes_on_with_another_accumulation(tmp_path, images, before, after, stop):
+    """Each image once, whatever the number of micro-batches so far."""
+    whole = fit(tmp_path / "whole", *images)
+    fit(tmp_path / "cut", *images, f"hardware.accumulation={before}", stop=stop)
+    last = tmp_path / "cut" / "checkpoints" / "last.ckpt"
+    rest = fit(tmp_path / "cut", *images, f"hardware.accumulation={after}", last=last)
+    assert_same(weights(whole), weights(rest), atol=2e-6, rtol=0)
+    assert rest.recorder.flops == pytest.approx(whole.recorder.flops)
 
 
 def test_bf16_true_keeps_weights_in_float32(tmp_path, images):

@@ -1,5 +1,6 @@
 """checkpoints/step-000100.ckpt and last.ckpt, and a graceful end on SIGINT and SIGTERM."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -63,7 +64,7 @@ class Checkpoint(L.Callback):
         self._saved = self._step = -1
         self._clock = 0.0
         self._agreement = Agreement()
-        self._handlers: dict[int, Any] = {}
+        self._handling = False
 
     @property
     def path(self) -> Path:
@@ -91,7 +92,8 @@ class Checkpoint(L.Callback):
                 rest.unlink()
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
-                self._handlers[number] = signal.signal(number, self._handle)
+                signal.signal(number, self._handle)
+                self._handling = True
             except ValueError:  # not in the main thread, where signals do not arrive anyway
                 return
 
@@ -104,6 +106,7 @@ class Checkpoint(L.Callback):
         self._step = step
         late = self.every_minutes is not None and time.monotonic() - self._clock >= 60 * self.every_minutes
         number, due = self._agreement(trainer, self.signal or 0, int(late))
+        due = due and self._saved < step - 1  # several ranks hear a step late what has been done meanwhile
         if due or (self.every_steps is not None and step % self.every_steps == 0):
             self._save(trainer)
         if number:
@@ -116,9 +119,10 @@ class Checkpoint(L.Callback):
             self._save(trainer)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers = {}
+        if self._handling:  # Lightning's handlers were in place before, which mean nothing after the training
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            self._handling = False
 
     def _save(self, trainer: L.Trainer) -> None:
         self._saved = trainer.global_step
@@ -134,7 +138,8 @@ class Checkpoint(L.Callback):
         if self.signal is not None:
             self._abandon(number)
         self.signal = number
-        print(f"\n{signal.Signals(number).name}: ends after this step; once more to end at once", flush=True)
+        with contextlib.suppress(OSError):  # print could meet itself here, and a reader that is gone
+            os.write(1, f"\n{signal.Signals(number).name}: ends after this step; once more to end at once\n".encode())
 
     def _abandon(self, number: int) -> None:
         """Ends this process and those that it has started, whatever they wait for."""

@@ -41,11 +41,13 @@ class Recorder(L.Callback):
         self._window = (0, 0.0)
 
     def state_dict(self) -> dict[str, Any]:
-        totals = {"images": self.images, "flops": self.flops, "seconds": self.seconds}
-        return {**totals, "unreadable": list(self.unreadable)}
+        totals = {"images": self.images, "flops": self.flops, "seconds": self.seconds, "loss": self.loss}
+        sums = {name: _mean_of_ranks(value) for name, value in self._sums.items()}
+        return {**totals, "unreadable": list(self.unreadable), "sums": sums, "count": self._count}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.images, self.flops, self.seconds = (state_dict[name] for name in ("images", "flops", "seconds"))
+        self.loss, self._sums, self._count = (state_dict[name] for name in ("loss", "sums", "count"))
         self.unreadable = dict.fromkeys(state_dict["unreadable"])
 
     def totals(self) -> dict[str, float]:
@@ -67,7 +69,7 @@ class Recorder(L.Callback):
     ) -> None:
         self._faults += batch.unreadable
         for name, value in outputs["parts"].items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
+            self._sums[name] = self._sums[name].to(value.device) + value if name in self._sums else value.clone()
         self._count += 1
         context, (blocks, patches) = batch.masks.context.shape[1], batch.masks.targets.shape[1:]
         self.flops += len(batch.images) * trainer.world_size * self.cost.step(context, blocks, patches)
@@ -82,8 +84,11 @@ class Recorder(L.Callback):
             self._record(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._count:
+        assert isinstance(pl_module, Pretraining)
+        if self._count and trainer.global_step == pl_module.plan.max_steps:
             self._record(trainer, pl_module)
+        else:  # a run that goes on later writes the row that is due then
+            self._report(trainer)
 
     def pause(self) -> None:
         """Leaves what happened since the last step, an evaluation for example, out of the seconds."""
@@ -125,3 +130,12 @@ class Recorder(L.Callback):
         }
         for logger in trainer.loggers:
             logger.log_metrics(row, step=trainer.global_step)
+
+
+def _mean_of_ranks(value: torch.Tensor) -> torch.Tensor:
+    """The mean over all processes, each of which must call this; on the CPU."""
+    if torch.distributed.is_initialized():
+        value = value.clone()
+        torch.distributed.all_reduce(value)
+        value /= torch.distributed.get_world_size()
+    return value.cpu()
