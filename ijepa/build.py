@@ -1,5 +1,6 @@
 """From a configuration to data, networks and trainer: the only place where parts are wired."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,7 @@ def run(config: schema.TrainConfig, folder: Path) -> Run:
         UserError: when the configuration does not fit together, the data or the hardware.
     """
     checks.check(config)
+    _check_launcher(config.hardware)
     accelerator = device(config.hardware)
     masks = sampler(config)
     source = sources.build(config.data, config.seed)
@@ -263,6 +265,14 @@ def _wandb(logger: schema.WandbLogger, folder: Path, values: dict[str, Any]) -> 
         group=logger.group,
         notes=logger.notes,
     )
+
+
+def _check_launcher(hardware: schema.Hardware) -> None:
+    """Refuses processes that torchrun has started and that would each train alone, in one folder."""
+    wanted, started = hardware.devices * hardware.nodes, os.environ.get("WORLD_SIZE", "1")
+    if "TORCHELASTIC_RUN_ID" in os.environ and int(started) != wanted:
+        problem = f"torchrun has started {started} processes; add hardware=ddp or fsdp, and devices x nodes as many"
+        raise ConfigError("hardware.devices", hardware.devices, problem)
 
 
 def _strategy(hardware: schema.Hardware) -> str | Strategy:

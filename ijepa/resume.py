@@ -1,5 +1,6 @@
 """Going on with a run: its configuration with what may change, its last checkpoint, and what stands in the way."""
 
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -7,7 +8,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ijepa import checkpoint, plan
 from ijepa.checks import parse
@@ -97,13 +98,14 @@ def lasting(resumed: Resumed) -> dict[str, Any] | None:
     """The configuration that further resumes start from, where it is not the one that the run has."""
     if not resumed.changed:
         return None
-    values = parse(TrainConfig, _compose(_latest(resumed.folder), [])).model_dump()
-    for key, value in resumed.changed.items():
+    values = resumed.config.model_dump()
+    old = parse(TrainConfig, _compose(_latest(resumed.folder), [])).model_dump()
+    for key in FREE:  # the run's own stay
         *sections, name = key.split(".")
-        node = values
+        to, source = values, old
         for section in sections:
-            node = node[section]
-        node[name] = value
+            to, source = to[section], source[section]
+        to[name] = source[name]
     return values
 
 
@@ -126,13 +128,20 @@ def _latest(folder: Path) -> Path:
 
 
 def _compose(file: Path, overrides: list[str]) -> DictConfig:
-    """The configuration in ``file`` under Hydra overrides; an option of a group, which it no longer has, is added."""
+    """The configuration in ``file`` under Hydra overrides; an option of a group takes the place of what it holds."""
     groups = {path.name for path in CONF.iterdir() if path.is_dir()}
-    search = create_config_search_path(str(CONF))
-    search.prepend("run", str(file.parent.absolute()))
-    items = [f"+{item}" if _key(item) in groups and item[0].isalpha() else item for item in overrides]
-    loader = ConfigLoaderImpl(config_search_path=search)
-    composed = loader.load_configuration(file.stem, overrides=items, run_mode=RunMode.RUN, from_shell=False)
+    chosen = [_key(item) for item in overrides if _key(item) in groups and item[0].isalpha()]
+    items = [f"+{item}" if _key(item) in chosen else item for item in overrides]
+    values = OmegaConf.load(file)
+    assert isinstance(values, DictConfig)
+    for group in chosen:
+        values.pop(group, None)
+    with tempfile.TemporaryDirectory() as folder:
+        OmegaConf.save(values, Path(folder) / file.name)
+        search = create_config_search_path(str(CONF))
+        search.prepend("run", folder)
+        loader = ConfigLoaderImpl(config_search_path=search)
+        composed = loader.load_configuration(file.stem, overrides=items, run_mode=RunMode.RUN, from_shell=False)
     with open_dict(composed):
         del composed["hydra"]
     return composed

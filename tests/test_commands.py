@@ -316,6 +316,23 @@ def test_ctrl_c_saves_a_run_whose_output_nobody_reads_any_more(tmp_path):
     assert (folder / "checkpoints" / "last.ckpt").exists()
 
 
+def test_an_option_of_a_group_takes_the_place_of_the_run_s(invoke, tmp_path):
+    folder = tmp_path / "run"
+    assert invoke("train.py", "data=digits", *TINY, "callbacks.checkpoint_every_steps=1", f"run_dir={folder}")[0] == 0
+    back = f"resume={folder}/checkpoints/step-000002.ckpt"
+    code, _, error = invoke("train.py", back, "masking=random", "task=knn")
+    assert code == 2
+    assert "masking.name=multiblock would become random" in error
+    assert "task" not in error
+    code, _, error = invoke("train.py", back, "masking=random", "task=knn", "force=true")
+    assert code == 0, error
+    results = json.loads((folder / "summary.json").read_text())["results"]["target encoder"]
+    assert not any("logistic" in name for name in results)
+    saved = OmegaConf.load(folder / "config-000002.yaml")
+    assert saved.masking.name == "random"
+    assert "num_targets" not in saved.masking
+
+
 def test_going_back_by_a_relative_path(invoke, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     values = ["data=digits", *TINY, "callbacks.checkpoint_every_steps=1", "callbacks.checkpoint_keep=9"]

@@ -175,6 +175,13 @@ def test_regularisers_need_the_whole_batch():
         check(train_config("objective=variance_covariance", "hardware.accumulation=2"))
 
 
+def test_processes_of_torchrun_that_would_train_alone(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"^hardware.devices=1: torchrun has started 2"):
+        build.run(train_config("data=digits"), tmp_path)
+
+
 def test_hardware_that_is_not_there():
     import torch
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from ijepa import build
 from ijepa.data import sources
-from ijepa.data.datamodule import Places
+from ijepa.data.datamodule import Crops, Place, Places
 from ijepa.data.decode import convert, decode
 from ijepa.data.images import EvalTransform, TrainTransform
 from ijepa.errors import UserError
@@ -41,6 +41,24 @@ def test_one_tree_is_split_by_seed(pictures):
     train = {first.train.name(i) for i in range(len(first.train))}
     assert not train & set(names[0])
     assert first.classes == {"class": ["cold", "warm"]}
+
+
+def test_crops_and_order_depend_on_seed_and_epoch(pictures):
+    images = source(pictures).train
+    transform = TrainTransform((16, 16), (0.3, 1.0), (0.75, 1.33), flip=False)
+
+    def crop(seed, epoch, step=0, position=0):
+        return Crops(images, transform, seed)[Place(step, position, epoch, 3)][1]
+
+    assert torch.equal(crop(0, 0), crop(0, 0, step=9, position=5))
+    assert not torch.equal(crop(0, 0), crop(0, 1))
+    assert not torch.equal(crop(0, 0), crop(1, 0))
+    orders = [
+        [place.image for places in Places(24, 24, seed, 2, first, 1, 0, 1) for place in places][:24]
+        for seed, first in ((0, 0), (0, 1), (1, 0))
+    ]
+    assert len({tuple(order) for order in orders}) == 3
+    assert all(sorted(order) == list(range(24)) for order in orders)
 
 
 def test_without_labels(pictures, tmp_path):
