@@ -89,9 +89,11 @@ def _outlive_readers() -> None:
     """Also prints names of any bytes, escaped where they are no text."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if type(stream) is io.TextIOWrapper:  # a test's may be another
+        if type(stream) is io.TextIOWrapper:
             encoding, lines = stream.encoding, stream.line_buffering
             setattr(sys, name, Output(stream.detach(), encoding, "backslashreplace", line_buffering=lines))
+        elif isinstance(stream, io.TextIOWrapper):  # a test's
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _run(name: str, job: Callable[[DictConfig], float | None]) -> None:
