@@ -99,8 +99,11 @@ class Pretraining(L.LightningModule):
 
         Lightning counts micro-batches, of which there may be more or fewer to a step than before.
         """
-        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
-        progress.update(dict.fromkeys(progress, checkpoint["global_step"] * self.trainer.accumulate_grad_batches))
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        batches = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
+        for counts in (progress["total"], progress["current"]):
+            saved_within = counts["processed"] - counts["completed"]  # 1: Lightning adds it
+            counts.update(ready=batches, started=batches, processed=batches, completed=batches - saved_within)
         if not isinstance(self.trainer.strategy, ModelParallelStrategy):
             numbers = {name: number for number, name in enumerate(self._optimized())}
             checkpoint["optimizer_states"] = [optim.rekey(checkpoint["optimizer_states"][0], numbers)]

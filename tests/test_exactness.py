@@ -84,12 +84,15 @@ def test_a_run_cut_in_two_equals_one(tmp_path, images, precision, workers, accum
     assert [row["step"] for row in table] == (["1", "2", "3", "4", "5"] if every == 1 else ["1", "3", "5"])
 
 
-@pytest.mark.parametrize(("before", "after", "stop"), [(1, 2, 3), (4, 1, 2), (2, 4, 1)])
-def test_a_run_goes_on_with_another_accumulation(tmp_path, images, before, after, stop):
+@pytest.mark.parametrize("within", [False, True], ids=["saved at the end", "saved on the way"])
+@pytest.mark.parametrize(("before", "after", "stop"), [(1, 1, 2), (1, 2, 3), (4, 1, 2), (2, 4, 1)])
+def test_a_run_goes_on_with_another_accumulation(tmp_path, images, before, after, stop, within):
     """Each image once, whatever the number of micro-batches so far."""
     whole = fit(tmp_path / "whole", *images)
-    fit(tmp_path / "cut", *images, f"hardware.accumulation={before}", stop=stop)
-    last = tmp_path / "cut" / "checkpoints" / "last.ckpt"
+    fit(tmp_path / "cut", *images, f"hardware.accumulation={before}", "callbacks.checkpoint_every_steps=1",
+        "callbacks.checkpoint_keep=9",
+        stop=None if within else stop)  # fmt: skip
+    last = tmp_path / "cut" / "checkpoints" / f"step-{stop:06}.ckpt"
     rest = fit(tmp_path / "cut", *images, f"hardware.accumulation={after}", last=last)
     assert_same(weights(whole), weights(rest), atol=2e-6, rtol=0)
     assert rest.recorder.flops == pytest.approx(whole.recorder.flops)

@@ -342,7 +342,7 @@ def test_which_files_are_images(tmp_path):
     (tmp_path / "e.csv").write_text("")
     config = train_config("data=folder", f"data.root={tmp_path}", "data.val_fraction=0")
     found = sources.build(config.data, 0)
-    assert (len(found.train), found.not_images) == (4, ["e.csv"])
+    assert (len(found.train), found.not_images) == (4, [str(tmp_path / "e.csv")])
 
 
 @pytest.mark.parametrize(

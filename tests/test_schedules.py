@@ -27,7 +27,7 @@ def test_before_the_cooldown_nothing_depends_on_the_length():
 
 
 def make(*overrides, images=1000):
-    config = train_config("data.batch_size=100", *overrides)
+    config = train_config("data=digits", "data.batch_size=100", *overrides)
     return plan(config.schedule, config.optimizer, config.data.batch_size, images)
 
 
