@@ -1,6 +1,5 @@
 """From a configuration to data, networks and trainer: the only place where parts are wired."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,10 +7,9 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.loggers import Logger, WandbLogger
-from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 from timm.layers import Attention
 
-from ijepa import checks, masking, parallel, plan
+from ijepa import checks, hardware, masking, parallel, plan
 from ijepa import config as schema
 from ijepa.callbacks.checkpoint import Checkpoint, WholeFiles
 from ijepa.callbacks.evaluation import Evaluation
@@ -21,7 +19,7 @@ from ijepa.data import sources
 from ijepa.data.datamodule import DataModule
 from ijepa.data.images import EvalTransform, TrainTransform
 from ijepa.data.workers import processes
-from ijepa.errors import ConfigError, UserError
+from ijepa.errors import UserError
 from ijepa.evaluation import tasks
 from ijepa.flops import Cost, Transformer
 from ijepa.loggers import MetricsCSV
@@ -121,15 +119,15 @@ def run(config: schema.TrainConfig, folder: Path) -> Run:
         UserError: when the configuration does not fit together, the data or the hardware.
     """
     checks.check(config)
-    _check_launcher(config.hardware)
-    accelerator = device(config.hardware)
+    hardware.check_launcher(config.hardware)
+    accelerator = hardware.device(config.hardware)
     masks = sampler(config)
     source = sources.build(config.data, config.seed)
     images = len(source.train)
     schedule = plan.plan(config.schedule, config.optimizer, config.data.batch_size, images)
     torch.manual_seed(config.seed)
     jepa = networks(config)
-    chosen = precision(config.hardware, accelerator)
+    chosen = hardware.precision(config.hardware, accelerator)
     if accelerator == "cpu" and chosen.startswith("bf16"):
         for module in jepa.modules():
             if isinstance(module, Attention):
@@ -168,13 +166,15 @@ def run(config: schema.TrainConfig, folder: Path) -> Run:
     callbacks: list[L.Callback] = [recorder]
     every = config.callbacks.evaluate_every_epochs
     if every is not None and tasks.label_sets(datamodule):
-        callbacks.append(Evaluation(config.task, datamodule, encoder_spec, recorder, every, config.seed))
+        callbacks.append(
+            Evaluation(config.task, datamodule, encoder_spec, recorder, every, config.seed, chosen.startswith("bf16"))
+        )
     callbacks += [ProgressReport(recorder, schedule.max_steps, config.callbacks.progress_every_seconds), checkpoint]
     trainer = L.Trainer(
         accelerator=accelerator,
         devices=config.hardware.devices,
         num_nodes=config.hardware.nodes,
-        strategy=_strategy(config.hardware),
+        strategy=hardware.strategy(config.hardware),
         precision="32-true" if chosen == "bf16-true" else chosen,  # type: ignore[arg-type]  # ours keeps fp32 weights
         max_steps=schedule.max_steps,
         max_epochs=-1,
@@ -209,34 +209,6 @@ def cost(config: schema.TrainConfig) -> Cost:
     )
 
 
-def device(hardware: schema.Hardware) -> str:
-    """``cpu`` or ``gpu``.
-
-    Raises:
-        ConfigError: when there are not as many GPUs as asked for.
-    """
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if hardware.accelerator == "gpu" and found == 0:
-        raise ConfigError("hardware.accelerator", "gpu", "no GPU is visible to torch here; hardware=cpu would do")
-    chosen = "cpu" if hardware.accelerator == "cpu" or found == 0 else "gpu"
-    if chosen == "gpu" and hardware.devices > found:
-        raise ConfigError("hardware.devices", hardware.devices, f"{found} GPUs are visible; {found} would do")
-    if hardware.strategy == "single" and hardware.devices * hardware.nodes > 1:
-        key, value = ("devices", hardware.devices) if hardware.devices > 1 else ("nodes", hardware.nodes)
-        raise ConfigError(f"hardware.{key}", value, "several devices need hardware.strategy=ddp or fsdp")
-    return chosen
-
-
-def precision(hardware: schema.Hardware, accelerator: str) -> str:
-    """One of Lightning's names; ``auto`` is bf16 only where the device has instructions for it."""
-    if hardware.precision != "auto":
-        return hardware.precision
-    if accelerator == "gpu":
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return "bf16-mixed" if known.get("avx512_bf16") or known.get("amx_bf16") else "32-true"
-
-
 def loggers(config: schema.TrainConfig, folder: Path) -> list[Logger]:
     """What ``logger`` adds to metrics.csv.
 
@@ -265,21 +237,6 @@ def _wandb(logger: schema.WandbLogger, folder: Path, values: dict[str, Any]) -> 
         group=logger.group,
         notes=logger.notes,
     )
-
-
-def _check_launcher(hardware: schema.Hardware) -> None:
-    """Refuses processes that torchrun has started and that would each train alone, in one folder."""
-    wanted, started = hardware.devices * hardware.nodes, os.environ.get("WORLD_SIZE", "1")
-    if "TORCHELASTIC_RUN_ID" in os.environ and int(started) != wanted:
-        problem = f"torchrun has started {started} processes; add hardware=ddp or fsdp, and devices x nodes as many"
-        raise ConfigError("hardware.devices", hardware.devices, problem)
-
-
-def _strategy(hardware: schema.Hardware) -> str | Strategy:
-    if hardware.strategy == "fsdp":
-        size = hardware.devices * hardware.nodes
-        return ModelParallelStrategy(data_parallel_size=size, tensor_parallel_size=1, save_distributed_checkpoint=False)
-    return {"single": "auto", "ddp": "ddp"}[hardware.strategy]
 
 
 def _output_width(config: schema.TrainConfig) -> int:

@@ -3,18 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from ijepa import build, checkpoint, folders, tables
+from ijepa import build, checkpoint, folders, hardware, tables
 from ijepa.checks import check_data, check_task, parse
 from ijepa.config import TRAINING, Data, EvaluateConfig
 from ijepa.data import sources
 from ijepa.errors import ConfigError, UserError
 from ijepa.evaluation import tasks
-from ijepa.evaluation.features import pooled
 from ijepa.evaluation.tasks import Row
 from ijepa.files import write_json
 from ijepa.models.pretrained import Spec
@@ -45,8 +43,10 @@ def evaluate(composed: DictConfig) -> float | None:
     config = parse(EvaluateConfig, {str(key): value for key, value in values.items()})
     _fits(config.data, encoder.spec)
     check_data(config.data)
+    if config.hardware.devices * config.hardware.nodes > 1:
+        raise ConfigError("hardware.devices", config.hardware.devices, "evaluations run on one device; 1 would do")
     check_task(config.task)
-    device = torch.device("cuda" if build.device(config.hardware) == "gpu" else "cpu")
+    runtime = hardware.runtime(config.hardware)
     source = sources.build(config.data, _split_seed(path, config))
     data = build.data(config.data, source, None, 0, config.hardware, config.seed)
     names = tasks.label_sets(data)
@@ -58,9 +58,9 @@ def evaluate(composed: DictConfig) -> float | None:
     folder = _output(config, path)
     folders.make(folder, "output")
     print(f"{_names(config)} on {len(source.train)} training and {len(source.val)} validation images", flush=True)
-    rows = [Row(f"{which} encoder", tasks.evaluate(config.task, pooled(encoder.to(device)), data, device, config.seed))]
+    rows = [Row(f"{which} encoder", tasks.evaluate(config.task, runtime.pooled(encoder), data, runtime, config.seed))]
     if config.baselines:
-        rows += tasks.baselines(config.task, encoder.spec, data, device, config.seed)
+        rows += tasks.baselines(config.task, encoder.spec, data, runtime, config.seed)
     print(f"{path}: accuracy, %")
     Console().print(tables.accuracies(rows, config.task, names))
     results = {row.name: row.results for row in rows}

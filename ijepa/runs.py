@@ -15,13 +15,12 @@ from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from ijepa import build, checkpoint, folders, parallel, pictures, resume, tables
+from ijepa import build, checkpoint, folders, hardware, parallel, pictures, resume, tables
 from ijepa.build import Run
 from ijepa.checks import parse
 from ijepa.config import TrainConfig
 from ijepa.errors import ConfigError, InterruptedRunError
 from ijepa.evaluation import tasks
-from ijepa.evaluation.features import pooled
 from ijepa.evaluation.tasks import Row
 from ijepa.files import write_json, write_text
 from ijepa.models.encoder import Encoder
@@ -141,11 +140,11 @@ def _finish(run: Run) -> float | None:
     accuracy = None
     names = tasks.label_sets(run.data)
     if names:
-        device = run.trainer.strategy.root_device  # after fit, the module is on the CPU
-        pretrained = PretrainedEncoder(encoder, run.spec).to(device).eval()
-        results = tasks.evaluate(run.config.task, pooled(pretrained), run.data, device, run.config.seed)
+        runtime = hardware.runtime(run.config.hardware, run.trainer.strategy.root_device)
+        embed = runtime.pooled(PretrainedEncoder(encoder, run.spec).eval())
+        results = tasks.evaluate(run.config.task, embed, run.data, runtime, run.config.seed)
         rows = [Row("target encoder", results)]
-        rows += tasks.baselines(run.config.task, run.spec, run.data, device, run.config.seed)
+        rows += tasks.baselines(run.config.task, run.spec, run.data, runtime, run.config.seed)
         for logger in run.trainer.loggers:
             row = {**run.recorder.totals(), **{f"val/{name}": value for name, value in results.items()}}
             logger.log_metrics(row, step=run.trainer.global_step)

@@ -6,7 +6,7 @@ import pytest
 from conftest import ROOT, composed, train_config
 from omegaconf import OmegaConf
 
-from ijepa import build
+from ijepa import build, hardware
 from ijepa.checks import check, keys, parse
 from ijepa.config import TRAINING, EvaluateConfig, StatisticsConfig, TrainConfig
 from ijepa.errors import UserError
@@ -188,6 +188,6 @@ def test_hardware_that_is_not_there():
     config = train_config("hardware=gpu")
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match=r"^hardware.accelerator=gpu: .* hardware=cpu would do"):
-            build.device(config.hardware)
+            hardware.device(config.hardware)
     with pytest.raises(UserError, match=r"^hardware.devices=2: .*hardware.strategy"):
-        build.device(train_config("hardware=cpu", "hardware.devices=2").hardware)
+        hardware.device(train_config("hardware=cpu", "hardware.devices=2").hardware)

@@ -8,7 +8,10 @@ from sklearn.preprocessing import StandardScaler
 
 from ijepa.config import Knn, Logistic
 from ijepa.evaluation import knn, logistic
-from ijepa.evaluation.features import Features, extract, pixels, pooled
+from ijepa.evaluation.features import Features, Runtime, extract, pixels
+from ijepa.models.pretrained import PretrainedEncoder, Spec
+
+SPEC = Spec((24, 24), 6, 3, 24, 2, 3, 4.0, "index", None, (0.5,) * 3, (0.25,) * 3)
 
 
 def blobs(count, seed, spread=1.5, classes=4, width=12):
@@ -43,6 +46,24 @@ def test_knn_task():
     results = results["class"]
     assert results.keys() == {"knn5", "knn20"}
     assert results["knn20"] == 1
+
+
+@pytest.mark.parametrize("l2", [1e-4, 0.01, 1.0])
+def test_logistic_regression_is_scikit_learn_s(l2):
+    """Correlated features of very different scale, three label sets' worth of classes at once."""
+    train = blobs(500, 1, width=40)
+    mixing = torch.randn(40, 40, generator=torch.Generator().manual_seed(0)) * torch.logspace(0, -2, 40)
+    values = train.values @ mixing
+    values = values - values.mean(dim=0)
+    axes = torch.linalg.eigh(values.T @ values).eigenvectors
+    zeros = {"class": torch.zeros(41, 4), "parity": torch.zeros(41, 2)}
+    ours = logistic.fit(values @ axes, train.labels, dict.fromkeys(zeros, l2), zeros, 300)
+    for name, labels in train.labels.items():
+        # two classes are one set of weights there, of the difference: half the penalty
+        strength = l2 * 500 / (2 if name == "parity" else 1)
+        judge = LogisticRegression(C=1 / strength, max_iter=100000, tol=1e-10).fit(values.double(), labels)
+        probabilities = torch.addmm(ours[name][-1], values @ axes, ours[name][:-1]).softmax(dim=1)
+        np.testing.assert_allclose(probabilities, judge.predict_proba(values.double()), atol=2e-3)
 
 
 def test_logistic_is_scikit_learn_s_at_the_chosen_strength():
@@ -82,16 +103,18 @@ def test_wide_features_are_reduced_to_their_principal_components():
     scaler = StandardScaler().fit(train.values)
     pca = PCA(20, svd_solver="full").fit(scaler.transform(train.values))
     values = [pca.transform(scaler.transform(part.values)) for part in (train, test)]
-    scaler = StandardScaler().fit(values[0])
-    judge = LogisticRegression(C=1 / (0.01 * 400), max_iter=500)
-    judge.fit(scaler.transform(values[0]), train.labels["class"])
-    expected = judge.score(scaler.transform(values[1]), test.labels["class"])
-    assert results["logistic"] == pytest.approx(expected, abs=0.02)
+    judge = LogisticRegression(C=1 / (0.01 * 400), max_iter=500).fit(values[0], train.labels["class"])
+    assert results["logistic"] == pytest.approx(judge.score(values[1], test.labels["class"]), abs=0.02)
 
 
 def test_pooling_and_pixels():
     images = torch.rand(2, 3, 96, 24)
     assert pixels(images).shape == (2, 3 * 48 * 24)
-    encoder = torch.nn.Module()
-    encoder.forward = lambda images: images.flatten(2).transpose(1, 2)
-    torch.testing.assert_close(pooled(encoder)(images), images.mean((2, 3)))
+    encoder = PretrainedEncoder(SPEC.build(), SPEC).eval()
+    images = images[..., :24, :]
+    exact = encoder(images).mean(dim=1)
+    for bf16, tolerance in ((False, 1e-6), (True, 0.05)):
+        features = Runtime(torch.device("cpu"), bf16).pooled(encoder)(images)
+        assert features.dtype == torch.float32
+        torch.testing.assert_close(features, exact, atol=tolerance, rtol=0)
+    assert not torch.equal(features, exact)

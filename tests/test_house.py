@@ -12,7 +12,7 @@ FLOORS = [
     ["explain", "interop", "evaluation", "parallel"],
     ["checkpoint"],
     ["pretraining", "tables"],
-    ["callbacks"],
+    ["callbacks", "hardware"],
     ["build"],
     ["folders", "resume"],
     ["runs", "evaluations"],

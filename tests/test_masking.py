@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ijepa.errors import ConfigError
-from ijepa.masking import MultiBlock, Random, Rasterized, Reference
+from ijepa.masking import MultiBlock, Random, Rasterized, Reference, common
 
 PAPER = {
     "num_targets": 4,
@@ -154,6 +154,15 @@ def test_surplus_patches_are_dropped_at_random():
         counts += grids_of(sampler.sample(2, step, np.arange(500)), 36)[0].numpy().sum(0)
     expected = 40 * 500 * 10 / 36
     assert ((counts - expected) ** 2 / expected).sum() < 66.6  # chi-squared, 35 degrees of freedom, p = 0.001
+
+
+def test_patches_with_equal_random_numbers_are_still_chosen_once(monkeypatch):
+    few = np.random.default_rng(0).integers(0, 3, (50, 8)).astype(np.uint64)
+    monkeypatch.setattr(common, "words", lambda *_: few * np.uint64(0x0000000100000001))
+    allowed = np.random.default_rng(1).random((50, 16)) < 0.7
+    chosen = common.choose(allowed, 5, 0, 0, 0, np.arange(50))
+    assert (np.diff(chosen, axis=1) > 0).all()
+    assert np.take_along_axis(allowed, chosen, 1).all()
 
 
 def test_default_context_is_near_the_reference_s_average():

@@ -1,32 +1,22 @@
 import numpy as np
 import pytest
 
-from ijepa.randomness import integers, philox, seed_of, uniforms, words
+from ijepa.randomness import integers, seed_of, uniforms, words
 
 
-@pytest.mark.parametrize(
-    ("counter", "key", "expected"),
-    [
-        ([0, 0, 0, 0], 0, "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
-        ([0xFFFFFFFF] * 4, 0xFFFFFFFFFFFFFFFF, "408f276d 41c83b0e a20bc7c6 6d5451fd"),
-        (
-            [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344],
-            0x299F31D0_A4093822,
-            "d16cfe09 94fdcceb 5001e420 24126ea1",
-        ),
-    ],
-)
-def test_known_answers_of_random123(counter, key, expected):
-    result = philox(key, tuple(np.array([word], dtype=np.uint64) for word in counter))
-    assert " ".join(f"{int(word[0]):08x}" for word in result) == expected
+def test_the_numbers_stay_what_they_are():
+    """Runs can be repeated after an update; this would fail if NumPy's stream or the layout of the counters changed."""
+    assert [hex(word) for word in words(-1, 2, 3, np.array([4]), 2)[0]] == ["0x6a2d92fea38d1b3a", "0x3f077378367d4139"]
+    known = "16554d9eca36314c db20fe9d672d0fdc d7e772cee186176b 7e68b68aec7ba23b"  # of Random123
+    assert " ".join(f"{word:x}" for word in np.random.Philox(counter=2**256 - 1, key=0).random_raw(4)) == known
 
 
-def test_a_position_s_numbers_do_not_depend_on_the_others():
-    positions = np.array([3, 900, 17])
+@pytest.mark.parametrize("positions", [[3, 900, 17], [7, 8, 9, 10], [10, 9, 7], [2**40, 5, 2**31], [6]])
+def test_a_position_s_numbers_do_not_depend_on_the_others(positions):
+    positions = np.array(positions)
     together = words(5, 1, 8, positions, 10)
     for i, position in enumerate(positions):
         assert np.array_equal(words(5, 1, 8, np.array([position]), 10)[0], together[i])
-        assert np.array_equal(words(5, 1, 8, np.array([position]), 6)[0], together[i, :6])
 
 
 def test_no_two_places_share_numbers():

@@ -8,7 +8,7 @@ from ijepa.callbacks.recorder import Recorder
 from ijepa.config import Knn, Tasks
 from ijepa.data.datamodule import DataModule
 from ijepa.evaluation import tasks
-from ijepa.evaluation.features import pooled
+from ijepa.evaluation.features import Runtime
 from ijepa.models.pretrained import PretrainedEncoder, Spec
 from ijepa.pretraining import Pretraining
 
@@ -23,10 +23,18 @@ class Evaluation(L.Callback):
         recorder: its clock stands still meanwhile.
         every_epochs: passes over the training images between evaluations.
         seed: of the task.
+        bf16: compute features under autocast.
     """
 
     def __init__(
-        self, tasks: Tasks, data: DataModule, spec: Spec, recorder: Recorder, every_epochs: float, seed: int
+        self,
+        tasks: Tasks,
+        data: DataModule,
+        spec: Spec,
+        recorder: Recorder,
+        every_epochs: float,
+        seed: int,
+        bf16: bool = False,
     ) -> None:
         first = tasks.chosen()[0]
         self.tasks = Tasks(knn=first) if isinstance(first, Knn) else Tasks(logistic=first)
@@ -35,6 +43,7 @@ class Evaluation(L.Callback):
         self.recorder = recorder
         self.every_steps = max(round(every_epochs * recorder.epoch_images / recorder.batch_size), 1)
         self.seed = seed
+        self.bf16 = bf16
         self._done = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -50,8 +59,9 @@ class Evaluation(L.Callback):
         assert isinstance(pl_module, Pretraining)
         network = pl_module.jepa.target_encoder
         training = network.training
-        encoder = PretrainedEncoder(network, self.spec).to(pl_module.device).eval()
-        results = tasks.evaluate(self.tasks, pooled(encoder), self.data, pl_module.device, self.seed)
+        runtime = Runtime(pl_module.device, self.bf16)
+        embed = runtime.pooled(PretrainedEncoder(network, self.spec).eval())
+        results = tasks.evaluate(self.tasks, embed, self.data, runtime, self.seed)
         network.train(training)
         for logger in trainer.loggers:
             row = {**self.recorder.totals(), **{f"val/{name}": value for name, value in results.items()}}

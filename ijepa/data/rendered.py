@@ -24,7 +24,7 @@ from ijepa.data.workers import start_worker
 from ijepa.errors import ConfigError, UserError
 from ijepa.files import write_json
 
-VERSION = 1
+VERSION = 2
 """Counts up when the renderer draws other pictures or labels."""
 PARTS = ("image", "depth", "instances")
 MANY = 500

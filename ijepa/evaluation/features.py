@@ -1,11 +1,14 @@
 """Frozen features of whole images: average-pooled patches, or raw pixels."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
+
+from ijepa.models.pretrained import PretrainedEncoder
 
 PIXEL_SIDE = 48
 """Raw pixels are compared at no more than this many pixels a side."""
@@ -20,6 +23,35 @@ class Features(NamedTuple):
 
 Embed = Callable[[Tensor], Tensor]
 """From images [B, C, H, W] in 0..1 to [B, D]."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how frozen encoders run.
+
+    Attributes:
+        device: theirs.
+        bf16: compute in bf16 under autocast; features are float32 either way.
+        compiled: compile each block.
+    """
+
+    device: torch.device
+    bf16: bool = False
+    compiled: bool = False
+
+    def pooled(self, encoder: PretrainedEncoder) -> Embed:
+        """Average-pooled patch features of ``encoder``."""
+        network = encoder.to(self.device)
+        if self.compiled:
+            for block in network.encoder.blocks:
+                block.compile()
+
+        def embed(images: Tensor) -> Tensor:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                features: Tensor = network(images)
+            return features.float().mean(dim=1)
+
+        return embed
 
 
 @torch.inference_mode()
@@ -41,11 +73,6 @@ def extract(embed: Embed, batches: Iterable[tuple[Tensor, Tensor]], device: torc
         if kept.any():
             values.append(embed(images[kept].to(device, non_blocking=True)).float().cpu())
     return torch.cat(values) if values else torch.empty(0, 0), torch.cat(readable)
-
-
-def pooled(encoder: nn.Module) -> Embed:
-    """Average-pooled patch features of ``encoder``, a module from images in 0..1 to [B, N, D]."""
-    return lambda images: encoder(images).float().mean(dim=1)
 
 
 def pixels(images: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from ijepa.config import Knn, Logistic, Tasks
 from ijepa.data.datamodule import DataModule
 from ijepa.data.sources import Images, UnreadableError
 from ijepa.evaluation import knn, logistic
-from ijepa.evaluation.features import Embed, Features, extract, pixels, pooled
+from ijepa.evaluation.features import Embed, Features, Runtime, extract, pixels
 from ijepa.models.pretrained import PretrainedEncoder, Spec
 
 Results = dict[str, float]
@@ -29,13 +29,14 @@ def label_sets(data: DataModule) -> list[str]:
     return [name for name in train.labels if name in val.labels and len(train) and len(val)]
 
 
-def evaluate(tasks: Tasks, embed: Embed, data: DataModule, device: torch.device, seed: int) -> Results:
+def evaluate(tasks: Tasks, embed: Embed, data: DataModule, runtime: Runtime, seed: int) -> Results:
     """Every task on the features that ``embed`` makes of the data's images; names those that cannot be read, once."""
     chosen = tasks.chosen()
     batch_size = max(task.batch_size for task in chosen)
     names = label_sets(data)
     train, val = (
-        _features(embed, images, data, names, batch_size, device) for images in (data.source.train, data.source.val)
+        _features(embed, images, data, names, batch_size, runtime.device)
+        for images in (data.source.train, data.source.val)
     )
     results: Results = {}
     for task in chosen:
@@ -45,11 +46,11 @@ def evaluate(tasks: Tasks, embed: Embed, data: DataModule, device: torch.device,
     return results
 
 
-def baselines(tasks: Tasks, spec: Spec, data: DataModule, device: torch.device, seed: int) -> list[Row]:
+def baselines(tasks: Tasks, spec: Spec, data: DataModule, runtime: Runtime, seed: int) -> list[Row]:
     """The same tasks on an untrained encoder of the same shape and on raw pixels."""
     return [
-        Row("random init", evaluate(tasks, pooled(untrained(spec, seed).to(device)), data, device, seed)),
-        Row("raw pixels", evaluate(tasks, pixels, data, device, seed)),
+        Row("random init", evaluate(tasks, runtime.pooled(untrained(spec, seed)), data, runtime, seed)),
+        Row("raw pixels", evaluate(tasks, pixels, data, runtime, seed)),
     ]
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ijepa.errors import ConfigError
 from ijepa.masking.common import PLACES, Grid, Ints, Masks, Range, inside
-from ijepa.randomness import words
+from ijepa.randomness import seed_of
 
 
 class Reference:
@@ -53,8 +53,7 @@ class Reference:
 
     def sample(self, seed: int, step: int, positions: Ints) -> Masks:
         """The masks of the images at ``positions``, which must be the whole batch of a device."""
-        first = words(seed, PLACES, step, positions[:1], 2)[0]
-        generator = torch.Generator().manual_seed((int(first[0]) << 31) ^ int(first[1]))
+        generator = torch.Generator().manual_seed(seed_of(seed, PLACES, step, int(positions[0])))
         return self.draw(step, len(positions), generator)
 
     def draw(self, step: int, batch: int, generator: torch.Generator) -> Masks:
