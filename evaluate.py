@@ -1,16 +1,21 @@
 """Evaluate: ``python evaluate.py checkpoint=RUN_DIR|FILE task=knn|logistic``; ``--help`` explains every key."""
 
-from omegaconf import DictConfig
+import signal
+from typing import TYPE_CHECKING
 
-from ijepa import cli
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
-def main(composed: DictConfig) -> float | None:
-    """One task on one checkpoint; returns the headline result, for sweeps."""
+def main(composed: "DictConfig") -> float | None:
+    """The tasks on one checkpoint; returns the headline result, for sweeps."""
     from ijepa import evaluations  # torch takes seconds to import: not for --help or a misspelt key
 
     return evaluations.evaluate(composed)
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback from within the imports; cli.main takes over
+    from ijepa import cli
+
     cli.main("evaluate", main)

@@ -1,11 +1,13 @@
 """Pretrain: ``python train.py [key=value ...]``; ``--help`` explains every key."""
 
-from omegaconf import DictConfig
+import signal
+from typing import TYPE_CHECKING
 
-from ijepa import cli
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
-def main(composed: DictConfig) -> float | None:
+def main(composed: "DictConfig") -> float | None:
     """One run; returns the headline accuracy, for sweeps."""
     from ijepa import runs  # torch and Lightning take seconds to import: not for --help or a misspelt key
 
@@ -13,4 +15,7 @@ def main(composed: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback from within the imports; cli.main takes over
+    from ijepa import cli
+
     cli.main("train", main)

@@ -226,7 +226,7 @@ def _wandb(logger: schema.WandbLogger, folder: Path, values: dict[str, Any]) -> 
     if logger.mode == "online" and not wandb.login(prompt=False, verify=False):
         raise UserError("logger=wandb: not logged in to W&B; run `wandb login`, or add logger.mode=offline")
     folder.mkdir(parents=True, exist_ok=True)
-    return WandbLogger(
+    made = WandbLogger(
         name=logger.run_name or folder.name,
         save_dir=folder,
         tags=logger.tags,
@@ -237,6 +237,8 @@ def _wandb(logger: schema.WandbLogger, folder: Path, values: dict[str, Any]) -> 
         group=logger.group,
         notes=logger.notes,
     )
+    getattr(made, "_wandb_init", {}).pop("anonymous", None)  # Lightning sets it, and W&B warns that it is gone
+    return made
 
 
 def _output_width(config: schema.TrainConfig) -> int:

@@ -1,6 +1,7 @@
 """From a run's folder, a checkpoint or a foreign file to an encoder; and the encoder's export."""
 
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ijepa.data.images import EvalTransform
-from ijepa.errors import ConfigError, UserError
+from ijepa.errors import ConfigError
 from ijepa.files import write_safetensors
 from ijepa.interop import meta, timm
 from ijepa.models.encoder import Encoder
@@ -20,6 +21,8 @@ Which = Literal["target", "context"]
 SPEC_KEY = "ijepa_encoder"
 IMAGES_KEY = "ijepa_images"
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+EVAL_CROP = 0.875
+"""Of the centre that the paper's evaluations on ImageNet keep: 224 of 256 pixels."""
 FORMATS = "a run folder, a checkpoint (.ckpt), encoder.safetensors or the reference implementation's .pth.tar"
 
 
@@ -40,12 +43,19 @@ def load_encoder(path: str | Path, encoder: Which = "target", positions: Positio
     """
     file = find(Path(path).expanduser(), encoder)
     spec, state = _read(file, encoder)
-    network = replace(spec, positions=positions).build()
+    spec = replace(spec, positions=positions)
     try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        detail = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise UserError(f"{file}: the weights do not fit the sizes that stand with them: {detail}") from None
+        network = spec.build()
+    except Exception as error:  # whatever a description that was changed by hand leads to
+        raise ConfigError("checkpoint", file, f"the encoder's description does not fit: {error}") from None
+    expected = network.state_dict()
+    wrong = sorted(expected.keys() ^ state.keys()) or [
+        name for name, tensor in state.items() if tensor.shape != expected[name].shape
+    ]
+    if wrong:
+        problem = f"{len(wrong)} of its tensors do not fit the sizes that stand with them, {wrong[0]} for example"
+        raise ConfigError("checkpoint", file, f"{problem}; give {FORMATS}")
+    network.load_state_dict(state)
     pretrained = PretrainedEncoder(network, spec).eval().requires_grad_(False)
     pretrained.transform = EvalTransform(spec.image_size, spec.eval_crop, spec.channels)
     return pretrained
@@ -76,7 +86,9 @@ def find(path: Path, encoder: Which = "target") -> Path:
 def load(path: Path) -> dict[str, Any]:
     """A pickled checkpoint, loaded without running code from it."""
     try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about formats that the next line refuses anyway
+            contents = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # what is no checkpoint makes the unpickler raise anything
         problem = "no checkpoint, a part of one, or one that holds more than tensors and plain values"
         raise ConfigError("checkpoint", path, f"{problem}; give {FORMATS}") from None
@@ -90,12 +102,15 @@ def _read(file: Path, encoder: Which) -> tuple[Spec, meta.State]:
         return _read_safetensors(file, encoder)
     contents = load(file)
     if meta.is_meta(contents):
-        found = meta.read(contents, str(file))
+        try:
+            found = meta.read(contents)
+        except (ValueError, AttributeError) as fault:  # missing, or no tensors
+            raise ConfigError("checkpoint", file, f"not a whole I-JEPA checkpoint: {fault}") from None
         sizes = {name: value for name, value in found.sizes.items() if not name.startswith("predictor")}
         mean, std = (
             IMAGENET if found.sizes["channels"] == 3 else ((0.0,) * sizes["channels"], (1.0,) * sizes["channels"])
         )
-        spec = Spec(**sizes, positions="index", position_grid=None, mean=mean, std=std)
+        spec = Spec(**sizes, positions="index", position_grid=None, mean=mean, std=std, eval_crop=EVAL_CROP)
         return spec, found.target_encoder if encoder == "target" else found.context_encoder
     if SPEC_KEY not in contents or "state_dict" not in contents:
         raise ConfigError("checkpoint", file, f"not a checkpoint of this software; give {FORMATS}")
@@ -113,8 +128,11 @@ def _read_safetensors(file: Path, encoder: Which) -> tuple[Spec, meta.State]:
         raise ConfigError("checkpoint", file, f"cannot be read ({error}); give {FORMATS}") from None
     if SPEC_KEY not in metadata:
         raise ConfigError("checkpoint", file, f"not an encoder of this software (no {SPEC_KEY} in its metadata)")
-    values = json.loads(metadata[SPEC_KEY])
-    held = values.pop("encoder")
+    try:
+        values = json.loads(metadata[SPEC_KEY])
+        held = values.pop("encoder")
+    except (ValueError, AttributeError, KeyError):
+        raise ConfigError("checkpoint", file, f"{SPEC_KEY} in its metadata is no encoder's description") from None
     if held != encoder:
         raise ConfigError("encoder", encoder, f"{file} holds the {held} encoder; give the run's folder or checkpoint")
     return _spec(file, values), timm.from_timm(state)

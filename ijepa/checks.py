@@ -155,6 +155,11 @@ def _explain(schema: type[BaseModel], error: ValidationError) -> UserError:
         return UserError(f"{missing} is not set; add {missing}=VALUE")
     if fault["type"] == "union_tag_invalid":
         return ConfigError(f"{key}.name", value.get("name"), f"it is one of {fault['ctx']['expected_tags']}")
+    if fault["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        inner = [name for name in known if name.startswith(f"{key}.")]
+        return ConfigError(key, value, f"has keys of its own: {', '.join(inner)}")
+    if fault["type"] == "list_type":
+        return ConfigError(key, value, "should be " + ("n or [h,w]" if key == "data.image_size" else "a list, [a,b]"))
     message = (
         fault["msg"]
         .replace("Input should", "should")

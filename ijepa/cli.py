@@ -5,6 +5,7 @@ import importlib
 import io
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -31,7 +32,6 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 PLUGINS = Path(__file__).resolve().parent / "plugins"
 SCHEMAS: dict[str, type[BaseModel]] = {"train": TrainConfig, "evaluate": EvaluateConfig, "statistics": StatisticsConfig}
 COMMANDS = {"train": "train.py", "evaluate": "evaluate.py", "statistics": "-m ijepa.data.statistics"}
-USER_ERROR, SIGINT = 2, 2
 
 
 def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
@@ -42,11 +42,12 @@ def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises its errors instead of printing them
     _outlive_readers()
-    _quiet()
-    _register_plugins()
     arguments = sys.argv[1:]
     overrides = [argument for argument in arguments if not argument.startswith("-")]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        _quiet()
+        _register_plugins()
         _check_arguments()
         if "--help" in arguments or "-h" in arguments:
             print(help_text(name, overrides))
@@ -54,7 +55,7 @@ def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
             _run(name, job)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         print(f"error: {explain(error, overrides, SCHEMAS[name])}", file=sys.stderr)
-        sys.exit(USER_ERROR)
+        sys.exit(error.exit_code if isinstance(error, UserError) else UserError.exit_code)
     except InterruptedRunError as error:
         if str(error):
             print(error, file=sys.stderr)
@@ -62,7 +63,7 @@ def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
         sys.exit(0 if launched else 128 + error.signal)  # Lightning kills the first process when another one fails
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(128 + SIGINT)
+        sys.exit(128 + signal.SIGINT)
 
 
 class Output(io.TextIOWrapper):

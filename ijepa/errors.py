@@ -6,6 +6,8 @@ from typing import Any
 class UserError(ValueError):
     """A fault in what the user gave; the message is one line that says what would do."""
 
+    exit_code = 2
+
 
 class ConfigError(UserError):
     """A fault in one configuration value, shown as ``key=value: what is wrong and what would do``."""

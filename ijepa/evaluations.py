@@ -27,7 +27,7 @@ def evaluate(composed: DictConfig) -> float | None:
     Raises:
         UserError: when checkpoint, data and task do not fit.
     """
-    if OmegaConf.is_missing(composed, "checkpoint"):
+    if OmegaConf.is_missing(composed, "checkpoint") or composed.checkpoint in (None, ""):
         raise UserError(f"checkpoint is not set; add checkpoint={checkpoint.FORMATS}")
     path = Path(str(composed.checkpoint)).expanduser()
     which = str(composed.encoder)
@@ -119,9 +119,11 @@ def _output(config: EvaluateConfig, path: Path) -> Path:
     if config.output is not None:
         return Path(config.output).expanduser()
     others = [item for item in HydraConfig.get().overrides.task if item.partition("=")[0] not in UNNAMED]
-    file = checkpoint.find(path)
+    file, run = checkpoint.find(path), _folder(path)
+    if not (run / "config.yaml").is_file():  # a file of its own, whose folder is not ours to write to
+        return Path("evaluation") / folders.slug([file.stem, _names(config), *others])
     parts = [_names(config), *([file.stem] if file.stem.startswith("step-") else []), *others]
-    return _folder(path) / "evaluation" / folders.slug(parts)
+    return run / "evaluation" / folders.slug(parts)
 
 
 def _names(config: EvaluateConfig) -> str:

@@ -29,6 +29,8 @@ def explain(error: BaseException, overrides: list[str], schema: type[BaseModel] 
         options = [name for name in error.options or [] if not name.startswith("_")]
         close = difflib.get_close_matches(option, options, n=1)
         meant = f"did you mean {close[0]}? " if close else ""
+        if not group and not option:
+            return "--config-path: is not for this command; --config-dir adds a folder to conf/"
         if not group:
             return f"--config-name {option}: no such file in --config-dir or conf/; leave it out, or give a run's"
         there = f"There are {', '.join(options)}" if options else "see --help for what there is"

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 from safetensors.torch import load_file
 
-from ijepa import build
+from ijepa import build, cli, runs
 from ijepa.checks import parse
 from ijepa.config import TrainConfig
+from ijepa.data import statistics
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = Path(__file__).parent / "reference"
@@ -127,3 +129,35 @@ def pictures(tmp_path_factory):
                 array[..., 2 - 2 * label] = array[..., 2 - 2 * label] / 2 + 127
                 Image.fromarray(array.astype(np.uint8)).save(folder / f"{part}-{i}.png")
     return root
+
+
+@pytest.fixture
+def invoke(monkeypatch, capsys):
+    """A command in this process: its exit code, standard output and standard error."""
+
+    def run(script, *arguments):
+        from ijepa import evaluations
+
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        job = {"train.py": runs.train, "evaluate.py": evaluations.evaluate, "statistics": statistics.statistics}[script]
+        code = 0
+        try:
+            cli.main(script.removesuffix(".py"), job)
+        except SystemExit as error:
+            code = error.code
+        finally:
+            GlobalHydra.instance().clear()
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(pictures, tmp_path_factory):
+    """A finished run on images that are not square."""
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    result = command("train.py", "data=folder", f"data.root={pictures}", "data.image_size=[16,24]",
+                     "model.patch_size=4", "data.batch_size=8", f"run_dir={folder}", *TINY)  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    return folder, result.stdout

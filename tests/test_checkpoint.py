@@ -92,8 +92,29 @@ def test_half_a_reference_checkpoint(checkpoint_file, tmp_path):
     contents = torch.load(checkpoint_file, weights_only=True)
     del contents["target_encoder"]["module.blocks.1.attn.qkv.weight"]
     torch.save(contents, tmp_path / "hole.pth.tar")
-    with pytest.raises(UserError, match=r"blocks.1.attn.qkv.weight"):
+    with pytest.raises(UserError, match=r"^checkpoint=.*hole.pth.tar: 1 of its tensors .*, blocks.1.attn.qkv.weight"):
         ijepa.load_encoder(tmp_path / "hole.pth.tar")
+
+
+@pytest.mark.parametrize(
+    "change", [{"width": 48}, {"heads": 5}, {"depth": "two"}, {"image_size": None}, {"more": 1}, None]
+)
+def test_descriptions_that_do_not_fit_the_weights(exported, tmp_path, change):
+    _, file, _ = exported
+    with safe_open(file, "pt") as opened:
+        metadata, tensors = opened.metadata(), {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    description = "{" if change is None else json.dumps({**json.loads(metadata["ijepa_encoder"]), **change})
+    save_file(tensors, tmp_path / "x.safetensors", {**metadata, "ijepa_encoder": description})
+    with pytest.raises(UserError, match=r"^checkpoint=.*x.safetensors: .* not? .*") as caught:
+        ijepa.load_encoder(tmp_path / "x.safetensors")
+    assert len(str(caught.value)) < 400
+    assert "\n" not in str(caught.value)
+
+
+def test_the_reference_s_checkpoints_are_evaluated_as_published(checkpoint_file):
+    encoder = ijepa.load_encoder(checkpoint_file)
+    assert encoder.spec.eval_crop == 0.875
+    assert encoder.spec.positions == "scaled"  # a random encoder beside it has the same positions
 
 
 def test_no_code_runs_from_a_file(tmp_path):

@@ -21,7 +21,7 @@ from ijepa.plan import Plan
 
 @pytest.fixture
 def jepa(checkpoint_file):
-    found = meta.read(torch.load(checkpoint_file, weights_only=True), "checkpoint")
+    found = meta.read(torch.load(checkpoint_file, weights_only=True))
     sizes = dict(found.sizes)
     width, depth = sizes.pop("predictor_width"), sizes.pop("predictor_depth")
     encoder = Spec(**sizes, positions="index", position_grid=None, mean=(0,) * 3, std=(1,) * 3).build()

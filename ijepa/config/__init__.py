@@ -79,7 +79,7 @@ class EvaluateConfig(Section):
     encoder: Literal["target", "context"]
     """which encoder of a checkpoint to evaluate; the paper: target"""
     output: Text | None
-    """folder for metrics.json; null: evaluation/TASK in the run's folder, or beside the file"""
+    """folder for metrics.json; null: evaluation/TASK in the run's folder, or evaluation/FILE_TASK here"""
     baselines: bool
     """also evaluate a random-init encoder and raw pixels"""
     seed: Annotated[int, Field(ge=0, lt=2**63)]

@@ -4,8 +4,6 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ijepa.errors import UserError
-
 State = dict[str, Tensor]
 NETWORKS = ("encoder", "predictor", "target_encoder")
 _PREDICTOR_NAMES = {
@@ -31,13 +29,13 @@ def is_meta(contents: Any) -> bool:
     return isinstance(contents, dict) and all(isinstance(contents.get(name), dict) for name in NETWORKS)
 
 
-def read(contents: dict[str, Any], source: str) -> MetaCheckpoint:
+def read(contents: dict[str, Any]) -> MetaCheckpoint:
     """Renames a loaded checkpoint's tensors.
 
     The number of heads stands nowhere in the file: it is taken from the published sizes, else width / 64 or 3.
 
     Raises:
-        UserError: when tensors are missing or the images of pretraining were not square.
+        ValueError: when tensors are missing or the images of pretraining were not square.
     """
     encoder, predictor, target = ({_bare(k): v for k, v in contents[name].items()} for name in NETWORKS)
     try:
@@ -49,10 +47,10 @@ def read(contents: dict[str, Any], source: str) -> MetaCheckpoint:
         predictor = {_renamed(name): tensor for name, tensor in predictor.items()}
         predictor_width = predictor["embed.weight"].shape[0]
     except KeyError as missing:
-        raise UserError(f"{source}: not a whole I-JEPA checkpoint, {missing.args[0]} is missing") from None
+        raise ValueError(f"{missing.args[0]} is missing") from None
     side = round(patches**0.5)
     if side * side != patches:
-        raise UserError(f"{source}: {patches} positions are no square grid, as this format always has")
+        raise ValueError(f"{patches} positions are no square grid, as this format always has")
     heads = {192: 3, 1280: 16, 1408: 16}.get(width, width // 64 if width % 64 == 0 else 3)
     sizes = {
         "image_size": (side * patch_size, side * patch_size),
@@ -80,4 +78,4 @@ def _renamed(name: str) -> str:
 
 
 def _depth(state: State) -> int:
-    return 1 + max(int(name.split(".")[1]) for name in state if name.startswith("blocks."))
+    return 1 + max((int(name.split(".")[1]) for name in state if name.startswith("blocks.")), default=-1)

@@ -144,7 +144,7 @@ class MultiBlock:
                 raise ConfigError(
                     "masking.target_scale",
                     self.target_scale,
-                    f"{sizes} leave no context; lower it, or masking.num_targets={self.num_targets}",
+                    f"{sizes} leave no context; lower it, masking.num_targets={self.num_targets} or model.patch_size",
                 )
             if (left >= self.context_patches).mean() < MIN_ACCEPTANCE:
                 raise ConfigError(

@@ -22,7 +22,12 @@ from ijepa.explain import explain
 
 
 class SweepError(UserError):
-    """Some jobs of a sweep failed; what was wrong with each has been said."""
+    """Some jobs of a sweep failed; what was wrong with each has been said. Faults of the software exit with 1."""
+
+    def __init__(self, results: Sequence[JobReturn]) -> None:
+        failed = [result for result in results if result.status == JobStatus.FAILED]
+        super().__init__(f"{len(failed)} of {len(results)} jobs failed")
+        self.exit_code = UserError.exit_code if all(_mendable(result) for result in failed) else 1
 
 
 class Launcher(BasicLauncher):  # type: ignore[misc]  # Hydra's plugins are untyped
@@ -40,7 +45,7 @@ class Launcher(BasicLauncher):  # type: ignore[misc]  # Hydra's plugins are unty
             if isinstance(result._return_value, InterruptedRunError):
                 raise result._return_value  # the signal was meant for the sweep
             if result.status == JobStatus.FAILED:
-                if not isinstance(result._return_value, UserError | HydraException | OmegaConfBaseException):
+                if not _mendable(result):
                     traceback.print_exception(result._return_value)
                 fault = explain(result._return_value, list(overrides))
                 print(f"error: job {number} ({' '.join(overrides)}): {fault}", file=sys.stderr, flush=True)
@@ -60,7 +65,10 @@ class Sweeper(BasicSweeper):  # type: ignore[misc]
         results: list[JobReturn] = []
         for batch in batches:
             results += self.launcher.launch(batch, initial_job_idx=len(results))
-        failed = sum(result.status == JobStatus.FAILED for result in results)
-        if failed:
-            raise SweepError(f"{failed} of {len(results)} jobs failed")
+        if any(result.status == JobStatus.FAILED for result in results):
+            raise SweepError(results)
         return [results]
+
+
+def _mendable(result: JobReturn) -> bool:
+    return isinstance(result._return_value, UserError | HydraException | OmegaConfBaseException)

@@ -1,0 +1,67 @@
+"""What a user can get wrong on the command line."""
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("arguments", "starts"),
+    [
+        (["evaluate.py"], "checkpoint is not set"),
+        (["evaluate.py", "checkpoint=null"], "checkpoint is not set"),
+        (["evaluate.py", "checkpoint={folder}", "hardware=ddp"], "hardware.devices=2: evaluations run on one device"),
+        (["train.py", "predictor=3"], "predictor=3: has keys of its own: predictor.width, predictor.depth"),
+        (["train.py", "data.image_size=abc"], "data.image_size=abc: should be n or [h,w]"),
+        (["train.py", "data.crop_scale=1"], "data.crop_scale=1: should be a list, [a,b]"),
+        (["train.py", "--config-path", "nope"], "--config-path: is not for this command"),
+        (["evaluate.py", "checkpoint=/nowhere"], "checkpoint=/nowhere: no such file"),
+        (["evaluate.py", "checkpoint={folder}", "task=nothing"], "task=nothing: no such option"),
+        (["evaluate.py", "checkpoint={folder}", "data.channels=1"], "data.channels=1: the encoder was trained on 3"),
+        (["evaluate.py", "checkpoint={folder}", "data.image_size=30"], "data.image_size=[30,30]: not divisible"),
+        (["train.py", "run_dir={folder}"], "run_dir={folder}: holds a run; resume={folder}"),
+        (
+            ["train.py", "resume={folder}", "optimizer.lr=1", "seed=1"],
+            "resume={folder}: seed=0 would become 1, optimizer.lr=0.0005 would become 1.0; leave that out",
+        ),
+        (["train.py", "resume={folder}", "model=vit_small"], "resume={folder}: model.patch_size=4 would become 16, "),
+        (["train.py", "resume={folder}", "optimizer.lrr=1"], "optimizer.lrr=1: no such key"),
+        (["train.py", "resume=/nowhere"], "resume=/nowhere: no such run"),
+        (["train.py", "data=folder", "data.root=/nowhere"], "data.root=/nowhere: no such folder"),
+        (["train.py", "optimizer.lrr=1"], "optimizer.lrr=1: no such key; did you mean optimizer.lr?"),
+        (["train.py", "schedule.warmup_epochs=100"], "schedule.warmup_epochs=100"),
+        (["train.py", "--nonsense"], "unrecognized arguments: --nonsense"),
+        (["train.py", "--run", "--multirun"], "only one of --run"),
+        (["train.py", "--config-name", "nope"], "--config-name nope: no such file"),
+        (["train.py", "model=null"], "model=null: takes the name of an option"),
+        (["train.py", "=3"], "=3: no key before"),
+        (["train.py", "run_dir="], "run_dir=: needs a folder"),
+        (["train.py", "data=digits", "data.val_fraction=0.9999"], "data.val_fraction=0.9999: leaves no image"),
+        (["train.py", "data.source=nope.mod.f"], "data.source=nope.mod.f: cannot be imported: ModuleNotFoundError"),
+        (["train.py", "data.source=os.path.join"], "data.source=os.path.join: fails"),
+        (["train.py", "resume={folder}", "run_dir=other"], "run_dir=other: a resumed run stays"),
+        (["evaluate.py", "checkpoint={folder}", "data=folder"], "data.root is not set"),
+        (["evaluate.py", "checkpoint={folder}", "output=/proc/x"], "output=/proc/x: cannot be made"),
+        (["evaluate.py", "checkpoint={folder}", "data.mean=[0,0,0]"], "data.mean=[0,0,0]: the encoder comes with"),
+        (["train.py", "masking=[block,random]"], "masking=[block,random]: takes one option"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(finished, invoke, arguments, starts):
+    folder, _ = finished
+    before = sorted(path.stat().st_mtime_ns for path in folder.rglob("*"))
+    code, output, error = invoke(*(argument.format(folder=folder) for argument in arguments))
+    assert code == 2
+    assert error.startswith(f"error: {starts.format(folder=folder)}")
+    assert error.count("\n") == 1
+    assert not output
+    assert sorted(path.stat().st_mtime_ns for path in folder.rglob("*")) == before
+
+
+def test_help(invoke):
+    code, output, _ = invoke("train.py", "--help", "model=vit_small")
+    assert code == 0
+    assert "model.width=384" in output
+    assert "attention heads" in output
+    assert "masking=block|multiblock|random|rasterized|reference" in output
+    assert max(len(line) for line in output.splitlines()) < 200
+    assert "checkpoint" in invoke("evaluate.py", "--help")[1]

@@ -1,0 +1,68 @@
+"""What README says can be typed."""
+
+import importlib
+import re
+import shlex
+
+import pytest
+from conftest import ROOT, composed
+
+from ijepa.checks import check, parse
+from ijepa.config import TrainConfig
+from ijepa.data import statistics
+
+pytestmark = pytest.mark.slow
+
+
+def readme_commands():
+    return re.findall(r"`python ((?:train\.py|evaluate\.py|-m ijepa\.)[^`]*)`", (ROOT / "README.md").read_text())
+
+
+@pytest.mark.parametrize("line", readme_commands())
+def test_every_command_of_the_readme(line, finished, pictures, tmp_path, invoke, monkeypatch):
+    """Composes; and runs at a small size where it is possible here."""
+    folder, _ = finished
+    for name, value in {"RUN_DIR": folder, "IMAGES": pictures, "NEW": tmp_path / "new", "PROJECT": "test"}.items():
+        line = line.replace(name, str(value))
+    script, *arguments = shlex.split(line)
+    if "hardware=gpu" in arguments or "hardware=ddp" in arguments:
+        check(parse(TrainConfig, composed(*arguments)))
+        return
+    if script == "-m":
+        assert arguments.pop(0) == "ijepa.data.statistics"
+        monkeypatch.setattr(statistics, "OPTIONS", tmp_path / "conf" / "data")
+        assert invoke("statistics", *arguments, "data.workers=0")[0] == 0
+        return
+    if "--help" in arguments or "resume" in line or "--config-dir" in line:
+        assert invoke(script, *arguments)[0] == 0
+        return
+    if script == "evaluate.py":
+        assert invoke(script, *arguments, f"output={tmp_path}")[0] == 0
+        return
+    small = [
+        "hardware.accelerator=cpu", "model.width=24", "model.heads=3", "model.depth=1", "predictor.width=12",
+        "predictor.depth=1", "schedule.max_steps=1",
+        "schedule.warmup_steps=0", "data.workers=0", f"hydra.sweep.dir={tmp_path}",
+    ]  # fmt: skip
+    if "data=" not in line and "experiment=" not in line:
+        small += ["data.scenes.train=40", "data.scenes.val=24", "data.image_size=32"]
+    if "data.batch_size=512" not in line:
+        small += ["data.batch_size=8"]
+    if "logger=wandb" in line:
+        small += ["logger.mode=offline"]
+    code, _, error = invoke(script, *arguments, f"run_dir={tmp_path / 'run'}", *small)
+    assert code == 0, error
+
+
+@pytest.mark.parametrize("name", ["masking", "pictures", "visibility"])
+def test_benchmarks_run(name, tmp_path, monkeypatch, capsys):
+    benchmark = importlib.import_module(f"benchmarks.{name}")
+    if name == "masking":
+        monkeypatch.setattr(benchmark, "ROUNDS", 2)
+    else:
+        monkeypatch.setattr(benchmark, "OUTPUT", tmp_path / "picture.png")
+    if name == "visibility":
+        monkeypatch.setattr(benchmark, "IMAGES", 512)
+    benchmark.main()
+    assert capsys.readouterr().out
+    assert name == "masking" or (tmp_path / "picture.png").stat().st_size > 10_000
