@@ -28,6 +28,7 @@ from ijepa.models.predictor import Predictor
 from ijepa.models.pretrained import Spec
 from ijepa.objective import Objective
 from ijepa.pretraining import Pretraining
+from ijepa.signals import Signals
 
 
 @dataclass
@@ -162,6 +163,7 @@ def run(config: schema.TrainConfig, folder: Path) -> Run:
         config.callbacks.checkpoint_every_steps,
         config.callbacks.checkpoint_every_minutes,
         config.callbacks.checkpoint_keep,
+        Signals(),
     )
     callbacks: list[L.Callback] = [recorder]
     every = config.callbacks.evaluate_every_epochs

@@ -27,8 +27,8 @@ def show(value: Any) -> str:
     return str(value)
 
 
-class InterruptedRunError(Exception):
-    """The run ended early and saved itself because of a signal."""
+class InterruptedRunError(BaseException):
+    """A signal ended the run early. Like KeyboardInterrupt, no handler of errors is to catch it on the way."""
 
     def __init__(self, signal: int, message: str) -> None:
         super().__init__(message)

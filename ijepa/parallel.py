@@ -56,6 +56,15 @@ def full_state(network: nn.Module) -> dict[str, Tensor]:
     }
 
 
+def greatest(number: int, device: torch.device) -> int:
+    """The greatest of all processes' numbers; every rank must call it."""
+    if not distributed.is_initialized():
+        return number
+    together = torch.tensor(number, device=device)
+    distributed.all_reduce(together, distributed.ReduceOp.MAX)
+    return int(together.item())
+
+
 def gather(features: Tensor) -> Tensor:
     """The features [B, D] of all processes' images, one after the other.
 

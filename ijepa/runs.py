@@ -99,11 +99,19 @@ def execute(run: Run, last: Path | None = None) -> float | None:
     Raises:
         InterruptedRunError: when a signal ended it; the checkpoint is written.
     """
+    signals = run.checkpoint.signals
+    signals.watch(run.trainer)
     try:
-        return _execute(run, last)
+        with signals:
+            return _execute(run, last)
+    except InterruptedRunError as interrupted:
+        message = _interrupted(run) if run.trainer.is_global_zero else ""
+        raise InterruptedRunError(interrupted.signal, message) from None
     finally:
         os.environ.pop(folders.FOLDER_VARIABLE, None)  # the next run of this process has a folder of its own
         if run.trainer.is_global_zero:
+            with contextlib.suppress(OSError):
+                run.folder.rmdir()  # where nothing was written yet
             print(f"run_dir {run.folder}", flush=True)
         for logger in run.trainer.loggers:
             if isinstance(logger, WandbLogger):
@@ -117,11 +125,19 @@ def _execute(run: Run, last: Path | None) -> float | None:
     if run.trainer.is_global_zero and last is None:
         _write_config(folder / "config.yaml", run.config.model_dump(), folder)
     run.trainer.fit(run.module, run.data, ckpt_path=last, weights_only=True)
-    if run.checkpoint.signal is not None and run.trainer.global_step < run.module.plan.max_steps:
-        done = f"stopped after step {run.trainer.global_step} of {run.module.plan.max_steps}"
-        message = f"{done}; go on with: python train.py resume={folder}" if run.trainer.is_global_zero else ""
-        raise InterruptedRunError(run.checkpoint.signal, message)
+    number = parallel.greatest(run.checkpoint.signals.number or 0, run.trainer.strategy.root_device)
+    if number:
+        raise InterruptedRunError(number, "")
     return _finish(run)
+
+
+def _interrupted(run: Run) -> str:
+    """How far the run came, and how to go on."""
+    steps, whole = run.trainer.global_step, run.module.plan.max_steps
+    done = "stopped before the first step"
+    if steps:
+        done = f"stopped after step {steps} of {whole}" + (", before the results" if steps == whole else "")
+    return done + (f"; go on with: python train.py resume={run.folder}" if run.checkpoint.path.exists() else "")
 
 
 def _finish(run: Run) -> float | None:

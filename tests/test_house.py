@@ -7,7 +7,7 @@ from conftest import ROOT
 # From the ground up; a file imports only from floors below its own, or from its own package.
 FLOORS = [
     ["errors", "files", "randomness"],
-    ["config", "masking", "objective", "schedules", "optim", "flops"],
+    ["config", "masking", "objective", "schedules", "optim", "flops", "signals"],
     ["checks", "models", "data", "plan", "loggers", "pictures"],
     ["explain", "interop", "evaluation", "parallel"],
     ["checkpoint"],

@@ -6,9 +6,13 @@ import subprocess
 import sys
 import time
 
+import lightning as L
 import pytest
 import torch
-from conftest import ROOT, TINY
+from conftest import ROOT, SMALL, TINY, train_config
+
+from ijepa import build, runs
+from ijepa.errors import InterruptedRunError
 
 pytestmark = pytest.mark.slow
 
@@ -81,6 +85,38 @@ def test_a_second_signal_ends_a_run_at_once(tmp_path, number):
     process.send_signal(number)
     assert process.wait(timeout=10) == 128 + number
     process.stdout.close()
+
+
+class Sends(L.Callback):
+    """A signal to this process in one of the trainer's hooks."""
+
+    def __init__(self, hook, number):
+        setattr(self, hook, lambda *_, **__: os.kill(os.getpid(), number))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("place", ["prepare", "setup", "on_fit_start", "on_train_start", "on_train_end", "results"])
+def test_a_signal_before_and_after_the_steps(tmp_path, monkeypatch, place, number):
+    """Lightning would exit with 1 or 0, or go on."""
+    handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
+    folder = tmp_path / "run"
+    folder.mkdir()
+    run = build.run(train_config(*SMALL), folder)
+    if place == "prepare":
+        monkeypatch.setattr(run.data.source, "prepare", lambda: os.kill(os.getpid(), number))
+    elif place == "results":
+        monkeypatch.setattr(runs.tasks, "evaluate", lambda *_, **__: os.kill(os.getpid(), number))
+    else:
+        run.trainer.callbacks.insert(0, Sends(place, number))
+    with pytest.raises(InterruptedRunError) as caught:
+        runs.execute(run)
+    assert caught.value.signal == number
+    ended = place in ("on_train_end", "results")
+    said = f"after step 4 of 4, before the results; go on with: python train.py resume={folder}"
+    assert str(caught.value) == f"stopped {said if ended else 'before the first step'}"
+    assert (folder / "checkpoints" / "last.ckpt").exists() == ended
+    assert folder.exists() == (place != "prepare")
+    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == handlers
 
 
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py"])

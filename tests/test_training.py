@@ -48,7 +48,7 @@ def test_a_signal_waits_for_the_step_to_end(tmp_path):
     class Signal(L.Callback):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
             if batch_idx == 5:
-                cut.checkpoint.signal = 15
+                cut.checkpoint.signals.number = 15
 
     cut.trainer.callbacks.insert(0, Signal())
     cut.trainer.fit(cut.module, cut.data, weights_only=True)

@@ -1,13 +1,9 @@
-"""checkpoints/step-000100.ckpt and last.ckpt, and a graceful end on SIGINT and SIGTERM."""
+"""checkpoints/step-000100.ckpt and last.ckpt."""
 
-import contextlib
 import os
 import shutil
-import signal
-import sys
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import lightning as L
@@ -18,6 +14,7 @@ from ijepa.checkpoint import IMAGES_KEY, SPEC_KEY
 from ijepa.data.datamodule import DataModule
 from ijepa.files import replacing
 from ijepa.models.pretrained import Spec
+from ijepa.signals import Signals
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -32,9 +29,7 @@ class WholeFiles(TorchCheckpointIO):
 
 
 class Checkpoint(L.Callback):
-    """Writes ``folder/step-000100.ckpt``, and ``last.ckpt`` as another name for the newest, and at the run's end.
-
-    The first SIGINT or SIGTERM lets the step finish and the run end there, saved; a second one ends it at once.
+    """Writes ``folder/step-000100.ckpt`` and ``last.ckpt``, another name for the newest; the last at the run's end.
 
     Args:
         folder: for checkpoints.
@@ -42,6 +37,7 @@ class Checkpoint(L.Callback):
         data: its identity is stored, so that a resumed run can tell whether the images are still the same.
         every_steps, every_minutes: between writes; None: not by this measure.
         keep: how many of the newest to keep.
+        signals: the first ends the run after the step.
     """
 
     def __init__(
@@ -52,6 +48,7 @@ class Checkpoint(L.Callback):
         every_steps: int | None,
         every_minutes: float | None,
         keep: int,
+        signals: Signals,
     ) -> None:
         self.folder = folder
         self.spec = spec
@@ -59,12 +56,10 @@ class Checkpoint(L.Callback):
         self.every_steps = every_steps
         self.every_minutes = every_minutes
         self.keep = keep
-        self.signal: int | None = None
-        self._trainer: L.Trainer | None = None
+        self.signals = signals
         self._saved = self._step = -1
         self._clock = 0.0
         self._agreement = Agreement()
-        self._handling = False
 
     @property
     def path(self) -> Path:
@@ -84,18 +79,12 @@ class Checkpoint(L.Callback):
         checkpoint[IMAGES_KEY] = self.data.identity
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._trainer = trainer
         self._saved = self._step = trainer.global_step
         self._clock = time.monotonic()
         if trainer.is_global_zero:
             for rest in self.folder.glob(".*.ckpt.*"):  # of a process that was killed while it wrote
                 rest.unlink()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                signal.signal(number, self._handle)
-                self._handling = True
-            except ValueError:  # not in the main thread, where signals do not arrive anyway
-                return
+        self.signals.training = True
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -105,24 +94,18 @@ class Checkpoint(L.Callback):
             return  # in the middle of an accumulation
         self._step = step
         late = self.every_minutes is not None and time.monotonic() - self._clock >= 60 * self.every_minutes
-        number, due = self._agreement(trainer, self.signal or 0, int(late))
+        number, due = self._agreement(trainer, self.signals.number or 0, int(late))
         due = due and self._saved < step - 1  # several ranks hear a step late what has been done meanwhile
         if due or (self.every_steps is not None and step % self.every_steps == 0):
             self._save(trainer)
         if number:
-            self.signal = number
             trainer.should_stop = True
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._agreement.settle()
         if trainer.global_step != self._saved:
             self._save(trainer)
-
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if self._handling:  # Lightning's handlers were in place before, which mean nothing after the training
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            self._handling = False
+        self.signals.training = False
 
     def _save(self, trainer: L.Trainer) -> None:
         self._saved = trainer.global_step
@@ -133,22 +116,6 @@ class Checkpoint(L.Callback):
             _link(path, self.path)
             for old in steps(self.folder)[: -self.keep]:
                 old.unlink(missing_ok=True)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
-            self._abandon(number)
-        self.signal = number
-        with contextlib.suppress(OSError):  # print could meet itself here, and a reader that is gone
-            os.write(1, f"\n{signal.Signals(number).name}: ends after this step; once more to end at once\n".encode())
-
-    def _abandon(self, number: int) -> None:
-        """Ends this process and those that it has started, whatever they wait for."""
-        launcher = self._trainer.strategy.launcher if self._trainer else None
-        for process in getattr(launcher, "procs", []):
-            process.kill()
-        if sys.stderr.isatty():
-            print("\x1b[?25h", end="", file=sys.stderr, flush=True)  # the progress bar hides the cursor
-        os._exit(128 + number)
 
 
 class Agreement:

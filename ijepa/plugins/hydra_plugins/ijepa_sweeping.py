@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ijepa.errors import InterruptedRunError, UserError
+from ijepa.errors import UserError
 from ijepa.explain import explain
 
 
@@ -42,8 +42,6 @@ class Launcher(BasicLauncher):  # type: ignore[misc]  # Hydra's plugins are unty
             except Exception as error:
                 result = JobReturn(overrides=overrides, status=JobStatus.FAILED)
                 result.return_value = error
-            if isinstance(result._return_value, InterruptedRunError):
-                raise result._return_value  # the signal was meant for the sweep
             if result.status == JobStatus.FAILED:
                 if not _mendable(result):
                     traceback.print_exception(result._return_value)

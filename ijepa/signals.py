@@ -1,0 +1,89 @@
+"""A graceful end of a run on SIGINT (Ctrl-C) and SIGTERM."""
+
+import contextlib
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+import lightning as L
+
+from ijepa.errors import InterruptedRunError
+
+NUMBERS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Signals:
+    """What the two signals do while a run is under way; use as a context manager around all of it.
+
+    While `training`, the first one is remembered for the end of the step, and a second one ends the process at once.
+    Before and after, there is no step to wait for: one raises `InterruptedRunError` where the process is. The processes
+    that Lightning has started for other devices get to know: whoever sends a signal may know the first one alone.
+
+    Attributes:
+        number: the signal that came, or None.
+        training: whether steps are under way; set by whoever takes and saves them.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self.training = False
+        self._trainer: L.Trainer | None = None
+        self._before: dict[int, Any] = {}
+
+    def watch(self, trainer: L.Trainer) -> None:
+        """Keeps the handlers through ``trainer``'s fit, whose own for SIGTERM would end a run with exit code 0."""
+        self._trainer = trainer
+        connector = trainer._signal_connector  # the only way: Lightning always puts its handlers before others
+        register = connector.register_signal_handlers
+
+        def registered() -> None:
+            register()
+            self._install()
+
+        connector.register_signal_handlers = registered  # type: ignore[method-assign]
+
+    def __enter__(self) -> "Signals":
+        self._before = {number: signal.getsignal(number) for number in NUMBERS}
+        self._install()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            with contextlib.suppress(ValueError):
+                signal.signal(number, handler)
+
+    def _install(self) -> None:
+        for number in NUMBERS:
+            with contextlib.suppress(ValueError):  # not in the main thread, where signals do not arrive anyway
+                signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        first = self.number is None
+        self.number = self.number or number
+        if not self.training:
+            if first:
+                self._tell(number)
+            raise InterruptedRunError(self.number, "")
+        if not first:
+            self._abandon()
+        with contextlib.suppress(OSError):  # print could meet itself here, and a reader that is gone
+            os.write(1, f"\n{signal.Signals(number).name}: ends after this step; once more to end at once\n".encode())
+
+    def _tell(self, number: int) -> None:
+        for process in self._children():
+            process.send_signal(number)
+
+    def _abandon(self) -> None:
+        """Ends this process and those that it has started, whatever they wait for."""
+        for process in self._children():
+            process.kill()
+        if sys.stderr.isatty():
+            print("\x1b[?25h", end="", file=sys.stderr, flush=True)  # the progress bar hides the cursor
+        assert self.number is not None
+        os._exit(128 + self.number)
+
+    def _children(self) -> list[Any]:
+        launcher = self._trainer.strategy.launcher if self._trainer else None
+        return list(getattr(launcher, "procs", []))
