@@ -133,12 +133,14 @@ def run(config: schema.TrainConfig, folder: Path) -> Run:
         for module in jepa.modules():
             if isinstance(module, Attention):
                 module.fused_attn = False  # on a CPU, SDPA's backward pass in bf16 is several times slower
+    encoder_spec = spec(config.model, config.data)
     objective = Objective(
         config.objective.distance,
         config.objective.variance_weight,
         config.objective.covariance_weight,
         config.objective.regularize,
-        parallel.gather,
+        encoder_spec.grid[0] * encoder_spec.grid[1],
+        parallel.total,
     )
     module = Pretraining(
         jepa,
@@ -152,7 +154,6 @@ def run(config: schema.TrainConfig, folder: Path) -> Run:
         config.hardware.checkpointing,
         config.hardware.compile,
     )
-    encoder_spec = spec(config.model, config.data)
     datamodule = data(config.data, source, masks, schedule.max_steps, config.hardware, config.seed)
     metrics = MetricsCSV(folder / "metrics.csv")
     recorder = Recorder(config.callbacks.log_every_steps, cost(config), config.data.batch_size, images)

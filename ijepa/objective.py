@@ -24,15 +24,21 @@ class Loss(NamedTuple):
     covariance: Tensor | None
 
 
+Regularized = Literal["tokens", "context", "predictions"]
+
+
 class Objective:
-    """Distance in latent space, plus variance and covariance terms on average-pooled features when weighted.
+    """Distance in latent space, plus variance and covariance terms on features when weighted.
 
     Args:
         distance: squared L2 (paper), smooth L1 (reference implementation) or L1.
         variance_weight: weight of the hinge that keeps each dimension's standard deviation above 1.
         covariance_weight: weight of the penalty on correlations between dimensions.
-        regularize: which features the two terms act on: ``context`` or ``predictions``.
-        gather: from this process's features [B, D] to those of the whole batch, with gradients; None: they are all.
+        regularize: what the two terms act on: the ``context`` features or the ``predictions``, average-pooled; or each
+            of the context's ``tokens``, compared with those at the same place in other images: features that hold
+            nothing but where they are count as collapsed.
+        patches: of an image; the places of tokens.
+        total: from this process's sums to those over all processes, with gradients; None: there are no others.
     """
 
     def __init__(
@@ -40,51 +46,83 @@ class Objective:
         distance: Distance,
         variance_weight: float = 0.0,
         covariance_weight: float = 0.0,
-        regularize: Literal["context", "predictions"] = "context",
-        gather: Callable[[Tensor], Tensor] | None = None,
+        regularize: Regularized = "context",
+        patches: int = 1,
+        total: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.distance = DISTANCES[distance]
         self.variance_weight = variance_weight
         self.covariance_weight = covariance_weight
         self.regularize = regularize
-        self.gather = gather
+        self.patches = patches
+        self.total = total
 
-    def __call__(self, predictions: Tensor, targets: Tensor, context: Tensor, valid: Tensor | None = None) -> Loss:
+    def __call__(
+        self, predictions: Tensor, targets: Tensor, context: Tensor, places: Tensor, valid: Tensor | None = None
+    ) -> Loss:
         """The loss in float32.
 
         Args:
             predictions: [B, T, K, D].
             targets: [B, T, K, D].
             context: [B, C, D], the context encoder's output.
+            places: [B, C], indices of its patches.
             valid: [B, C], False where a context patch is padding.
         """
         distance = self.distance(predictions.float(), targets.float())
         if not (self.variance_weight or self.covariance_weight):
             return Loss(distance, distance, None, None)
+        with torch.autocast(distance.device.type, enabled=False):
+            covariance = self._covariance(predictions.float(), context.float(), places, valid)
+            spread, correlation = variance_term(covariance), covariance_term(covariance)
+        total = distance + self.variance_weight * spread + self.covariance_weight * correlation
+        return Loss(total, distance, spread, correlation)
+
+    def _covariance(self, predictions: Tensor, context: Tensor, places: Tensor, valid: Tensor | None) -> Tensor:
+        """[D, D] of the regularised features."""
+        if self.regularize == "tokens":
+            kept = torch.ones_like(places, dtype=torch.bool) if valid is None else valid
+            return covariance_within(context[kept], places[kept], self.patches, self.total)
         if self.regularize == "predictions":
-            pooled = predictions.float().mean(dim=(1, 2))  # [B, D]
+            pooled = predictions.mean(dim=(1, 2))  # [B, D]
         elif valid is None:
-            pooled = context.float().mean(dim=1)  # [B, D]
+            pooled = context.mean(dim=1)
         else:
-            weights = valid / valid.sum(dim=1, keepdim=True)
-            pooled = (context.float() * weights[:, :, None]).sum(dim=1)  # [B, D]
-        if self.gather is not None:
-            pooled = self.gather(pooled)
-        variance, covariance = variance_term(pooled), covariance_term(pooled)
-        total = distance + self.variance_weight * variance + self.covariance_weight * covariance
-        return Loss(total, distance, variance, covariance)
+            pooled = (context * (valid / valid.sum(dim=1, keepdim=True))[:, :, None]).sum(dim=1)
+        return covariance_within(pooled, places.new_zeros(len(pooled)), 1, self.total)
 
 
-def variance_term(features: Tensor) -> Tensor:
-    """Mean over dimensions of max(0, 1 - standard deviation over the batch) (VICReg, 2105.04906, eq. 1-2); [B, D]."""
-    return F.relu(1.0 - torch.sqrt(features.var(dim=0) + 1e-4)).mean()
+def covariance_within(
+    features: Tensor, groups: Tensor, count: int, total: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """The unbiased covariance within groups: of features less the mean of their group; of one group, the covariance.
+
+    Args:
+        features: [n, D].
+        groups: [n] in [0, count).
+        count: of groups; some may be empty.
+        total: see `Objective`; only sums pass through it, [count, D + 1] and [D, D].
+
+    Returns:
+        [D, D].
+    """
+    total = total or (lambda sums: sums)
+    member = F.one_hot(groups, count).to(features.dtype)  # sums as products are the same each time, on GPUs, too
+    sums = total(member.T @ torch.cat([features, features.new_ones(len(features), 1)], dim=1))
+    sizes = sums[:, -1:].detach()
+    centred = features - member @ (sums[:, :-1] / sizes.clamp(min=1))
+    freedom = sizes.sum() - (sizes > 0).sum()
+    return total(centred.T @ centred) / freedom.clamp(min=1)
 
 
-def covariance_term(features: Tensor) -> Tensor:
-    """Sum of squared off-diagonal covariances over the batch, divided by D (VICReg, eq. 3-4); [B, D]."""
-    centred = features - features.mean(dim=0)
-    covariance = centred.T @ centred / (len(features) - 1)  # [D, D]
-    return (covariance.pow(2).sum() - covariance.diagonal().pow(2).sum()) / features.shape[1]
+def variance_term(covariance: Tensor) -> Tensor:
+    """Mean over dimensions of max(0, 1 - standard deviation) (VICReg, 2105.04906, eq. 1-2), from [D, D]."""
+    return F.relu(1.0 - torch.sqrt(covariance.diagonal() + 1e-4)).mean()
+
+
+def covariance_term(covariance: Tensor) -> Tensor:
+    """Sum of squared off-diagonal covariances, divided by D (VICReg, eq. 3-4), from [D, D]."""
+    return (covariance.pow(2).sum() - covariance.diagonal().pow(2).sum()) / len(covariance)
 
 
 def normalize_targets(targets: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.distributed.nn.functional import all_gather
+from torch.distributed.nn.functional import all_reduce
 from torch.distributed.tensor import DTensor
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
@@ -65,15 +65,15 @@ def greatest(number: int, device: torch.device) -> int:
     return int(together.item())
 
 
-def gather(features: Tensor) -> Tensor:
-    """The features [B, D] of all processes' images, one after the other.
+def total(sums: Tensor) -> Tensor:
+    """The sum over all processes, with gradients.
 
-    Gradients add up over the processes, whose gradients are averaged afterwards: together, those of one process that
-    has the whole batch.
+    These add up over the processes and are averaged afterwards: together, those of one process with the whole batch.
     """
     if not distributed.is_initialized() or distributed.get_world_size() == 1:
-        return features
-    return torch.cat(all_gather(features))
+        return sums
+    summed: Tensor = all_reduce(sums)  # type: ignore[no-untyped-call]
+    return summed
 
 
 def _parts(network: nn.Module) -> Iterator[nn.Module]:

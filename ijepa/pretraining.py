@@ -66,7 +66,7 @@ class Pretraining(L.LightningModule):
         images = batch.images.float() / 255 if batch.images.dtype == torch.uint8 else batch.images
         images = (images - self.mean) / self.std
         predictions, targets, context = self.jepa(images, batch.masks)
-        loss = self.objective(predictions, targets, context, batch.masks.valid)
+        loss = self.objective(predictions, targets, context, batch.masks.context, batch.masks.valid)
         parts = {name: part.detach() for name, part in loss._asdict().items() if part is not None}
         return {"loss": loss.total, "parts": parts}
 

@@ -67,9 +67,9 @@ def test_three_training_steps(jepa, trace):
         result = jepa(images, masks)
         for name, tensor in result._asdict().items():
             torch.testing.assert_close(tensor, tensors[f"{step}.{name}"], atol=1e-5, rtol=0)
-        loss = objective(*result)
+        loss = objective(*result, masks.context)
         assert loss.total.item() == pytest.approx(values["smooth_l1"], abs=1e-5)
-        squared = Objective("l2")(*result).total.item()
+        squared = Objective("l2")(*result, masks.context).total.item()
         assert squared == pytest.approx(values["mse"], abs=1e-5)
         optimizer.zero_grad()
         loss.total.backward()

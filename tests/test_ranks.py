@@ -15,14 +15,15 @@ from safetensors.torch import load_file
 pytestmark = pytest.mark.slow
 
 DDP, FSDP = (("hardware.strategy=" + name, "hardware.devices=2") for name in ("ddp", "fsdp"))
-CLOSE = {"atol": 1e-5, "rtol": 0}
+CLOSE = {"atol": 1e-6, "rtol": 0}
 
 
 @pytest.fixture(scope="module")
 def images(pictures):
     return ("data=folder", f"data.root={pictures}", "data.image_size=[16,24]", "model.patch_size=4",
             "data.batch_size=8", *TINY, "schedule.max_steps=5", "callbacks.checkpoint_every_steps=2",
-            "callbacks.checkpoint_keep=9", "callbacks.evaluate_every_epochs=1")  # fmt: skip
+            "callbacks.checkpoint_keep=9", "callbacks.evaluate_every_epochs=1",
+            "schedule.momentum.start=0.9")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def losses(folder):
 
 def assert_same_run(one, other):
     assert [step for step, _ in losses(one)] == [step for step, _ in losses(other)] == ["1", "2", "3", "4", "5"]
-    assert [loss for _, loss in losses(one)] == pytest.approx([loss for _, loss in losses(other)], abs=1e-5)
+    assert [loss for _, loss in losses(one)] == pytest.approx([loss for _, loss in losses(other)], abs=2e-6)
     saved = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (one, other)]
     assert_same(saved[0]["state_dict"], saved[1]["state_dict"], **CLOSE)
     states = [contents["optimizer_states"][0]["state"] for contents in saved]
@@ -62,10 +63,10 @@ def test_two_processes_equal_one(runs, strategy):
         assert [row["step"] for row in csv.DictReader(file) if row["val/knn20"]] == ["3", "5"]
 
 
-@pytest.mark.parametrize("hardware", [DDP, FSDP], ids=["ddp", "fsdp"])
-def test_regularisers_see_the_whole_batch(images, runs, tmp_path, hardware):
+@pytest.mark.parametrize(("hardware", "on"), [(DDP, "tokens"), (FSDP, "context")], ids=["ddp", "fsdp"])
+def test_regularisers_see_the_whole_batch(images, runs, tmp_path, hardware, on):
     """The variance of four images is not that of eight."""
-    arguments = [*images, "objective=variance_covariance", "callbacks.evaluate_every_epochs=null"]
+    arguments = [*images, "objective=variance_covariance", f"objective.regularize={on}"]
     for name, processes in (("one", ()), ("two", hardware)):
         result = command("train.py", *arguments, *processes, f"run_dir={tmp_path / name}")
         assert result.returncode == 0, result.stderr

@@ -17,11 +17,11 @@ class Objective(Section):
     normalize_targets: bool
     """layer norm on the target encoder's output"""
     variance_weight: Weight
-    """weight of the variance regulariser on average-pooled features; 0 as published"""
+    """weight of the variance regulariser; 0 as published"""
     covariance_weight: Weight
-    """weight of the covariance regulariser on average-pooled features; 0 as published"""
-    regularize: Literal["context", "predictions"]
-    """the features that the regularisers act on"""
+    """weight of the covariance regulariser; 0 as published"""
+    regularize: Literal["tokens", "context", "predictions"]
+    """what they act on: the context's tokens, each beside those at its place; or pooled context or predictions"""
 
 
 class Optimizer(Section):
