@@ -83,12 +83,12 @@ def find(path: Path, encoder: Which = "target") -> Path:
     raise ConfigError("checkpoint", path, f"no run's folder: it has neither {wanted}")
 
 
-def load(path: Path) -> dict[str, Any]:
-    """A pickled checkpoint, loaded without running code from it."""
+def load(path: Path, mapped: bool = False) -> dict[str, Any]:
+    """A pickled checkpoint, loaded without running code from it; ``mapped``: its tensors stay on disk until used."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about formats that the next line refuses anyway
-            contents = torch.load(path, map_location="cpu", weights_only=True)
+            contents = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception:  # what is no checkpoint makes the unpickler raise anything
         problem = "no checkpoint, a part of one, or one that holds more than tensors and plain values"
         raise ConfigError("checkpoint", path, f"{problem}; give {FORMATS}") from None

@@ -1,6 +1,7 @@
 """The command line: Hydra's entry point, help from the schema, one line and an exit code for errors."""
 
 import contextlib
+import errno
 import importlib
 import io
 import logging
@@ -34,6 +35,10 @@ SCHEMAS: dict[str, type[BaseModel]] = {"train": TrainConfig, "evaluate": Evaluat
 COMMANDS = {"train": "train.py", "evaluate": "evaluate.py", "statistics": "-m ijepa.data.statistics"}
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+"""No more can be written."""
+
+
 def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
     """Runs ``job`` on the configuration ``conf/NAME.yaml`` as the command line changes it, then exits.
 
@@ -56,6 +61,12 @@ def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
     except (UserError, HydraException, OmegaConfBaseException) as error:
         print(f"error: {explain(error, overrides, SCHEMAS[name])}", file=sys.stderr)
         sys.exit(error.exit_code if isinstance(error, UserError) else UserError.exit_code)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror}; what was written before is whole", file=sys.stderr)
+        sys.exit(UserError.exit_code)
     except InterruptedRunError as error:
         if str(error):
             print(error, file=sys.stderr)

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -20,22 +21,28 @@ def choose(config: TrainConfig, overrides: list[str]) -> Path:
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     if FOLDER_VARIABLE in os.environ:
         return Path(os.environ[FOLDER_VARIABLE])
-    follower = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) > 0
-    if config.run_dir is None and "TORCHELASTIC_RUN_ID" in os.environ:
-        raise ConfigError("run_dir", None, "with torchrun every process needs to know the folder; add run_dir=FOLDER")
+    alone = "TORCHELASTIC_RUN_ID" not in os.environ and config.hardware.nodes == 1
+    if config.run_dir is None and not (alone and int(os.environ.get("SLURM_NTASKS", "1")) == 1):
+        problem = "with torchrun, SLURM or several nodes every process needs to know the folder; add run_dir=FOLDER"
+        raise ConfigError("run_dir", None, problem)
     if config.run_dir == "":
         raise ConfigError("run_dir", "", "needs a folder; null makes a new one under runs/")
     if config.run_dir is not None:
         folder = Path(config.run_dir).expanduser()
         if sweep:
             folder /= slug([item for item in overrides if not item.startswith("run_dir=")])
-        if (folder / "config.yaml").exists() and not follower:
-            resumable = (folder / "checkpoints" / "last.ckpt").exists()
-            way = f"resume={folder} would go on with it" if resumable else "it has no checkpoint; remove it"
-            raise ConfigError("run_dir", folder, f"holds a run; {way}, or give another run_dir")
+        refuse_used(folder)
     else:
         folder = numbered(Path("runs"), config.data.source.rpartition(".")[2])
     return folder
+
+
+def refuse_used(folder: Path) -> None:
+    """Raises ConfigError when ``folder`` holds a run."""
+    if (folder / "config.yaml").exists() and not _follows():
+        resumable = (folder / "checkpoints" / "last.ckpt").exists()
+        way = f"resume={folder} would go on with it" if resumable else "it has no checkpoint; remove it"
+        raise ConfigError("run_dir", folder, f"holds a run; {way}, or give another run_dir")
 
 
 def make(folder: Path, key: str = "run_dir") -> None:
@@ -43,6 +50,33 @@ def make(folder: Path, key: str = "run_dir") -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(key, folder, f"cannot be made: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Keeps other processes from running in ``folder`` meanwhile, however this one ends.
+
+    Raises:
+        ConfigError: when one does, or the folder cannot be written to.
+    """
+    if _follows():
+        yield
+        return
+    if not os.access(folder, os.W_OK):
+        raise ConfigError("run_dir", folder, "cannot be written to")
+    with contextlib.ExitStack() as stack:
+        try:
+            import fcntl
+
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            problem = "another process is running in it; wait, or give another one"
+            raise ConfigError("run_dir", folder, problem) from None
+        except (ImportError, OSError):  # a system or a file system without locks
+            pass
+        yield
 
 
 def numbered(parent: Path, name: str) -> Path:
@@ -55,6 +89,12 @@ def numbered(parent: Path, name: str) -> Path:
         with contextlib.suppress(FileExistsError):
             folder.mkdir()
             return folder
+
+
+def _follows() -> bool:
+    """Whether this process is another than the first of its run, which looks after the folder."""
+    names = ("RANK", "SLURM_PROCID", "NODE_RANK", "LOCAL_RANK")
+    return any(int(os.environ.get(name, "0")) > 0 for name in names)
 
 
 def slug(overrides: list[str]) -> str:

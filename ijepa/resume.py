@@ -1,16 +1,21 @@
 """Going on with a run: its configuration with what may change, its last checkpoint, and what stands in the way."""
 
+import re
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import torch
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
+from torch import nn
 
 from ijepa import checkpoint, plan
+from ijepa.callbacks.checkpoint import numbered
 from ijepa.checks import parse
 from ijepa.config import TrainConfig
 from ijepa.data.datamodule import DataModule
@@ -26,21 +31,33 @@ MICRO_BATCHES = ("hardware.devices", "hardware.nodes", "hardware.accumulation")
 
 SHOWN = 6
 """Differences that are listed."""
+NEEDED = ("state_dict", "optimizer_states", "loops", "global_step", checkpoint.IMAGES_KEY)
+"""What a checkpoint of a training run holds."""
 
 
-class Resumed(NamedTuple):
+@dataclass(frozen=True)
+class Resumed:
     """A run to go on with.
 
-    folder: of the run.
-    last: the checkpoint to go on from.
-    config: from here on.
-    changed: what differs from the run so far and is no matter of hardware or logging; dotted keys.
+    Attributes:
+        folder: of the run.
+        last: the checkpoint to go on from.
+        step: after which it was written.
+        images: identity of the training images.
+        shapes: of the networks' tensors.
+        before: the configuration so far.
+        config: from here on.
+        lasting: the configuration that further resumes are to start from, where it is another than before.
     """
 
     folder: Path
     last: Path
+    step: int
+    images: dict[str, Any]
+    shapes: dict[str, torch.Size]
+    before: TrainConfig
     config: TrainConfig
-    changed: dict[str, Any]
+    lasting: dict[str, Any] | None
 
 
 def resume(path: Path, overrides: list[str]) -> Resumed:
@@ -50,7 +67,8 @@ def resume(path: Path, overrides: list[str]) -> Resumed:
         UserError: when there is no run, or something changes that it has been built on (unless force=true).
     """
     folder, last = _find(path)
-    base = _latest(folder)
+    contents = _load(path, last)
+    base = _latest(folder, contents["global_step"])
     old = parse(TrainConfig, _compose(base, []))
     new = parse(TrainConfig, _compose(base, [item for item in overrides if _key(item) not in ("resume", "run_dir")]))
     before, after = (_flat(config.model_dump()) for config in (old, new))
@@ -60,46 +78,55 @@ def resume(path: Path, overrides: list[str]) -> Resumed:
         items = [f"{key}={show(before.get(key))} would become {show(value)}" for key, value in faults.items()]
         listed = ", ".join(items[:SHOWN]) + (f" and {len(items) - SHOWN} more" if len(items) > SHOWN else "")
         raise UserError(f"resume={path}: {listed}; leave that out, start a new run, or insist with force=true")
-    lasting = {key: value for key, value in changed.items() if key in LENGTH or key in faults}
-    return Resumed(folder, last, new, lasting)
+    lasting = _lasting(old, new) if faults or any(key in LENGTH for key in changed) else None
+    shapes = {name: tensor.shape for name, tensor in contents["state_dict"].items()}
+    images = contents[checkpoint.IMAGES_KEY]
+    return Resumed(folder, last, contents["global_step"], images, shapes, old, new, lasting)
 
 
-def done(resumed: Resumed) -> int:
-    """Steps that the checkpoint has behind it."""
-    return int(checkpoint.load(resumed.last).get("global_step", 0))
-
-
-def refuse(resumed: Resumed, data: DataModule, steps: plan.Plan) -> None:
-    """Refuses other images than before, and a run made longer from within its cooldown.
+def refuse(resumed: Resumed, module: nn.Module, data: DataModule, steps: plan.Plan) -> None:
+    """Refuses networks of another shape; other images than before, and a run made longer from within its cooldown.
 
     Raises:
-        UserError: says what differs (unless force=true).
+        UserError: says what differs (with force=true, of networks alone).
     """
+    state = module.state_dict()
+    wrong = [name for name in state if resumed.shapes.get(name) != state[name].shape]
+    wrong += [name for name in resumed.shapes if name not in state]
+    if wrong:
+        problem = f"{len(wrong)} tensors do not fit the networks as configured now, {wrong[0]} for example"
+        raise ConfigError("resume", resumed.last, f"{problem}; leave out what changes them, or start a new run")
     if resumed.config.force:
         return
-    contents = checkpoint.load(resumed.last)
-    was, now = contents[checkpoint.IMAGES_KEY], data.identity
+    was, now = resumed.images, data.identity
     if was != now:
         counts = f"{was['images']} training images, now {now['images']}" if was["images"] != now["images"] else "others"
         problem = f"not the images that the run began with ({counts}); bring them back, or insist with force=true"
         raise ConfigError("data.root", resumed.config.data.root, problem)
-    old = parse(TrainConfig, _compose(_latest(resumed.folder), []))
+    old = resumed.before
     before = plan.plan(old.schedule, old.optimizer, old.data.batch_size, now["images"])
-    if steps.max_steps < contents["global_step"]:
-        problem = f"the checkpoint is already after step {contents['global_step']}"
+    if steps.max_steps < resumed.step:
+        problem = f"the checkpoint is already after step {resumed.step}"
         raise ConfigError("schedule.max_steps", steps.max_steps, problem)
     constant = min(plan.max_steps - plan.cooldown_steps for plan in (before, steps))
-    if before.max_steps != steps.max_steps and contents["global_step"] > constant:
+    if before.max_steps != steps.max_steps and resumed.step > constant:
         problem = f"the checkpoint is after step {constant}, where the cooldown begins; change the length before it"
         raise ConfigError("schedule.max_steps", steps.max_steps, problem)
 
 
-def lasting(resumed: Resumed) -> dict[str, Any] | None:
-    """The configuration that further resumes start from, where it is not the one that the run has."""
-    if not resumed.changed:
-        return None
-    values = resumed.config.model_dump()
-    old = parse(TrainConfig, _compose(_latest(resumed.folder), [])).model_dump()
+def next_config(resumed: Resumed) -> Path:
+    """A name for `Resumed.lasting` that no configuration of the run has yet."""
+    names = [f"config-{resumed.step:06}", *(f"config-{resumed.step:06}-{count}" for count in range(2, 1000))]
+    return next(path for path in (resumed.folder / f"{name}.yaml" for name in names) if not path.exists())
+
+
+def later_configs(resumed: Resumed) -> list[Path]:
+    """Configurations that came after the checkpoint: of a way that the run does not go any more."""
+    return [path for path, (step, _) in _written(resumed.folder).items() if step > resumed.step]
+
+
+def _lasting(before: TrainConfig, after: TrainConfig) -> dict[str, Any]:
+    values, old = after.model_dump(), before.model_dump()
     for key in FREE:  # the run's own stay
         *sections, name = key.split(".")
         to, source = values, old
@@ -121,10 +148,38 @@ def _find(path: Path) -> tuple[Path, Path]:
     return folder, last
 
 
-def _latest(folder: Path) -> Path:
-    """config.yaml, or what the last resume that changed something lasting has written."""
-    written = [path for path in folder.glob("config-*.yaml") if path.stem[7:].isdecimal()]
-    return max(written, key=lambda path: int(path.stem[7:]), default=folder / "config.yaml")
+def _load(path: Path, last: Path) -> dict[str, Any]:
+    """The checkpoint, mapped into memory; refused when it is not whole, with the newest other one that is."""
+    try:
+        contents = checkpoint.load(last, mapped=True)
+    except ConfigError as fault:
+        whole = next((path for path in reversed(numbered(last.parent)) if path != last and _whole(path)), None)
+        problem = f"resume={whole} is the newest that is" if whole else "and there is no other one that is"
+        raise ConfigError("resume", path, f"{last.name} is not a whole checkpoint; {problem}") from fault
+    missing = [name for name in NEEDED if name not in contents]
+    if missing:
+        raise ConfigError("resume", path, f"{last.name} is no checkpoint of a run to go on with: no {missing[0]} in it")
+    return contents
+
+
+def _whole(path: Path) -> bool:
+    try:
+        checkpoint.load(path, mapped=True)
+    except UserError:
+        return False
+    return True
+
+
+def _latest(folder: Path, step: int) -> Path:
+    """config.yaml, or what the last resume up to ``step`` that changed something lasting has written."""
+    written = {path: when for path, when in _written(folder).items() if when[0] <= step}
+    return max(written, key=lambda path: written[path], default=folder / "config.yaml")
+
+
+def _written(folder: Path) -> dict[Path, tuple[int, int]]:
+    """The configurations of resumes, with their step and the count of those at the same step."""
+    found = {path: re.fullmatch(r"config-(\d+)(?:-(\d+))?", path.stem) for path in folder.glob("config-*.yaml")}
+    return {path: (int(match[1]), int(match[2] or 1)) for path, match in found.items() if match}
 
 
 def _compose(file: Path, overrides: list[str]) -> DictConfig:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from rich.console import Console
 
 from ijepa import build, checkpoint, folders, hardware, parallel, pictures, resume, tables
 from ijepa.build import Run
+from ijepa.callbacks.rewind import Rewind
 from ijepa.checks import parse
 from ijepa.config import TrainConfig
 from ijepa.errors import ConfigError, InterruptedRunError
@@ -42,7 +44,8 @@ def train(composed: DictConfig) -> float | None:
         resumed = resume.resume(Path(str(composed.resume)).expanduser(), overrides)
         if composed.run_dir is not None and Path(composed.run_dir).expanduser().resolve() != resumed.folder.resolve():
             raise ConfigError("run_dir", composed.run_dir, "a resumed run stays in its folder; leave it out")
-        return _resume(resumed)
+        with folders.claimed(resumed.folder):
+            return _resume(resumed)
     config = parse(TrainConfig, composed)
     folder = folders.choose(config, overrides)
     try:
@@ -52,25 +55,30 @@ def train(composed: DictConfig) -> float | None:
             folder.rmdir()  # where it was made for this run, it is still empty
         raise
     folders.make(folder)
-    return execute(run)
+    with folders.claimed(folder):
+        folders.refuse_used(folder)
+        return execute(run)
 
 
 def _resume(resumed: Resumed) -> float | None:
     run = _build(resumed.config, resumed.folder)
-    resume.refuse(resumed, run.data, run.module.plan)
-    done = resume.done(resumed)
+    resume.refuse(resumed, run.module, run.data, run.module.plan)
+    done = resumed.step
     if done >= run.module.plan.max_steps and _exported(run.folder, done):
         print(f"run_dir {run.folder}: finished, all {done} steps are done")
         return None
-    if run.trainer.is_global_zero:
-        values = resume.lasting(resumed)
-        if values is not None:
-            _write_config(run.folder / f"config-{done:06}.yaml", values, run.folder)
+
+    def drop() -> None:
+        run.checkpoint.rewind(resumed.last, done)
+        run.metrics.cut(done)
         for name in ("summary.json", "encoder.safetensors"):  # of another length of the run
             (run.folder / name).unlink(missing_ok=True)
-        run.metrics.cut(done)
-        run.checkpoint.rewind(resumed.last, done)
-    return execute(run, resumed.last)
+        for path in resume.later_configs(resumed):
+            path.unlink()
+        if resumed.lasting is not None:
+            _write_config(resume.next_config(resumed), resumed.lasting, run.folder)
+
+    return execute(run, resumed.last, drop)
 
 
 def _exported(folder: Path, steps: int) -> bool:
@@ -89,23 +97,24 @@ def _build(config: TrainConfig, folder: Path) -> Run:
     return run
 
 
-def execute(run: Run, last: Path | None = None) -> float | None:
+def execute(run: Run, last: Path | None = None, drop: Callable[[], None] = lambda: None) -> float | None:
     """Trains, exports, evaluates and writes the run's folder.
 
     Args:
         run: from `ijepa.build.run`.
         last: checkpoint to go on from.
+        drop: removes what the run will write anew; called when the run goes on.
 
     Raises:
         InterruptedRunError: when a signal ended it; the checkpoint is written.
     """
-    signals = run.checkpoint.signals
+    signals, rewind = run.checkpoint.signals, Rewind(drop)
     signals.watch(run.trainer)
     try:
         with signals:
-            return _execute(run, last)
+            return _execute(run, last, rewind)
     except InterruptedRunError as interrupted:
-        message = _interrupted(run) if run.trainer.is_global_zero else ""
+        message = _interrupted(run, rewind.done) if run.trainer.is_global_zero else ""
         raise InterruptedRunError(interrupted.signal, message) from None
     finally:
         os.environ.pop(folders.FOLDER_VARIABLE, None)  # the next run of this process has a folder of its own
@@ -118,25 +127,27 @@ def execute(run: Run, last: Path | None = None) -> float | None:
                 wandb.finish()  # the next job of a sweep is a run of its own
 
 
-def _execute(run: Run, last: Path | None) -> float | None:
+def _execute(run: Run, last: Path | None, rewind: Rewind) -> float | None:
     folder = run.folder
     _announce(run)
     run.data.source.prepare()
     if run.trainer.is_global_zero and last is None:
         _write_config(folder / "config.yaml", run.config.model_dump(), folder)
+    run.trainer.callbacks.insert(0, rewind)  # type: ignore[attr-defined]  # Lightning adds the list
     run.trainer.fit(run.module, run.data, ckpt_path=last, weights_only=True)
+    rewind.finish(run.trainer)
     number = parallel.greatest(run.checkpoint.signals.number or 0, run.trainer.strategy.root_device)
     if number:
         raise InterruptedRunError(number, "")
     return _finish(run)
 
 
-def _interrupted(run: Run) -> str:
+def _interrupted(run: Run, started: bool) -> str:
     """How far the run came, and how to go on."""
     steps, whole = run.trainer.global_step, run.module.plan.max_steps
-    done = "stopped before the first step"
-    if steps:
-        done = f"stopped after step {steps} of {whole}" + (", before the results" if steps == whole else "")
+    done = f"stopped after step {steps} of {whole}" if started and steps else "stopped before the first step"
+    if steps == whole:
+        done += ", before the results"
     return done + (f"; go on with: python train.py resume={run.folder}" if run.checkpoint.path.exists() else "")
 
 

@@ -134,3 +134,13 @@ def test_a_signal_to_the_first_process_ends_both_saved(images, tmp_path, hardwar
     assert output.splitlines()[-1] == f"run_dir {folder}"
     saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     assert losses(folder)[-1][0] == str(saved["global_step"])
+
+
+def test_checkpoints_by_the_clock_are_written_once(images, tmp_path):
+    """Here every step is late; what one step's lag makes both hear twice is written once."""
+    folder = tmp_path / "run"
+    clock = ("callbacks.checkpoint_every_steps=null", "callbacks.checkpoint_every_minutes=0.000001")
+    result = command("train.py", *images, *clock, "callbacks.evaluate_every_epochs=null", *DDP, f"run_dir={folder}")
+    assert result.returncode == 0, result.stderr
+    names = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    assert names == ["last.ckpt", "step-000002.ckpt", "step-000004.ckpt", "step-000005.ckpt"]

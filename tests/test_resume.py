@@ -2,15 +2,18 @@
 
 import csv
 import json
+import os
 import re
 import shutil
+import signal
 
 import pytest
 import torch
 from conftest import TINY
 from omegaconf import OmegaConf
 
-from ijepa import runs
+from ijepa import folders, runs
+from ijepa.errors import UserError
 
 pytestmark = pytest.mark.slow
 
@@ -140,3 +143,124 @@ def test_a_run_from_before_max_pixels_goes_on(invoke, tmp_path):
     assert "max_pixels" in saved
     assert invoke("evaluate.py", f"checkpoint={folder}")[0] == 0
     assert invoke("train.py", f"resume={folder}")[0] == 0
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A finished run of three steps, with a checkpoint after each, to be changed."""
+    folder = tmp_path / "copy"
+    shutil.copytree(finished[0], folder)
+    return folder
+
+
+def test_what_was_insisted_on_holds_from_its_step_on(invoke, tmp_path):
+    folder = tmp_path / "run"
+    values = ["data=digits", *TINY, "callbacks.checkpoint_every_steps=1", "callbacks.checkpoint_keep=9"]
+    assert invoke("train.py", *values, f"run_dir={folder}")[0] == 0
+    back = [f"resume={folder}/checkpoints/step-00000{step}.ckpt" for step in range(4)]
+    assert invoke("train.py", back[2], "objective=l1", "force=true")[0] == 0
+    assert invoke("train.py", back[2], "optimizer.lr=1e-4", "force=true")[0] == 0
+    first, second = (OmegaConf.load(folder / f"config-000002{count}.yaml") for count in ("", "-2"))
+    assert (first.objective.distance, first.optimizer.lr) == ("l1", 5e-4)
+    assert (second.objective.distance, second.optimizer.lr) == ("l1", 1e-4)
+    code, _, error = invoke("train.py", back[3], "optimizer.lr=5e-4")  # the later one holds
+    assert (code, "optimizer.lr=0.0001 would become 0.0005" in error) == (2, True)
+    assert invoke("train.py", back[1])[0] == 0  # from before both, and without force
+    assert not list(folder.glob("config-*.yaml"))
+    assert OmegaConf.load(folder / "config.yaml").objective.distance == "l2"
+    assert invoke("train.py", f"resume={folder}", "optimizer.lr=5e-4")[0] == 0
+
+
+def test_networks_of_another_shape_are_refused_even_with_force(copied, invoke):
+    before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
+    arguments = [f"resume={copied}", "objective=pixels", "force=true"]
+    code, _, error = invoke("train.py", *arguments)
+    assert code == 2
+    assert "2 tensors do not fit the networks as configured now, jepa.predictor.proj" in error
+    assert error.count("\n") == 1
+    assert {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("fault", ["truncated", "alone", "foreign", "encoder"])
+def test_checkpoints_that_no_run_can_go_on_from(copied, invoke, fault):
+    last = copied / "checkpoints" / "last.ckpt"
+    contents = last.read_bytes()
+    last.unlink()  # it is another name of the newest
+    newest = copied / "checkpoints" / "step-000003.ckpt"
+    if fault in ("truncated", "alone"):
+        last.write_bytes(contents[:1000])
+        expected = f"last.ckpt is not a whole checkpoint; resume={newest} is the newest that is"
+        if fault == "alone":
+            newest.unlink()
+            expected = "last.ckpt is not a whole checkpoint; and there is no other one that is"
+    elif fault == "foreign":
+        torch.save({"model": {}}, last)
+        expected = "last.ckpt is no checkpoint of a run to go on with: no state_dict in it"
+    else:
+        torch.save({"state_dict": {}, "global_step": 3}, last)
+        expected = "no optimizer_states in it"
+    code, _, error = invoke("train.py", f"resume={copied}")
+    assert code == 2
+    assert error.startswith(f"error: resume={copied}: ")
+    assert expected in error
+    assert error.count("\n") == 1
+
+
+def test_nothing_is_dropped_before_the_run_goes_on(invoke, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    values = ["data=digits", *TINY, "callbacks.checkpoint_every_steps=1", "callbacks.checkpoint_keep=9"]
+    assert invoke("train.py", *values, f"run_dir={folder}")[0] == 0
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    build = runs._build
+
+    def interrupted(config, folder):
+        run = build(config, folder)
+        run.trainer.fit_loop.setup_data = lambda: os.kill(os.getpid(), signal.SIGINT)  # when the checkpoint is loaded
+        return run
+
+    monkeypatch.setattr(runs, "_build", interrupted)
+    code, _, error = invoke("train.py", f"resume={folder}/checkpoints/step-000001.ckpt", "objective=l1", "force=true")
+    assert code == 130
+    assert "stopped before the first step" in error
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_two_processes_do_not_run_in_one_folder(copied, invoke, tmp_path, monkeypatch):
+    new = tmp_path / "new"
+    new.mkdir()
+    with folders.claimed(copied), folders.claimed(new):
+        for arguments in ([f"resume={copied}"], ["data=digits", *TINY, f"run_dir={new}"]):
+            code, _, error = invoke("train.py", *arguments)
+            assert code == 2
+            assert "another process is running in it" in error
+    assert list(new.iterdir()) == []
+    with pytest.raises(UserError, match="is running in it"), folders.claimed(new), folders.claimed(new):
+        pass
+    with folders.claimed(new):
+        monkeypatch.setenv("LOCAL_RANK", "1")  # another process of the same run
+        with folders.claimed(new):
+            pass
+
+
+@pytest.mark.parametrize("variables", [{"TORCHELASTIC_RUN_ID": "1"}, {"SLURM_NTASKS": "2"}])
+def test_several_processes_need_to_be_told_their_folder(invoke, tmp_path, monkeypatch, variables):
+    monkeypatch.chdir(tmp_path)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    code, _, error = invoke("train.py", "data=digits", *TINY)
+    assert code == 2
+    assert error.startswith("error: run_dir=null: with torchrun, SLURM or several nodes every process needs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_full_disk_is_one_line(invoke, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise RuntimeError("[enforce fail at inline_container.cc:668] . unexpected pos 64 vs 0")
+
+    monkeypatch.setattr(torch, "save", full)
+    folder = tmp_path / "run"
+    code, _, error = invoke("train.py", "data=digits", *TINY, f"run_dir={folder}")
+    assert code == 2
+    file = folder / "checkpoints" / "step-000003.ckpt"
+    assert error == f"error: {file}: cannot be written (No space left on device?); what was written before is whole\n"
+    assert not list((folder / "checkpoints").iterdir())

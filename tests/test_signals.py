@@ -9,7 +9,7 @@ import time
 import lightning as L
 import pytest
 import torch
-from conftest import ROOT, SMALL, TINY, train_config
+from conftest import EXACT, ROOT, SMALL, TINY, assert_same, command, rows, train_config
 
 from ijepa import build, runs
 from ijepa.errors import InterruptedRunError
@@ -17,17 +17,25 @@ from ijepa.errors import InterruptedRunError
 pytestmark = pytest.mark.slow
 
 
+def started(*arguments, **environment):
+    """train.py in a process of its own."""
+    return subprocess.Popen([sys.executable, str(ROOT / "train.py"), *map(str, arguments)], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True, env={**os.environ, **environment})  # fmt: skip
+
+
+def wait_for_rows(folder, count=1):
+    """Until metrics.csv has so many rows."""
+    deadline = time.monotonic() + 120
+    file = folder / "metrics.csv"
+    while time.monotonic() < deadline and (not file.exists() or file.read_text().count("\n") <= count):
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_run_saved(tmp_path, invoke, number):
     folder = tmp_path / "run"
-    arguments = ["data=digits", *TINY, "schedule.max_steps=100000", "data.workers=1", f"run_dir={folder}"]
-    process = subprocess.Popen(
-        [sys.executable, ROOT / "train.py", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 120
-    while not (folder / "metrics.csv").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    time.sleep(0.5)
+    process = started("data=digits", *TINY, "schedule.max_steps=100000", "data.workers=1", f"run_dir={folder}")
+    wait_for_rows(folder, 3)
     process.send_signal(number)
     output, error = process.communicate(timeout=60)
     assert process.returncode == 128 + number
@@ -39,6 +47,33 @@ def test_a_signal_ends_a_run_saved(tmp_path, invoke, number):
     assert not (folder / "encoder.safetensors").exists()
     code, _, error = invoke("train.py", f"resume={folder}", "schedule.max_steps=5")
     assert code == 2
+
+
+def test_a_run_that_signals_have_stopped_is_the_uninterrupted_one(tmp_path):
+    """To the bit: weights, optimiser, the rows of metrics.csv but for the seconds."""
+    values = ["data=digits", *TINY, "schedule.max_steps=120", "data.batch_size=16", "callbacks.log_every_steps=2"]
+    assert command("train.py", *values, f"run_dir={tmp_path / 'whole'}").returncode == 0
+    cut = tmp_path / "cut"
+    process = started(*values, f"run_dir={cut}")
+    wait_for_rows(cut, 3)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert 0 < torch.load(cut / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] < 120
+    result = command("train.py", f"resume={cut}")
+    assert result.returncode == 0, result.stderr
+    whole, resumed = (
+        torch.load(tmp_path / n / "checkpoints" / "last.ckpt", weights_only=True) for n in ("whole", "cut")
+    )
+    assert_same(whole["state_dict"], resumed["state_dict"], **EXACT)
+    states = [contents["optimizer_states"][0]["state"] for contents in (whole, resumed)]
+    for name, state in states[0].items():
+        assert_same(state, states[1][name], **EXACT)
+    measured = ("seconds", "images_per_second")
+    one, other = (
+        [{k: v for k, v in row.items() if k not in measured} for row in rows(tmp_path / n)] for n in ("whole", "cut")
+    )
+    assert one == other
 
 
 def test_ctrl_c_saves_a_run_whose_output_nobody_reads_any_more(tmp_path):
@@ -117,6 +152,20 @@ def test_a_signal_before_and_after_the_steps(tmp_path, monkeypatch, place, numbe
     assert (folder / "checkpoints" / "last.ckpt").exists() == ended
     assert folder.exists() == (place != "prepare")
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == handlers
+
+
+@pytest.mark.parametrize(("variables", "code"), [({}, 143), ({"LOCAL_RANK": "1"}, 0),
+                                                 ({"LOCAL_RANK": "1", "TORCHELASTIC_RUN_ID": "1"}, 143)])  # fmt: skip
+def test_exit_codes_of_other_processes(invoke, monkeypatch, variables, code):
+    """Lightning's launcher kills the first process when another one fails."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    def interrupted(composed):
+        raise InterruptedRunError(signal.SIGTERM, "")
+
+    monkeypatch.setattr(runs, "train", interrupted)
+    assert invoke("train.py", "data=digits", *TINY)[0] == code
 
 
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py"])

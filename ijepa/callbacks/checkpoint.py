@@ -1,5 +1,6 @@
 """checkpoints/step-000100.ckpt and last.ckpt."""
 
+import errno
 import os
 import shutil
 import time
@@ -25,7 +26,10 @@ class WholeFiles(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         with replacing(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
+            try:
+                torch.save(checkpoint, temporary)
+            except RuntimeError as error:  # of torch's own writer, which has lost the reason
+                raise OSError(errno.ENOSPC, f"cannot be written ({os.strerror(errno.ENOSPC)}?)", str(path)) from error
 
 
 class Checkpoint(L.Callback):
@@ -68,7 +72,7 @@ class Checkpoint(L.Callback):
 
     def rewind(self, path: Path, step: int) -> None:
         """Makes ``path``, a checkpoint after ``step``, the newest: what came later is dropped."""
-        for later in steps(self.folder):
+        for later in numbered(self.folder):
             if _number(later) > step:
                 later.unlink()
         if path.parent == self.folder and path != self.path:
@@ -114,7 +118,7 @@ class Checkpoint(L.Callback):
         trainer.save_checkpoint(path, weights_only=False)  # everything to go on from
         if trainer.is_global_zero:
             _link(path, self.path)
-            for old in steps(self.folder)[: -self.keep]:
+            for old in numbered(self.folder)[: -self.keep]:
                 old.unlink(missing_ok=True)
 
 
@@ -147,7 +151,7 @@ class Agreement:
             self._pending = None
 
 
-def steps(folder: Path) -> list[Path]:
+def numbered(folder: Path) -> list[Path]:
     """The numbered checkpoints in ``folder``, the oldest first."""
     return sorted((path for path in folder.glob("step-*.ckpt") if path.stem[5:].isdecimal()), key=_number)
 

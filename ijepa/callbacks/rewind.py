@@ -1,0 +1,26 @@
+"""What a run that goes on from a checkpoint drops."""
+
+from collections.abc import Callable
+
+import lightning as L
+
+
+class Rewind(L.Callback):
+    """Calls ``drop`` when the checkpoint is loaded and the first step begins: until then, nothing is lost.
+
+    Attributes:
+        done: whether that has happened.
+    """
+
+    def __init__(self, drop: Callable[[], None]) -> None:
+        self._drop = drop
+        self.done = False
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.finish(trainer)
+
+    def finish(self, trainer: L.Trainer) -> None:
+        """To be called after the trainer, too, which has no first step where all steps are done."""
+        if not self.done and trainer.is_global_zero:
+            self._drop()
+        self.done = True
