@@ -1,7 +1,6 @@
 """The command line: Hydra's entry point, help from the schema, one line and an exit code for errors."""
 
 import contextlib
-import errno
 import importlib
 import io
 import logging
@@ -26,17 +25,13 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel
 
 from ijepa.config import EvaluateConfig, StatisticsConfig, TrainConfig
-from ijepa.errors import InterruptedRunError, UserError, show
+from ijepa.errors import FULL, InterruptedRunError, UserError, show
 from ijepa.explain import explain
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 PLUGINS = Path(__file__).resolve().parent / "plugins"
 SCHEMAS: dict[str, type[BaseModel]] = {"train": TrainConfig, "evaluate": EvaluateConfig, "statistics": StatisticsConfig}
 COMMANDS = {"train": "train.py", "evaluate": "evaluate.py", "statistics": "-m ijepa.data.statistics"}
-
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
-"""No more can be written."""
 
 
 def main(name: str, job: Callable[[DictConfig], float | None]) -> None:

@@ -1,6 +1,10 @@
 """What the user can mend: one line on stderr, exit code 2."""
 
+import errno
 from typing import Any
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+"""No more can be written."""
 
 
 class UserError(ValueError):

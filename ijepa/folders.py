@@ -39,8 +39,9 @@ def choose(config: TrainConfig, overrides: list[str]) -> Path:
 
 def refuse_used(folder: Path) -> None:
     """Raises ConfigError when ``folder`` holds a run."""
-    if (folder / "config.yaml").exists() and not _follows():
-        resumable = (folder / "checkpoints" / "last.ckpt").exists()
+    parts = (folder / "config.yaml", folder / "metrics.csv", folder / "checkpoints")
+    if any(part.exists() for part in parts) and not _follows():
+        resumable = any((folder / "checkpoints").glob("*.ckpt"))
         way = f"resume={folder} would go on with it" if resumable else "it has no checkpoint; remove it"
         raise ConfigError("run_dir", folder, f"holds a run; {way}, or give another run_dir")
 

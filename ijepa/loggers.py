@@ -26,7 +26,7 @@ class MetricsCSV(Logger):
         if path.exists():
             with path.open(newline="") as file:
                 reader = csv.DictReader(file)
-                self._rows = list(reader)
+                self._rows = [row for row in reader if (row["step"] or "").isdecimal()]  # no half row of a full disk
                 self._columns = list(reader.fieldnames or [])
 
     @property

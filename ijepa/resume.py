@@ -78,7 +78,7 @@ def resume(path: Path, overrides: list[str]) -> Resumed:
         items = [f"{key}={show(before.get(key))} would become {show(value)}" for key, value in faults.items()]
         listed = ", ".join(items[:SHOWN]) + (f" and {len(items) - SHOWN} more" if len(items) > SHOWN else "")
         raise UserError(f"resume={path}: {listed}; leave that out, start a new run, or insist with force=true")
-    lasting = _lasting(old, new) if faults or any(key in LENGTH for key in changed) else None
+    lasting = _lasting(old, new, list(faults)) if faults or any(key in LENGTH for key in changed) else None
     shapes = {name: tensor.shape for name, tensor in contents["state_dict"].items()}
     images = contents[checkpoint.IMAGES_KEY]
     return Resumed(folder, last, contents["global_step"], images, shapes, old, new, lasting)
@@ -125,11 +125,18 @@ def later_configs(resumed: Resumed) -> list[Path]:
     return [path for path, (step, _) in _written(resumed.folder).items() if step > resumed.step]
 
 
-def _lasting(before: TrainConfig, after: TrainConfig) -> dict[str, Any]:
+def _lasting(before: TrainConfig, after: TrainConfig, forced: list[str]) -> dict[str, Any]:
+    """``after``, but for what is a matter of this resume alone."""
     values, old = after.model_dump(), before.model_dump()
     for key in FREE:  # the run's own stay
         *sections, name = key.split(".")
         to, source = values, old
+        for section in sections:
+            to, source = to[section], source[section]
+        to[name] = source[name]
+    for key in forced:
+        *sections, name = key.split(".")
+        to, source = values, after.model_dump()
         for section in sections:
             to, source = to[section], source[section]
         to[name] = source[name]
@@ -142,6 +149,8 @@ def _find(path: Path) -> tuple[Path, Path]:
     whole = path.absolute()
     last = whole / "checkpoints" / "last.ckpt" if path.is_dir() else whole
     folder = whole if path.is_dir() else whole.parent.parent
+    if path.is_dir() and not last.exists():  # killed between writing the newest and naming it
+        last = next(reversed(numbered(last.parent)), last)
     for needed in (folder / "config.yaml", last):
         if not needed.is_file():
             raise ConfigError("resume", path, f"no run to go on with: {needed} is missing")

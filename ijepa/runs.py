@@ -51,8 +51,9 @@ def train(composed: DictConfig) -> float | None:
     try:
         run = _build(config, folder)
     except BaseException:
-        with contextlib.suppress(OSError):
-            folder.rmdir()  # where it was made for this run, it is still empty
+        if config.run_dir is None:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # made for this run, and still empty
         raise
     folders.make(folder)
     with folders.claimed(folder):
@@ -119,8 +120,9 @@ def execute(run: Run, last: Path | None = None, drop: Callable[[], None] = lambd
     finally:
         os.environ.pop(folders.FOLDER_VARIABLE, None)  # the next run of this process has a folder of its own
         if run.trainer.is_global_zero:
-            with contextlib.suppress(OSError):
-                run.folder.rmdir()  # where nothing was written yet
+            if run.config.run_dir is None:
+                with contextlib.suppress(OSError):
+                    run.folder.rmdir()  # where nothing was written yet
             print(f"run_dir {run.folder}", flush=True)
         for logger in run.trainer.loggers:
             if isinstance(logger, WandbLogger):
@@ -148,6 +150,8 @@ def _interrupted(run: Run, started: bool) -> str:
     done = f"stopped after step {steps} of {whole}" if started and steps else "stopped before the first step"
     if steps == whole:
         done += ", before the results"
+    if not started and run.checkpoint.path.exists():
+        return f"{done}; nothing has changed, give the same command again"
     return done + (f"; go on with: python train.py resume={run.folder}" if run.checkpoint.path.exists() else "")
 
 

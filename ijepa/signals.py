@@ -1,6 +1,7 @@
 """A graceful end of a run on SIGINT (Ctrl-C) and SIGTERM."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import sys
@@ -77,10 +78,10 @@ class Signals:
 
     def _abandon(self) -> None:
         """Ends this process and those that it has started, whatever they wait for."""
-        for process in self._children():
+        for process in [*self._children(), *multiprocessing.active_children()]:  # these would keep the folder's lock
             process.kill()
         if sys.stderr.isatty():
-            print("\x1b[?25h", end="", file=sys.stderr, flush=True)  # the progress bar hides the cursor
+            os.write(2, b"\x1b[?25h")  # the progress bar hides the cursor
         assert self.number is not None
         os._exit(128 + self.number)
 

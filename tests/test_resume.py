@@ -221,7 +221,7 @@ def test_nothing_is_dropped_before_the_run_goes_on(invoke, tmp_path, monkeypatch
     monkeypatch.setattr(runs, "_build", interrupted)
     code, _, error = invoke("train.py", f"resume={folder}/checkpoints/step-000001.ckpt", "objective=l1", "force=true")
     assert code == 130
-    assert "stopped before the first step" in error
+    assert "stopped before the first step; nothing has changed, give the same command again" in error
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
@@ -264,3 +264,39 @@ def test_a_full_disk_is_one_line(invoke, tmp_path, monkeypatch):
     file = folder / "checkpoints" / "step-000003.ckpt"
     assert error == f"error: {file}: cannot be written (No space left on device?); what was written before is whole\n"
     assert not list((folder / "checkpoints").iterdir())
+
+
+def test_what_a_killed_process_can_leave(copied, invoke):
+    """No last.ckpt beside whole checkpoints, half a row of metrics.csv; the results are those of the whole run."""
+    before = json.loads((copied / "summary.json").read_text())
+    (copied / "checkpoints" / "last.ckpt").unlink()
+    (copied / "summary.json").unlink()
+    with (copied / "metrics.csv").open("a") as file:
+        file.write("\n,,")
+    assert "would go on with it" in invoke("train.py", "data=digits", *TINY, f"run_dir={copied}")[2]
+    assert invoke("train.py", f"resume={copied}")[0] == 0
+    after = json.loads((copied / "summary.json").read_text())
+    assert after["loss"] == before["loss"]
+    assert after["results"] == before["results"]
+
+
+@pytest.mark.parametrize("place", ["saved/step-000001.ckpt", "checkpoints/step-000999.ckpt"])
+def test_a_checkpoint_that_was_put_aside(invoke, tmp_path, place):
+    folder = tmp_path / "run"
+    values = ["data=digits", *TINY, "callbacks.checkpoint_every_steps=1", "callbacks.checkpoint_keep=9"]
+    assert invoke("train.py", *values, f"run_dir={folder}")[0] == 0
+    aside = folder / place
+    aside.parent.mkdir(exist_ok=True)
+    shutil.copy(folder / "checkpoints" / "step-000001.ckpt", aside)
+    assert invoke("train.py", f"resume={aside}", "schedule.max_steps=1", "force=true")[0] == 0
+    assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 1
+
+
+def test_what_was_insisted_on_stays_also_where_it_is_free_elsewhere(invoke, tmp_path):
+    folder = tmp_path / "run"
+    values = ["data=digits", *TINY, "masking=reference", "masking.min_keep=4", "callbacks.checkpoint_every_steps=1"]
+    assert invoke("train.py", *values, f"run_dir={folder}")[0] == 0
+    back = f"resume={folder}/checkpoints/step-000002.ckpt"
+    assert invoke("train.py", back, "hardware.accumulation=2")[0] == 2
+    assert invoke("train.py", back, "hardware.accumulation=2", "force=true")[0] == 0
+    assert OmegaConf.load(folder / "config-000002.yaml").hardware.accumulation == 2

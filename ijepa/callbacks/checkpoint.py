@@ -72,11 +72,11 @@ class Checkpoint(L.Callback):
 
     def rewind(self, path: Path, step: int) -> None:
         """Makes ``path``, a checkpoint after ``step``, the newest: what came later is dropped."""
+        if path != self.path:
+            _link(path, self.path)
         for later in numbered(self.folder):
             if _number(later) > step:
                 later.unlink()
-        if path.parent == self.folder and path != self.path:
-            _link(path, self.path)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint[SPEC_KEY] = self.spec.plain()

@@ -80,15 +80,12 @@ class Recorder(L.Callback):
         now = time.perf_counter()
         self.seconds += now - self._clock
         self._clock = now
-        if trainer.global_step % self.every == 0 or trainer.global_step == 1:
+        assert isinstance(pl_module, Pretraining)
+        if trainer.global_step % self.every == 0 or trainer.global_step in (1, pl_module.plan.max_steps):
             self._record(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, Pretraining)
-        if self._count and trainer.global_step == pl_module.plan.max_steps:
-            self._record(trainer, pl_module)
-        else:  # a run that goes on later writes the row that is due then
-            self._report(trainer)
+        self._report(trainer)  # a run that goes on later writes the row that is due then
 
     def pause(self) -> None:
         """Leaves what happened since the last step, an evaluation for example, out of the seconds."""

@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ijepa.errors import UserError
+from ijepa.errors import FULL, UserError
 from ijepa.explain import explain
 
 
@@ -69,4 +69,6 @@ class Sweeper(BasicSweeper):  # type: ignore[misc]
 
 
 def _mendable(result: JobReturn) -> bool:
-    return isinstance(result._return_value, UserError | HydraException | OmegaConfBaseException)
+    fault = result._return_value
+    full = isinstance(fault, OSError) and fault.errno in FULL
+    return full or isinstance(fault, UserError | HydraException | OmegaConfBaseException)
