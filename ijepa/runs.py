@@ -90,11 +90,9 @@ def _exported(folder: Path, steps: int) -> bool:
 
 def _build(config: TrainConfig, folder: Path) -> Run:
     run = build.run(config, folder)
-    if config.hardware.strategy != "single":
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            problem = "one process starts the others here, and cannot in a sweep; start the jobs one by one"
-            raise ConfigError("hardware.strategy", config.hardware.strategy, problem)
-        os.environ[folders.FOLDER_VARIABLE] = str(folder)  # for the processes that Lightning starts
+    if config.hardware.strategy != "single" and HydraConfig.get().mode == RunMode.MULTIRUN:
+        problem = "one process starts the others here, and cannot in a sweep; start the jobs one by one"
+        raise ConfigError("hardware.strategy", config.hardware.strategy, problem)
     return run
 
 
@@ -111,6 +109,8 @@ def execute(run: Run, last: Path | None = None, drop: Callable[[], None] = lambd
     """
     signals, rewind = run.checkpoint.signals, Rewind(drop)
     signals.watch(run.trainer)
+    if run.config.hardware.strategy != "single":
+        os.environ[folders.FOLDER_VARIABLE] = str(run.folder)  # for the processes that Lightning starts
     try:
         with signals:
             return _execute(run, last, rewind)

@@ -34,7 +34,8 @@ def test_every_command_of_the_readme(line, finished, pictures, tmp_path, invoke,
         assert invoke("statistics", *arguments, "data.workers=0")[0] == 0
         return
     if "--help" in arguments or "resume" in line or "--config-dir" in line:
-        assert invoke(script, *arguments)[0] == 0
+        code, _, error = invoke(script, *arguments)
+        assert code == 0, error
         return
     if script == "evaluate.py":
         assert invoke(script, *arguments, f"output={tmp_path}")[0] == 0
