@@ -113,8 +113,7 @@ def test_a_second_signal_ends_a_run_at_once(tmp_path, number):
         if line == "reading\n":
             break
     process.send_signal(number)
-    while "ends after this step" not in process.stdout.readline():
-        pass
+    assert any("ends after this step" in line for line in process.stdout)
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(timeout=1)
     process.send_signal(number)
