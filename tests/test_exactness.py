@@ -152,7 +152,7 @@ def test_checkpoints_by_the_clock(tmp_path, images, monkeypatch):
     monkeypatch.setattr(writing, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     fit(tmp_path, *images, "callbacks.checkpoint_every_steps=null", "callbacks.checkpoint_every_minutes=1.5",
         "callbacks.checkpoint_keep=9")  # fmt: skip
-    found = [path.stem for path in writing.steps(tmp_path / "checkpoints")]
+    found = [path.stem for path in writing.numbered(tmp_path / "checkpoints")]
     assert found == ["step-000003", "step-000005"]
 
 
