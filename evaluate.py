@@ -9,7 +9,10 @@ if TYPE_CHECKING:
 
 def main(composed: "DictConfig") -> float | None:
     """The tasks on one checkpoint; returns the headline result, for sweeps."""
-    from ijepa import evaluations  # torch takes seconds to import: not for --help or a misspelt key
+    from ijepa import cli
+
+    with cli.importing():  # torch takes seconds to import: not for --help or a misspelt key
+        from ijepa import evaluations
 
     return evaluations.evaluate(composed)
 

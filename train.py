@@ -9,7 +9,10 @@ if TYPE_CHECKING:
 
 def main(composed: "DictConfig") -> float | None:
     """One run; returns the headline accuracy, for sweeps."""
-    from ijepa import runs  # torch and Lightning take seconds to import: not for --help or a misspelt key
+    from ijepa import cli
+
+    with cli.importing():  # torch and Lightning take seconds to import: not for --help or a misspelt key
+        from ijepa import runs
 
     return runs.train(composed)
 

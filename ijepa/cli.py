@@ -72,6 +72,14 @@ def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
         sys.exit(128 + signal.SIGINT)
 
 
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """Ctrl-C ends the process plainly: from within imports of others, an exception can get lost."""
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Output(io.TextIOWrapper):
     """Standard output for which it is no error when nobody reads on: Ctrl-C also ends the tee of ``train.py | tee``."""
 

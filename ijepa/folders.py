@@ -39,11 +39,14 @@ def choose(config: TrainConfig, overrides: list[str]) -> Path:
 
 def refuse_used(folder: Path) -> None:
     """Raises ConfigError when ``folder`` holds a run."""
-    parts = (folder / "config.yaml", folder / "metrics.csv", folder / "checkpoints")
-    if any(part.exists() for part in parts) and not _follows():
-        resumable = any((folder / "checkpoints").glob("*.ckpt"))
-        way = f"resume={folder} would go on with it" if resumable else "it has no checkpoint; remove it"
-        raise ConfigError("run_dir", folder, f"holds a run; {way}, or give another run_dir")
+    found = [name for name in ("config.yaml", "metrics.csv", "checkpoints") if (folder / name).exists()]
+    if not found or _follows():
+        return
+    if "config.yaml" not in found:
+        raise ConfigError("run_dir", folder, f"holds a part of a run, {found[0]}; give another run_dir")
+    resumable = any((folder / "checkpoints").glob("*.ckpt"))
+    way = f"resume={folder} would go on with it" if resumable else "it has no checkpoint; remove it"
+    raise ConfigError("run_dir", folder, f"holds a run; {way}, or give another run_dir")
 
 
 def make(folder: Path, key: str = "run_dir") -> None:

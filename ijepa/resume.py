@@ -47,7 +47,7 @@ class Resumed:
         shapes: of the networks' tensors.
         before: the configuration so far.
         config: from here on.
-        lasting: the configuration that further resumes are to start from, where it is another than before.
+        changed: keys of what further resumes are to start from, too; the rest is a matter of this one alone.
     """
 
     folder: Path
@@ -57,7 +57,7 @@ class Resumed:
     shapes: dict[str, torch.Size]
     before: TrainConfig
     config: TrainConfig
-    lasting: dict[str, Any] | None
+    changed: list[str]
 
 
 def resume(path: Path, overrides: list[str]) -> Resumed:
@@ -78,7 +78,7 @@ def resume(path: Path, overrides: list[str]) -> Resumed:
         items = [f"{key}={show(before.get(key))} would become {show(value)}" for key, value in faults.items()]
         listed = ", ".join(items[:SHOWN]) + (f" and {len(items) - SHOWN} more" if len(items) > SHOWN else "")
         raise UserError(f"resume={path}: {listed}; leave that out, start a new run, or insist with force=true")
-    lasting = _lasting(old, new, list(faults)) if faults or any(key in LENGTH for key in changed) else None
+    lasting = [key for key in changed if key in LENGTH or key in faults]
     shapes = {name: tensor.shape for name, tensor in contents["state_dict"].items()}
     images = contents[checkpoint.IMAGES_KEY]
     return Resumed(folder, last, contents["global_step"], images, shapes, old, new, lasting)
@@ -115,7 +115,7 @@ def refuse(resumed: Resumed, module: nn.Module, data: DataModule, steps: plan.Pl
 
 
 def next_config(resumed: Resumed) -> Path:
-    """A name for `Resumed.lasting` that no configuration of the run has yet."""
+    """A name for what is `lasting` that no configuration of the run has yet."""
     names = [f"config-{resumed.step:06}", *(f"config-{resumed.step:06}-{count}" for count in range(2, 1000))]
     return next(path for path in (resumed.folder / f"{name}.yaml" for name in names) if not path.exists())
 
@@ -125,18 +125,20 @@ def later_configs(resumed: Resumed) -> list[Path]:
     return [path for path, (step, _) in _written(resumed.folder).items() if step > resumed.step]
 
 
-def _lasting(before: TrainConfig, after: TrainConfig, forced: list[str]) -> dict[str, Any]:
-    """``after``, but for what is a matter of this resume alone."""
-    values, old = after.model_dump(), before.model_dump()
-    for key in FREE:  # the run's own stay
+def lasting(resumed: Resumed, images: dict[str, Any]) -> dict[str, Any] | None:
+    """The configuration that further resumes start from, or None where it is the one so far.
+
+    Args:
+        resumed: the run.
+        images: identity of the training images now; other ones than before that were insisted on stay.
+    """
+    changed = resumed.changed + (["data.root"] if images != resumed.images else [])
+    if not changed:
+        return None
+    values, before, after = resumed.config.model_dump(), resumed.before.model_dump(), resumed.config.model_dump()
+    for key, source in [*((key, before) for key in FREE), *((key, after) for key in changed)]:
         *sections, name = key.split(".")
-        to, source = values, old
-        for section in sections:
-            to, source = to[section], source[section]
-        to[name] = source[name]
-    for key in forced:
-        *sections, name = key.split(".")
-        to, source = values, after.model_dump()
+        to = values
         for section in sections:
             to, source = to[section], source[section]
         to[name] = source[name]

@@ -76,8 +76,9 @@ def _resume(resumed: Resumed) -> float | None:
             (run.folder / name).unlink(missing_ok=True)
         for path in resume.later_configs(resumed):
             path.unlink()
-        if resumed.lasting is not None:
-            _write_config(resume.next_config(resumed), resumed.lasting, run.folder)
+        lasting = resume.lasting(resumed, run.data.identity)
+        if lasting is not None:
+            _write_config(resume.next_config(resumed), lasting, run.folder)
 
     return execute(run, resumed.last, drop)
 
@@ -107,7 +108,8 @@ def execute(run: Run, last: Path | None = None, drop: Callable[[], None] = lambd
     Raises:
         InterruptedRunError: when a signal ended it; the checkpoint is written.
     """
-    signals, rewind = run.checkpoint.signals, Rewind(drop)
+    signals = run.checkpoint.signals
+    rewind = Rewind(drop, signals)
     signals.watch(run.trainer)
     if run.config.hardware.strategy != "single":
         os.environ[folders.FOLDER_VARIABLE] = str(run.folder)  # for the processes that Lightning starts

@@ -12,8 +12,7 @@ import torch
 from conftest import TINY
 from omegaconf import OmegaConf
 
-from ijepa import folders, runs
-from ijepa.errors import UserError
+from ijepa import runs
 
 pytestmark = pytest.mark.slow
 
@@ -86,6 +85,13 @@ def test_other_images_than_before(invoke, pictures, tmp_path):
     assert code == 2
     assert f"data.root={root}: not the images that the run began with (24 training images, now 23)" in error
     assert invoke("train.py", f"resume={folder}", "schedule.max_steps=4", "force=true")[0] == 0
+    other = tmp_path / "others"
+    shutil.copytree(pictures, other)
+    code, _, error = invoke("train.py", f"resume={folder}", f"data.root={other}")
+    assert (code, f"data.root={other}: not the images" in error) == (2, True)
+    assert invoke("train.py", f"resume={folder}", f"data.root={other}", "schedule.max_steps=5", "force=true")[0] == 0
+    assert OmegaConf.load(folder / "config-000004.yaml").data.root == str(other)  # what was insisted on stays
+    assert invoke("train.py", f"resume={folder}", "schedule.max_steps=6")[0] == 0
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(finished, invoke, tmp_path, pictures, monkeypatch):
@@ -225,47 +231,6 @@ def test_nothing_is_dropped_before_the_run_goes_on(invoke, tmp_path, monkeypatch
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
-def test_two_processes_do_not_run_in_one_folder(copied, invoke, tmp_path, monkeypatch):
-    new = tmp_path / "new"
-    new.mkdir()
-    with folders.claimed(copied), folders.claimed(new):
-        for arguments in ([f"resume={copied}"], ["data=digits", *TINY, f"run_dir={new}"]):
-            code, _, error = invoke("train.py", *arguments)
-            assert code == 2
-            assert "another process is running in it" in error
-    assert list(new.iterdir()) == []
-    with pytest.raises(UserError, match="is running in it"), folders.claimed(new), folders.claimed(new):
-        pass
-    with folders.claimed(new):
-        monkeypatch.setenv("LOCAL_RANK", "1")  # another process of the same run
-        with folders.claimed(new):
-            pass
-
-
-@pytest.mark.parametrize("variables", [{"TORCHELASTIC_RUN_ID": "1"}, {"SLURM_NTASKS": "2"}])
-def test_several_processes_need_to_be_told_their_folder(invoke, tmp_path, monkeypatch, variables):
-    monkeypatch.chdir(tmp_path)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    code, _, error = invoke("train.py", "data=digits", *TINY)
-    assert code == 2
-    assert error.startswith("error: run_dir=null: with torchrun, SLURM or several nodes every process needs")
-    assert not (tmp_path / "runs").exists()
-
-
-def test_a_full_disk_is_one_line(invoke, tmp_path, monkeypatch):
-    def full(*_, **__):
-        raise RuntimeError("[enforce fail at inline_container.cc:668] . unexpected pos 64 vs 0")
-
-    monkeypatch.setattr(torch, "save", full)
-    folder = tmp_path / "run"
-    code, _, error = invoke("train.py", "data=digits", *TINY, f"run_dir={folder}")
-    assert code == 2
-    file = folder / "checkpoints" / "step-000003.ckpt"
-    assert error == f"error: {file}: cannot be written (No space left on device?); what was written before is whole\n"
-    assert not list((folder / "checkpoints").iterdir())
-
-
 def test_what_a_killed_process_can_leave(copied, invoke):
     """No last.ckpt beside whole checkpoints, half a row of metrics.csv; the results are those of the whole run."""
     before = json.loads((copied / "summary.json").read_text())
@@ -273,7 +238,7 @@ def test_what_a_killed_process_can_leave(copied, invoke):
     (copied / "summary.json").unlink()
     with (copied / "metrics.csv").open("a") as file:
         file.write("\n,,")
-    assert "would go on with it" in invoke("train.py", "data=digits", *TINY, f"run_dir={copied}")[2]
+    assert f"resume={copied} would go on with it" in invoke("train.py", "data=digits", *TINY, f"run_dir={copied}")[2]
     assert invoke("train.py", f"resume={copied}")[0] == 0
     after = json.loads((copied / "summary.json").read_text())
     assert after["loss"] == before["loss"]
@@ -300,3 +265,21 @@ def test_what_was_insisted_on_stays_also_where_it_is_free_elsewhere(invoke, tmp_
     assert invoke("train.py", back, "hardware.accumulation=2")[0] == 2
     assert invoke("train.py", back, "hardware.accumulation=2", "force=true")[0] == 0
     assert OmegaConf.load(folder / "config-000002.yaml").hardware.accumulation == 2
+
+
+def test_a_signal_waits_until_all_is_dropped(invoke, tmp_path, monkeypatch):
+    """It ends the run after the first step, under the configuration that was insisted on."""
+    folder = tmp_path / "run"
+    values = ["data=digits", *TINY, "callbacks.checkpoint_every_steps=1", "callbacks.checkpoint_keep=9"]
+    assert invoke("train.py", *values, f"run_dir={folder}")[0] == 0
+    later = runs.resume.later_configs
+
+    def interrupted(resumed):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return later(resumed)
+
+    monkeypatch.setattr(runs.resume, "later_configs", interrupted)
+    code, _, error = invoke("train.py", f"resume={folder}/checkpoints/step-000001.ckpt", "objective=l1", "force=true")
+    assert code == 143
+    assert f"stopped after step 2 of 3; go on with: python train.py resume={folder}" in error
+    assert OmegaConf.load(folder / "config-000001.yaml").objective.distance == "l1"

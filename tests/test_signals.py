@@ -169,10 +169,11 @@ def test_exit_codes_of_other_processes(invoke, monkeypatch, variables, code):
 
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
 def test_ctrl_c_at_the_start_is_no_traceback(tmp_path, script):
-    """Whether it comes within the imports or later."""
-    for delay in (0.1, 0.3, 0.6, 1.5):
-        arguments = [sys.executable, str(ROOT / script), "data=digits", *TINY, f"run_dir={tmp_path / 'run'}"]
-        process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    """Whether it comes within the imports or later; and it does not get lost."""
+    for delay in (0.1, 0.3, 0.6, 1, 1.5, 2):
+        values = [*TINY, "schedule.max_steps=100000", f"run_dir={tmp_path / str(delay)}"]
+        process = subprocess.Popen([sys.executable, str(ROOT / script), "data=digits", *values],
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # fmt: skip
         time.sleep(delay)
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=60)
