@@ -25,8 +25,9 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel
 
 from ijepa.config import EvaluateConfig, StatisticsConfig, TrainConfig
-from ijepa.errors import FULL, InterruptedRunError, UserError, show
+from ijepa.errors import UNWRITABLE, InterruptedRunError, UserError, show
 from ijepa.explain import explain
+from ijepa.signals import launched
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 PLUGINS = Path(__file__).resolve().parent / "plugins"
@@ -57,7 +58,7 @@ def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
         print(f"error: {explain(error, overrides, SCHEMAS[name])}", file=sys.stderr)
         sys.exit(error.exit_code if isinstance(error, UserError) else UserError.exit_code)
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in UNWRITABLE:
             raise
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{error.strerror}; what was written before is whole", file=sys.stderr)
@@ -65,8 +66,7 @@ def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
     except InterruptedRunError as error:
         if str(error):
             print(error, file=sys.stderr)
-        launched = int(os.environ.get("LOCAL_RANK", "0")) > 0 and "TORCHELASTIC_RUN_ID" not in os.environ
-        sys.exit(0 if launched else 128 + error.signal)  # Lightning kills the first process when another one fails
+        sys.exit(0 if launched() else 128 + error.signal)  # Lightning kills the first process when another one fails
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)

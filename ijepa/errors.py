@@ -3,8 +3,8 @@
 import errno
 from typing import Any
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
-"""No more can be written."""
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.ENAMETOOLONG)
+"""Nothing can be written there, and that is no fault of the software."""
 
 
 class UserError(ValueError):

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from ijepa import build, checkpoint, folders, hardware, tables
-from ijepa.checks import check_data, check_task, parse
+from ijepa.checks import check_data, check_task, parse, saved
 from ijepa.config import TRAINING, Data, EvaluateConfig
 from ijepa.data import sources
 from ijepa.errors import ConfigError, UserError
@@ -74,13 +74,11 @@ def evaluate(composed: DictConfig) -> float | None:
 def _data(composed: dict[str, Any], path: Path, spec: Spec) -> dict[str, Any]:
     """The data to evaluate on: what the command line says, else the run's own; as the encoder wants it."""
     given = {item.lstrip("+").partition("=")[0] for item in HydraConfig.get().overrides.task}
-    saved = _folder(path) / "config.yaml"
+    written = _folder(path) / "config.yaml"
     if "data" in given:
         base = dict(composed)
-    elif saved.is_file():
-        loaded = OmegaConf.to_container(OmegaConf.load(saved))
-        assert isinstance(loaded, dict)
-        base = dict(loaded["data"])
+    elif written.is_file():
+        base = dict(saved(written).data)
     else:
         raise UserError(f"data is not set, and {path} has no config.yaml beside it; add data=folder data.root=FOLDER")
     for name in ("mean", "std"):
@@ -93,10 +91,10 @@ def _data(composed: dict[str, Any], path: Path, spec: Spec) -> dict[str, Any]:
 
 def _split_seed(path: Path, config: EvaluateConfig) -> int:
     """The run's own seed on the run's own images: what it held out must stay held out."""
-    saved = _folder(path) / "config.yaml"
-    if not saved.is_file():
+    written = _folder(path) / "config.yaml"
+    if not written.is_file():
         return config.seed
-    loaded = OmegaConf.load(saved)
+    loaded = saved(written)
     same = (loaded.data.source, loaded.data.root) == (config.data.source, config.data.root)
     return int(loaded.seed) if same else config.seed
 

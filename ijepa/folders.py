@@ -16,6 +16,20 @@ FOLDER_VARIABLE = "IJEPA_RUN_DIR"
 """Tells the processes that a launcher starts for other devices which folder the first one has chosen."""
 
 
+_locks: set[int] = set()
+
+
+def _release() -> None:
+    """In a forked process, such as a loader's worker, which would keep the lock of one that was killed."""
+    for descriptor in _locks:
+        os.close(descriptor)
+    _locks.clear()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_release)
+
+
 def choose(config: TrainConfig, overrides: list[str]) -> Path:
     """The new run's folder, free; the same for all processes of a run."""
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
@@ -75,6 +89,8 @@ def claimed(folder: Path) -> Iterator[None]:
             descriptor = os.open(folder, os.O_RDONLY)
             stack.callback(os.close, descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _locks.add(descriptor)
+            stack.callback(_locks.discard, descriptor)
         except BlockingIOError:
             problem = "another process is running in it; wait, or give another one"
             raise ConfigError("run_dir", folder, problem) from None

@@ -16,7 +16,7 @@ from torch import nn
 
 from ijepa import checkpoint, plan
 from ijepa.callbacks.checkpoint import numbered
-from ijepa.checks import parse
+from ijepa.checks import parse, saved
 from ijepa.config import TrainConfig
 from ijepa.data.datamodule import DataModule
 from ijepa.errors import ConfigError, UserError, show
@@ -198,8 +198,7 @@ def _compose(file: Path, overrides: list[str]) -> DictConfig:
     groups = {path.name for path in CONF.iterdir() if path.is_dir()}
     chosen = [_key(item) for item in overrides if _key(item) in groups and item[0].isalpha()]
     items = [f"+{item}" if _key(item) in chosen else item for item in overrides]
-    values = OmegaConf.load(file)
-    assert isinstance(values, DictConfig)
+    values = saved(file)
     for group in chosen:
         values.pop(group, None)
     with tempfile.TemporaryDirectory() as folder:

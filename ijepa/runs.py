@@ -31,8 +31,8 @@ from ijepa.resume import Resumed
 
 HYDRA = ["hydra_setup", {"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}, "_self_"]
 """What config.yaml needs to be a primary configuration of its own."""
-LASTING = ("encoder.safetensors", "metrics.csv", "summary.json", "pictures/masks.png", "pictures/features.png")
-"""What a finished run says it has left."""
+RESULTS = ("encoder.safetensors", "summary.json", "pictures/masks.png", "pictures/features.png")
+"""What a run writes at its end, but for its metrics."""
 SHOWN, PROJECTED = 4, 64
 """Images in a picture, and images whose principal components it shows."""
 
@@ -72,7 +72,7 @@ def _resume(resumed: Resumed) -> float | None:
     def drop() -> None:
         run.checkpoint.rewind(resumed.last, done)
         run.metrics.cut(done)
-        for name in ("summary.json", "encoder.safetensors"):  # of another length of the run
+        for name in RESULTS:  # of another length of the run
             (run.folder / name).unlink(missing_ok=True)
         for path in resume.later_configs(resumed):
             path.unlink()
@@ -85,8 +85,11 @@ def _resume(resumed: Resumed) -> float | None:
 
 def _exported(folder: Path, steps: int) -> bool:
     """Whether the results in ``folder`` are those after so many steps."""
-    summary = folder / "summary.json"
-    return summary.exists() and json.loads(summary.read_text()).get("steps") == steps
+    try:
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):  # not there yet, or no JSON any more
+        return False
+    return isinstance(summary, dict) and summary.get("steps") == steps
 
 
 def _build(config: TrainConfig, folder: Path) -> Run:
@@ -194,7 +197,7 @@ def _finish(run: Run) -> float | None:
     if summary["unreadable"]:
         print(f"{len(summary['unreadable'])} files could not be read; summary.json names them")
     print(f"{summary['images']} images, {summary['flops']:.3g} FLOPs, {summary['seconds']:.0f} s")
-    for name in LASTING:
+    for name in ("metrics.csv", *RESULTS):
         if (run.folder / name).exists():
             print(f"         {run.folder / name}")
     print(f"next: python evaluate.py checkpoint={run.folder}")

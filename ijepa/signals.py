@@ -6,21 +6,28 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import Any
-
-import lightning as L
+from typing import TYPE_CHECKING, Any
 
 from ijepa.errors import InterruptedRunError
 
+if TYPE_CHECKING:
+    import lightning as L
+
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
+
+
+def launched() -> bool:
+    """Whether Lightning has started this process for another device, from the first process of its run."""
+    return int(os.environ.get("LOCAL_RANK", "0")) > 0 and "TORCHELASTIC_RUN_ID" not in os.environ
 
 
 class Signals:
     """What the two signals do while a run is under way; use as a context manager around all of it.
 
     While `training`, the first one is remembered for the end of the step, and a second one ends the process at once.
-    Before and after, there is no step to wait for: one raises `InterruptedRunError` where the process is. The processes
-    that Lightning has started for other devices get to know: whoever sends a signal may know the first one alone.
+    Before and after, there is no step to wait for: one raises `InterruptedRunError` where the process is, after it has
+    ended the processes that it has launched for other devices. These leave that to it, whether they get the signal too
+    (Ctrl-C) or not: one that ended by itself would leave the others waiting for it within C++, where no handler runs.
 
     Attributes:
         number: the signal that came, or None.
@@ -33,7 +40,7 @@ class Signals:
         self._trainer: L.Trainer | None = None
         self._before: dict[int, Any] = {}
 
-    def watch(self, trainer: L.Trainer) -> None:
+    def watch(self, trainer: "L.Trainer") -> None:
         """Keeps the handlers through ``trainer``'s fit, whose own for SIGTERM would end a run with exit code 0."""
         self._trainer = trainer
         connector = trainer._signal_connector  # the only way: Lightning always puts its handlers before others
@@ -42,8 +49,21 @@ class Signals:
         def registered() -> None:
             register()
             self._install()
+            _block(False)
 
         connector.register_signal_handlers = registered  # type: ignore[method-assign]
+        launcher: Any = trainer.strategy.launcher
+        launch: Any = getattr(launcher, "_call_children_scripts", None)
+
+        def launching() -> None:
+            _block(True)  # the new processes begin so, until they have met
+            try:
+                launch()
+            finally:
+                _block(False)
+
+        if launch is not None:
+            launcher._call_children_scripts = launching
 
     def __enter__(self) -> "Signals":
         self._before = {number: signal.getsignal(number) for number in NUMBERS}
@@ -64,21 +84,20 @@ class Signals:
         first = self.number is None
         self.number = self.number or number
         if not self.training:
-            if first:
-                self._tell(number)
+            if launched():
+                return
+            for process in self._children():
+                process.kill()
+                process.wait()
             raise InterruptedRunError(self.number, "")
         if not first:
             self._abandon()
         with contextlib.suppress(OSError):  # print could meet itself here, and a reader that is gone
             os.write(1, f"\n{signal.Signals(number).name}: ends after this step; once more to end at once\n".encode())
 
-    def _tell(self, number: int) -> None:
-        for process in self._children():
-            process.send_signal(number)
-
     def _abandon(self) -> None:
         """Ends this process and those that it has started, whatever they wait for."""
-        for process in [*self._children(), *multiprocessing.active_children()]:  # these would keep the folder's lock
+        for process in [*self._children(), *multiprocessing.active_children()]:
             process.kill()
         if sys.stderr.isatty():
             os.write(2, b"\x1b[?25h")  # the progress bar hides the cursor
@@ -86,5 +105,14 @@ class Signals:
         os._exit(128 + self.number)
 
     def _children(self) -> list[Any]:
+        """The processes launched, from now on out of Lightning's sight: it would kill this one after one of them."""
         launcher = self._trainer.strategy.launcher if self._trainer else None
-        return list(getattr(launcher, "procs", []))
+        processes: list[Any] = getattr(launcher, "procs", [])
+        children = processes[:]
+        processes.clear()
+        return children
+
+
+def _block(blocked: bool) -> None:
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        signal.pthread_sigmask(signal.SIG_BLOCK if blocked else signal.SIG_UNBLOCK, NUMBERS)

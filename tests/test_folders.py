@@ -1,5 +1,7 @@
 """A run's folder belongs to one run, and is written to as long as there is room."""
 
+import multiprocessing
+
 import pytest
 import torch
 from conftest import TINY
@@ -25,6 +27,19 @@ def test_two_processes_do_not_run_in_one_folder(finished, invoke, tmp_path, monk
         monkeypatch.setenv("LOCAL_RANK", "1")  # another process of the same run
         with folders.claimed(new):
             pass
+
+
+def test_a_killed_run_s_folder_is_free_at_once(tmp_path):
+    """Though its loaders' workers live on for seconds."""
+    context = multiprocessing.get_context("fork")
+    started, ended = context.Event(), context.Event()
+    with folders.claimed(tmp_path):
+        worker = context.Process(target=lambda: started.set() or ended.wait(60))
+        worker.start()
+        assert started.wait(60)
+    with folders.claimed(tmp_path):
+        ended.set()
+    worker.join()
 
 
 @pytest.mark.parametrize("variables", [{"TORCHELASTIC_RUN_ID": "1"}, {"SLURM_NTASKS": "2"}])

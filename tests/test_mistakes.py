@@ -26,6 +26,7 @@ pytestmark = pytest.mark.slow
         ),
         (["train.py", "resume={folder}", "model=vit_small"], "resume={folder}: model.patch_size=4 would become 16, "),
         (["train.py", "resume={folder}", "optimizer.lrr=1"], "optimizer.lrr=1: no such key"),
+        (["train.py", "data=digits", f"run_dir={'x' * 300}"], f"{'x' * 300}/config.yaml: File name too long; "),
         (["train.py", "resume=/nowhere"], "resume=/nowhere: no such run"),
         (["train.py", "data=folder", "data.root=/nowhere"], "data.root=/nowhere: no such folder"),
         (["train.py", "optimizer.lrr=1"], "optimizer.lrr=1: no such key; did you mean optimizer.lr?"),

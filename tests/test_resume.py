@@ -245,6 +245,22 @@ def test_what_a_killed_process_can_leave(copied, invoke):
     assert after["results"] == before["results"]
 
 
+@pytest.mark.parametrize("text", ["a: [", "", "- 1", "data: 1", "data: {}", "\xff"])
+def test_a_configuration_that_is_none_any_more(copied, invoke, text):
+    (copied / "config.yaml").write_text(text, encoding="latin-1")
+    for script, key in (("train.py", "resume"), ("evaluate.py", "checkpoint")):
+        code, _, error = invoke(script, f"{key}={copied}", "task=knn" if key == "checkpoint" else "data.workers=0")
+        said = f"error: {copied}/config.yaml: not the configuration of a run; bring back what train.py has written\n"
+        assert (code, error) == (2, said)
+
+
+def test_a_summary_that_is_none_any_more_is_written_again(copied, invoke):
+    before = json.loads((copied / "summary.json").read_text())
+    (copied / "summary.json").write_text("{")
+    assert invoke("train.py", f"resume={copied}")[0] == 0
+    assert json.loads((copied / "summary.json").read_text())["results"] == before["results"]
+
+
 @pytest.mark.parametrize("place", ["saved/step-000001.ckpt", "checkpoints/step-000999.ckpt"])
 def test_a_checkpoint_that_was_put_aside(invoke, tmp_path, place):
     folder = tmp_path / "run"

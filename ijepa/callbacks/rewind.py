@@ -31,5 +31,6 @@ class Rewind(L.Callback):
         self._signals.training = True
         if trainer.is_global_zero:
             self._drop()
+        trainer.strategy.barrier()
         self.done = True
         self._signals.training = False

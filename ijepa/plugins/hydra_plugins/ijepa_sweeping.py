@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ijepa.errors import FULL, UserError
+from ijepa.errors import UNWRITABLE, UserError
 from ijepa.explain import explain
 
 
@@ -70,5 +70,5 @@ class Sweeper(BasicSweeper):  # type: ignore[misc]
 
 def _mendable(result: JobReturn) -> bool:
     fault = result._return_value
-    full = isinstance(fault, OSError) and fault.errno in FULL
+    full = isinstance(fault, OSError) and fault.errno in UNWRITABLE
     return full or isinstance(fault, UserError | HydraException | OmegaConfBaseException)
