@@ -18,9 +18,10 @@ from ijepa.callbacks.recorder import Recorder
 from ijepa.data import sources
 from ijepa.data.datamodule import DataModule
 from ijepa.data.images import EvalTransform, TrainTransform
+from ijepa.data.sets import Source
 from ijepa.data.workers import processes
 from ijepa.errors import UserError
-from ijepa.evaluation import tasks
+from ijepa.evaluation.bench import label_sets
 from ijepa.flops import Cost, Transformer
 from ijepa.loggers import MetricsCSV
 from ijepa.models.jepa import JEPA
@@ -94,7 +95,7 @@ def sampler(config: schema.TrainConfig) -> masking.Masking:
 
 
 def data(
-    config: schema.Data, source: sources.Source, masks: masking.Masking | None, steps: int, hardware: schema.Hardware,
+    config: schema.Data, source: Source, masks: masking.Masking | None, steps: int, hardware: schema.Hardware,
     seed: int,
 ) -> DataModule:  # fmt: skip
     """Batches for training (with ``masks``) and images for evaluation."""
@@ -168,10 +169,8 @@ def run(config: schema.TrainConfig, folder: Path) -> Run:
     )
     callbacks: list[L.Callback] = [recorder]
     every = config.callbacks.evaluate_every_epochs
-    if every is not None and tasks.label_sets(datamodule):
-        callbacks.append(
-            Evaluation(config.task, datamodule, encoder_spec, recorder, every, config.seed, chosen.startswith("bf16"))
-        )
+    if every is not None and label_sets(datamodule):
+        callbacks.append(Evaluation(config.task, datamodule, encoder_spec, recorder, every, config.seed))
     callbacks += [ProgressReport(recorder, schedule.max_steps, config.callbacks.progress_every_seconds), checkpoint]
     trainer = L.Trainer(
         accelerator=accelerator,

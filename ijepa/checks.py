@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from ijepa.config import Data, MultiBlock, Reference, Section, Tasks, TrainConfig
+from ijepa.config import Data, Model, MultiBlock, Reference, Section, Tasks, TrainConfig
 from ijepa.errors import ConfigError, UserError, show
 
 ConfigT = TypeVar("ConfigT", bound=Section)
@@ -69,25 +69,15 @@ def check(config: TrainConfig) -> None:
         UserError: names the first key that does not fit, its value and what would do.
     """
     model, data = config.model, config.data
-    for side in data.image_size:
-        if side % model.patch_size:
-            fits = [n for n in range(2, side) if not any(s % n for s in data.image_size)]
-            better = min(fits, key=lambda n: abs(n - model.patch_size), default=1)
-            problem = f"does not divide data.image_size={show(data.image_size)}; {better} would"
-            raise ConfigError("model.patch_size", model.patch_size, problem)
-    for key, width in (("model.width", model.width), ("predictor.width", config.predictor.width)):
-        step = math.lcm(4, model.heads)
-        if width % step:
-            better = max(round(width / step), 1) * step
-            problem = f"not a multiple of 4 and of model.heads={model.heads}; {better} would do"
-            raise ConfigError(key, width, problem)
+    check_model(model, data)
+    _check_width("predictor.width", config.predictor.width, model.heads)
     check_data(data)
-    check_task(config.task)
+    check_task(config.task, model.depth)
+    if not config.task.measured():
+        raise ConfigError("task", "features", "measures nothing that a run could report; add another, [knn,features]")
     if isinstance(config.masking, MultiBlock | Reference):
         for name in ("target_scale", "target_aspect", "context_scale"):
             _check_range(f"masking.{name}", getattr(config.masking, name), most=None if "aspect" in name else 1.0)
-    if model.position_grid is not None and model.positions == "index":
-        raise ConfigError("model.position_grid", model.position_grid, "is for model.positions=scaled")
     shares = config.hardware.devices * config.hardware.nodes * config.hardware.accumulation
     if data.batch_size % shares:
         problem = (
@@ -101,6 +91,19 @@ def check(config: TrainConfig) -> None:
         raise ConfigError("objective.variance_weight", config.objective.variance_weight, problem)
 
 
+def check_model(model: Model, data: Data) -> None:
+    """The checks that concern the encoder and its images; raises ConfigError."""
+    for side in data.image_size:
+        if side % model.patch_size:
+            fits = [n for n in range(2, side) if not any(s % n for s in data.image_size)]
+            better = min(fits, key=lambda n: abs(n - model.patch_size), default=1)
+            problem = f"does not divide data.image_size={show(data.image_size)}; {better} would"
+            raise ConfigError("model.patch_size", model.patch_size, problem)
+    _check_width("model.width", model.width, model.heads)
+    if model.position_grid is not None and model.positions == "index":
+        raise ConfigError("model.position_grid", model.position_grid, "is for model.positions=scaled")
+
+
 def check_data(data: Data) -> None:
     """The checks that concern the data alone; raises ConfigError."""
     for key, values in (("data.mean", data.mean), ("data.std", data.std)):
@@ -112,10 +115,26 @@ def check_data(data: Data) -> None:
     _check_range("data.crop_aspect", data.crop_aspect, most=None)
 
 
-def check_task(task: Tasks) -> None:
-    """The checks that concern the tasks alone; raises ConfigError."""
+def check_task(task: Tasks, depth: int) -> None:
+    """The checks that concern the tasks of an encoder of ``depth`` blocks; raises ConfigError."""
     if task.knn is not None and task.knn.headline not in task.knn.k:
         raise ConfigError("task.knn.headline", task.knn.headline, f"not among task.knn.k={show(task.knn.k)}")
+    if task.lowshot is not None and not task.lowshot.shares + task.lowshot.shots:
+        raise ConfigError("task.lowshot.shares", [], "needs one here or in task.lowshot.shots")
+    if task.linear is not None:
+        if max(task.linear.layers) > depth:
+            raise ConfigError(
+                "task.linear.layers", task.linear.layers, f"the encoder has {depth} blocks; [1,{depth}] would do"
+            )
+        if task.linear.crop_scale is not None:
+            _check_range("task.linear.crop_scale", task.linear.crop_scale, most=1.0)
+
+
+def _check_width(key: str, width: int, heads: int) -> None:
+    step = math.lcm(4, heads)
+    if width % step:
+        better = max(round(width / step), 1) * step
+        raise ConfigError(key, width, f"not a multiple of 4 and of model.heads={heads}; {better} would do")
 
 
 def _check_range(key: str, limits: list[float], most: float | None) -> None:

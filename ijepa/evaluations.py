@@ -8,16 +8,19 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from ijepa import build, checkpoint, folders, hardware, tables
-from ijepa.checks import check_data, check_task, parse, saved
-from ijepa.config import TRAINING, Data, EvaluateConfig
+from ijepa.checks import check_data, check_model, check_task, parse, saved
+from ijepa.config import TRAINING, EvaluateConfig
 from ijepa.data import sources
 from ijepa.errors import ConfigError, UserError
-from ijepa.evaluation import tasks
-from ijepa.evaluation.tasks import Row
+from ijepa.evaluation import export, tasks
+from ijepa.evaluation.bench import Bench, Subject, label_sets
+from ijepa.evaluation.tasks import UNTRAINED
 from ijepa.files import write_json
-from ijepa.models.pretrained import Spec
+from ijepa.models.pretrained import PretrainedEncoder, Spec
 
-UNNAMED = ("checkpoint", "task", "output", "hardware", "baselines")
+RANDOM = "random"
+"""The checkpoint that is none: initial weights."""
+UNNAMED = ("checkpoint", "task", "output", "hardware", "baselines", "cache")
 """What does not show in the name of an evaluation's folder; everything else does: no evaluation replaces another."""
 
 
@@ -28,52 +31,88 @@ def evaluate(composed: DictConfig) -> float | None:
         UserError: when checkpoint, data and task do not fit.
     """
     if OmegaConf.is_missing(composed, "checkpoint") or composed.checkpoint in (None, ""):
-        raise UserError(f"checkpoint is not set; add checkpoint={checkpoint.FORMATS}")
-    path = Path(str(composed.checkpoint)).expanduser()
+        raise UserError(f"checkpoint is not set; add checkpoint={checkpoint.FORMATS}, or {RANDOM}")
     which = str(composed.encoder)
     if which not in ("target", "context"):
         raise ConfigError("encoder", which, "should be target or context")
-    encoder = checkpoint.load_encoder(path, which)  # type: ignore[arg-type]  # checked above
-    values = OmegaConf.to_container(composed, resolve=True)
-    assert isinstance(values, dict)
-    values = {name: value for name, value in values.items() if name not in TRAINING}
-    values["data"] = _data(values["data"], path, encoder.spec)
+    whole = OmegaConf.to_container(composed, resolve=True)
+    assert isinstance(whole, dict)
+    values: dict[str, Any] = {str(k): value for k, value in whole.items() if k not in TRAINING or k == "model"}
+    path = None if composed.checkpoint == RANDOM else Path(str(composed.checkpoint)).expanduser()
+    loaded = None
+    if path is not None:
+        loaded = checkpoint.load_encoder(path, which)  # type: ignore[arg-type]  # checked above
+        _refuse_a_model()
+        values |= {"data": _data(values["data"], path, loaded.spec), "model": None}
     if values["data"]["root"] == "???":
         raise UserError("data.root is not set; add data.root=FOLDER")
-    config = parse(EvaluateConfig, {str(key): value for key, value in values.items()})
-    _fits(config.data, encoder.spec)
+    config = parse(EvaluateConfig, values)
+    encoder = loaded or _random(config)
+    _fits(config, encoder.spec)
     check_data(config.data)
     if config.hardware.devices * config.hardware.nodes > 1:
         raise ConfigError("hardware.devices", config.hardware.devices, "evaluations run on one device; 1 would do")
-    check_task(config.task)
     runtime = hardware.runtime(config.hardware)
     source = sources.build(config.data, _split_seed(path, config))
     data = build.data(config.data, source, None, 0, config.hardware, config.seed)
-    names = tasks.label_sets(data)
-    if not names:
+    names = label_sets(data)
+    if not names and config.task.measured().keys() - {"retrieval"}:
         raise ConfigError(
             "data.root", config.data.root, "needs labels: a folder per class, for training and validation"
         )
+    if not len(source.val) and config.task.retrieval is not None:
+        raise ConfigError("data.val_fraction", config.data.val_fraction, "leaves no image to find neighbours for")
     source.prepare()
     folder = _output(config, path)
     folders.make(folder, "output")
     print(f"{_names(config)} on {len(source.train)} training and {len(source.val)} validation images", flush=True)
-    rows = [Row(f"{which} encoder", tasks.evaluate(config.task, runtime.pooled(encoder), data, runtime, config.seed))]
-    if config.baselines:
-        rows += tasks.baselines(config.task, encoder.spec, data, runtime, config.seed)
-    print(f"{path}: accuracy, %")
-    Console().print(tables.accuracies(rows, config.task, names))
-    results = {row.name: row.results for row in rows}
-    counts = {"train": len(source.train), "val": len(source.val)}
-    write_json(folder / "metrics.json", {"config": config.model_dump(), "images": counts, "results": results})
-    print(f"metrics {folder / 'metrics.json'}")
-    found = tasks.headlines(config.task, rows[0].results, names)
-    return sum(found.values()) / len(found)
+    cache = None if config.cache is None else Path(config.cache).expanduser()
+    bench = Bench(data, runtime, config.seed, config.layers, cache, folder)
+    rows = [tasks.evaluate(config.task, Subject(f"{which} encoder" if path else UNTRAINED, encoder), bench)]
+    measured = config.task.measured() if names else {}
+    if config.baselines and (measured or config.task.retrieval):
+        rows += tasks.baselines(config.task, encoder.spec if path else None, bench)
+    intervals = {row.name: row.intervals(config.seed) for row in rows}
+    if measured:
+        print(f"{config.checkpoint}: accuracy, % (95 % interval)")
+        Console().print(tables.accuracies(rows, config.task, names, intervals))
+    written = {
+        "config": config.model_dump(),
+        "images": {"train": len(source.train), "val": len(source.val)},
+        "results": {row.name: row.values for row in rows},
+        "intervals": intervals,
+        "details": {row.name: row.details for row in rows},
+    }
+    write_json(folder / "metrics.json", written)
+    for file in [*(file for row in rows for file in row.files), folder / "metrics.json"]:
+        print(f"written  {file}")
+    found = tasks.headlines(config.task, rows[0], names) if measured else {}
+    return sum(found.values()) / len(found) if found else None
+
+
+def _random(config: EvaluateConfig) -> PretrainedEncoder:
+    """An untrained encoder of the shape that model= describes, for images as data= describes them."""
+    assert config.model is not None
+    check_data(config.data)
+    check_model(config.model, config.data)
+    return tasks.untrained(build.spec(config.model, config.data), config.seed)
+
+
+def _given() -> set[str]:
+    """Keys and groups of the command line."""
+    return {item.lstrip("+~").partition("=")[0] for item in HydraConfig.get().overrides.task}
+
+
+def _refuse_a_model() -> None:
+    """Refuses a shape beside a checkpoint, which has its own."""
+    for key in sorted(_given()):
+        if key.partition(".")[0] == "model":
+            raise UserError(f"{key}: the checkpoint's encoder has a shape of its own; leave it out")
 
 
 def _data(composed: dict[str, Any], path: Path, spec: Spec) -> dict[str, Any]:
     """The data to evaluate on: what the command line says, else the run's own; as the encoder wants it."""
-    given = {item.lstrip("+").partition("=")[0] for item in HydraConfig.get().overrides.task}
+    given = _given()
     written = _folder(path) / "config.yaml"
     if "data" in given:
         base = dict(composed)
@@ -89,10 +128,10 @@ def _data(composed: dict[str, Any], path: Path, spec: Spec) -> dict[str, Any]:
     return base | {name: value for name, value in composed.items() if f"data.{name}" in given}
 
 
-def _split_seed(path: Path, config: EvaluateConfig) -> int:
+def _split_seed(path: Path | None, config: EvaluateConfig) -> int:
     """The run's own seed on the run's own images: what it held out must stay held out."""
-    written = _folder(path) / "config.yaml"
-    if not written.is_file():
+    written = path and _folder(path) / "config.yaml"
+    if written is None or not written.is_file():
         return config.seed
     loaded = saved(written)
     same = (loaded.data.source, loaded.data.root) == (config.data.source, config.data.root)
@@ -105,18 +144,26 @@ def _folder(path: Path) -> Path:
     return file.parent.parent if file.parent.name == "checkpoints" else file.parent
 
 
-def _fits(data: Data, spec: Spec) -> None:
+def _fits(config: EvaluateConfig, spec: Spec) -> None:
+    data = config.data
     if data.channels != spec.channels:
         raise ConfigError("data.channels", data.channels, f"the encoder was trained on {spec.channels}")
     if any(side % spec.patch_size for side in data.image_size):
         problem = f"not divisible by the encoder's patches of {spec.patch_size} pixels"
         raise ConfigError("data.image_size", data.image_size, problem)
+    if config.layers > spec.depth:
+        raise ConfigError("layers", config.layers, f"the encoder has {spec.depth} blocks; {spec.depth} would do")
+    check_task(config.task, spec.depth)
+    if config.task.features is not None:
+        export.check(config.task.features)
 
 
-def _output(config: EvaluateConfig, path: Path) -> Path:
+def _output(config: EvaluateConfig, path: Path | None) -> Path:
     if config.output is not None:
         return Path(config.output).expanduser()
     others = [item for item in HydraConfig.get().overrides.task if item.partition("=")[0] not in UNNAMED]
+    if path is None:
+        return Path("evaluation") / folders.slug([RANDOM, _names(config), *others])
     file, run = checkpoint.find(path), _folder(path)
     if not (run / "config.yaml").is_file():  # a file of its own, whose folder is not ours to write to
         return Path("evaluation") / folders.slug([file.stem, _names(config), *others])
@@ -125,4 +172,4 @@ def _output(config: EvaluateConfig, path: Path) -> Path:
 
 
 def _names(config: EvaluateConfig) -> str:
-    return "-".join(name for name, task in config.task if task is not None)
+    return "-".join(config.task.chosen())

@@ -38,11 +38,14 @@ def precision(hardware: schema.Hardware, accelerator: str) -> str:
     return "bf16-mixed" if known.get("avx512_bf16") or known.get("amx_bf16") else "32-true"
 
 
-def runtime(hardware: schema.Hardware, where: torch.device | None = None) -> Runtime:
-    """How frozen encoders run: on one device, of the hardware's kind unless ``where`` is given."""
+def runtime(hardware: schema.Hardware) -> Runtime:
+    """How evaluate.py runs frozen encoders: on one device; in bf16 only where that is asked for by name.
+
+    What tells images apart can be smaller than the rounding of bf16, in the features of an untrained encoder above all.
+    """
     accelerator = device(hardware)
-    where = where or torch.device("cuda" if accelerator == "gpu" else "cpu")
-    return Runtime(where, precision(hardware, accelerator).startswith("bf16"), hardware.compile)
+    where = torch.device("cuda" if accelerator == "gpu" else "cpu")
+    return Runtime(where, hardware.precision.startswith("bf16"), hardware.compile)
 
 
 def check_launcher(hardware: schema.Hardware) -> None:

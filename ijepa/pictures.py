@@ -58,6 +58,17 @@ def components(images: Tensor, named: dict[str, Tensor], grid: Grid) -> "Figure"
     return _sheet([list(row) for row in zip(*columns, strict=True)], ["image", *named])
 
 
+def neighbours(rows: Tensor) -> "Figure":
+    """Images and their nearest neighbours, a row per image.
+
+    Args:
+        rows: [Q, 1 + K, C, H, W]: an image and then its K nearest, see `rgb`.
+    """
+    shown = rgb(rows.flatten(0, 1)).reshape(*rows.shape[:2], *rows.shape[-2:], 3)
+    titles = ["image", "nearest", *(f"{number}." for number in range(2, rows.shape[1]))]
+    return _sheet([list(row) for row in shown], titles[: rows.shape[1]])
+
+
 def rgb(images: Tensor) -> NDArray[np.float32]:
     """What can be shown of images [B, C, H, W]: [B, H, W, 3] in 0..1.
 

@@ -16,14 +16,15 @@ from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from ijepa import build, checkpoint, folders, hardware, parallel, pictures, resume, tables
+from ijepa import build, checkpoint, folders, parallel, pictures, resume, tables
 from ijepa.build import Run
 from ijepa.callbacks.rewind import Rewind
 from ijepa.checks import parse
 from ijepa.config import TrainConfig
 from ijepa.errors import ConfigError, InterruptedRunError
 from ijepa.evaluation import tasks
-from ijepa.evaluation.tasks import Row
+from ijepa.evaluation.bench import Bench, Subject, label_sets
+from ijepa.evaluation.features import Runtime
 from ijepa.files import write_json, write_text
 from ijepa.models.encoder import Encoder
 from ijepa.models.pretrained import PretrainedEncoder
@@ -174,18 +175,18 @@ def _finish(run: Run) -> float | None:
         "not_images": run.data.source.not_images,
     }
     accuracy = None
-    names = tasks.label_sets(run.data)
+    names = label_sets(run.data)
     if names:
-        runtime = hardware.runtime(run.config.hardware, run.trainer.strategy.root_device)
-        embed = runtime.pooled(PretrainedEncoder(encoder, run.spec).eval())
-        results = tasks.evaluate(run.config.task, embed, run.data, runtime, run.config.seed)
-        rows = [Row("target encoder", results)]
-        rows += tasks.baselines(run.config.task, run.spec, run.data, runtime, run.config.seed)
+        runtime = Runtime(run.trainer.strategy.root_device, compiled=run.config.hardware.compile)
+        bench = Bench(run.data, runtime, run.config.seed, folder=run.folder / "pictures")
+        subject = Subject("target encoder", PretrainedEncoder(encoder, run.spec).eval())
+        rows = [tasks.evaluate(run.config.task, subject, bench)]
+        rows += tasks.baselines(run.config.task, run.spec, bench)
         for logger in run.trainer.loggers:
-            row = {**run.recorder.totals(), **{f"val/{name}": value for name, value in results.items()}}
-            logger.log_metrics(row, step=run.trainer.global_step)
-        summary["results"] = {row.name: row.results for row in rows}
-        found = tasks.headlines(run.config.task, results, names)
+            values = {f"val/{name}": value for name, value in rows[0].values.items()}
+            logger.log_metrics({**run.recorder.totals(), **values}, step=run.trainer.global_step)
+        summary["results"] = {row.name: row.values for row in rows}
+        found = tasks.headlines(run.config.task, rows[0], names)
         accuracy = sum(found.values()) / len(found)
         print(f"accuracy on {len(run.data.source.val)} validation images, %")
         Console().print(tables.accuracies(rows, run.config.task, names))

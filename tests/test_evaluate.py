@@ -1,5 +1,6 @@
 """evaluate.py on whole runs and on foreign files; every kind of data from pretraining to evaluation."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -42,6 +43,92 @@ def test_evaluations_do_not_replace_each_other(finished, invoke):
     assert invoke("evaluate.py", f"checkpoint={path}", "baselines=false")[0] == 0
     expected = {"knn", "knn_encoder-context", "knn_data.image_size-32", f"knn_{path.stem}"}
     assert expected <= {place.name for place in (folder / "evaluation").iterdir()}
+
+
+def test_several_tasks_in_one_command(finished, invoke, tmp_path):
+    folder, _ = finished
+    code, output, error = invoke("evaluate.py", f"checkpoint={folder}", "task=[knn,lowshot,linear]", "layers=2",
+                                 "task.linear.epochs=2", "task.linear.layers=[1,2]", "task.lowshot.shots=[2]",
+                                 f"cache={tmp_path / 'cache'}", f"output={tmp_path}")  # fmt: skip
+    assert code == 0, error
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    for name in ("target encoder", "random init", "raw pixels"):
+        results, intervals = written["results"][name], written["intervals"][name]
+        assert {"knn20", "lowshot_1pct", "lowshot_2shot", "linear"} <= results.keys()
+        for metric, (low, high) in intervals.items():
+            assert 0 <= low <= results[metric] <= high <= 1
+        assert len(written["details"][name]["linear"]["class"]["heads"]) == (20 if name == "raw pixels" else 40)
+        assert written["details"][name]["lowshot"]["class"]["lowshot_2shot"]["images"] == 4
+    assert written["config"]["task"]["linear"]["epochs"] == 2  # the protocol stands with its results
+    low, high = (100 * bound for bound in written["intervals"]["target encoder"]["linear"])
+    assert f"({low:.1f}-{high:.1f})" in output
+    assert len(list((tmp_path / "cache" / "features").iterdir())) == 4  # two encoders, training and validation
+
+
+def test_random_weights_are_a_checkpoint_too(pictures, tmp_path, invoke, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images = ["data=folder", f"data.root={pictures}", "data.image_size=16", "data.workers=0"]
+    code, _, error = invoke("evaluate.py", "checkpoint=random", *images)
+    assert code == 0, error
+    code, output, error = invoke("evaluate.py", "checkpoint=random", "model=vit_tiny", "model.patch_size=8", *images)
+    assert code == 0, error
+    assert "random init" in output
+    assert "raw pixels" in output
+    assert len(list((tmp_path / "evaluation").iterdir())) == 2
+    code, _, error = invoke("evaluate.py", "checkpoint=random", "model.patch_size=5", *images)
+    assert (code, error.startswith("error: model.patch_size=5: does not divide")) == (2, True)
+
+
+def test_features_to_take_elsewhere(finished, pictures, tmp_path, invoke):
+    """Of any folder; labels are no condition."""
+    folder, _ = finished
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for path in sorted((pictures / "train").rglob("*.png"))[:6]:
+        shutil.copyfile(path, flat / path.name)
+    for root, rows in ((flat, 6), (pictures, 32)):
+        arguments = ["task=features", "data=folder", f"data.root={root}", "data.val_fraction=0"]
+        code, output, error = invoke("evaluate.py", f"checkpoint={folder}", *arguments, f"output={tmp_path}")
+        assert code == 0, error
+        assert str(tmp_path / "features.npz") in output
+        written = np.load(tmp_path / "features.npz")
+        assert written["features"].shape == (rows, 24)
+        assert (written["part"] == "train").sum() == rows - (8 if root == pictures else 0)
+        encoder = ijepa.load_encoder(folder)
+        with Image.open(written["name"][3]) as image:
+            expected = encoder(encoder.transform(image)[None]).mean(dim=1)[0]
+        np.testing.assert_allclose(written["features"][3], expected, atol=1e-5)
+    assert written["class_class"][written["label_class"][3]] in written["name"][3]
+    if importlib.util.find_spec("pyarrow") is None:
+        code, _, error = invoke("evaluate.py", f"checkpoint={folder}", *arguments, "task.features.format=parquet")
+        assert code == 2
+        assert "pip install pyarrow" in error
+
+
+def test_features_as_parquet(finished, pictures, tmp_path, invoke):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    arguments = ["task=features", "task.features.format=parquet", "data=folder", f"data.root={pictures}"]
+    assert invoke("evaluate.py", f"checkpoint={finished[0]}", *arguments, f"output={tmp_path}")[0] == 0
+    table = parquet.read_table(tmp_path / "features.parquet").to_pydict()
+    assert len(table["name"]) == 32
+    assert len(table["features"][0]) == 24
+    assert all(label in name for label, name in zip(table["class_class"], table["name"], strict=True))
+
+
+def test_retrieval_draws_neighbours(finished, pictures, tmp_path, invoke):
+    folder, _ = finished
+    arguments = ["task=retrieval", "task.retrieval.neighbours=3", f"output={tmp_path}"]
+    code, output, error = invoke("evaluate.py", f"checkpoint={folder}", *arguments)
+    assert code == 0, error
+    for name in ("target-encoder", "random-init", "raw-pixels"):
+        with Image.open(tmp_path / f"retrieval-{name}.png") as image:
+            assert image.width > 300
+        assert f"retrieval-{name}.png" in output
+    assert 0 <= json.loads((tmp_path / "metrics.json").read_text())["results"]["target encoder"]["retrieval3"] <= 1
+    flat = tmp_path / "flat"
+    shutil.copytree(pictures / "train" / "cold", flat)
+    images = ["data=folder", f"data.root={flat}", "data.val_fraction=0.5", "baselines=false"]
+    assert invoke("evaluate.py", f"checkpoint={folder}", *arguments, *images)[0] == 0  # without labels, too
 
 
 def test_an_unreadable_file_counts_once(pictures, tmp_path, invoke):

@@ -8,7 +8,7 @@ from sklearn.preprocessing import StandardScaler
 
 from ijepa.config import Knn, Logistic
 from ijepa.evaluation import knn, logistic
-from ijepa.evaluation.features import Features, Runtime, extract, pixels
+from ijepa.evaluation.features import Features, Runtime, extract, of_last, pixels
 from ijepa.models.pretrained import PretrainedEncoder, Spec
 
 SPEC = Spec((24, 24), 6, 3, 24, 2, 3, 4.0, "index", None, (0.5,) * 3, (0.25,) * 3)
@@ -19,9 +19,8 @@ def blobs(count, seed, spread=1.5, classes=4, width=12):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, count)
     values = centres[labels] + spread * rng.normal(size=(count, width))
-    return Features(
-        torch.tensor(values, dtype=torch.float32), {"class": torch.tensor(labels), "parity": torch.tensor(labels % 2)}
-    )
+    sets = {"class": torch.tensor(labels), "parity": torch.tensor(labels % 2)}
+    return Features(torch.tensor(values, dtype=torch.float32), sets, torch.arange(count))
 
 
 @pytest.mark.parametrize("center", [False, True])
@@ -40,12 +39,10 @@ def test_knn_is_scikit_learn_s(center, monkeypatch):
 
 def test_knn_task():
     task = Knn(k=[5, 20], headline=20, temperature=0.07, center=True, batch_size=8)
-    results = knn.evaluate(task, blobs(400, 1, 0.3), blobs(50, 2, 0.3), 0)
-    assert results.keys() == {"class", "parity"}
-    assert results["parity"]["knn20"] == 1
-    results = results["class"]
-    assert results.keys() == {"knn5", "knn20"}
-    assert results["knn20"] == 1
+    found = knn.score(task, blobs(400, 1, 0.3), blobs(50, 2, 0.3))
+    assert found.keys() == {"class", "parity"}
+    assert found["class"].results.keys() == {"knn5", "knn20"}
+    assert found["class"].results["knn20"].value == found["parity"].results["knn20"].value == 1
 
 
 @pytest.mark.parametrize("l2", [1e-4, 0.01, 1.0])
@@ -69,7 +66,7 @@ def test_logistic_regression_is_scikit_learn_s(l2):
 def test_logistic_is_scikit_learn_s_at_the_chosen_strength():
     train, test = blobs(400, 1), blobs(200, 2)
     task = Logistic(components=None, l2=[0.001, 0.01, 0.1], holdout=0.25, max_iterations=500, batch_size=8)
-    results = logistic.evaluate(task, train, test, 0)["class"]
+    results = {name: found.value for name, found in logistic.score(task, train, test, 0)["class"].results.items()}
     scaler = StandardScaler().fit(train.values)
     judge = LogisticRegression(C=1 / (results["logistic_l2"] * 400), max_iter=500)
     judge.fit(scaler.transform(train.values), train.labels["class"])
@@ -83,9 +80,9 @@ def test_logistic_with_a_class_of_one_image():
     for row in range(8):  # held out or not
         train.labels["class"][:] = train.labels["class"] % 2
         train.labels["class"][row] = 2
-        results = logistic.evaluate(task, train, test, 0)
-        assert results["parity"]["logistic"] == 1
-        assert 0 < results["class"]["logistic"] < 1
+        found = logistic.score(task, train, test, 0)
+        assert found["parity"].results["logistic"].value == 1
+        assert 0 < found["class"].results["logistic"].value < 1
 
 
 def test_extract_leaves_unreadable_images_out():
@@ -99,7 +96,7 @@ def test_wide_features_are_reduced_to_their_principal_components():
     """The judge: exact PCA of the standardised features, then the same regression."""
     train, test = blobs(400, 1, width=60), blobs(200, 2, width=60)
     task = Logistic(components=20, l2=[0.01], holdout=0.25, max_iterations=500, batch_size=8)
-    results = logistic.evaluate(task, train, test, 0)["class"]
+    results = {name: found.value for name, found in logistic.score(task, train, test, 0)["class"].results.items()}
     scaler = StandardScaler().fit(train.values)
     pca = PCA(20, svd_solver="full").fit(scaler.transform(train.values))
     values = [pca.transform(scaler.transform(part.values)) for part in (train, test)]
@@ -114,7 +111,10 @@ def test_pooling_and_pixels():
     images = images[..., :24, :]
     exact = encoder(images).mean(dim=1)
     for bf16, tolerance in ((False, 1e-6), (True, 0.05)):
-        features = Runtime(torch.device("cpu"), bf16).pooled(encoder)(images)
+        runtime = Runtime(torch.device("cpu"), bf16)
+        features = runtime.pooled(encoder)(images)
+        four = runtime.pooled(encoder, 2)(images)
+        torch.testing.assert_close(of_last(four, 1, 2), features, atol=tolerance, rtol=0)
         assert features.dtype == torch.float32
         torch.testing.assert_close(features, exact, atol=tolerance, rtol=0)
     assert not torch.equal(features, exact)

@@ -16,7 +16,7 @@ from ijepa import build
 from ijepa.data import sources
 from ijepa.data.decode import convert, decode
 from ijepa.data.images import EvalTransform, TrainTransform
-from ijepa.data.sources import Files, UnreadableError
+from ijepa.data.sets import Files, UnreadableError
 from ijepa.errors import UserError
 
 

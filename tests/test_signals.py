@@ -100,7 +100,7 @@ def test_a_second_signal_ends_a_run_at_once(tmp_path, number):
     """Here in the middle of a step that takes minutes."""
     (tmp_path / "slow_source.py").write_text(
         "import time\n"
-        "from ijepa.data.sources import Source, digits\n"
+        "from ijepa.data.sources import digits\n"
         "def build(data, seed):\n"
         "    found = digits(data, seed)\n"
         "    found.train.read = lambda index: print('reading', flush=True) or time.sleep(300)\n"

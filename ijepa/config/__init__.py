@@ -9,7 +9,7 @@ from ijepa.config.fields import Count, Section, Text
 from ijepa.config.masking import Masking, MultiBlock, Random, Rasterized, Reference
 from ijepa.config.model import Model, Predictor
 from ijepa.config.running import Callbacks, CsvLogger, Hardware, Logger, WandbLogger
-from ijepa.config.tasks import Knn, Logistic, Tasks
+from ijepa.config.tasks import Export, Knn, Linear, Logistic, Lowshot, Retrieval, Task, Tasks
 from ijepa.config.training import Curve, LearningRate, Objective, Optimizer, Schedule
 
 __all__ = [
@@ -19,11 +19,14 @@ __all__ = [
     "Curve",
     "Data",
     "EvaluateConfig",
+    "Export",
     "Hardware",
     "Knn",
     "LearningRate",
+    "Linear",
     "Logger",
     "Logistic",
+    "Lowshot",
     "Masking",
     "Model",
     "MultiBlock",
@@ -33,18 +36,20 @@ __all__ = [
     "Random",
     "Rasterized",
     "Reference",
+    "Retrieval",
     "Scenes",
     "Schedule",
     "Section",
     "StatisticsConfig",
+    "Task",
     "Tasks",
     "Text",
     "TrainConfig",
     "WandbLogger",
 ]
 
-TRAINING = {"model", "schedule", "callbacks"}
-"""What a data set may bring along for training (see conf/data/): of no concern to the other commands."""
+TRAINING = {"model", "predictor", "schedule", "callbacks"}
+"""What options bring along for training (see conf/data/): of no concern to the other commands."""
 
 
 class TrainConfig(Section):
@@ -75,15 +80,20 @@ class EvaluateConfig(Section):
     """What `python evaluate.py` takes."""
 
     checkpoint: Text
-    """run folder, checkpoint or encoder.safetensors"""
+    """run folder, checkpoint or encoder.safetensors; random: an untrained encoder, of the shape of model="""
     encoder: Literal["target", "context"]
     """which encoder of a checkpoint to evaluate; the paper: target"""
     output: Text | None
     """folder for metrics.json; null: evaluation/TASK in the run's folder, or evaluation/FILE_TASK here"""
+    layers: Count
+    """average-pooled patches of so many of the last blocks, concatenated, are the features (paper: 1 or 4)"""
+    cache: Text | None
+    """folder that keeps features for the next evaluation of the same; null: none"""
     baselines: bool
     """also evaluate a random-init encoder and raw pixels"""
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     """of the random-init encoder and of held-out splits"""
+    model: Model | None
     data: Data
     task: Tasks
     hardware: Hardware

@@ -19,7 +19,7 @@ class Hardware(Section):
     strategy: Literal["single", "ddp", "fsdp"]
     """one device, replicas, or everything sharded"""
     precision: Literal["auto", "32-true", "bf16-mixed", "bf16-true"]
-    """auto: bf16-mixed where the device has bf16, else 32-true. bf16-true: all in bf16, from fp32 weights"""
+    """auto: bf16-mixed where the device has bf16, else 32-true (evaluate.py: 32-true); bf16-true: from fp32 weights"""
     accumulation: Count
     """micro-batches per step and device"""
     compile: bool

@@ -1,10 +1,10 @@
 """What is evaluated."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ijepa.config.fields import Count, Section
+from ijepa.config.fields import Count, Pair, Section, Weight
 
 
 class Knn(Section):
@@ -37,6 +37,81 @@ class Logistic(Section):
     """images per forward pass"""
 
 
+class Linear(Section):
+    """Linear classifiers trained at once on frozen features of augmented images; held-out training images choose."""
+
+    epochs: Count
+    """passes over the training images"""
+    batch_size: Count
+    """images per step, at most an eighth of the training images"""
+    optimizer: Literal["sgd", "lars"]
+    """SGD with Nesterov momentum, or LARS"""
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    """of either"""
+    lr: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
+    """learning rates per 256 images of a batch; each makes heads of its own, as do the next four"""
+    weight_decay: Annotated[list[Weight], Field(min_length=1)]
+    """of the weights, not the biases"""
+    layers: Annotated[list[Count], Field(min_length=1)]
+    """blocks from the last one back whose average-pooled patches are concatenated (paper: 1 and 4)"""
+    batch_norm: Annotated[list[bool], Field(min_length=1)]
+    """standardise features by the batch, without weights of its own"""
+    milestones: list[Count] | None
+    """epochs after which the learning rate falls by ten; null: a cosine, to lr_end"""
+    lr_end: Weight
+    """where the cosine ends, as a share of the learning rate"""
+    crop_scale: Pair | None
+    """share of an image's area that a crop shows; null: the whole image, as in evaluation"""
+    flip: bool
+    """mirror half of the images"""
+    holdout: Annotated[float, Field(gt=0, lt=1)]
+    """share of the training images that chooses the head, and is not trained on"""
+
+
+class Lowshot(Section):
+    """Logistic regression with few labels, several draws of them; cross-validation among them chooses the penalty."""
+
+    shares: list[Annotated[float, Field(gt=0, lt=1)]]
+    """of each class's training images"""
+    shots: list[Count]
+    """images of each class"""
+    draws: Count
+    """of the labelled images; the mean is reported, and each in metrics.json"""
+    l2: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
+    """strengths of the L2 penalty per image"""
+    folds: Annotated[int, Field(ge=2, strict=True)]
+    """of the cross-validation"""
+    max_iterations: Count
+    """of L-BFGS"""
+    components: Count | None
+    """wider features are reduced to so many principal components; null: never"""
+    batch_size: Count
+    """images per forward pass"""
+
+
+class Retrieval(Section):
+    """The nearest training images of validation images, as a picture; with labels, how many share the class."""
+
+    neighbours: Count
+    """of an image"""
+    queries: Count
+    """images in the picture"""
+    batch_size: Count
+    """images per forward pass"""
+
+
+class Export(Section):
+    """Average-pooled features of all images, with their names."""
+
+    format: Literal["npz", "parquet"]
+    """of the file; parquet needs pyarrow"""
+    batch_size: Count
+    """images per forward pass"""
+
+
+Task = Knn | Logistic | Linear | Lowshot | Retrieval | Export
+
+
 class Tasks(Section):
     """What is evaluated; the first of several is what training reports along the way."""
 
@@ -44,7 +119,27 @@ class Tasks(Section):
     """k nearest neighbours"""
     logistic: Logistic | None = None
     """logistic regression"""
+    linear: Linear | None = None
+    """linear probe"""
+    lowshot: Lowshot | None = None
+    """logistic regression with few labels"""
+    retrieval: Retrieval | None = None
+    """nearest neighbours as a picture"""
+    features: Export | None = None
+    """features to a file"""
 
-    def chosen(self) -> list[Knn | Logistic]:
-        """The tasks that the configuration has."""
-        return [task for task in (self.knn, self.logistic) if task is not None]
+    def chosen(self) -> dict[str, Task]:
+        """The tasks that the configuration has, by name."""
+        return {name: task for name, task in self if task is not None}
+
+    def measured(self) -> dict[str, Task]:
+        """Those of them that have results, of images with labels."""
+        return {name: task for name, task in self.chosen().items() if not isinstance(task, Export)}
+
+    def leading(self) -> Task:
+        """The first of those: its first metric stands for all."""
+        return next(iter(self.measured().values()))
+
+    def first(self) -> "Tasks":
+        """The first of those alone."""
+        return Tasks(**dict([next(iter(self.measured().items()))]))

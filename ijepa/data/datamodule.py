@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2 import functional as TF
 
 from ijepa.data.images import EvalTransform, TrainTransform
-from ijepa.data.sources import Images, Source, UnreadableError
+from ijepa.data.sets import Images, Source, UnreadableError
 from ijepa.data.workers import start_worker
 from ijepa.masking import Masking, Masks
 from ijepa.randomness import seed_of

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as TF
 
 from ijepa.data.decode import Picture
-from ijepa.data.sources import Images, UnreadableError
+from ijepa.data.sets import Images, UnreadableError
 from ijepa.data.workers import start_worker
 
 PART = 2**20

@@ -86,6 +86,10 @@ class Stored:
     def read(self, index: int) -> Image.Image:
         return Image.fromarray(np.asarray(self.images[index])).convert(MODES[self.channels])
 
+    def fingerprint(self) -> str:
+        """Of the settings, which determine the scenes."""
+        return f"{self.folder.name} {self.channels}"
+
     def ready(self, workers: int) -> None:
         """Renders what the cache does not hold yet: the folder is whole or not there."""
         if int(os.environ.get("LOCAL_RANK", "0")) > 0:

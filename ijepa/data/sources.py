@@ -1,104 +1,20 @@
-"""Where images come from: anything that has a length, images by index, and perhaps labels."""
+"""Where images come from."""
 
 import importlib
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
 from ijepa import config
-from ijepa.data.decode import MODES, Picture, convert, decode
+from ijepa.data.decode import MODES
 from ijepa.data.rendered import parts
+from ijepa.data.sets import CLASS, Arrays, Files, Images, Source, UnreadableError, split
 from ijepa.data.workers import processes
 from ijepa.errors import ConfigError, UserError
-from ijepa.randomness import words
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".npy", ".npz")
-SPLIT_STREAM = 3
-CLASS = "class"
-"""The label set of sources that have one."""
-
-
-Labels = Mapping[str, Sequence[int]]
-
-
-class Images(Protocol):
-    """A set of images. ``labels`` are class indices by label set, {} without; ``read`` raises `UnreadableError`.
-
-    An image is a PIL image or a tensor [C, H, W] of float32, with as many channels as the model takes.
-    """
-
-    @property
-    def labels(self) -> Labels: ...
-
-    def __len__(self) -> int: ...
-
-    def read(self, index: int) -> Picture: ...
-
-    def name(self, index: int) -> str: ...
-
-
-class UnreadableError(Exception):
-    """A file that is no image, or only a part of one; the message names it."""
-
-
-@dataclass
-class Source:
-    """A data set: training and validation images, class names by label set, and what the user should hear about it.
-
-    ``prepare`` is called before the first image is read: what takes long, rendering or a download, belongs there.
-    """
-
-    train: Images
-    val: Images
-    classes: dict[str, list[str]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    not_images: list[str] = field(default_factory=list)
-    prepare: Callable[[], None] = lambda: None
-
-
-class Files:
-    """Image files, decoded on demand."""
-
-    def __init__(self, paths: list[str], labels: Labels, channels: int, max_pixels: int | None) -> None:
-        self.paths = paths
-        self.labels = labels
-        self.channels = channels
-        self.max_pixels = max_pixels
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def name(self, index: int) -> str:
-        return self.paths[index]
-
-    def read(self, index: int) -> Picture:
-        try:
-            return decode(self.paths[index], self.channels, self.max_pixels)
-        except Exception as error:  # damaged files make decoders raise anything
-            raise UnreadableError(f"{self.paths[index]} ({error})") from None
-
-
-class Arrays:
-    """Images in memory."""
-
-    def __init__(self, images: Sequence[Image.Image], labels: Labels, channels: int) -> None:
-        self.images = images
-        self.labels = labels
-        self.channels = channels
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def name(self, index: int) -> str:
-        return f"image {index}"
-
-    def read(self, index: int) -> Picture:
-        return convert(self.images[index], self.channels)
 
 
 def folder(data: config.Data, seed: int) -> Source:
@@ -139,7 +55,7 @@ def folder(data: config.Data, seed: int) -> Source:
     val: Images
     for part in files:
         _readable(part, data.root)
-    train, val = files if len(files) == 2 and len(files[1]) else _split(files[0], data.val_fraction, seed)
+    train, val = files if len(files) == 2 and len(files[1]) else split(files[0], data.val_fraction, seed)
     return Source(train, val, {CLASS: classes} if labelled else {}, notes, others)
 
 
@@ -154,7 +70,7 @@ def digits(data: config.Data, seed: int) -> Source:
     bunch = load_digits()
     images = [Image.fromarray((picture * (255 / 16)).astype(np.uint8)) for picture in bunch.images]
     labels = {CLASS: [int(label) for label in bunch.target]}
-    train, val = _split(Arrays(images, labels, data.channels), data.val_fraction, seed)
+    train, val = split(Arrays(images, labels, data.channels), data.val_fraction, seed)
     return Source(train, val, {CLASS: [str(digit) for digit in range(10)]})
 
 
@@ -202,7 +118,7 @@ def _foreign(data: config.Data, seed: int) -> Source:
     except Exception as error:
         raise ConfigError("data.source", data.source, f"fails: {_first_line(error)}") from error
     if not isinstance(source, Source):
-        raise ConfigError("data.source", data.source, "returns no ijepa.data.sources.Source")
+        raise ConfigError("data.source", data.source, "returns no ijepa.data.sets.Source")
     return source
 
 
@@ -211,33 +127,6 @@ def _first_line(error: Exception) -> str:
 
 
 SOURCES = {"folder": folder, "digits": digits, "scenes": scenes}
-
-
-class Subset:
-    """Some images of a set."""
-
-    def __init__(self, images: Images, indices: list[int]) -> None:
-        self.images = images
-        self.indices = indices
-        self.labels: Labels = {name: [labels[i] for i in indices] for name, labels in images.labels.items()}
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def name(self, index: int) -> str:
-        return self.images.name(self.indices[index])
-
-    def read(self, index: int) -> Picture:
-        return self.images.read(self.indices[index])
-
-
-def _split(images: Images, fraction: float, seed: int) -> tuple[Images, Images]:
-    """Holds out ``fraction`` of the images, the same ones for a seed."""
-    drawn = words(seed, SPLIT_STREAM, 0, np.arange(len(images)), 1)[:, 0]
-    order = np.argsort(drawn, kind="stable")
-    held = set(order[: round(fraction * len(images))].tolist())
-    train = [i for i in range(len(images)) if i not in held]
-    return Subset(images, train), Subset(images, sorted(held))
 
 
 def _scan(root: Path) -> tuple[list[str], list[str]]:

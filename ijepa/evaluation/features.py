@@ -1,5 +1,7 @@
 """Frozen features of whole images: average-pooled patches, or raw pixels."""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,10 +17,16 @@ PIXEL_SIDE = 48
 
 
 class Features(NamedTuple):
-    """values: [n, D] float32; labels: by label set, [n] int64 class indices."""
+    """values: [n, D] float32; labels: by label set, [n] int64 class indices; indices: [n], which images these are."""
 
     values: Tensor
     labels: dict[str, Tensor]
+    indices: Tensor
+
+
+def of_last(values: Tensor, layers: int, more: int) -> Tensor:
+    """The part of features [n, D * more] that belongs to the last ``layers`` blocks: [n, D * layers]."""
+    return values[:, values.shape[1] // more * (more - layers) :]
 
 
 Embed = Callable[[Tensor], Tensor]
@@ -39,19 +47,39 @@ class Runtime:
     bf16: bool = False
     compiled: bool = False
 
-    def pooled(self, encoder: PretrainedEncoder) -> Embed:
-        """Average-pooled patch features of ``encoder``."""
+    def pooled(self, encoder: PretrainedEncoder, layers: int = 1) -> "Pooled":
+        """Average-pooled patch features of ``encoder``'s last ``layers`` blocks."""
         network = encoder.to(self.device)
         if self.compiled:
             for block in network.encoder.blocks:
                 block.compile()
+        return Pooled(network, self, layers)
 
-        def embed(images: Tensor) -> Tensor:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                features: Tensor = network(images)
-            return features.float().mean(dim=1)
 
-        return embed
+@dataclass(frozen=True)
+class Pooled:
+    """Average-pooled patches of the last ``layers`` blocks, each through the final norm, concatenated: [B, D * layers].
+
+    The paper's evaluations take the last layer or the last four (appendix A.2); the last layer's stand last.
+    """
+
+    encoder: PretrainedEncoder
+    runtime: Runtime
+    layers: int
+
+    def __call__(self, images: Tensor) -> Tensor:
+        with torch.autocast(self.runtime.device.type, torch.bfloat16, enabled=self.runtime.bf16):
+            features: Tensor = self.encoder(images, last=self.layers)
+        return features.float().mean(dim=1)
+
+    def fingerprint(self) -> str:
+        """Of all that the features depend on but the images: weights, description, layers, precision."""
+        plain = {"spec": self.encoder.spec.plain(), "layers": self.layers, "bf16": self.runtime.bf16}
+        found = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
+        for name, tensor in sorted(self.encoder.state_dict().items()):
+            found.update(name.encode())
+            found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+        return found.hexdigest()
 
 
 @torch.inference_mode()
@@ -72,7 +100,7 @@ def extract(embed: Embed, batches: Iterable[tuple[Tensor, Tensor]], device: torc
         readable.append(kept)
         if kept.any():
             values.append(embed(images[kept].to(device, non_blocking=True)).float().cpu())
-    return torch.cat(values) if values else torch.empty(0, 0), torch.cat(readable)
+    return torch.cat(values or [torch.empty(0, 0)]), torch.cat(readable or [torch.empty(0, dtype=torch.bool)])
 
 
 def pixels(images: Tensor) -> Tensor:

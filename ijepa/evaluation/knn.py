@@ -5,17 +5,29 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ijepa.config import Knn
+from ijepa.evaluation.bench import Bench, Found, Subject
 from ijepa.evaluation.features import Features
+from ijepa.evaluation.measures import accuracy
 
 CHUNK = 1 << 24
 """Similarities held at once: 64 MiB in float32."""
 
 
-def evaluate(task: Knn, train: Features, test: Features, seed: int) -> dict[str, dict[str, float]]:
+def evaluate(task: Knn, subject: Subject, bench: Bench) -> dict[str, Found]:
+    """By label set: top-1 accuracy on the validation images for each k."""
+    return score(task, *bench.features(subject, bench.layers, task.batch_size))
+
+
+def metrics(task: Knn, several: bool) -> list[str]:
+    """The headline, or every k where there is room."""
+    return [f"knn{k}" for k in ([task.headline] if several else task.k)]
+
+
+def score(task: Knn, train: Features, test: Features) -> dict[str, Found]:
     """By label set: top-1 accuracy for each k, from labelled ``train`` features to ``test`` features."""
     predicted = predict(train.values, train.labels, test.values, task.k, task.temperature, task.center)
     return {
-        name: {f"knn{k}": (classes == test.labels[name]).float().mean().item() for k, classes in found.items()}
+        name: Found({f"knn{k}": accuracy(classes, test.labels[name]) for k, classes in found.items()})
         for name, found in predicted.items()
     }
 

@@ -9,7 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ijepa.config import Logistic
+from ijepa.evaluation.bench import Bench, Found, Subject
 from ijepa.evaluation.features import Features
+from ijepa.evaluation.measures import Measured, accuracy
 from ijepa.randomness import words
 
 HOLDOUT_STREAM = 6
@@ -18,22 +20,38 @@ HISTORY = 20
 TOLERANCE = 1e-8
 """L-BFGS ends when the largest gradient or step is below this."""
 
+LEFT_OUT = -100
+"""The label of an image that a classifier is not fitted to."""
+
 Labels = dict[str, Tensor]
 """[n] class indices by label set."""
 Model = dict[str, Tensor]
 """A linear classifier for each label set: [D + 1, K] weights, the bias in the last row."""
 
 
-def evaluate(task: Logistic, train: Features, test: Features, seed: int) -> dict[str, dict[str, float]]:
+def evaluate(task: Logistic, subject: Subject, bench: Bench) -> dict[str, Found]:
+    """By label set: top-1 accuracy on the validation images."""
+    return score(task, *bench.features(subject, bench.layers, task.batch_size), bench.seed)
+
+
+def metrics(task: Logistic, several: bool) -> list[str]:
+    """One."""
+    return ["logistic"]
+
+
+def score(task: Logistic, train: Features, test: Features, seed: int) -> dict[str, Found]:
     """By label set: top-1 accuracy on ``test``, and the chosen strength of the penalty."""
-    project = _projection(train.values, task.components, seed)
+    project = projection(train.values, task.components, seed)
     drawn = words(seed, HOLDOUT_STREAM, 0, np.arange(len(train.values)), 1)[:, 0]
     order = torch.from_numpy(np.argsort(drawn, kind="stable"))
     values = project(train.values)[order]
     labels = {name: found[order] for name, found in train.labels.items()}
     chosen, start = _strongest_first(task, values, labels)
-    scores = _scores(fit(values, labels, chosen, start, task.max_iterations), project(test.values), test.labels)
-    return {name: {"logistic": scores[name], "logistic_l2": chosen[name]} for name in labels}
+    predicted = predict(fit(values, labels, chosen, start, task.max_iterations), project(test.values))
+    return {
+        name: Found({"logistic": accuracy(predicted[name], test.labels[name]), "logistic_l2": Measured(chosen[name])})
+        for name in labels
+    }
 
 
 def fit(values: Tensor, labels: Labels, l2: dict[str, float], start: Model, max_iterations: int) -> Model:
@@ -44,7 +62,7 @@ def fit(values: Tensor, labels: Labels, l2: dict[str, float], start: Model, max_
 
     Args:
         values: [n, D], centred, along their principal axes.
-        labels: [n] by label set.
+        labels: [n] by label set; `LEFT_OUT` where a row does not count.
         l2: strength by label set; the bias is free.
         start: where to begin.
         max_iterations: of L-BFGS.
@@ -72,7 +90,7 @@ def fit(values: Tensor, labels: Labels, l2: dict[str, float], start: Model, max_
         logits = torch.addmm(weights[-1], values, weights[:-1]).split(classes, dim=1)
         loss = (penalty * weights.square()).sum() / 2
         for name, theirs in zip(names, logits, strict=True):
-            loss = loss + F.cross_entropy(theirs, labels[name])
+            loss = loss + F.cross_entropy(theirs, labels[name], ignore_index=LEFT_OUT)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
@@ -93,20 +111,20 @@ def _strongest_first(task: Logistic, values: Tensor, labels: Labels) -> tuple[di
         left = [name for name in labels if worse[name] < 2]  # past the best, weaker penalties only take longer
         some = {name: kept[name] for name in left}
         model |= fit(values[held:], some, dict.fromkeys(left, l2), model, task.max_iterations) if left else {}
-        for name, score in _scores({name: model[name] for name in left}, values[:held], judged).items():
+        for name, classes in predict({name: model[name] for name in left}, values[:held]).items():
+            score = (classes == judged[name]).float().mean().item()
             worse[name] += 1
             if score > best[name][0]:
                 best[name], models[name], worse[name] = (score, l2), model[name], 0
     return {name: strength for name, (_, strength) in best.items()}, models
 
 
-def _scores(model: Model, values: Tensor, labels: Labels) -> dict[str, float]:
-    """The share of [n, D] ``values`` that get their label."""
-    logits = {name: torch.addmm(weights[-1], values, weights[:-1]) for name, weights in model.items()}
-    return {name: (theirs.argmax(dim=1) == labels[name]).float().mean().item() for name, theirs in logits.items()}
+def predict(model: Model, values: Tensor) -> Labels:
+    """The likeliest class of [n, D] ``values``."""
+    return {name: torch.addmm(weights[-1], values, weights[:-1]).argmax(dim=1) for name, weights in model.items()}
 
 
-def _projection(values: Tensor, components: int | None, seed: int) -> Callable[[Tensor], Tensor]:
+def projection(values: Tensor, components: int | None, seed: int) -> Callable[[Tensor], Tensor]:
     """Standardises features and turns them onto their principal axes: of the widest, the first ``components``."""
     mean, scale = values.mean(dim=0), values.std(dim=0, correction=0)
     scale = torch.where(scale > 0, scale, torch.ones(()))

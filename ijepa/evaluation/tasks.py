@@ -1,57 +1,78 @@
 """The tasks of a configuration on every label set; and, beside a checkpoint, random init and raw pixels."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
 
-from ijepa.config import Knn, Logistic, Tasks
-from ijepa.data.datamodule import DataModule
-from ijepa.data.sources import Images, UnreadableError
-from ijepa.evaluation import knn, logistic
-from ijepa.evaluation.features import Embed, Features, Runtime, extract, pixels
+from ijepa.config import Export, Knn, Linear, Logistic, Lowshot, Retrieval, Task, Tasks
+from ijepa.evaluation import export, knn, linear, logistic, lowshot, retrieval
+from ijepa.evaluation.bench import Bench, Subject, label_sets
+from ijepa.evaluation.measures import Measured
 from ijepa.models.pretrained import PretrainedEncoder, Spec
 
-Results = dict[str, float]
-"""By metric; where there are several label sets, by label set / metric."""
+MODULES: dict[type, Any] = {
+    Knn: knn,
+    Logistic: logistic,
+    Linear: linear,
+    Lowshot: lowshot,
+    Retrieval: retrieval,
+    Export: export,
+}
+"""Each has ``evaluate(task, subject, bench)``: what is found by label set; and ``metrics``, see there."""
+WRITERS: dict[type, Callable[..., list[Path]]] = {Retrieval: retrieval.write, Export: export.write}
+"""Of those that leave more than results: pictures and files in a folder."""
+UNTRAINED, PIXELS = "random init", "raw pixels"
 
 
-class Row(NamedTuple):
-    """One line of a results table."""
+@dataclass(frozen=True)
+class Row:
+    """One line of a results table.
+
+    Attributes:
+        name: of what was evaluated.
+        results: by metric; where there are several label sets, by label set / metric.
+        details: what else the tasks tell, by task and label set.
+        files: what they have written.
+    """
 
     name: str
-    results: Results
+    results: dict[str, Measured]
+    details: dict[str, Any] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The results without what they were computed from."""
+        return {name: measured.value for name, measured in self.results.items()}
+
+    def intervals(self, seed: int) -> dict[str, tuple[float, float]]:
+        """The 95 % intervals of the results that have one."""
+        found = {name: measured.interval(seed) for name, measured in self.results.items()}
+        return {name: interval for name, interval in found.items() if interval is not None}
 
 
-def label_sets(data: DataModule) -> list[str]:
-    """The label sets that both training and validation images have; none without validation images."""
-    train, val = data.source.train, data.source.val
-    return [name for name in train.labels if name in val.labels and len(train) and len(val)]
+def evaluate(tasks: Tasks, subject: Subject, bench: Bench) -> Row:
+    """Every task on every label set; names images that cannot be read, once."""
+    names = label_sets(bench.data)
+    row = Row(subject.name, {})
+    for task_name, task in tasks.chosen().items():
+        for name, found in MODULES[type(task)].evaluate(task, subject, bench).items():
+            row.results.update({key(names, name, metric): value for metric, value in found.results.items()})
+            if found.details is not None:
+                row.details.setdefault(task_name, {})[name] = found.details
+        if bench.folder is not None and type(task) in WRITERS:
+            row.files.extend(WRITERS[type(task)](task, subject, bench, bench.folder))
+    return row
 
 
-def evaluate(tasks: Tasks, embed: Embed, data: DataModule, runtime: Runtime, seed: int) -> Results:
-    """Every task on the features that ``embed`` makes of the data's images; names those that cannot be read, once."""
-    chosen = tasks.chosen()
-    batch_size = max(task.batch_size for task in chosen)
-    names = label_sets(data)
-    train, val = (
-        _features(embed, images, data, names, batch_size, runtime.device)
-        for images in (data.source.train, data.source.val)
-    )
-    results: Results = {}
-    for task in chosen:
-        run: Callable[..., dict[str, Results]] = knn.evaluate if isinstance(task, Knn) else logistic.evaluate
-        for name, found in run(task, train, val, seed).items():
-            results |= {key(names, name, metric): value for metric, value in found.items()}
-    return results
-
-
-def baselines(tasks: Tasks, spec: Spec, data: DataModule, runtime: Runtime, seed: int) -> list[Row]:
-    """The same tasks on an untrained encoder of the same shape and on raw pixels."""
-    return [
-        Row("random init", evaluate(tasks, runtime.pooled(untrained(spec, seed)), data, runtime, seed)),
-        Row("raw pixels", evaluate(tasks, pixels, data, runtime, seed)),
-    ]
+def baselines(tasks: Tasks, spec: Spec | None, bench: Bench) -> list[Row]:
+    """The same tasks on an untrained encoder of this shape, if any, and on raw pixels."""
+    subjects = [Subject(UNTRAINED, untrained(spec, bench.seed), baseline=True)] if spec else []
+    subjects.append(Subject(PIXELS, None, baseline=True))
+    return [evaluate(tasks, subject, bench) for subject in subjects]
 
 
 def untrained(spec: Spec, seed: int) -> PretrainedEncoder:
@@ -66,32 +87,12 @@ def key(names: list[str], name: str, metric: str) -> str:
     return f"{name}/{metric}" if len(names) > 1 else metric
 
 
-def headline(task: Knn | Logistic) -> str:
-    """The metric that stands for the task."""
-    return f"knn{task.headline}" if isinstance(task, Knn) else "logistic"
+def metrics(task: Task, several: bool = True) -> list[str]:
+    """What a table shows of the task, with ``several`` label sets or one; the first stands for the task."""
+    return MODULES[type(task)].metrics(task, several)
 
 
-def headlines(tasks: Tasks, results: Results, names: list[str]) -> dict[str, float]:
+def headlines(tasks: Tasks, row: Row, names: list[str]) -> dict[str, float]:
     """The first task's result on each label set."""
-    metric = headline(tasks.chosen()[0])
-    return {name: results[key(names, name, metric)] for name in names}
-
-
-def _features(
-    embed: Embed, images: Images, data: DataModule, names: list[str], batch_size: int, device: torch.device
-) -> Features:
-    values, readable = extract(embed, data.eval_dataloader(images, batch_size), device)
-    for index in (~readable).nonzero().flatten().tolist():
-        if images.name(index) not in data.unreadable:
-            data.unreadable[images.name(index)] = fault = _fault(images, index)
-            print(f"unreadable, left out of the evaluation: {fault}")
-    return Features(values, {name: torch.tensor(images.labels[name])[readable] for name in names})
-
-
-def _fault(images: Images, index: int) -> str:
-    """Why an image cannot be read, in the words of training."""
-    try:
-        images.read(index)
-    except UnreadableError as fault:
-        return str(fault)
-    return images.name(index)  # by now it can
+    metric = metrics(tasks.leading())[0]
+    return {name: row.results[key(names, name, metric)].value for name in names}

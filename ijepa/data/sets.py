@@ -1,0 +1,144 @@
+"""What a data set is: anything that has a length, images by index, and perhaps labels."""
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from PIL import Image
+
+from ijepa.data.decode import Picture, convert, decode
+from ijepa.randomness import words
+
+SPLIT_STREAM = 3
+CLASS = "class"
+"""The label set of sources that have one."""
+
+
+Labels = Mapping[str, Sequence[int]]
+
+
+class Images(Protocol):
+    """A set of images. ``labels`` are class indices by label set, {} without; ``read`` raises `UnreadableError`.
+
+    An image is a PIL image or a tensor [C, H, W] of float32, with as many channels as the model takes.
+    """
+
+    @property
+    def labels(self) -> Labels: ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> Picture: ...
+
+    def name(self, index: int) -> str: ...
+
+
+@runtime_checkable
+class Known(Protocol):
+    """Images that can say whether they are still the same ones: what is computed from them may be kept."""
+
+    def fingerprint(self) -> str | None: ...
+
+
+class UnreadableError(Exception):
+    """A file that is no image, or only a part of one; the message names it."""
+
+
+@dataclass
+class Source:
+    """A data set: training and validation images, class names by label set, and what the user should hear about it.
+
+    ``prepare`` is called before the first image is read: what takes long, rendering or a download, belongs there.
+    """
+
+    train: Images
+    val: Images
+    classes: dict[str, list[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    not_images: list[str] = field(default_factory=list)
+    prepare: Callable[[], None] = lambda: None
+
+
+class Files:
+    """Image files, decoded on demand."""
+
+    def __init__(self, paths: list[str], labels: Labels, channels: int, max_pixels: int | None) -> None:
+        self.paths = paths
+        self.labels = labels
+        self.channels = channels
+        self.max_pixels = max_pixels
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def name(self, index: int) -> str:
+        return self.paths[index]
+
+    def read(self, index: int) -> Picture:
+        try:
+            return decode(self.paths[index], self.channels, self.max_pixels)
+        except Exception as error:  # damaged files make decoders raise anything
+            raise UnreadableError(f"{self.paths[index]} ({error})") from None
+
+    def fingerprint(self) -> str:
+        """Changes with any file's name, size or date."""
+        found = hashlib.sha256(f"{self.channels} {self.max_pixels}".encode())
+        for path in self.paths:
+            with contextlib.suppress(OSError):  # what is gone is unreadable
+                status = Path(path).stat()
+                found.update(f"{path}\0{status.st_size} {status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+        return found.hexdigest()
+
+
+class Arrays:
+    """Images in memory."""
+
+    def __init__(self, images: Sequence[Image.Image], labels: Labels, channels: int) -> None:
+        self.images = images
+        self.labels = labels
+        self.channels = channels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def name(self, index: int) -> str:
+        return f"image {index}"
+
+    def read(self, index: int) -> Picture:
+        return convert(self.images[index], self.channels)
+
+
+class Subset:
+    """Some images of a set."""
+
+    def __init__(self, images: Images, indices: list[int]) -> None:
+        self.images = images
+        self.indices = indices
+        self.labels: Labels = {name: [labels[i] for i in indices] for name, labels in images.labels.items()}
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def name(self, index: int) -> str:
+        return self.images.name(self.indices[index])
+
+    def read(self, index: int) -> Picture:
+        return self.images.read(self.indices[index])
+
+    def fingerprint(self) -> str | None:
+        """None where the whole set has none."""
+        whole = self.images.fingerprint() if isinstance(self.images, Known) else None
+        return whole and hashlib.sha256(f"{whole} {self.indices}".encode()).hexdigest()
+
+
+def split(images: Images, fraction: float, seed: int) -> tuple[Images, Images]:
+    """Holds out ``fraction`` of the images, the same ones for a seed."""
+    drawn = words(seed, SPLIT_STREAM, 0, np.arange(len(images)), 1)[:, 0]
+    order = np.argsort(drawn, kind="stable")
+    held = set(order[: round(fraction * len(images))].tolist())
+    train = [i for i in range(len(images)) if i not in held]
+    return Subset(images, train), Subset(images, sorted(held))

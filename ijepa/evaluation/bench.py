@@ -1,0 +1,105 @@
+"""What the tasks of one command share: the images, the hardware, and frozen features once they are extracted."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from ijepa.data.datamodule import DataModule
+from ijepa.data.sets import Images, UnreadableError
+from ijepa.evaluation import cache
+from ijepa.evaluation.features import Embed, Features, Runtime, of_last, pixels
+from ijepa.evaluation.measures import Measured
+from ijepa.models.pretrained import PretrainedEncoder
+
+
+class Found(NamedTuple):
+    """What a task has found on one label set: results by metric, and anything else worth writing down (JSON)."""
+
+    results: dict[str, Measured]
+    details: Any = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated, or what it is compared with: an encoder, or raw pixels (None)."""
+
+    name: str
+    encoder: PretrainedEncoder | None
+    baseline: bool = False
+
+    def embed(self, runtime: Runtime, layers: int) -> Embed:
+        """From images to features of the last ``layers`` blocks; pixels have none."""
+        return pixels if self.encoder is None else runtime.pooled(self.encoder, layers)
+
+
+def label_sets(data: DataModule) -> list[str]:
+    """The label sets that both training and validation images have; none without validation images."""
+    train, val = data.source.train, data.source.val
+    return [name for name in train.labels if name in val.labels and len(train) and len(val)]
+
+
+@dataclass
+class Bench:
+    """Where tasks are run.
+
+    Attributes:
+        data: training and validation images.
+        runtime: device and precision.
+        seed: of held-out splits, crops and intervals.
+        layers: the last so many blocks make the features, for tasks that do not choose.
+        cache: folder that keeps features; None: nowhere.
+        folder: where pictures and files go; None: none are made.
+        quiet: without progress.
+    """
+
+    data: DataModule
+    runtime: Runtime
+    seed: int
+    layers: int = 1
+    cache: Path | None = None
+    folder: Path | None = None
+    quiet: bool = False
+    _kept: dict[tuple[str, int], tuple[Features, Features]] = field(default_factory=dict)
+
+    def features(self, subject: Subject, layers: int, batch_size: int) -> tuple[Features, Features]:
+        """Of training and validation images; those of fewer layers are a part of those of more."""
+        if subject.encoder is None:
+            layers = 1
+        for (name, more), pair in self._kept.items():
+            if name == subject.name and more >= layers:
+                first, second = (Features(of_last(part.values, layers, more), *part[1:]) for part in pair)
+                return first, second
+        source = self.data.source
+        train, val = (
+            self._extract(subject, layers, part, images, batch_size)
+            for part, images in (("training", source.train), ("validation", source.val))
+        )
+        self._kept = {(subject.name, layers): (train, val)}  # one subject after the other
+        return train, val
+
+    def title(self, text: str) -> str:
+        """Of a progress bar."""
+        return "" if self.quiet else text
+
+    def _extract(self, subject: Subject, layers: int, part: str, images: Images, batch_size: int) -> Features:
+        values, readable = cache.features(
+            subject.embed(self.runtime, layers), images, self.data, batch_size, self.runtime, self.cache,
+            self.title(f"{subject.name}: features of {part} images"),
+        )  # fmt: skip
+        for index in (~readable).nonzero().flatten().tolist():
+            if images.name(index) not in self.data.unreadable:
+                self.data.unreadable[images.name(index)] = fault = _fault(images, index)
+                print(f"unreadable, left out of the evaluation: {fault}")
+        labels = {name: torch.tensor(images.labels[name])[readable] for name in label_sets(self.data)}
+        return Features(values, labels, readable.nonzero().flatten())
+
+
+def _fault(images: Images, index: int) -> str:
+    """Why an image cannot be read, in the words of training."""
+    try:
+        images.read(index)
+    except UnreadableError as fault:
+        return str(fault)
+    return images.name(index)  # by now it can

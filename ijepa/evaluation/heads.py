@@ -1,0 +1,69 @@
+"""Many linear classifiers on the same features, trained at once, each with its own learning rate and weight decay."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+TRUST = 0.001
+"""LARS: a step's length over that of the weights, before the learning rate."""
+EPS = 1e-12
+
+
+class Heads(nn.Module):
+    """H linear classifiers from [B, D] to K classes; features standardised by the batch or as they are.
+
+    Args:
+        width: D.
+        classes: K.
+        lr: [H], times `step`'s factor.
+        weight_decay: [H], of weights, not of biases.
+        batch_norm: one batch norm without affine weights for all of them.
+        momentum: of the optimiser.
+        lars: LARS (You et al., 1708.03888) instead of SGD with Nesterov momentum.
+    """
+
+    def __init__(
+        self, width: int, classes: int, lr: Tensor, weight_decay: Tensor, batch_norm: bool, momentum: float, lars: bool,
+        generator: torch.Generator,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        heads = len(lr)
+        self.norm = nn.BatchNorm1d(width, affine=False) if batch_norm else nn.Identity()
+        start = torch.empty(width, classes).normal_(std=0.01, generator=generator)  # all heads begin as the same one
+        self.weight = nn.Parameter(start.expand(heads, -1, -1).clone())  # [H, D, K]
+        self.bias = nn.Parameter(torch.zeros(heads, 1, classes))
+        self.lr = lr.view(-1, 1, 1)
+        self.weight_decay = weight_decay.view(-1, 1, 1)
+        self.momentum = momentum
+        self.lars = lars
+        self._velocity = [torch.zeros_like(self.weight), torch.zeros_like(self.bias)]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits [H, B, K] of features [B, D]."""
+        return self.norm(features) @ self.weight + self.bias
+
+    def loss(self, features: Tensor, labels: Tensor) -> Tensor:
+        """The sum of the heads' mean cross-entropies: each one's gradients are its own."""
+        logits = self(features)
+        return F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)), reduction="sum") / len(labels)
+
+    @torch.no_grad()
+    def step(self, factor: float) -> None:
+        """One step along the gradients, at ``factor`` times the learning rates; the gradients are gone afterwards."""
+        for parameter, velocity, decayed in zip((self.weight, self.bias), self._velocity, (True, False), strict=True):
+            gradient = parameter.grad
+            assert gradient is not None
+            if decayed:
+                gradient = gradient + self.weight_decay.to(gradient.device) * parameter
+                if self.lars:
+                    length = gradient.flatten(1).norm(dim=1).clamp(min=EPS)
+                    gradient = gradient * (TRUST * parameter.flatten(1).norm(dim=1) / length)[:, None, None]
+            velocity.mul_(self.momentum).add_(gradient)
+            update = velocity if self.lars else gradient + self.momentum * velocity
+            parameter.sub_(factor * self.lr.to(gradient.device) * update)
+            parameter.grad = None
+
+    def to(self, device: torch.device) -> "Heads":  # type: ignore[override]
+        """With the optimiser's state."""
+        self._velocity = [velocity.to(device) for velocity in self._velocity]
+        return super().to(device)
