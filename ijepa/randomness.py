@@ -54,6 +54,11 @@ def integers(uniform: NDArray[np.float64], bound: int | NDArray[np.int64]) -> ND
     return np.floor(uniform * bound).astype(np.int64)
 
 
+def shuffled(seed: int, stream: int, step: int, count: int) -> NDArray[np.int64]:
+    """The numbers below ``count`` in random order; see `words`."""
+    return np.argsort(words(seed, stream, step, np.arange(count), 1)[:, 0], kind="stable")
+
+
 def seed_of(seed: int, stream: int, step: int, position: int) -> int:
     """A 64-bit seed for a generator that serves this (seed, stream, step, position) alone."""
     return int(words(seed, stream, step, np.array([position]), 1)[0, 0])

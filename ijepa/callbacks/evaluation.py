@@ -65,7 +65,5 @@ class Evaluation(L.Callback):
             logger.log_metrics(values, step=step)
         found = tasks.headlines(self.tasks, row, label_sets(self.data))
         shown = ", ".join(f"{name} {100 * value:.1f} %" for name, value in found.items())
-        trainer.print(
-            f"step {step}  {tasks.metrics(next(iter(self.tasks.measured().values())))[0]}: {shown}", flush=True
-        )
+        trainer.print(f"step {step}  {tasks.metrics(self.tasks.leading())[0]}: {shown}", flush=True)
         self.recorder.pause()

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-import numpy as np
 from PIL import Image
 
 from ijepa.data.decode import Picture, convert, decode
-from ijepa.randomness import words
+from ijepa.randomness import shuffled
 
 SPLIT_STREAM = 3
 CLASS = "class"
@@ -137,8 +136,6 @@ class Subset:
 
 def split(images: Images, fraction: float, seed: int) -> tuple[Images, Images]:
     """Holds out ``fraction`` of the images, the same ones for a seed."""
-    drawn = words(seed, SPLIT_STREAM, 0, np.arange(len(images)), 1)[:, 0]
-    order = np.argsort(drawn, kind="stable")
-    held = set(order[: round(fraction * len(images))].tolist())
+    held = set(shuffled(seed, SPLIT_STREAM, 0, len(images))[: round(fraction * len(images))].tolist())
     train = [i for i in range(len(images)) if i not in held]
     return Subset(images, train), Subset(images, sorted(held))

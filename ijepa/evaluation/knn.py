@@ -1,5 +1,7 @@
 """Weighted k-nearest-neighbour classification (Wu et al., 1805.01978, section 3.4), as DINO uses it."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -47,18 +49,22 @@ def predict(
         temperature: of the weights.
         center: subtract the mean of ``train`` first.
     """
-    mean = train.mean(dim=0) if center else torch.zeros(())
-    keys = F.normalize(train - mean, dim=1)
-    queries = F.normalize(values - mean, dim=1)
     classes = {name: int(theirs.max()) + 1 for name, theirs in labels.items()}
     results: dict[str, dict[int, list[Tensor]]] = {name: {k: [] for k in ks} for name in labels}
-    most = min(max(ks), len(keys))
-    for chunk in queries.split(max(CHUNK // len(keys), 1)):
-        similarity, neighbours = (chunk @ keys.T).topk(most, dim=1)  # [b, most]
+    for similarity, nearest in neighbours(train, values, max(ks), center):
         weights = ((similarity - 1) / temperature).exp()
         for name, theirs in labels.items():
-            votes = theirs[neighbours]
+            votes = theirs[nearest]
             for k in ks:
-                scores = torch.zeros(len(chunk), classes[name]).scatter_add_(1, votes[:, :k], weights[:, :k])
+                scores = torch.zeros(len(votes), classes[name]).scatter_add_(1, votes[:, :k], weights[:, :k])
                 results[name][k].append(scores.argmax(dim=1))
     return {name: {k: torch.cat(chunks) for k, chunks in found.items()} for name, found in results.items()}
+
+
+def neighbours(train: Tensor, values: Tensor, count: int, center: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    """In chunks: the greatest cosines of [n, D] ``values`` to rows of [m, D] ``train``, and which rows: [b, count]."""
+    mean = train.mean(dim=0) if center else torch.zeros(())
+    keys = F.normalize(train - mean, dim=1)
+    for chunk in F.normalize(values - mean, dim=1).split(max(CHUNK // len(keys), 1)):
+        similarity, nearest = (chunk @ keys.T).topk(min(count, len(keys)), dim=1)
+        yield similarity, nearest

@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -24,7 +23,7 @@ from ijepa.evaluation.features import Features, of_last
 from ijepa.evaluation.heads import Heads
 from ijepa.evaluation.measures import Measured, accuracy
 from ijepa.evaluation.progress import progress
-from ijepa.randomness import seed_of, words
+from ijepa.randomness import seed_of, shuffled
 
 HOLDOUT_STREAM, ORDER_STREAM, VIEW_STREAM, START_STREAM = 6, 9, 10, 11
 BASE = 256
@@ -83,8 +82,7 @@ def evaluate(task: Linear, subject: Subject, bench: Bench) -> dict[str, Found]:
     """By label set: top-1 accuracy of the head that is best on held-out training images; all heads in the details."""
     layers = sorted({1 if subject.encoder is None else count for count in task.layers})
     train, test = bench.features(subject, layers[-1], BASE)
-    drawn = words(bench.seed, HOLDOUT_STREAM, 0, np.arange(len(train.values)), 1)[:, 0]
-    order = torch.from_numpy(np.argsort(drawn, kind="stable"))
+    order = torch.from_numpy(shuffled(bench.seed, HOLDOUT_STREAM, 0, len(train.values)))
     held, kept = order.split([count := max(round(task.holdout * len(order)), 1), len(order) - count])
     groups = _groups(task, layers, train, bench)
     _train(task, subject, bench, groups, train, kept, layers[-1])
@@ -161,8 +159,7 @@ def _train(
 def _batches(indices: Tensor, size: int, epochs: int, seed: int) -> Iterator[list[View]]:
     """Every image once per epoch but for an incomplete last batch, in another order each time."""
     for epoch in range(epochs):
-        generator = np.random.Generator(np.random.PCG64(seed_of(seed, ORDER_STREAM, epoch, 0)))
-        order = indices[torch.from_numpy(generator.permutation(len(indices)))].tolist()
+        order = indices[torch.from_numpy(shuffled(seed, ORDER_STREAM, epoch, len(indices)))].tolist()
         for start in range(0, len(order) - size + 1, size):
             yield [View(epoch, index) for index in order[start : start + size]]
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from sklearn.decomposition import PCA
 from torch import Tensor
@@ -12,7 +11,7 @@ from ijepa.config import Logistic
 from ijepa.evaluation.bench import Bench, Found, Subject
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.measures import Measured, accuracy
-from ijepa.randomness import words
+from ijepa.randomness import shuffled
 
 HOLDOUT_STREAM = 6
 HISTORY = 20
@@ -42,8 +41,7 @@ def metrics(task: Logistic, several: bool) -> list[str]:
 def score(task: Logistic, train: Features, test: Features, seed: int) -> dict[str, Found]:
     """By label set: top-1 accuracy on ``test``, and the chosen strength of the penalty."""
     project = projection(train.values, task.components, seed)
-    drawn = words(seed, HOLDOUT_STREAM, 0, np.arange(len(train.values)), 1)[:, 0]
-    order = torch.from_numpy(np.argsort(drawn, kind="stable"))
+    order = torch.from_numpy(shuffled(seed, HOLDOUT_STREAM, 0, len(train.values)))
     values = project(train.values)[order]
     labels = {name: found[order] for name, found in train.labels.items()}
     chosen, start = _strongest_first(task, values, labels)

@@ -15,7 +15,7 @@ from ijepa.evaluation.bench import Bench, Found, Subject
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.logistic import LEFT_OUT, fit, predict, projection
 from ijepa.evaluation.measures import Measured, accuracy
-from ijepa.randomness import words
+from ijepa.randomness import shuffled
 
 LABELLED_STREAM, FOLD_STREAM = 12, 13
 
@@ -73,8 +73,7 @@ def labelled(labels: Tensor, amount: float | int, seed: int, draw: int) -> Tenso
         seed: of the draws.
         draw: its number.
     """
-    drawn = words(seed, LABELLED_STREAM, draw, np.arange(len(labels)), 1)[:, 0]
-    order = torch.from_numpy(np.argsort(drawn, kind="stable"))
+    order = torch.from_numpy(shuffled(seed, LABELLED_STREAM, draw, len(labels)))
     chosen = []
     for label in labels.unique().tolist():
         members = order[labels[order] == label]
@@ -83,15 +82,13 @@ def labelled(labels: Tensor, amount: float | int, seed: int, draw: int) -> Tenso
 
 
 def _strength(task: Lowshot, values: Tensor, labels: Tensor, seed: int) -> float:
-    """The strength whose classifiers tell most of the images that they have not seen; the weakest of equal ones last.
+    """The strength whose classifiers tell most of the images that they have not seen; the strongest of equal ones.
 
     A fold is fitted as a label set whose left-out images count for nothing, all folds at once. A class of a single
     image is never told when it is left out; that is the same for every strength.
     """
-    drawn = words(seed, FOLD_STREAM, 0, np.arange(len(labels)), 1)[:, 0]
-    rank = torch.from_numpy(np.argsort(np.argsort(drawn, kind="stable"), kind="stable"))
     folds = min(task.folds, len(labels))
-    fold = rank % folds
+    fold = torch.from_numpy(np.argsort(shuffled(seed, FOLD_STREAM, 0, len(labels)))) % folds
     kept = {str(i): torch.where(fold == i, LEFT_OUT, labels) for i in range(folds)}
     model = {name: torch.zeros(values.shape[1] + 1, int(labels.max()) + 1) for name in kept}
     best, chosen = -1, task.l2[0]

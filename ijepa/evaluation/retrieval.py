@@ -5,22 +5,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ijepa import pictures
 from ijepa.config import Retrieval
 from ijepa.evaluation.bench import Bench, Found, Subject, label_sets
 from ijepa.evaluation.features import Features
+from ijepa.evaluation.knn import neighbours
 from ijepa.evaluation.measures import Measured
-
-CHUNK = 1 << 24
-"""Similarities held at once: 64 MiB in float32."""
 
 
 def evaluate(task: Retrieval, subject: Subject, bench: Bench) -> dict[str, Found]:
     """By label set: the share of the ``task.neighbours`` nearest training images that have the image's class."""
     train, test = bench.features(subject, bench.layers, task.batch_size)
-    nearest = neighbours(train.values, test.values, task.neighbours)
+    nearest = _nearest(train.values, test.values, task.neighbours)
     found = {}
     for name in label_sets(bench.data):
         right = (train.labels[name][nearest] == test.labels[name][:, None]).double().mean(dim=1)
@@ -39,7 +36,7 @@ def write(task: Retrieval, subject: Subject, bench: Bench, folder: Path) -> list
     train, test = bench.features(subject, bench.layers, task.batch_size)
     shown = np.linspace(0, len(test.values) - 1, min(task.queries, len(test.values))).round().astype(int)
     chosen = torch.from_numpy(shown)
-    nearest = neighbours(train.values, test.values[chosen], task.neighbours)
+    nearest = _nearest(train.values, test.values[chosen], task.neighbours)
     rows = [
         torch.stack([_image(bench, "val", test, int(query)), *(_image(bench, "train", train, i) for i in row.tolist())])
         for query, row in zip(chosen, nearest, strict=True)
@@ -49,13 +46,9 @@ def write(task: Retrieval, subject: Subject, bench: Bench, folder: Path) -> list
     return [path]
 
 
-def neighbours(train: Tensor, values: Tensor, count: int) -> Tensor:
-    """The rows of [m, D] ``train`` with the greatest cosine to each of [n, D] ``values``, both centred: [n, count]."""
-    mean = train.mean(dim=0)
-    keys = F.normalize(train - mean, dim=1)
-    count = min(count, len(keys))
-    chunks = F.normalize(values - mean, dim=1).split(max(CHUNK // len(keys), 1))
-    return torch.cat([(chunk @ keys.T).topk(count, dim=1).indices for chunk in chunks])
+def _nearest(train: Tensor, values: Tensor, count: int) -> Tensor:
+    """The rows of ``train`` that are nearest to each of ``values``: [n, count]."""
+    return torch.cat([nearest for _, nearest in neighbours(train, values, count, center=True)])
 
 
 def _image(bench: Bench, part: str, features: Features, row: int) -> Tensor:
