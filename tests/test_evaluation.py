@@ -74,6 +74,16 @@ def test_logistic_is_scikit_learn_s_at_the_chosen_strength():
     assert results["logistic_l2"] in task.l2
 
 
+def test_logistic_on_fewer_images_than_features_is_scikit_learn_s():
+    train, test = blobs(30, 1, width=200, spread=4), blobs(100, 2, width=200, spread=4)
+    task = Logistic(components=1024, l2=[0.1], holdout=0.25, max_iterations=500, batch_size=8)
+    found = logistic.score(task, train, test, 0)["class"].results["logistic"].value
+    scaler = StandardScaler().fit(train.values)
+    judge = LogisticRegression(C=1 / (0.1 * 30), max_iter=5000, tol=1e-8)
+    judge.fit(scaler.transform(train.values), train.labels["class"])
+    assert 0.3 < found == pytest.approx(judge.score(scaler.transform(test.values), test.labels["class"]), abs=0.011)
+
+
 def test_logistic_with_a_class_of_one_image():
     task = Logistic(components=None, l2=[0.01, 1], holdout=0.5, max_iterations=100, batch_size=8)
     train, test = blobs(60, 1, spread=0.1), blobs(40, 2, spread=0.1)

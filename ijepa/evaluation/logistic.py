@@ -130,6 +130,8 @@ def projection(values: Tensor, components: int | None, seed: int) -> Callable[[T
     if components is not None and min(values.shape) > components:
         pca = PCA(components, svd_solver="randomized", iterated_power=2, random_state=seed % 2**32)
         axes = torch.from_numpy(pca.fit(standard.numpy()).components_.T)
+    elif len(standard) < standard.shape[1]:  # D x D would take minutes; across what n images span, weights are zero
+        axes = torch.linalg.svd(standard, full_matrices=False).Vh.T
     else:
         axes = torch.linalg.eigh(standard.T @ standard).eigenvectors
     return lambda others: (others - mean) / scale @ axes
