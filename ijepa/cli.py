@@ -27,7 +27,7 @@ from pydantic import BaseModel
 from ijepa.config import EvaluateConfig, StatisticsConfig, TrainConfig
 from ijepa.errors import UNWRITABLE, InterruptedRunError, UserError, show
 from ijepa.explain import explain
-from ijepa.signals import launched
+from ijepa.signals import before_a_run, launched
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 PLUGINS = Path(__file__).resolve().parent / "plugins"
@@ -45,7 +45,7 @@ def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
     _outlive_readers()
     arguments = sys.argv[1:]
     overrides = [argument for argument in arguments if not argument.startswith("-")]
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    before_a_run()
     try:
         _quiet()
         _register_plugins()

@@ -21,6 +21,21 @@ def launched() -> bool:
     return int(os.environ.get("LOCAL_RANK", "0")) > 0 and "TORCHELASTIC_RUN_ID" not in os.environ
 
 
+_lost: list[int] = []
+"""Signals for which `KeyboardInterrupt` was raised: one that still stands here when a run begins has been swallowed."""
+
+
+def before_a_run() -> None:
+    """From now on, Ctrl-C raises KeyboardInterrupt; where code of others swallows that, the run ends as it begins."""
+    _lost.clear()
+    signal.signal(signal.SIGINT, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    _lost.append(number)
+    raise KeyboardInterrupt
+
+
 class Signals:
     """What the two signals do while a run is under way; use as a context manager around all of it.
 
@@ -66,6 +81,8 @@ class Signals:
             launcher._call_children_scripts = launching
 
     def __enter__(self) -> "Signals":
+        if _lost:
+            raise InterruptedRunError(_lost.pop(), "")
         self._before = {number: signal.getsignal(number) for number in NUMBERS}
         self._install()
         return self
