@@ -21,7 +21,7 @@ from ijepa.data.images import EvalTransform, TrainTransform
 from ijepa.data.sets import Source
 from ijepa.data.workers import processes
 from ijepa.errors import UserError
-from ijepa.evaluation.bench import label_sets
+from ijepa.evaluation import tasks
 from ijepa.flops import Cost, Transformer
 from ijepa.loggers import MetricsCSV
 from ijepa.models.jepa import JEPA
@@ -169,8 +169,9 @@ def run(config: schema.TrainConfig, folder: Path) -> Run:
     )
     callbacks: list[L.Callback] = [recorder]
     every = config.callbacks.evaluate_every_epochs
-    if every is not None and label_sets(datamodule):
-        callbacks.append(Evaluation(config.task, datamodule, encoder_spec, recorder, every, config.seed))
+    measured = tasks.possible(config.task, datamodule)
+    if every is not None and measured.measured():
+        callbacks.append(Evaluation(measured, datamodule, encoder_spec, recorder, every, config.seed))
     callbacks += [ProgressReport(recorder, schedule.max_steps, config.callbacks.progress_every_seconds), checkpoint]
     trainer = L.Trainer(
         accelerator=accelerator,

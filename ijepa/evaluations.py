@@ -56,12 +56,7 @@ def evaluate(composed: DictConfig) -> float | None:
     source = sources.build(config.data, _split_seed(path, config))
     data = build.data(config.data, source, None, 0, config.hardware, config.seed)
     names = label_sets(data)
-    if not names and config.task.measured().keys() - {"retrieval"}:
-        raise ConfigError(
-            "data.root", config.data.root, "needs labels: a folder per class, for training and validation"
-        )
-    if not len(source.val) and config.task.retrieval is not None:
-        raise ConfigError("data.val_fraction", config.data.val_fraction, "leaves no image to find neighbours for")
+    tasks.refuse(config.task, data, config.data.root)
     source.prepare()
     folder = _output(config, path)
     folders.make(folder, "output")
@@ -69,13 +64,12 @@ def evaluate(composed: DictConfig) -> float | None:
     cache = None if config.cache is None else Path(config.cache).expanduser()
     bench = Bench(data, runtime, config.seed, config.layers, cache, folder)
     rows = [tasks.evaluate(config.task, Subject(f"{which} encoder" if path else UNTRAINED, encoder), bench)]
-    measured = config.task.measured() if names else {}
-    if config.baselines and (measured or config.task.retrieval):
+    if config.baselines and config.task.measured():
         rows += tasks.baselines(config.task, encoder.spec if path else None, bench)
     intervals = {row.name: row.intervals(config.seed) for row in rows}
-    if measured:
-        print(f"{config.checkpoint}: accuracy, % (95 % interval)")
-        Console().print(tables.accuracies(rows, config.task, names, intervals))
+    if any(row.results for row in rows):
+        print(f"{config.checkpoint}: %, with 95 % intervals")
+        Console().print(tables.results(rows, config.task, names, intervals))
     written = {
         "config": config.model_dump(),
         "images": {"train": len(source.train), "val": len(source.val)},
@@ -86,7 +80,7 @@ def evaluate(composed: DictConfig) -> float | None:
     write_json(folder / "metrics.json", written)
     for file in [*(file for row in rows for file in row.files), folder / "metrics.json"]:
         print(f"written  {file}")
-    found = tasks.headlines(config.task, rows[0], names) if measured else {}
+    found = tasks.headlines(config.task, rows[0], names) if rows[0].results else {}
     return sum(found.values()) / len(found) if found else None
 
 

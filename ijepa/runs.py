@@ -175,21 +175,22 @@ def _finish(run: Run) -> float | None:
         "not_images": run.data.source.not_images,
     }
     accuracy = None
-    names = label_sets(run.data)
-    if names:
+    chosen = tasks.possible(run.config.task, run.data)
+    if chosen.measured():
+        names = label_sets(run.data)
         runtime = Runtime(run.trainer.strategy.root_device, compiled=run.config.hardware.compile)
         bench = Bench(run.data, runtime, run.config.seed, folder=run.folder / "pictures")
         subject = Subject("target encoder", PretrainedEncoder(encoder, run.spec).eval())
-        rows = [tasks.evaluate(run.config.task, subject, bench)]
-        rows += tasks.baselines(run.config.task, run.spec, bench)
+        rows = [tasks.evaluate(chosen, subject, bench)]
+        rows += tasks.baselines(chosen, run.spec, bench)
         for logger in run.trainer.loggers:
             values = {f"val/{name}": value for name, value in rows[0].values.items()}
             logger.log_metrics({**run.recorder.totals(), **values}, step=run.trainer.global_step)
         summary["results"] = {row.name: row.values for row in rows}
-        found = tasks.headlines(run.config.task, rows[0], names)
+        found = tasks.headlines(chosen, rows[0], names)
         accuracy = sum(found.values()) / len(found)
-        print(f"accuracy on {len(run.data.source.val)} validation images, %")
-        Console().print(tables.accuracies(rows, run.config.task, names))
+        print(f"results on {len(run.data.source.val)} validation images, %")
+        Console().print(tables.results(rows, chosen, names))
     _draw(run, encoder)
     summary["unreadable"] = sorted({*run.recorder.unreadable, *run.data.unreadable.values()})
     write_json(run.folder / "summary.json", summary)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from ijepa import build
 from ijepa.config import Linear
 from ijepa.data import sources
-from ijepa.evaluation import linear
+from ijepa.evaluation import linear, views
 from ijepa.evaluation.bench import Bench, Subject
 from ijepa.evaluation.features import Runtime
 from ijepa.evaluation.heads import Heads
@@ -72,7 +72,7 @@ def task(**changes):
     values = {
         "epochs": 3, "batch_size": 64, "optimizer": "sgd", "momentum": 0.9, "lr": [0.1, 1.0], "weight_decay": [0],
         "layers": [1, 2], "batch_norm": [False, True], "milestones": [2], "lr_end": 0, "crop_scale": [0.5, 1],
-        "flip": False, "holdout": 0.2,
+        "flip": False, "holdout": 0.2, "labels": None,
     }  # fmt: skip
     return Linear(**{**values, **changes})
 
@@ -110,8 +110,8 @@ def test_the_probe_reads_pixels(bench):
 
 def test_what_is_held_out_is_not_trained_on(bench, monkeypatch):
     shown = []
-    read = linear.Views.__getitem__
-    monkeypatch.setattr(linear.Views, "__getitem__", lambda views, view: shown.append(view) or read(views, view))
+    read = views.Views.__getitem__
+    monkeypatch.setattr(views.Views, "__getitem__", lambda self, view: shown.append(view) or read(self, view))
     bench, _ = bench
     linear.evaluate(task(batch_size=16), Subject("raw pixels", None), bench)
     count = len(bench.data.source.train)

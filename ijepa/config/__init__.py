@@ -9,15 +9,17 @@ from ijepa.config.fields import Count, Section, Text
 from ijepa.config.masking import Masking, MultiBlock, Random, Rasterized, Reference
 from ijepa.config.model import Model, Predictor
 from ijepa.config.running import Callbacks, CsvLogger, Hardware, Logger, WandbLogger
-from ijepa.config.tasks import Export, Knn, Linear, Logistic, Lowshot, Retrieval, Task, Tasks
+from ijepa.config.tasks import Counting, Distance, Export, Knn, Linear, Logistic, Lowshot, Retrieval, Task, Tasks
 from ijepa.config.training import Curve, LearningRate, Objective, Optimizer, Schedule
 
 __all__ = [
     "TRAINING",
     "Callbacks",
+    "Counting",
     "CsvLogger",
     "Curve",
     "Data",
+    "Distance",
     "EvaluateConfig",
     "Export",
     "Hardware",

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ijepa.config.fields import Count, Pair, Section, Weight
+from ijepa.config.fields import Count, Pair, Section, Text, Weight
 
 
 class Knn(Section):
@@ -66,6 +66,16 @@ class Linear(Section):
     """mirror half of the images"""
     holdout: Annotated[float, Field(gt=0, lt=1)]
     """share of the training images that chooses the head, and is not trained on"""
+    labels: list[Text] | None
+    """label sets; null: all"""
+
+
+class Counting(Linear):
+    """The linear probe that counts objects (Clevr/Count)."""
+
+
+class Distance(Linear):
+    """The linear probe that tells how far the nearest object is (Clevr/Dist)."""
 
 
 class Lowshot(Section):
@@ -109,7 +119,7 @@ class Export(Section):
     """images per forward pass"""
 
 
-Task = Knn | Logistic | Linear | Lowshot | Retrieval | Export
+Task = Knn | Logistic | Linear | Counting | Distance | Lowshot | Retrieval | Export
 
 
 class Tasks(Section):
@@ -121,6 +131,10 @@ class Tasks(Section):
     """logistic regression"""
     linear: Linear | None = None
     """linear probe"""
+    count: Counting | None = None
+    """linear probe of the number of objects"""
+    distance: Distance | None = None
+    """linear probe of the nearest object's distance"""
     lowshot: Lowshot | None = None
     """logistic regression with few labels"""
     retrieval: Retrieval | None = None

@@ -23,6 +23,10 @@ class Features(NamedTuple):
     labels: dict[str, Tensor]
     indices: Tensor
 
+    def only(self, names: list[str]) -> "Features":
+        """With these label sets alone."""
+        return self._replace(labels={name: labels for name, labels in self.labels.items() if name in names})
+
 
 def of_last(values: Tensor, layers: int, more: int) -> Tensor:
     """The part of features [n, D * more] that belongs to the last ``layers`` blocks: [n, D * layers]."""

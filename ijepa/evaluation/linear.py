@@ -6,30 +6,26 @@ and of several learning rates and weight decays. Here a held-out part of the tra
 
 import itertools
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.v2 import functional as TF
 
-from ijepa.config import Linear
-from ijepa.data.images import EvalTransform, TrainTransform
-from ijepa.data.sets import Images
-from ijepa.data.workers import start_worker
-from ijepa.evaluation.bench import Bench, Found, Subject
+from ijepa.config import Counting, Distance, Linear
+from ijepa.data.datamodule import DataModule
+from ijepa.errors import ConfigError
+from ijepa.evaluation import views
+from ijepa.evaluation.bench import Bench, Found, Subject, label_sets
 from ijepa.evaluation.features import Features, of_last
 from ijepa.evaluation.heads import Heads
 from ijepa.evaluation.measures import Measured, accuracy
 from ijepa.evaluation.progress import progress
-from ijepa.randomness import seed_of, shuffled
+from ijepa.randomness import seed_of
 
-HOLDOUT_STREAM, ORDER_STREAM, VIEW_STREAM, START_STREAM = 6, 9, 10, 11
+NAMES = {Linear: "linear", Counting: "count", Distance: "distance"}
+START_STREAM = 11
 BASE = 256
 """Images that a learning rate is given for."""
-ASPECT = (3 / 4, 4 / 3)
-"""Of crops, as usual."""
 CHUNK = 4096
 """Rows that all heads see at once."""
 
@@ -41,32 +37,6 @@ class Setting(NamedTuple):
     batch_norm: bool
     lr: float
     weight_decay: float
-
-
-class View(NamedTuple):
-    """One showing of an image."""
-
-    epoch: int
-    image: int
-
-
-class Views(Dataset[tuple[Tensor, int]]):
-    """Augmented training images by `View`: [C, H, W] float32 in 0..1, and the image's index; a function of the seed."""
-
-    def __init__(self, images: Images, task: Linear, plain: EvalTransform, seed: int) -> None:
-        self.images = images
-        self.plain = plain
-        self.flip = task.flip
-        scale = task.crop_scale and (task.crop_scale[0], task.crop_scale[1])
-        self.crop = TrainTransform(plain.size, scale, ASPECT, False) if scale else None
-        self.seed = seed
-
-    def __getitem__(self, view: View) -> tuple[Tensor, int]:
-        seed = seed_of(self.seed, VIEW_STREAM, view.epoch, view.image)
-        image = self.images.read(view.image)
-        shown = self.crop(image, seed) if self.crop is not None else self.plain(image)
-        shown = TF.to_dtype(shown, torch.float32, scale=True)
-        return (shown.flip(-1) if self.flip and seed & 1 else shown), view.image
 
 
 class Group(NamedTuple):
@@ -82,8 +52,9 @@ def evaluate(task: Linear, subject: Subject, bench: Bench) -> dict[str, Found]:
     """By label set: top-1 accuracy of the head that is best on held-out training images; all heads in the details."""
     layers = sorted({1 if subject.encoder is None else count for count in task.layers})
     train, test = bench.features(subject, layers[-1], BASE)
-    order = torch.from_numpy(shuffled(bench.seed, HOLDOUT_STREAM, 0, len(train.values)))
-    held, kept = order.split([count := max(round(task.holdout * len(order)), 1), len(order) - count])
+    if task.labels is not None:
+        train, test = (features.only(task.labels) for features in (train, test))
+    held, kept = views.hold_out(task.holdout, len(train.values), bench.seed)
     groups = _groups(task, layers, train, bench)
     _train(task, subject, bench, groups, train, kept, layers[-1])
     rows: dict[str, list[tuple[float, Setting, Measured]]] = {name: [] for name in train.labels}
@@ -97,13 +68,22 @@ def evaluate(task: Linear, subject: Subject, bench: Bench) -> dict[str, Found]:
     for name, every in rows.items():
         _, best, measured = max(every, key=lambda row: row[0])
         listed = [{**setting._asdict(), "holdout": score, "test": m.value} for score, setting, m in every]
-        found[name] = Found({"linear": measured}, {"chosen": best._asdict(), "heads": listed})
+        found[name] = Found({metrics(task, True)[0]: measured}, {"chosen": best._asdict(), "heads": listed})
     return found
 
 
 def metrics(task: Linear, several: bool) -> list[str]:
     """One, of the chosen head."""
-    return ["linear"]
+    return [NAMES[type(task)]]
+
+
+def refuse(task: Linear, data: DataModule) -> None:
+    """Refuses images without the label sets that the task is about."""
+    names = label_sets(data)
+    for name in task.labels or []:
+        if name not in names:
+            key = f"task.{NAMES[type(task)]}.labels"
+            raise ConfigError(key, task.labels, f"the images have no labels of {name}, but of {', '.join(names)}")
 
 
 def _groups(task: Linear, layers: list[int], train: Features, bench: Bench) -> list[Group]:
@@ -129,39 +109,23 @@ def _train(
     task: Linear, subject: Subject, bench: Bench, groups: list[Group], train: Features, kept: Tensor, most: int
 ) -> None:
     """Passes over the images number ``kept`` of ``train``; an image goes through the encoder once for all heads."""
-    size = max(min(task.batch_size, len(kept) // 8), 2)  # an epoch has several steps on small data, too
-    steps = len(kept) // size
-    rows = torch.full((int(train.indices.max()) + 1,), -1)
-    rows[train.indices] = torch.arange(len(train.indices))
-    batches = list(_batches(train.indices[kept], size, task.epochs, bench.seed))
-    loader = DataLoader(
-        Views(bench.data.source.train, task, bench.data.eval_transform, bench.seed),
-        batch_sampler=batches,  # type: ignore[arg-type]  # views are keys, not whole numbers
-        num_workers=bench.data.workers,
-        worker_init_fn=start_worker,
-    )
+    rows = views.rows_of(train)
+    batches = views.Batches(train.indices[kept], views.size_of(task.batch_size, len(kept)), task.epochs, bench.seed)
+    augment = views.Augment(task.crop_scale, task.flip, bench.data.eval_transform)
     embed, device = subject.embed(bench.runtime, most), bench.runtime.device
     for group in groups:
         group.heads.train()
-    title = bench.title(f"{subject.name}: linear probe")
-    for step, (images, indices) in enumerate(progress(loader, title, len(batches))):
+    title = bench.title(f"{subject.name}: {metrics(task, True)[0]} probe")
+    for step, (images, indices) in enumerate(progress(views.loader(bench, augment, batches), title, len(batches))):
         with torch.no_grad():
             features = embed(images.to(device, non_blocking=True))
-        factor = size / BASE * _factor(task, step / steps)
+        factor = batches.size / BASE * _factor(task, step / batches.steps)
         for group in groups:
             labels = train.labels[group.label_set][rows[indices]].to(device)
             group.heads.loss(of_last(features, group.layers, most), labels).backward()  # type: ignore[no-untyped-call]
             group.heads.step(factor)
     for group in groups:
         group.heads.eval()
-
-
-def _batches(indices: Tensor, size: int, epochs: int, seed: int) -> Iterator[list[View]]:
-    """Every image once per epoch but for an incomplete last batch, in another order each time."""
-    for epoch in range(epochs):
-        order = indices[torch.from_numpy(shuffled(seed, ORDER_STREAM, epoch, len(indices)))].tolist()
-        for start in range(0, len(order) - size + 1, size):
-            yield [View(epoch, index) for index in order[start : start + size]]
 
 
 def _factor(task: Linear, epoch: float) -> float:

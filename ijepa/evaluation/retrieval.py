@@ -8,10 +8,18 @@ from torch import Tensor
 
 from ijepa import pictures
 from ijepa.config import Retrieval
+from ijepa.data.datamodule import DataModule
+from ijepa.errors import ConfigError
 from ijepa.evaluation.bench import Bench, Found, Subject, label_sets
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.knn import neighbours
 from ijepa.evaluation.measures import Measured
+
+
+def refuse(task: Retrieval, data: DataModule) -> None:
+    """Refuses a folder without validation images."""
+    if not len(data.source.val):
+        raise ConfigError("data.val_fraction", 0, "leaves no image to find neighbours for")
 
 
 def evaluate(task: Retrieval, subject: Subject, bench: Bench) -> dict[str, Found]:

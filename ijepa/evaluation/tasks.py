@@ -1,5 +1,6 @@
 """The tasks of a configuration on every label set; and, beside a checkpoint, random init and raw pixels."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,7 +8,9 @@ from typing import Any
 
 import torch
 
-from ijepa.config import Export, Knn, Linear, Logistic, Lowshot, Retrieval, Task, Tasks
+from ijepa.config import Counting, Distance, Export, Knn, Linear, Logistic, Lowshot, Retrieval, Task, Tasks
+from ijepa.data.datamodule import DataModule
+from ijepa.errors import ConfigError
 from ijepa.evaluation import export, knn, linear, logistic, lowshot, retrieval
 from ijepa.evaluation.bench import Bench, Subject, label_sets
 from ijepa.evaluation.measures import Measured
@@ -17,13 +20,18 @@ MODULES: dict[type, Any] = {
     Knn: knn,
     Logistic: logistic,
     Linear: linear,
+    Counting: linear,
+    Distance: linear,
     Lowshot: lowshot,
     Retrieval: retrieval,
     Export: export,
 }
-"""Each has ``evaluate(task, subject, bench)``: what is found by label set; and ``metrics``, see there."""
+"""Each has ``evaluate(task, subject, bench)``: what is found by label set, or under "" without labels; ``metrics``,
+see there; and perhaps ``refuse(task, data)``, which raises ConfigError where the images are not what it needs."""
 WRITERS: dict[type, Callable[..., list[Path]]] = {Retrieval: retrieval.write, Export: export.write}
 """Of those that leave more than results: pictures and files in a folder."""
+UNLABELLED = ("retrieval", "features")
+"""What can be had of images without labels."""
 UNTRAINED, PIXELS = "random init", "raw pixels"
 
 
@@ -82,9 +90,39 @@ def untrained(spec: Spec, seed: int) -> PretrainedEncoder:
         return PretrainedEncoder(spec.build(), spec).eval()
 
 
+def refuse(tasks: Tasks, data: DataModule, root: str | None) -> None:
+    """Refuses images, of folder ``root``, that lack what a task needs: labels, maps; raises ConfigError."""
+    for name, task in tasks.chosen().items():
+        module = MODULES[type(task)]
+        if name not in UNLABELLED and not label_sets(data):
+            problem = f"task={name} needs labels: a folder per class, for training and validation"
+            raise ConfigError("data.root", root, problem)
+        if hasattr(module, "refuse"):
+            module.refuse(task, data)
+
+
+def possible(tasks: Tasks, data: DataModule) -> Tasks:
+    """Those that these images have all that is needed for."""
+    kept: dict[str, Task] = {}
+    for name, task in tasks.chosen().items():
+        with contextlib.suppress(ConfigError):
+            refuse(Tasks(**{name: task}), data, None)
+            kept[name] = task
+    return Tasks(**kept)
+
+
 def key(names: list[str], name: str, metric: str) -> str:
     """What a result is called: its metric, after its label set where there are several."""
-    return f"{name}/{metric}" if len(names) > 1 else metric
+    return f"{name}/{metric}" if name and len(names) > 1 else metric
+
+
+def shown(tasks: Tasks, rows: list[Row], names: list[str]) -> list[list[str]]:
+    """The results that a table shows, by label set: those that some row has."""
+    several = len(names) > 1
+    listed = [metric for task in tasks.chosen().values() for metric in metrics(task, several)]
+    groups = [[key(names, name, metric) for metric in listed] for name in [*names, ""]]
+    found = [[result for result in group if any(result in row.results for row in rows)] for group in groups]
+    return [list(dict.fromkeys(group)) for group in found if group]
 
 
 def metrics(task: Task, several: bool = True) -> list[str]:
@@ -93,6 +131,9 @@ def metrics(task: Task, several: bool = True) -> list[str]:
 
 
 def headlines(tasks: Tasks, row: Row, names: list[str]) -> dict[str, float]:
-    """The first task's result on each label set."""
+    """The first task's result on each label set, or its only one."""
     metric = metrics(tasks.leading())[0]
-    return {name: row.results[key(names, name, metric)].value for name in names}
+    found = {name: row.results.get(key(names, name, metric)) for name in names}
+    if not any(found.values()):
+        found = {metric: row.results.get(metric)}
+    return {name: result.value for name, result in found.items() if result is not None}

@@ -1,0 +1,123 @@
+"""Augmented training images for what is trained on labels: the linear and attentive probes, fine-tuning."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms.v2 import functional as TF
+
+from ijepa.data.images import EvalTransform, TrainTransform
+from ijepa.data.sets import Images
+from ijepa.data.workers import start_worker
+from ijepa.evaluation.bench import Bench
+from ijepa.evaluation.features import Features
+from ijepa.randomness import seed_of, shuffled
+
+HOLDOUT_STREAM, ORDER_STREAM, VIEW_STREAM = 6, 9, 10
+ASPECT = (3 / 4, 4 / 3)
+"""Of crops, as usual."""
+
+
+class View(NamedTuple):
+    """One showing of an image."""
+
+    epoch: int
+    image: int
+
+
+class Augment:
+    """A random resized crop and a flip, or the evaluation's own view where ``crop_scale`` is None.
+
+    Args:
+        crop_scale: share of an image's area that a crop shows.
+        flip: mirror half of the images.
+        plain: the evaluation's view.
+    """
+
+    def __init__(self, crop_scale: list[float] | None, flip: bool, plain: EvalTransform) -> None:
+        self.plain = plain
+        self.flip = flip
+        scale = crop_scale and (crop_scale[0], crop_scale[1])
+        self.crop = TrainTransform(plain.size, scale, ASPECT, False) if scale else None
+
+    def __call__(self, images: Images, index: int, seed: int) -> Tensor:
+        """[C, H, W] float32 in 0..1, or in the units of a float image."""
+        image = images.read(index)
+        shown = self.crop(image, seed) if self.crop is not None else self.plain(image)
+        shown = TF.to_dtype(shown, torch.float32, scale=True)
+        return shown.flip(-1) if self.flip and seed & 1 else shown
+
+
+class Views(Dataset[tuple[Tensor, int]]):
+    """Augmented images by `View`, and the image's index; a function of the seed."""
+
+    def __init__(self, images: Images, augment: Augment, seed: int) -> None:
+        self.images = images
+        self.augment = augment
+        self.seed = seed
+
+    def __getitem__(self, view: View) -> tuple[Tensor, int]:
+        seed = seed_of(self.seed, VIEW_STREAM, view.epoch, view.image)
+        return self.augment(self.images, view.image, seed), view.image
+
+
+class Batches(Sampler[list[View]]):
+    """Every image once per epoch but for an incomplete last batch, in another order each time.
+
+    Args:
+        indices: of the images.
+        size: images of a batch.
+        epochs: how many.
+        seed: of the orders.
+    """
+
+    def __init__(self, indices: Tensor, size: int, epochs: int, seed: int) -> None:
+        self.indices = indices
+        self.size = size
+        self.epochs = epochs
+        self.seed = seed
+
+    @property
+    def steps(self) -> int:
+        """Of an epoch."""
+        return len(self.indices) // self.size
+
+    def __len__(self) -> int:
+        return self.steps * self.epochs
+
+    def __iter__(self) -> Iterator[list[View]]:
+        for epoch in range(self.epochs):
+            order = self.indices[torch.from_numpy(shuffled(self.seed, ORDER_STREAM, epoch, len(self.indices)))]
+            for batch in order[: self.steps * self.size].split(self.size):
+                yield [View(epoch, index) for index in batch.tolist()]
+
+
+def loader(bench: Bench, augment: Augment, batches: Batches) -> DataLoader[Any]:
+    """The views of the training images, batch by batch."""
+    return DataLoader(
+        Views(bench.data.source.train, augment, bench.seed),
+        batch_sampler=batches,  # type: ignore[arg-type]  # views are keys, not whole numbers
+        num_workers=bench.data.workers,
+        worker_init_fn=start_worker,
+    )
+
+
+def size_of(batch_size: int, images: int) -> int:
+    """Images per step: at most an eighth of all, so that an epoch has several steps on small data, too."""
+    return max(min(batch_size, images // 8), 2)
+
+
+def hold_out(share: float, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Row numbers of ``count`` images: those that choose among heads, and those that are trained on."""
+    order = torch.from_numpy(shuffled(seed, HOLDOUT_STREAM, 0, count))
+    held, kept = order.split([number := max(round(share * count), 1), count - number])
+    return held, kept
+
+
+def rows_of(train: Features) -> Tensor:
+    """From an image's index to its row among readable ones."""
+    rows = torch.full((int(train.indices.max()) + 1,), -1)
+    rows[train.indices] = torch.arange(len(train.indices))
+    return rows
