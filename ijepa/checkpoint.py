@@ -11,14 +11,12 @@ from safetensors import SafetensorError, safe_open
 
 from ijepa.data.images import EvalTransform
 from ijepa.errors import ConfigError
-from ijepa.files import write_safetensors
 from ijepa.interop import meta, timm
-from ijepa.models.encoder import Encoder
+from ijepa.interop.timm import SPEC_KEY
 from ijepa.models.positions import Positions
 from ijepa.models.pretrained import PretrainedEncoder, Spec
 
 Which = Literal["target", "context"]
-SPEC_KEY = "ijepa_encoder"
 IMAGES_KEY = "ijepa_images"
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 EVAL_CROP = 0.875
@@ -59,12 +57,6 @@ def load_encoder(path: str | Path, encoder: Which = "target", positions: Positio
     pretrained = PretrainedEncoder(network, spec).eval().requires_grad_(False)
     pretrained.transform = EvalTransform(spec.image_size, spec.eval_crop, spec.channels)
     return pretrained
-
-
-def save_encoder(path: Path, encoder: Encoder, spec: Spec, which: Which) -> None:
-    """Writes an encoder under timm's names, with what is needed to rebuild and normalise in the metadata."""
-    metadata = {SPEC_KEY: json.dumps({**spec.plain(), "encoder": which}), "format": "pt"}
-    write_safetensors(path, timm.to_timm(encoder), metadata)
 
 
 def find(path: Path, encoder: Which = "target") -> Path:

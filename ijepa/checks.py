@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from ijepa.config import Data, Model, MultiBlock, Reference, Section, Tasks, TrainConfig
+from ijepa.config import Data, Model, MultiBlock, Reference, Section, Tasks, TrainConfig, Tuning
 from ijepa.errors import ConfigError, UserError, show
 
 ConfigT = TypeVar("ConfigT", bound=Section)
@@ -119,15 +119,17 @@ def check_task(task: Tasks, depth: int) -> None:
     """The checks that concern the tasks of an encoder of ``depth`` blocks; raises ConfigError."""
     if task.knn is not None and task.knn.headline not in task.knn.k:
         raise ConfigError("task.knn.headline", task.knn.headline, f"not among task.knn.k={show(task.knn.k)}")
-    if task.lowshot is not None and not task.lowshot.shares + task.lowshot.shots:
-        raise ConfigError("task.lowshot.shares", [], "needs one here or in task.lowshot.shots")
-    if task.linear is not None:
-        if max(task.linear.layers) > depth:
-            raise ConfigError(
-                "task.linear.layers", task.linear.layers, f"the encoder has {depth} blocks; [1,{depth}] would do"
-            )
-        if task.linear.crop_scale is not None:
-            _check_range("task.linear.crop_scale", task.linear.crop_scale, most=1.0)
+    for name in ("linear", "count", "distance"):
+        probe = getattr(task, name)
+        if probe is not None and max(probe.layers) > depth:
+            problem = f"the encoder has {depth} blocks; [1,{depth}] would do"
+            raise ConfigError(f"task.{name}.layers", probe.layers, problem)
+    for name, chosen in task.chosen().items():
+        scale = getattr(chosen, "crop_scale", None)
+        if scale is not None:
+            _check_range(f"task.{name}.crop_scale", scale, most=1.0)
+        if isinstance(chosen, Tuning) and chosen.warmup_epochs > chosen.epochs:
+            raise ConfigError(f"task.{name}.warmup_epochs", chosen.warmup_epochs, f"more than epochs={chosen.epochs}")
 
 
 def _check_width(key: str, width: int, heads: int) -> None:

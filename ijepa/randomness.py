@@ -5,6 +5,10 @@ stream), counter (block, step, count, 0). Each position owns ``count`` numbers' 
 of them share a number and a whole batch is one draw.
 """
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -62,3 +66,16 @@ def shuffled(seed: int, stream: int, step: int, count: int) -> NDArray[np.int64]
 def seed_of(seed: int, stream: int, step: int, position: int) -> int:
     """A 64-bit seed for a generator that serves this (seed, stream, step, position) alone."""
     return int(words(seed, stream, step, np.array([position]), 1)[0, 0])
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Python's and NumPy's global random numbers, which libraries use, from ``seed``; afterwards as they were."""
+    python, numpy = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from ijepa import build, checkpoint, folders, parallel, pictures, resume, tables
+from ijepa import build, folders, parallel, pictures, resume, tables
 from ijepa.build import Run
 from ijepa.callbacks.rewind import Rewind
 from ijepa.checks import parse
@@ -26,6 +26,7 @@ from ijepa.evaluation import tasks
 from ijepa.evaluation.bench import Bench, Subject, label_sets
 from ijepa.evaluation.features import Runtime
 from ijepa.files import write_json, write_text
+from ijepa.interop import timm
 from ijepa.models.encoder import Encoder
 from ijepa.models.pretrained import PretrainedEncoder
 from ijepa.resume import Resumed
@@ -167,7 +168,7 @@ def _finish(run: Run) -> float | None:
         return None
     encoder = run.spec.build()
     encoder.load_state_dict(state)
-    checkpoint.save_encoder(run.folder / "encoder.safetensors", encoder, run.spec, "target")
+    timm.write(run.folder / "encoder.safetensors", encoder, run.spec, "target")
     summary: dict[str, Any] = {
         "steps": run.trainer.global_step,
         **run.recorder.totals(),

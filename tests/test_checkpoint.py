@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 
 import ijepa
 from ijepa import build
-from ijepa.checkpoint import save_encoder
 from ijepa.errors import UserError
+from ijepa.interop import timm
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def exported(tmp_path):
     torch.manual_seed(0)
     network = build.networks(config).target_encoder
     file = tmp_path / "encoder.safetensors"
-    save_encoder(file, network, build.spec(config.model, config.data), "target")
+    timm.write(file, network, build.spec(config.model, config.data), "target")
     return network, file, config
 
 

@@ -9,7 +9,21 @@ from ijepa.config.fields import Count, Section, Text
 from ijepa.config.masking import Masking, MultiBlock, Random, Rasterized, Reference
 from ijepa.config.model import Model, Predictor
 from ijepa.config.running import Callbacks, CsvLogger, Hardware, Logger, WandbLogger
-from ijepa.config.tasks import Counting, Distance, Export, Knn, Linear, Logistic, Lowshot, Retrieval, Task, Tasks
+from ijepa.config.tasks import (
+    Counting,
+    Distance,
+    Export,
+    Finetune,
+    Knn,
+    Linear,
+    Logistic,
+    Lowshot,
+    LowshotFinetune,
+    Retrieval,
+    Task,
+    Tasks,
+    Tuning,
+)
 from ijepa.config.training import Curve, LearningRate, Objective, Optimizer, Schedule
 
 __all__ = [
@@ -22,6 +36,7 @@ __all__ = [
     "Distance",
     "EvaluateConfig",
     "Export",
+    "Finetune",
     "Hardware",
     "Knn",
     "LearningRate",
@@ -29,6 +44,7 @@ __all__ = [
     "Logger",
     "Logistic",
     "Lowshot",
+    "LowshotFinetune",
     "Masking",
     "Model",
     "MultiBlock",
@@ -47,6 +63,7 @@ __all__ = [
     "Tasks",
     "Text",
     "TrainConfig",
+    "Tuning",
     "WandbLogger",
 ]
 

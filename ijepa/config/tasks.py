@@ -78,15 +78,22 @@ class Distance(Linear):
     """The linear probe that tells how far the nearest object is (Clevr/Dist)."""
 
 
-class Lowshot(Section):
-    """Logistic regression with few labels, several draws of them; cross-validation among them chooses the penalty."""
+class FewLabels(Section):
+    """Which images have labels, several draws of them."""
 
     shares: list[Annotated[float, Field(gt=0, lt=1)]]
     """of each class's training images"""
     shots: list[Count]
     """images of each class"""
+    lists: list[Text]
+    """files of the names of labelled training images, a line each, as published for ImageNet"""
     draws: Count
     """of the labelled images; the mean is reported, and each in metrics.json"""
+
+
+class Lowshot(FewLabels):
+    """Logistic regression with few labels; cross-validation among them chooses the penalty."""
+
     l2: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
     """strengths of the L2 penalty per image"""
     folds: Annotated[int, Field(ge=2, strict=True)]
@@ -97,6 +104,50 @@ class Lowshot(Section):
     """wider features are reduced to so many principal components; null: never"""
     batch_size: Count
     """images per forward pass"""
+
+
+class Tuning(Section):
+    """Training of the whole encoder on labels, with AdamW and a linear head."""
+
+    epochs: Count
+    """passes over the labelled images"""
+    warmup_epochs: Weight
+    """of them in which the learning rate rises from zero"""
+    batch_size: Count
+    """images per step, at most an eighth of the labelled ones"""
+    lr: Annotated[float, Field(gt=0)]
+    """of the head after warm-up; in proportion less where the batch is smaller"""
+    lr_end: Weight
+    """where its cosine ends, as a share of it"""
+    weight_decay: Weight
+    """of weights, not of biases and norms"""
+    layer_decay: Annotated[float, Field(gt=0, le=1)]
+    """a layer's learning rate over that of the next one"""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    """share of a target that is spread over all classes"""
+    mixup: Weight
+    """alpha of the Beta distribution that blends two images; 0: none"""
+    cutmix: Weight
+    """alpha of that which pastes a part of one into the other; 0: none. With both, one or the other at random"""
+    drop_path: Annotated[float, Field(ge=0, lt=1)]
+    """rate of stochastic depth in the last block; from 0 in the first"""
+    randaugment: Text | None
+    """RandAugment in timm's notation, rand-m9-mstd0.5-inc1; null: none"""
+    crop_scale: Pair | None
+    """share of an image's area that a crop shows; null: the whole image, as in evaluation"""
+    flip: bool
+    """mirror half of the images"""
+
+
+class Finetune(Tuning):
+    """Fine-tuning on all labels; from initial weights, the fully supervised baseline."""
+
+    labels: list[Text] | None
+    """label sets; null: all. One network learns them together, with a head for each"""
+
+
+class LowshotFinetune(FewLabels, Tuning):
+    """Fine-tuning on few labels, a network for each label set, amount and draw."""
 
 
 class Retrieval(Section):
@@ -119,7 +170,7 @@ class Export(Section):
     """images per forward pass"""
 
 
-Task = Knn | Logistic | Linear | Counting | Distance | Lowshot | Retrieval | Export
+Task = Knn | Logistic | Linear | Counting | Distance | Lowshot | LowshotFinetune | Finetune | Retrieval | Export
 
 
 class Tasks(Section):
@@ -137,6 +188,10 @@ class Tasks(Section):
     """linear probe of the nearest object's distance"""
     lowshot: Lowshot | None = None
     """logistic regression with few labels"""
+    lowshot_finetune: LowshotFinetune | None = None
+    """fine-tuning with few labels"""
+    finetune: Finetune | None = None
+    """fine-tuning"""
     retrieval: Retrieval | None = None
     """nearest neighbours as a picture"""
     features: Export | None = None

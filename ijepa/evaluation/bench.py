@@ -52,6 +52,7 @@ class Bench:
         cache: folder that keeps features; None: nowhere.
         folder: where pictures and files go; None: none are made.
         quiet: without progress.
+        files: what tasks have written.
     """
 
     data: DataModule
@@ -61,6 +62,7 @@ class Bench:
     cache: Path | None = None
     folder: Path | None = None
     quiet: bool = False
+    files: list[Path] = field(default_factory=list)
     _kept: dict[tuple[str, int], tuple[Features, Features]] = field(default_factory=dict)
 
     def features(self, subject: Subject, layers: int, batch_size: int) -> tuple[Features, Features]:

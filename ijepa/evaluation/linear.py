@@ -116,7 +116,9 @@ def _train(
     for group in groups:
         group.heads.train()
     title = bench.title(f"{subject.name}: {metrics(task, True)[0]} probe")
-    for step, (images, indices) in enumerate(progress(views.loader(bench, augment, batches), title, len(batches))):
+    for step, (images, indices) in enumerate(
+        progress(views.loader(bench, augment, batches, bench.seed), title, len(batches))
+    ):
         with torch.no_grad():
             features = embed(images.to(device, non_blocking=True))
         factor = batches.size / BASE * _factor(task, step / batches.steps)

@@ -1,84 +1,91 @@
-"""Few labels: logistic regression on the frozen features of a share of the training images, or of n of each class.
+"""Few labels: logistic regression on frozen features, or the paper's fine-tuning, of the images that have them.
 
 Everything but the labels of the other training images may be used, so features are standardised by all of them; the
 strength of the penalty is chosen by cross-validation among the labelled ones.
 """
 
-from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ijepa.config import Lowshot
+from ijepa.config import Lowshot, LowshotFinetune
+from ijepa.data.datamodule import DataModule
+from ijepa.evaluation import fewlabels, finetune
 from ijepa.evaluation.bench import Bench, Found, Subject
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.logistic import LEFT_OUT, fit, predict, projection
 from ijepa.evaluation.measures import Measured, accuracy
 from ijepa.randomness import shuffled
 
-LABELLED_STREAM, FOLD_STREAM = 12, 13
+FOLD_STREAM = 13
+NAMES = {Lowshot: "lowshot", LowshotFinetune: "lowshot_finetune"}
 
 
-def evaluate(task: Lowshot, subject: Subject, bench: Bench) -> dict[str, Found]:
-    """By label set: top-1 accuracy on the validation images for each amount of labels."""
-    return score(task, *bench.features(subject, bench.layers, task.batch_size), bench.seed)
+def evaluate(task: Lowshot | LowshotFinetune, subject: Subject, bench: Bench) -> dict[str, Found]:
+    """By label set: top-1 accuracy on the validation images for each amount of labels, its mean over draws.
 
-
-def metrics(task: Lowshot, several: bool) -> list[str]:
-    """One for each amount of labels."""
-    return [metric for metric, _ in amounts(task)]
-
-
-def score(task: Lowshot, train: Features, test: Features, seed: int) -> dict[str, Found]:
-    """By label set: top-1 accuracy for each amount of labels, its mean over draws; each draw's in the details."""
-    project = projection(train.values, task.components, seed)
-    values, judged = project(train.values), project(test.values)
+    Each draw's stands in the details. Pixels have nothing to fine-tune.
+    """
+    tuned = isinstance(task, LowshotFinetune)
+    if tuned and subject.encoder is None:
+        return {}
+    train, test = bench.features(subject, 1 if tuned else bench.layers, task.batch_size)
+    if isinstance(task, Lowshot):
+        probe = Probe(task, train, test, bench.seed)
     found = {}
-    for name, labels in train.labels.items():
-        results, details = {}, {}
-        for metric, amount in amounts(task):
-            right, scores, strengths, chosen = [], [], [], torch.empty(0)
-            for draw in range(task.draws):
-                chosen = labelled(labels, amount, seed, draw)
-                l2 = _strength(task, values[chosen], labels[chosen], seed)
-                start = torch.zeros(values.shape[1] + 1, int(labels.max()) + 1)
-                model = fit(values[chosen], {name: labels[chosen]}, {name: l2}, {name: start}, task.max_iterations)
-                measured = accuracy(predict(model, judged)[name], test.labels[name])
-                assert measured.each is not None
-                right.append(measured.each)
-                scores.append(measured.value)
-                strengths.append(l2)
-            results[metric] = Measured(float(np.mean(scores)), torch.stack(right).mean(dim=0))
-            deviation = float(np.std(scores, ddof=1)) if len(scores) > 1 else None
-            details[metric] = {"images": len(chosen), "draws": scores, "deviation": deviation, "l2": strengths}
+    for name in train.labels:
+        results: dict[str, Measured] = {}
+        details: dict[str, Any] = {}
+        for metric, amount in fewlabels.amounts(task, NAMES[type(task)]):
+            scores, strengths, chosen = [], [], torch.empty(0)
+            for draw, chosen in enumerate(
+                fewlabels.draws(task, f"task.{NAMES[type(task)]}", bench, train, name, amount)
+            ):
+                if isinstance(task, Lowshot):
+                    measured, l2 = probe.score(name, chosen)
+                    strengths.append(l2)
+                else:
+                    title = f"{subject.name}: {metric.removeprefix('lowshot_')} of {name}, draw {draw + 1}"
+                    network = finetune.tune(task, subject, bench, train.only([name]), test, chosen, title, draw)
+                    measured = network.results[name]
+                scores.append(measured)
+            results[metric], details[metric] = fewlabels.over(scores, len(chosen))
+            details[metric] |= {"l2": strengths} if strengths else {}
         found[name] = Found(results, details)
     return found
 
 
-def amounts(task: Lowshot) -> Iterator[tuple[str, float | int]]:
-    """The amounts of labels with the names of their results: shares (below 1) and images of each class."""
-    for share in task.shares:
-        yield f"lowshot_{100 * share:g}pct", share
-    for count in task.shots:
-        yield f"lowshot_{count}shot", count
+def metrics(task: Lowshot | LowshotFinetune, several: bool) -> list[str]:
+    """One for each amount of labels."""
+    return [metric for metric, _ in fewlabels.amounts(task, NAMES[type(task)])]
 
 
-def labelled(labels: Tensor, amount: float | int, seed: int, draw: int) -> Tensor:
-    """Which images have labels: of every class so many, or that share of it, but at least one; [m] indices.
+def refuse(task: Lowshot | LowshotFinetune, data: DataModule) -> None:
+    """Refuses a task without labels, lists that are not there, and RandAugment of what is no picture."""
+    fewlabels.refuse(task, f"task.{NAMES[type(task)]}")
+    if isinstance(task, LowshotFinetune):
+        finetune.refuse_distortion(task, data, "task.lowshot_finetune")
 
-    Args:
-        labels: [n] classes.
-        amount: a share below 1, or a number of images.
-        seed: of the draws.
-        draw: its number.
-    """
-    order = torch.from_numpy(shuffled(seed, LABELLED_STREAM, draw, len(labels)))
-    chosen = []
-    for label in labels.unique().tolist():
-        members = order[labels[order] == label]
-        chosen.append(members[: max(round(amount * len(members)), 1) if amount < 1 else int(amount)])
-    return torch.cat(chosen).sort().values
+
+class Probe:
+    """Logistic regression on some rows of ``train``, judged on ``test``."""
+
+    def __init__(self, task: Lowshot, train: Features, test: Features, seed: int) -> None:
+        project = projection(train.values, task.components, seed)
+        self.task = task
+        self.train = train._replace(values=project(train.values))
+        self.test = test._replace(values=project(test.values))
+        self.seed = seed
+
+    def score(self, name: str, chosen: Tensor) -> tuple[Measured, float]:
+        """Top-1 accuracy on label set ``name`` after fitting the rows ``chosen``, and the strength of the penalty."""
+        values, labels = self.train.values[chosen], self.train.labels[name]
+        l2 = _strength(self.task, values, labels[chosen], self.seed)
+        start = torch.zeros(values.shape[1] + 1, int(labels.max()) + 1)
+        model = fit(values, {name: labels[chosen]}, {name: l2}, {name: start}, self.task.max_iterations)
+        return accuracy(predict(model, self.test.values)[name], self.test.labels[name]), l2
 
 
 def _strength(task: Lowshot, values: Tensor, labels: Tensor, seed: int) -> float:

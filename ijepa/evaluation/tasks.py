@@ -8,10 +8,23 @@ from typing import Any
 
 import torch
 
-from ijepa.config import Counting, Distance, Export, Knn, Linear, Logistic, Lowshot, Retrieval, Task, Tasks
+from ijepa.config import (
+    Counting,
+    Distance,
+    Export,
+    Finetune,
+    Knn,
+    Linear,
+    Logistic,
+    Lowshot,
+    LowshotFinetune,
+    Retrieval,
+    Task,
+    Tasks,
+)
 from ijepa.data.datamodule import DataModule
 from ijepa.errors import ConfigError
-from ijepa.evaluation import export, knn, linear, logistic, lowshot, retrieval
+from ijepa.evaluation import export, finetune, knn, linear, logistic, lowshot, retrieval
 from ijepa.evaluation.bench import Bench, Subject, label_sets
 from ijepa.evaluation.measures import Measured
 from ijepa.models.pretrained import PretrainedEncoder, Spec
@@ -23,6 +36,8 @@ MODULES: dict[type, Any] = {
     Counting: linear,
     Distance: linear,
     Lowshot: lowshot,
+    LowshotFinetune: lowshot,
+    Finetune: finetune,
     Retrieval: retrieval,
     Export: export,
 }
@@ -73,6 +88,8 @@ def evaluate(tasks: Tasks, subject: Subject, bench: Bench) -> Row:
                 row.details.setdefault(task_name, {})[name] = found.details
         if bench.folder is not None and type(task) in WRITERS:
             row.files.extend(WRITERS[type(task)](task, subject, bench, bench.folder))
+        row.files.extend(bench.files)
+        bench.files.clear()
     return row
 
 

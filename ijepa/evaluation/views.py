@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
+from timm.data.auto_augment import rand_augment_transform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2 import functional as TF
@@ -13,11 +14,15 @@ from ijepa.data.sets import Images
 from ijepa.data.workers import start_worker
 from ijepa.evaluation.bench import Bench
 from ijepa.evaluation.features import Features
-from ijepa.randomness import seed_of, shuffled
+from ijepa.randomness import seed_of, seeded, shuffled
 
 HOLDOUT_STREAM, ORDER_STREAM, VIEW_STREAM = 6, 9, 10
 ASPECT = (3 / 4, 4 / 3)
 """Of crops, as usual."""
+SHIFT = 0.45
+"""RandAugment moves an image by at most this share of its side, as usual."""
+PICTURES = {1: "L", 3: "RGB"}
+"""What RandAugment can distort, by channels."""
 
 
 class View(NamedTuple):
@@ -28,26 +33,40 @@ class View(NamedTuple):
 
 
 class Augment:
-    """A random resized crop and a flip, or the evaluation's own view where ``crop_scale`` is None.
+    """A random resized crop and a flip, or the evaluation's own view where ``crop_scale`` is None; and RandAugment.
 
     Args:
         crop_scale: share of an image's area that a crop shows.
         flip: mirror half of the images.
         plain: the evaluation's view.
+        randaugment: timm's description of it, as ``rand-m9-mstd0.5-inc1``; for `PICTURES` only.
     """
 
-    def __init__(self, crop_scale: list[float] | None, flip: bool, plain: EvalTransform) -> None:
+    def __init__(
+        self, crop_scale: list[float] | None, flip: bool, plain: EvalTransform, randaugment: str | None = None
+    ) -> None:
         self.plain = plain
         self.flip = flip
         scale = crop_scale and (crop_scale[0], crop_scale[1])
         self.crop = TrainTransform(plain.size, scale, ASPECT, False) if scale else None
+        self.distort = None if randaugment is None else distortion(randaugment, plain.size)
 
     def __call__(self, images: Images, index: int, seed: int) -> Tensor:
         """[C, H, W] float32 in 0..1, or in the units of a float image."""
         image = images.read(index)
         shown = self.crop(image, seed) if self.crop is not None else self.plain(image)
+        if self.distort is not None:
+            mode = PICTURES[len(shown)]
+            with seeded(seed):
+                picture = self.distort(TF.to_pil_image(shown).convert("RGB"))
+            shown = TF.pil_to_tensor(picture.convert(mode))
         shown = TF.to_dtype(shown, torch.float32, scale=True)
         return shown.flip(-1) if self.flip and seed & 1 else shown
+
+
+def distortion(randaugment: str, size: tuple[int, int]) -> Any:
+    """RandAugment of PIL images as timm describes it; raises what timm raises."""
+    return rand_augment_transform(randaugment, {"translate_const": int(min(size) * SHIFT)})
 
 
 class Views(Dataset[tuple[Tensor, int]]):
@@ -94,10 +113,10 @@ class Batches(Sampler[list[View]]):
                 yield [View(epoch, index) for index in batch.tolist()]
 
 
-def loader(bench: Bench, augment: Augment, batches: Batches) -> DataLoader[Any]:
+def loader(bench: Bench, augment: Augment, batches: Batches, seed: int) -> DataLoader[Any]:
     """The views of the training images, batch by batch."""
     return DataLoader(
-        Views(bench.data.source.train, augment, bench.seed),
+        Views(bench.data.source.train, augment, seed),
         batch_sampler=batches,  # type: ignore[arg-type]  # views are keys, not whole numbers
         num_workers=bench.data.workers,
         worker_init_fn=start_worker,

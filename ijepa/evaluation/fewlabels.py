@@ -1,0 +1,99 @@
+"""Which images have labels, where only few do: a share of each class, so many of it, or those that a file lists."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ijepa.config import Lowshot, LowshotFinetune
+from ijepa.errors import ConfigError
+from ijepa.evaluation.bench import Bench
+from ijepa.evaluation.features import Features
+from ijepa.evaluation.measures import Measured
+from ijepa.randomness import shuffled
+
+LABELLED_STREAM = 12
+Amount = float | int | Path
+"""A share of each class (below 1), images of each class, or a file of names."""
+Few = Lowshot | LowshotFinetune
+
+
+def amounts(task: Few, prefix: str) -> Iterator[tuple[str, Amount]]:
+    """The amounts of labels, with the names of their results."""
+    for share in task.shares:
+        yield f"{prefix}_{100 * share:g}pct", share
+    for count in task.shots:
+        yield f"{prefix}_{count}shot", count
+    for file in task.lists:
+        yield f"{prefix}_{Path(file).stem}", Path(file).expanduser()
+
+
+def refuse(task: Few, key: str) -> None:
+    """Refuses a task without any amount, and lists that are not there; raises ConfigError."""
+    if not task.shares + task.shots + task.lists:
+        raise ConfigError(f"{key}.shares", [], f"needs one here, in {key}.shots or in {key}.lists")
+    for file in task.lists:
+        if not Path(file).expanduser().is_file():
+            raise ConfigError(f"{key}.lists", task.lists, f"no such file: {file}")
+
+
+def draws(task: Few, key: str, bench: Bench, train: Features, name: str, amount: Amount) -> list[Tensor]:
+    """The labelled rows of ``train`` in each draw, by the classes of label set ``name``; a file gives one."""
+    if isinstance(amount, Path):
+        images = bench.data.source.train
+        return [listed(amount, [images.name(index) for index in train.indices.tolist()], f"{key}.lists")]
+    return [labelled(train.labels[name], amount, bench.seed, draw) for draw in range(task.draws)]
+
+
+def labelled(labels: Tensor, amount: float | int, seed: int, draw: int) -> Tensor:
+    """Which images have labels: of every class so many, or that share of it, but at least one; [m] indices.
+
+    Args:
+        labels: [n] classes.
+        amount: a share below 1, or a number of images.
+        seed: of the draws.
+        draw: its number.
+    """
+    order = torch.from_numpy(shuffled(seed, LABELLED_STREAM, draw, len(labels)))
+    chosen = []
+    for label in labels.unique().tolist():
+        members = order[labels[order] == label]
+        chosen.append(members[: max(round(amount * len(members)), 1) if amount < 1 else int(amount)])
+    return torch.cat(chosen).sort().values
+
+
+def listed(file: Path, names: list[str], key: str) -> Tensor:
+    """The rows of the images that ``file`` lists, a line each: names, or the ends of paths.
+
+    Raises:
+        ConfigError: when a line is none of ``names``, or more than one of them.
+    """
+    lines = [line.strip() for line in file.read_text(encoding="utf-8", errors="surrogateescape").splitlines()]
+    wanted = [Path(line).parts for line in lines if line]
+    rows: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    lengths = {len(parts) for parts in wanted}
+    for row, name in enumerate(names):
+        parts = Path(name).parts
+        for length in lengths:
+            rows[parts[-length:]].append(row)
+    for parts in wanted:
+        found = len(rows.get(parts, []))
+        if found != 1:
+            line = "/".join(parts)
+            problem = f"{line} is {'no' if not found else 'the name of more than one'} training image"
+            raise ConfigError(key, file, problem + ("; give the folder, too" if found else ""))
+    if not wanted:
+        raise ConfigError(key, file, "the list is empty")
+    return torch.tensor(sorted({rows[parts][0] for parts in wanted}))
+
+
+def over(scores: list[Measured], images: int) -> tuple[Measured, dict[str, Any]]:
+    """The mean over draws, whose interval is that of images; and what tells the draws apart."""
+    values = [measured.value for measured in scores]
+    each = torch.stack([measured.each for measured in scores if measured.each is not None]).mean(dim=0)
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return Measured(float(np.mean(values)), each), {"images": images, "draws": values, "deviation": deviation}

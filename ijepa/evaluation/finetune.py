@@ -1,0 +1,170 @@
+"""Fine-tuning: the whole encoder is trained on labels, with a linear head per label set, all of them together.
+
+The paper follows the usual protocol: AdamW, learning rates that decay from layer to layer, mixup, cutmix, stochastic
+depth and RandAugment. From initial weights it is the fully supervised baseline.
+"""
+
+from typing import NamedTuple
+
+import torch
+from timm.data import Mixup
+from timm.optim import param_groups_layer_decay
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import AdamW
+
+from ijepa import schedules
+from ijepa.config import Finetune, Tuning
+from ijepa.data.datamodule import DataModule
+from ijepa.errors import ConfigError
+from ijepa.evaluation import views
+from ijepa.evaluation.bench import Bench, Found, Subject, label_sets
+from ijepa.evaluation.features import Features, extract
+from ijepa.evaluation.measures import Measured, accuracy
+from ijepa.evaluation.progress import progress
+from ijepa.interop import timm
+from ijepa.models.classifier import Classifier
+from ijepa.randomness import seed_of, seeded
+
+START_STREAM, MIX_STREAM = 14, 15
+
+
+class Tuned(NamedTuple):
+    """A fine-tuned network, and its accuracy on the validation images by label set."""
+
+    network: Classifier
+    results: dict[str, Measured]
+
+
+def evaluate(task: Finetune, subject: Subject, bench: Bench) -> dict[str, Found]:
+    """By label set: top-1 accuracy on the validation images after the last epoch; pixels have nothing to train."""
+    if subject.encoder is None:
+        return {}
+    train, test = bench.features(subject, 1, task.batch_size)
+    names = task.labels or list(train.labels)
+    chosen = torch.arange(len(train.values))
+    tuned = tune(task, subject, bench, train.only(names), test, chosen, f"{subject.name}: fine-tuning")
+    if bench.folder is not None:
+        path = bench.folder / f"finetuned-{subject.name.replace(' ', '-')}.safetensors"
+        encoder = tuned.network.pretrained
+        timm.write(path, encoder.encoder, encoder.spec, "target", dict(tuned.network.heads.items()))
+        bench.files.append(path)
+    return {name: Found({"finetune": result}) for name, result in tuned.results.items()}
+
+
+def metrics(task: Finetune, several: bool) -> list[str]:
+    """One."""
+    return ["finetune"]
+
+
+def refuse(task: Finetune, data: DataModule) -> None:
+    """Refuses label sets that the images do not have, and RandAugment of what is no picture."""
+    names = label_sets(data)
+    for name in task.labels or []:
+        if name not in names:
+            problem = f"the images have no labels of {name}, but of {', '.join(names)}"
+            raise ConfigError("task.finetune.labels", task.labels, problem)
+    refuse_distortion(task, data, "task.finetune")
+
+
+def refuse_distortion(task: Tuning, data: DataModule, key: str) -> None:
+    """Refuses RandAugment of what is no picture, or what timm does not know; raises ConfigError."""
+    if task.randaugment is None:
+        return
+    if data.channels not in views.PICTURES:
+        problem = f"is for 1 or 3 channels, not {data.channels}; {key}.randaugment=null would do"
+        raise ConfigError(f"{key}.randaugment", task.randaugment, problem)
+    try:
+        views.distortion(task.randaugment, data.eval_transform.size)
+    except Exception:  # timm asserts, or fails at int()
+        raise ConfigError(
+            f"{key}.randaugment", task.randaugment, "should be as rand-m9-mstd0.5-inc1, or null"
+        ) from None
+
+
+def tune(
+    task: Tuning, subject: Subject, bench: Bench, train: Features, test: Features, chosen: Tensor,
+    title: str, draw: int = 0,
+) -> Tuned:  # fmt: skip
+    """Trains a copy of the subject's encoder.
+
+    Args:
+        task: the settings.
+        subject: whose encoder.
+        bench: where.
+        train: labels and indices of the training images.
+        test: those of the validation images.
+        chosen: rows of ``train`` that are trained on.
+        title: of the progress bar.
+        draw: another one gives other heads, orders and augmentations.
+    """
+    assert subject.encoder is not None
+    device, seed = bench.runtime.device, seed_of(bench.seed, START_STREAM, 0, draw)
+    classes = {name: int(labels.max()) + 1 for name, labels in train.labels.items()}
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)  # also of stochastic depth
+        network = Classifier(subject.encoder, classes, task.drop_path).to(device)
+        _train(task, network, bench, train, chosen, seed, bench.title(title))
+    network.eval()
+    embed = bench.runtime.pooled(network.pretrained)
+    pooled, _ = extract(embed, bench.data.eval_dataloader(bench.data.source.val, task.batch_size), device)
+    results = {}
+    with torch.inference_mode():
+        for name, head in network.heads.items():
+            results[name] = accuracy(head(pooled.to(device)).argmax(dim=1).cpu(), test.labels[name])
+    return Tuned(network, results)
+
+
+def optimizer_of(task: Tuning, network: nn.Module) -> AdamW:
+    """AdamW whose groups have an ``lr_scale``: layer_decay to the power of the layers that follow."""
+    groups = param_groups_layer_decay(network, task.weight_decay, layer_decay=task.layer_decay)
+    return AdamW(groups, lr=task.lr)
+
+
+def _train(
+    task: Tuning, network: Classifier, bench: Bench, train: Features, chosen: Tensor, seed: int,
+    title: str,
+) -> None:  # fmt: skip
+    device = bench.runtime.device
+    size = views.size_of(task.batch_size, len(chosen)) // 2 * 2  # mixup pairs images
+    batches = views.Batches(train.indices[chosen], size, task.epochs, seed)
+    rows = views.rows_of(train)
+    plain = bench.data.eval_transform
+    loader = views.loader(bench, views.Augment(task.crop_scale, task.flip, plain, task.randaugment), batches, seed)
+    optimizer = optimizer_of(task, network)
+    peak = task.lr * size / task.batch_size
+    network.train()
+    for step, (images, indices) in enumerate(progress(loader, title, len(batches))):
+        rate = schedules.warmup(
+            "cosine", 0, peak, peak * task.lr_end, step, task.warmup_epochs * batches.steps, len(batches)
+        )
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["lr_scale"]
+        mixed, weights = mix(task, images, seed_of(seed, MIX_STREAM, step, 0))
+        mixed, weights = mixed.to(device, non_blocking=True), weights.to(device, non_blocking=True)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bench.runtime.bf16):
+            logits = network(mixed)
+        loss = torch.zeros((), device=device)
+        for name, theirs in logits.items():
+            labels = train.labels[name][rows[indices]].to(device)
+            targets = weights @ smoothed(labels, theirs.shape[1], task.label_smoothing)
+            loss = loss + F.cross_entropy(theirs.float(), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def mix(task: Tuning, images: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Mixup or cutmix, one or the other at random; which images are in which, and how much: [B, C, H, W], [B, B]."""
+    each = torch.arange(len(images))
+    if not task.mixup and not task.cutmix:
+        return images, torch.eye(len(images))
+    mixup = Mixup(task.mixup, task.cutmix, label_smoothing=0, num_classes=len(images))
+    with seeded(seed):
+        mixed, weights = mixup(images.clone(), each)
+    return mixed, weights
+
+
+def smoothed(labels: Tensor, classes: int, smoothing: float) -> Tensor:
+    """What is to be predicted: [B, K], a share ``smoothing`` of it spread over all classes."""
+    return F.one_hot(labels, classes) * (1 - smoothing) + smoothing / classes

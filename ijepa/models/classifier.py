@@ -1,0 +1,45 @@
+"""An encoder with linear heads on its average-pooled patches, to be fine-tuned."""
+
+import copy
+from typing import Any
+
+import torch
+from timm.layers import DropPath
+from torch import Tensor, nn
+
+from ijepa.models.pretrained import PretrainedEncoder
+
+HEAD_STD = 0.02
+"""Of a head's first weights, as of the encoder's; with far less, training from scratch takes many epochs to begin."""
+
+
+class Classifier(nn.Module):
+    """From images [B, C, H, W] in 0..1 to logits [B, K] by label set.
+
+    Args:
+        pretrained: is copied.
+        classes: K by label set.
+        drop_path: rate of stochastic depth in the last block; earlier ones have less, in proportion to their depth.
+    """
+
+    def __init__(self, pretrained: PretrainedEncoder, classes: dict[str, int], drop_path: float) -> None:
+        super().__init__()
+        self.pretrained = copy.deepcopy(pretrained).requires_grad_(True)
+        rates = torch.linspace(0, drop_path, len(self.pretrained.encoder.blocks)).tolist()
+        for block, rate in zip(self.pretrained.encoder.blocks, rates, strict=True):
+            block.drop_path1, block.drop_path2 = (DropPath(rate) if rate else nn.Identity() for _ in range(2))
+        heads = {name: nn.Linear(pretrained.spec.width, k) for name, k in classes.items()}
+        for head in heads.values():
+            nn.init.trunc_normal_(head.weight, std=HEAD_STD)
+            nn.init.zeros_(head.bias)
+        self.heads = nn.ModuleDict(heads)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        pooled = self.pretrained(images).mean(dim=1)  # [B, D]
+        return {name: head(pooled) for name, head in self.heads.items()}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Which parameters make a layer, in the words of timm's layer-wise learning rates."""
+        encoder = r"^pretrained\.encoder\."
+        blocks = [(encoder + r"blocks\.(\d+)", None), (encoder + "norm", (99999,))]
+        return {"stem": encoder + "patch_embed", "blocks": blocks}
