@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from ijepa.config import Data, Model, MultiBlock, Reference, Section, Tasks, TrainConfig, Tuning
+from ijepa.config import Attentive, Data, Model, MultiBlock, Reference, Section, Tasks, TrainConfig, Tuning
 from ijepa.errors import ConfigError, UserError, show
 
 ConfigT = TypeVar("ConfigT", bound=Section)
@@ -128,7 +128,7 @@ def check_task(task: Tasks, depth: int) -> None:
         scale = getattr(chosen, "crop_scale", None)
         if scale is not None:
             _check_range(f"task.{name}.crop_scale", scale, most=1.0)
-        if isinstance(chosen, Tuning) and chosen.warmup_epochs > chosen.epochs:
+        if isinstance(chosen, Tuning | Attentive) and chosen.warmup_epochs > chosen.epochs:
             raise ConfigError(f"task.{name}.warmup_epochs", chosen.warmup_epochs, f"more than epochs={chosen.epochs}")
 
 

@@ -10,6 +10,7 @@ from ijepa.config.masking import Masking, MultiBlock, Random, Rasterized, Refere
 from ijepa.config.model import Model, Predictor
 from ijepa.config.running import Callbacks, CsvLogger, Hardware, Logger, WandbLogger
 from ijepa.config.tasks import (
+    Attentive,
     Counting,
     Distance,
     Export,
@@ -28,6 +29,7 @@ from ijepa.config.training import Curve, LearningRate, Objective, Optimizer, Sch
 
 __all__ = [
     "TRAINING",
+    "Attentive",
     "Callbacks",
     "Counting",
     "CsvLogger",

@@ -78,6 +78,27 @@ class Distance(Linear):
     """The linear probe that tells how far the nearest object is (Clevr/Dist)."""
 
 
+class Attentive(Section):
+    """A learnt query that reads frozen patches by cross-attention; held-out training images choose among several."""
+
+    epochs: Count
+    """passes over the training images"""
+    warmup_epochs: Weight
+    """of them in which the learning rate rises from zero, before its cosine to zero"""
+    batch_size: Count
+    """images per step, at most an eighth of the training images"""
+    lr: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
+    """AdamW's learning rates, in proportion less where the batch is smaller; each makes a probe of its own"""
+    weight_decay: Annotated[list[Weight], Field(min_length=1)]
+    """with each of them"""
+    crop_scale: Pair | None
+    """share of an image's area that a crop shows; null: the whole image, as in evaluation"""
+    flip: bool
+    """mirror half of the images"""
+    holdout: Annotated[float, Field(gt=0, lt=1)]
+    """share of the training images that chooses the probe, and is not trained on"""
+
+
 class FewLabels(Section):
     """Which images have labels, several draws of them."""
 
@@ -170,7 +191,19 @@ class Export(Section):
     """images per forward pass"""
 
 
-Task = Knn | Logistic | Linear | Counting | Distance | Lowshot | LowshotFinetune | Finetune | Retrieval | Export
+Task = (
+    Knn
+    | Logistic
+    | Linear
+    | Counting
+    | Distance
+    | Attentive
+    | Lowshot
+    | LowshotFinetune
+    | Finetune
+    | Retrieval
+    | Export
+)
 
 
 class Tasks(Section):
@@ -186,6 +219,8 @@ class Tasks(Section):
     """linear probe of the number of objects"""
     distance: Distance | None = None
     """linear probe of the nearest object's distance"""
+    attentive: Attentive | None = None
+    """attentive probe"""
     lowshot: Lowshot | None = None
     """logistic regression with few labels"""
     lowshot_finetune: LowshotFinetune | None = None

@@ -53,11 +53,25 @@ class Runtime:
 
     def pooled(self, encoder: PretrainedEncoder, layers: int = 1) -> "Pooled":
         """Average-pooled patch features of ``encoder``'s last ``layers`` blocks."""
+        return Pooled(self._placed(encoder), self, layers)
+
+    def patches(self, encoder: PretrainedEncoder, layers: int = 1) -> Embed:
+        """The patches themselves, from images [B, C, H, W] to [B, N, D * layers] in float32."""
+        network = self._placed(encoder)
+        return lambda images: self.run(network, images, layers)
+
+    def run(self, network: PretrainedEncoder, images: Tensor, layers: int) -> Tensor:
+        """Patch features [B, N, D * layers] in float32."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            features: Tensor = network(images, last=layers)
+        return features.float()
+
+    def _placed(self, encoder: PretrainedEncoder) -> PretrainedEncoder:
         network = encoder.to(self.device)
         if self.compiled:
             for block in network.encoder.blocks:
                 block.compile()
-        return Pooled(network, self, layers)
+        return network
 
 
 @dataclass(frozen=True)
@@ -72,9 +86,7 @@ class Pooled:
     layers: int
 
     def __call__(self, images: Tensor) -> Tensor:
-        with torch.autocast(self.runtime.device.type, torch.bfloat16, enabled=self.runtime.bf16):
-            features: Tensor = self.encoder(images, last=self.layers)
-        return features.float().mean(dim=1)
+        return self.runtime.run(self.encoder, images, self.layers).mean(dim=1)
 
     def fingerprint(self) -> str:
         """Of all that the features depend on but the images: weights, description, layers, precision."""

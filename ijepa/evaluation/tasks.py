@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ijepa.config import (
+    Attentive,
     Counting,
     Distance,
     Export,
@@ -24,7 +25,7 @@ from ijepa.config import (
 )
 from ijepa.data.datamodule import DataModule
 from ijepa.errors import ConfigError
-from ijepa.evaluation import export, finetune, knn, linear, logistic, lowshot, retrieval
+from ijepa.evaluation import attentive, export, finetune, knn, linear, logistic, lowshot, retrieval
 from ijepa.evaluation.bench import Bench, Subject, label_sets
 from ijepa.evaluation.measures import Measured
 from ijepa.models.pretrained import PretrainedEncoder, Spec
@@ -35,6 +36,7 @@ MODULES: dict[type, Any] = {
     Linear: linear,
     Counting: linear,
     Distance: linear,
+    Attentive: attentive,
     Lowshot: lowshot,
     LowshotFinetune: lowshot,
     Finetune: finetune,

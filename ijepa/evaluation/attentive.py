@@ -1,0 +1,134 @@
+"""The attentive probe: a learnt query reads frozen patches by cross-attention, then an MLP and a linear classifier.
+
+As in V-JEPA's evaluations, of encoders whose training says nothing about an average of patches. Several learning rates
+and weight decays are trained at once; held-out training images tell which is best.
+"""
+
+import itertools
+from typing import NamedTuple
+
+import torch
+from timm.layers import AttentionPoolLatent
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ijepa import schedules
+from ijepa.config import Attentive
+from ijepa.data.sets import Images, Subset
+from ijepa.evaluation import views
+from ijepa.evaluation.bench import Bench, Found, Subject
+from ijepa.evaluation.features import Features
+from ijepa.evaluation.measures import accuracy
+from ijepa.evaluation.progress import progress
+from ijepa.models.encoder import LayerNorm
+from ijepa.randomness import seed_of
+
+PROBE_STREAM = 16
+
+
+class Probe(nn.Module):
+    """From patch features [B, N, D] to logits [B, K]."""
+
+    def __init__(self, width: int, heads: int, classes: int) -> None:
+        super().__init__()
+        self.norm = LayerNorm(width)
+        self.pool = AttentionPoolLatent(width, num_heads=heads, norm_layer=LayerNorm)
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.pool(self.norm(patches)))
+        return logits
+
+
+class Candidate(NamedTuple):
+    """A probe of a label set, and what tells it from the others."""
+
+    label_set: str
+    lr: float
+    weight_decay: float
+    probe: Probe
+
+
+def evaluate(task: Attentive, subject: Subject, bench: Bench) -> dict[str, Found]:
+    """By label set: top-1 accuracy of the probe that is best on held-out training images; all of them in the details.
+
+    Raw pixels have no patches to read.
+    """
+    if subject.encoder is None:
+        return {}
+    train, test = bench.features(subject, 1, task.batch_size)  # tells which images can be read
+    held, kept = views.hold_out(task.holdout, len(train.values), bench.seed)
+    candidates = _train(task, subject, bench, train, kept)
+    source = bench.data.source
+    judged = _predict(task, subject, bench, candidates, source.train, train.indices[held])
+    predicted = _predict(task, subject, bench, candidates, source.val, test.indices)
+    found = {}
+    for name in train.labels:
+        rows = []
+        for candidate, chosen, classes in zip(candidates, judged, predicted, strict=True):
+            if candidate.label_set == name:
+                score = (chosen == train.labels[name][held]).float().mean().item()
+                rows.append((score, candidate, accuracy(classes, test.labels[name])))
+        _, best, measured = max(rows, key=lambda row: row[0])
+        listed = [{"lr": c.lr, "weight_decay": c.weight_decay, "holdout": s, "test": m.value} for s, c, m in rows]
+        found[name] = Found(
+            {"attentive": measured},
+            {"chosen": {"lr": best.lr, "weight_decay": best.weight_decay}, "probes": listed},
+        )
+    return found
+
+
+def metrics(task: Attentive, several: bool) -> list[str]:
+    """One, of the chosen probe."""
+    return ["attentive"]
+
+
+def _train(task: Attentive, subject: Subject, bench: Bench, train: Features, kept: Tensor) -> list[Candidate]:
+    """Passes over augmented images; an image goes through the encoder once for all probes."""
+    device = bench.runtime.device
+    size = views.size_of(task.batch_size, len(kept))
+    batches = views.Batches(train.indices[kept], size, task.epochs, bench.seed)
+    augment = views.Augment(task.crop_scale, task.flip, bench.data.eval_transform)
+    assert subject.encoder is not None
+    embed, rows, spec = bench.runtime.patches(subject.encoder), views.rows_of(train), subject.encoder.spec
+    candidates = []
+    with torch.random.fork_rng(devices=[]):
+        for name, labels in train.labels.items():
+            for lr, decay in itertools.product(task.lr, task.weight_decay):
+                torch.manual_seed(seed_of(bench.seed, PROBE_STREAM, 0, 0))  # all probes begin as the same one
+                candidates.append(
+                    Candidate(name, lr, decay, Probe(spec.width, spec.heads, int(labels.max()) + 1).to(device))
+                )
+    optimizer = torch.optim.AdamW(
+        [{"params": list(c.probe.parameters()), "weight_decay": c.weight_decay} for c in candidates], lr=task.lr[0]
+    )
+    loader = views.loader(bench, augment, batches, bench.seed)
+    for step, (images, indices) in enumerate(progress(loader, bench.title(f"{subject.name}: attentive"), len(batches))):
+        with torch.no_grad():
+            patches = embed(images.to(device, non_blocking=True))
+        loss = torch.zeros((), device=device)
+        for group, candidate in zip(optimizer.param_groups, candidates, strict=True):
+            peak = candidate.lr * size / task.batch_size
+            group["lr"] = schedules.warmup("cosine", 0, peak, 0, step, task.warmup_epochs * batches.steps, len(batches))
+            labels = train.labels[candidate.label_set][rows[indices]].to(device)
+            loss = loss + F.cross_entropy(candidate.probe(patches), labels)
+        optimizer.zero_grad()
+        loss.backward()  # the sum: each one's gradients are its own
+        optimizer.step()
+    return candidates
+
+
+@torch.inference_mode()
+def _predict(
+    task: Attentive, subject: Subject, bench: Bench, candidates: list[Candidate], images: Images, indices: Tensor
+) -> Tensor:
+    """Each probe's class of each of the images: [probes, n]."""
+    assert subject.encoder is not None
+    embed, device = bench.runtime.patches(subject.encoder), bench.runtime.device
+    for candidate in candidates:
+        candidate.probe.eval()
+    found = []
+    for batch, _ in bench.data.eval_dataloader(Subset(images, indices.tolist()), task.batch_size):
+        patches = embed(batch.to(device, non_blocking=True))
+        found.append(torch.stack([c.probe(patches).argmax(dim=1).cpu() for c in candidates]))
+    return torch.cat(found, dim=1)
