@@ -104,7 +104,7 @@ def data(
         source,
         masks,
         TrainTransform(size, _floats(config.crop_scale), _floats(config.crop_aspect), config.flip),
-        EvalTransform(size, config.eval_crop),
+        EvalTransform(size, config.eval_crop, stretch=config.eval_resize == "stretch"),
         config.channels,
         config.batch_size,
         hardware.accumulation,

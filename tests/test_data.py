@@ -164,6 +164,13 @@ def test_eval_transform_keeps_proportions_and_ends_at_one():
     assert torch.equal(EvalTransform((50, 50))(tensor), EvalTransform((50, 50))(white))
 
 
+def test_stretching_keeps_the_whole_image():
+    ramp = Image.fromarray(np.linspace(0, 255, 200, dtype=np.uint8)[None].repeat(40, 0))
+    whole = EvalTransform((50, 100), crop=0.5, stretch=True)(ramp)
+    assert whole.shape == (1, 50, 100)
+    assert (whole[0] - torch.linspace(0, 1, 100)).abs().max() < 0.01
+
+
 def stream(devices=1, accumulation=1, first=0, steps=7, images=30, batch=12):
     """Every global batch, as sorted places."""
     batches = [[] for _ in range(steps)]

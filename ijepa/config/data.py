@@ -1,6 +1,6 @@
 """Images and how they enter the model."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -51,7 +51,9 @@ class Data(Section):
     """mirror half of the images; not in the published recipe"""
     eval_crop: Annotated[float, Field(gt=0, le=1)]
     """share of the shorter side that the evaluation's centre crop keeps (ImageNet: .875)"""
-    max_pixels: Count | None = None  # the only default: runs from before this key had no such limit
+    eval_resize: Literal["cover", "stretch"] = "cover"  # a default, as for the next key: runs from before had none
+    """evaluation resizes an image to cover image_size and cuts the centre, or stretches the whole of it (Clevr)"""
+    max_pixels: Count | None = None
     """larger images are not decoded but reported as unreadable; null: no limit"""
     workers: Annotated[int, Field(ge=0)] | None
     """processes that read images, per device; null: one per core, at most 8. Never changes results"""

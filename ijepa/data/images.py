@@ -40,16 +40,22 @@ class TrainTransform:
 class EvalTransform:
     """Resizes to cover size / crop, then cuts the centre; the result is in 0..1, or in the units of a float image.
 
+    With ``stretch`` all of the image is kept, whatever its shape, and ``crop`` of no concern.
+
     Args:
         size: height and width of the result.
         crop: share of the resized image that is kept along the tighter side (ImageNet's 256 -> 224: .875).
         channels: images are converted to so many; None to take them as they are.
+        stretch: resize the whole image to ``size``.
     """
 
-    def __init__(self, size: tuple[int, int], crop: float = 1.0, channels: int | None = None) -> None:
+    def __init__(
+        self, size: tuple[int, int], crop: float = 1.0, channels: int | None = None, stretch: bool = False
+    ) -> None:
         self.size = size
         self.crop = crop
         self.channels = channels
+        self.stretch = stretch
 
     def __call__(self, image: Picture) -> Tensor:
         """[C, H, W] float32, from a PIL image or a tensor [C, H, W].
@@ -59,17 +65,22 @@ class EvalTransform:
         """
         if self.channels is not None:
             image = self._convert(image, self.channels)
+        with without_pillows_limit():
+            shown: Any = self._stretched(image) if self.stretch else self._covering(image)
+        tensor = shown if isinstance(shown, Tensor) else TF.pil_to_tensor(shown)
+        return TF.to_dtype(tensor, torch.float32, scale=True)
+
+    def _stretched(self, image: Picture) -> Any:
+        return TF.resize(image, list(self.size), antialias=True)
+
+    def _covering(self, image: Picture) -> Any:
         height, width = TF.get_size(image)
         factor = max(self.size[0] / height, self.size[1] / width) / self.crop
-        with without_pillows_limit():
-            if max(height * factor / self.size[0], width * factor / self.size[1]) > LONG / self.crop:
-                image = self._middle(image, height, width, factor)
-                height, width = TF.get_size(image)
-            cover = [max(round(height * factor), self.size[0]), max(round(width * factor), self.size[1])]
-            resized: Any = TF.resize(image, cover, antialias=True)
-            cropped = TF.center_crop(resized, list(self.size))
-        tensor = cropped if isinstance(cropped, Tensor) else TF.pil_to_tensor(cropped)
-        return TF.to_dtype(tensor, torch.float32, scale=True)
+        if max(height * factor / self.size[0], width * factor / self.size[1]) > LONG / self.crop:
+            image = self._middle(image, height, width, factor)
+            height, width = TF.get_size(image)
+        cover = [max(round(height * factor), self.size[0]), max(round(width * factor), self.size[1])]
+        return TF.center_crop(TF.resize(image, cover, antialias=True), list(self.size))
 
     def _middle(self, image: Picture, height: int, width: int, factor: float) -> Any:
         """What of a very long image the result shows, and a margin for the filter: the whole would fill the memory."""
@@ -87,4 +98,4 @@ class EvalTransform:
         return image if image.shape[-3] == channels else fit(TF.to_dtype(image, torch.float32, scale=True), channels)
 
     def __repr__(self) -> str:
-        return f"EvalTransform(size={self.size}, crop={self.crop})"
+        return f"EvalTransform(size={self.size}, {'stretch' if self.stretch else f'crop={self.crop}'})"
