@@ -68,7 +68,8 @@ def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
             print(error, file=sys.stderr)
         sys.exit(0 if launched() else 128 + error.signal)  # Lightning kills the first process when another one fails
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        if not launched():
+            print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
 
 

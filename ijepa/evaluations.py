@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -11,9 +12,11 @@ from ijepa import build, checkpoint, folders, hardware, tables
 from ijepa.checks import check_data, check_model, check_task, parse, saved
 from ijepa.config import TRAINING, EvaluateConfig
 from ijepa.data import sources
+from ijepa.data.datamodule import DataModule
 from ijepa.errors import ConfigError, UserError
 from ijepa.evaluation import export, tasks
 from ijepa.evaluation.bench import Bench, Subject, label_sets
+from ijepa.evaluation.features import Runtime
 from ijepa.evaluation.tasks import UNTRAINED
 from ijepa.files import write_json
 from ijepa.models.pretrained import PretrainedEncoder, Spec
@@ -50,29 +53,49 @@ def evaluate(composed: DictConfig) -> float | None:
     encoder = loaded or _random(config)
     _fits(config, encoder.spec)
     check_data(config.data)
-    if config.hardware.devices * config.hardware.nodes > 1:
-        raise ConfigError("hardware.devices", config.hardware.devices, "evaluations run on one device; 1 would do")
-    runtime = hardware.runtime(config.hardware)
+    hardware.check_launcher(config.hardware)
+    hardware.device(config.hardware)
     source = sources.build(config.data, _split_seed(path, config))
     data = build.data(config.data, source, None, 0, config.hardware, config.seed)
-    names = label_sets(data)
     tasks.refuse(config.task, data, config.data.root)
-    source.prepare()
+    fabric = hardware.fabric(config.hardware)
+    if fabric is not None and HydraConfig.get().mode == RunMode.MULTIRUN:
+        problem = "one process starts the others here, and cannot in a sweep; start the jobs one by one"
+        raise ConfigError("hardware.strategy", config.hardware.strategy, problem)
+    with hardware.launched(fabric):
+        source.prepare()
+        return _measure(config, path, encoder, data, hardware.runtime(config.hardware, fabric))
+
+
+def _measure(
+    config: EvaluateConfig, path: Path | None, encoder: PretrainedEncoder, data: DataModule, runtime: Runtime
+) -> float | None:
+    """The tasks; the first of several processes writes and speaks."""
+    source, names, first = data.source, label_sets(data), runtime.ranks.here == 0
     folder = _output(config, path)
-    folders.make(folder, "output")
-    print(f"{_names(config)} on {len(source.train)} training and {len(source.val)} validation images", flush=True)
+    if first:
+        folders.make(folder, "output")
+        print(f"{_names(config)} on {len(source.train)} training and {len(source.val)} validation images", flush=True)
     cache = None if config.cache is None else Path(config.cache).expanduser()
-    bench = Bench(data, runtime, config.seed, config.layers, cache, folder)
-    rows = [tasks.evaluate(config.task, Subject(f"{which} encoder" if path else UNTRAINED, encoder), bench)]
+    bench = Bench(data, runtime, config.seed, config.layers, cache, folder if first else None, quiet=not first)
+    rows = [tasks.evaluate(config.task, Subject(f"{config.encoder} encoder" if path else UNTRAINED, encoder), bench)]
     if config.baselines and config.task.measured():
         rows += tasks.baselines(config.task, encoder.spec if path else None, bench)
+    found = tasks.headlines(config.task, rows[0], names) if rows[0].results else {}
+    if first:
+        _report(config, rows, names, data, folder)
+    return sum(found.values()) / len(found) if found else None
+
+
+def _report(config: EvaluateConfig, rows: list[tasks.Row], names: list[str], data: DataModule, folder: Path) -> None:
+    """The table, and metrics.json."""
     intervals = {row.name: row.intervals(config.seed) for row in rows}
     if any(row.results for row in rows):
         print(f"{config.checkpoint}: %, with 95 % intervals")
         Console().print(tables.results(rows, config.task, names, intervals))
     written = {
         "config": config.model_dump(),
-        "images": {"train": len(source.train), "val": len(source.val)},
+        "images": {"train": len(data.source.train), "val": len(data.source.val)},
         "results": {row.name: row.values for row in rows},
         "intervals": intervals,
         "details": {row.name: row.details for row in rows},
@@ -80,8 +103,6 @@ def evaluate(composed: DictConfig) -> float | None:
     write_json(folder / "metrics.json", written)
     for file in [*(file for row in rows for file in row.files), folder / "metrics.json"]:
         print(f"written  {file}")
-    found = tasks.headlines(config.task, rows[0], names) if rows[0].results else {}
-    return sum(found.values()) / len(found) if found else None
 
 
 def _random(config: EvaluateConfig) -> PretrainedEncoder:
@@ -119,7 +140,13 @@ def _data(composed: dict[str, Any], path: Path, spec: Spec) -> dict[str, Any]:
             raise ConfigError(f"data.{name}", composed[name], "the encoder comes with its own; leave it out")
     plain = spec.plain()
     base |= {name: plain[name] for name in ("image_size", "channels", "mean", "std", "eval_crop")}
-    return base | {name: value for name, value in composed.items() if f"data.{name}" in given}
+    for name, value in composed.items():
+        if f"data.{name}" in given:
+            base[name] = value
+        elif isinstance(value, dict):  # data.scenes.val=..., for example
+            changed = {inner: theirs for inner, theirs in value.items() if f"data.{name}.{inner}" in given}
+            base[name] = {**(base.get(name) or value), **changed}
+    return base
 
 
 def _split_seed(path: Path | None, config: EvaluateConfig) -> int:

@@ -1,13 +1,19 @@
 """Which devices a run has, how precise they are and how they work together."""
 
+import contextlib
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import torch
+from lightning.fabric import Fabric
+from lightning.fabric.strategies.ddp import DDPStrategy
 from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 
 from ijepa import config as schema
 from ijepa.errors import ConfigError
 from ijepa.evaluation.features import Runtime
+from ijepa.evaluation.ranks import Ranks
 
 
 def device(hardware: schema.Hardware) -> str:
@@ -38,14 +44,44 @@ def precision(hardware: schema.Hardware, accelerator: str) -> str:
     return "bf16-mixed" if known.get("avx512_bf16") or known.get("amx_bf16") else "32-true"
 
 
-def runtime(hardware: schema.Hardware) -> Runtime:
-    """How evaluate.py runs frozen encoders: on one device; in bf16 only where that is asked for by name.
+def runtime(hardware: schema.Hardware, fabric: Fabric | None) -> Runtime:
+    """How evaluate.py runs frozen encoders: in bf16 only where that is asked for by name.
 
     What tells images apart can be smaller than the rounding of bf16, in the features of an untrained encoder above all.
     """
+    where = fabric.device if fabric else torch.device("cuda" if device(hardware) == "gpu" else "cpu")
+    ranks = Ranks(fabric.global_rank, fabric.world_size) if fabric else Ranks()
+    return Runtime(where, hardware.precision.startswith("bf16"), hardware.compile, ranks)
+
+
+def fabric(hardware: schema.Hardware) -> Fabric | None:
+    """What starts a process for each of several devices; None for one."""
     accelerator = device(hardware)
-    where = torch.device("cuda" if accelerator == "gpu" else "cpu")
-    return Runtime(where, hardware.precision.startswith("bf16"), hardware.compile)
+    if hardware.devices * hardware.nodes == 1:
+        return None
+    backend = "cpu:gloo,cuda:nccl" if accelerator == "gpu" else "gloo"
+    return Fabric(
+        accelerator="cuda" if accelerator == "gpu" else "cpu",
+        devices=hardware.devices,
+        num_nodes=hardware.nodes,
+        strategy=DDPStrategy(process_group_backend=backend),
+    )
+
+
+@contextlib.contextmanager
+def launched(fabric: Fabric | None) -> Iterator[None]:
+    """With the processes that ``fabric`` starts; an error or a signal here ends them, too."""
+    if fabric is None:
+        yield
+        return
+    try:
+        fabric.launch()
+        yield
+    except BaseException:
+        launcher: Any = fabric.strategy.launcher
+        for process in getattr(launcher, "procs", []):
+            process.kill()
+        raise
 
 
 def check_launcher(hardware: schema.Hardware) -> None:

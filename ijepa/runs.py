@@ -164,6 +164,7 @@ def _interrupted(run: Run, started: bool) -> str:
 
 def _finish(run: Run) -> float | None:
     state = parallel.full_state(run.module.jepa.target_encoder)
+    run.trainer.strategy.barrier()  # a process that ended now would cut off one that still waits for its shard
     if not run.trainer.is_global_zero:
         return None
     encoder = run.spec.build()

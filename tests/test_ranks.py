@@ -1,6 +1,7 @@
 """Several processes as a user starts them: the same run as one, whoever launches them, wherever it goes on."""
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT, TINY, assert_same, command
@@ -163,3 +165,26 @@ def test_checkpoints_by_the_clock_are_written_once(images, tmp_path):
     assert result.returncode == 0, result.stderr
     names = sorted(path.name for path in (folder / "checkpoints").iterdir())
     assert names == ["last.ckpt", "step-000002.ckpt", "step-000004.ckpt", "step-000005.ckpt"]
+
+
+def test_an_evaluation_on_two_devices_is_that_on_one(runs, tmp_path):
+    """Each sees half of the images; probes and networks are the same ones."""
+    found = []
+    for name, hardware in (("one", ()), ("two", DDP)):
+        result = command(
+            "evaluate.py", f"checkpoint={runs / 'single'}", "task=[linear,attentive,finetune,knn,features]", "layers=2",
+            "task.linear.layers=[1,2]", "task.linear.epochs=4", "task.linear.batch_size=8", "task.attentive.epochs=4",
+            "task.attentive.batch_size=8", "task.finetune.epochs=4", "task.finetune.drop_path=0", "cache=null",
+            f"output={tmp_path / name}", *hardware,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.count("written") == 4  # said by one process
+        found.append(json.loads((tmp_path / name / "metrics.json").read_text()))
+    one, two = found
+    assert one["results"] == two["results"]
+    assert one["details"] == two["details"]
+    exported = [np.load(tmp_path / name / "features.npz") for name in ("one", "two")]
+    assert exported[0]["name"].tolist() == exported[1]["name"].tolist()
+    np.testing.assert_allclose(exported[0]["features"], exported[1]["features"], atol=1e-6)
+    tuned = [load_file(tmp_path / name / "finetuned-target-encoder.safetensors") for name in ("one", "two")]
+    assert_same(*tuned, atol=1e-4, rtol=0)  # Adam's first steps are as long where a gradient is all rounding

@@ -87,7 +87,7 @@ def _train(task: Attentive, subject: Subject, bench: Bench, train: Features, kep
     """Passes over augmented images; an image goes through the encoder once for all probes."""
     device = bench.runtime.device
     size = views.size_of(task.batch_size, len(kept))
-    batches = views.Batches(train.indices[kept], size, task.epochs, bench.seed)
+    batches = views.Batches(train.indices[kept], size, task.epochs, bench.seed, bench.runtime.ranks)
     augment = views.Augment(task.crop_scale, task.flip, bench.data.eval_transform)
     assert subject.encoder is not None
     embed, rows, spec = bench.runtime.patches(subject.encoder), views.rows_of(train), subject.encoder.spec
@@ -108,12 +108,13 @@ def _train(task: Attentive, subject: Subject, bench: Bench, train: Features, kep
             patches = embed(images.to(device, non_blocking=True))
         loss = torch.zeros((), device=device)
         for group, candidate in zip(optimizer.param_groups, candidates, strict=True):
-            peak = candidate.lr * size / task.batch_size
+            peak = candidate.lr * batches.size / task.batch_size
             group["lr"] = schedules.warmup("cosine", 0, peak, 0, step, task.warmup_epochs * batches.steps, len(batches))
             labels = train.labels[candidate.label_set][rows[indices]].to(device)
             loss = loss + F.cross_entropy(candidate.probe(patches), labels)
         optimizer.zero_grad()
         loss.backward()  # the sum: each one's gradients are its own
+        bench.runtime.ranks.average_gradients(parameter for c in candidates for parameter in c.probe.parameters())
         optimizer.step()
     return candidates
 
@@ -127,8 +128,12 @@ def _predict(
     embed, device = bench.runtime.patches(subject.encoder), bench.runtime.device
     for candidate in candidates:
         candidate.probe.eval()
-    found = []
-    for batch, _ in bench.data.eval_dataloader(Subset(images, indices.tolist()), task.batch_size):
+    ranks = bench.runtime.ranks
+    found = [torch.empty(0, len(candidates), dtype=torch.int64)]
+    mine = ranks.share(len(indices))
+    for batch, _ in bench.data.eval_dataloader(
+        Subset(images, indices[mine.start : mine.stop].tolist()), task.batch_size
+    ):
         patches = embed(batch.to(device, non_blocking=True))
-        found.append(torch.stack([c.probe(patches).argmax(dim=1).cpu() for c in candidates]))
-    return torch.cat(found, dim=1)
+        found.append(torch.stack([c.probe(patches).argmax(dim=1).cpu() for c in candidates], dim=1))
+    return ranks.joined(torch.cat(found)).T

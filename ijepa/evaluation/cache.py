@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ijepa.data.datamodule import DataModule
-from ijepa.data.sets import Images, Known
+from ijepa.data.sets import Images, Known, Subset
 from ijepa.evaluation.features import Embed, Pooled, Runtime, extract
 from ijepa.evaluation.progress import progress
 from ijepa.files import write_safetensors
@@ -34,20 +34,32 @@ def features(
         title: of the progress bar.
     """
     file = _file(embed, images, data, folder)
-    if file is not None and file.is_file():
-        try:
-            kept = load_file(file)
-            return kept["values"], kept["readable"]
-        except (SafetensorError, OSError, KeyError):
-            print(f"{file} is damaged, and made anew")
-    batches = progress(data.eval_dataloader(images, batch_size), title, -(-len(images) // batch_size))
-    values, readable = extract(embed, batches, runtime.device)
-    if file is not None:
+    ranks = runtime.ranks
+    kept = _kept(file) if ranks.here == 0 else None
+    if ranks.decided(kept is not None):
+        values, readable = kept or (torch.empty(0, 0), torch.empty(0, dtype=torch.bool))
+        return ranks.joined(values), ranks.joined(readable)
+    part = ranks.share(len(images))
+    mine = images if len(part) == len(images) else Subset(images, list(part))
+    batches = progress(data.eval_dataloader(mine, batch_size), title, -(-len(mine) // batch_size))
+    values, readable = (ranks.joined(found) for found in extract(embed, batches, runtime.device))
+    if file is not None and ranks.here == 0:
         try:
             write_safetensors(file, {"values": values, "readable": readable}, {})
         except OSError as error:  # no reason to lose what was computed
             print(f"features are not kept: {file}: {error.strerror}")
     return values, readable
+
+
+def _kept(file: Path | None) -> tuple[Tensor, Tensor] | None:
+    if file is None or not file.is_file():
+        return None
+    try:
+        kept = load_file(file)
+        return kept["values"], kept["readable"]
+    except (SafetensorError, OSError, KeyError):
+        print(f"{file} is damaged, and made anew")
+        return None
 
 
 def _file(embed: Embed, images: Images, data: DataModule, folder: Path | None) -> Path | None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ijepa.evaluation.ranks import ALONE, Ranks
 from ijepa.models.pretrained import PretrainedEncoder
 
 PIXEL_SIDE = 48
@@ -45,11 +46,13 @@ class Runtime:
         device: theirs.
         bf16: compute in bf16 under autocast; features are float32 either way.
         compiled: compile each block.
+        ranks: the processes that share the work.
     """
 
     device: torch.device
     bf16: bool = False
     compiled: bool = False
+    ranks: Ranks = ALONE
 
     def pooled(self, encoder: PretrainedEncoder, layers: int = 1) -> "Pooled":
         """Average-pooled patch features of ``encoder``'s last ``layers`` blocks."""

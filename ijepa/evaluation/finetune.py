@@ -19,7 +19,8 @@ from ijepa.data.datamodule import DataModule
 from ijepa.errors import ConfigError
 from ijepa.evaluation import views
 from ijepa.evaluation.bench import Bench, Found, Subject, label_sets
-from ijepa.evaluation.features import Features, extract
+from ijepa.evaluation.cache import features
+from ijepa.evaluation.features import Features
 from ijepa.evaluation.measures import Measured, accuracy
 from ijepa.evaluation.progress import progress
 from ijepa.interop import timm
@@ -102,12 +103,13 @@ def tune(
     device, seed = bench.runtime.device, seed_of(bench.seed, START_STREAM, 0, draw)
     classes = {name: int(labels.max()) + 1 for name, labels in train.labels.items()}
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)  # also of stochastic depth
+        torch.manual_seed(seed)
         network = Classifier(subject.encoder, classes, task.drop_path).to(device)
+        torch.manual_seed(seed_of(seed, START_STREAM, 1, bench.runtime.ranks.here))  # of stochastic depth
         _train(task, network, bench, train, chosen, seed, bench.title(title))
     network.eval()
     embed = bench.runtime.pooled(network.pretrained)
-    pooled, _ = extract(embed, bench.data.eval_dataloader(bench.data.source.val, task.batch_size), device)
+    pooled, _ = features(embed, bench.data.source.val, bench.data, task.batch_size, bench.runtime, None, "")
     results = {}
     with torch.inference_mode():
         for name, head in network.heads.items():
@@ -126,8 +128,10 @@ def _train(
     title: str,
 ) -> None:  # fmt: skip
     device = bench.runtime.device
-    size = views.size_of(task.batch_size, len(chosen)) // 2 * 2  # mixup pairs images
-    batches = views.Batches(train.indices[chosen], size, task.epochs, seed)
+    ranks = bench.runtime.ranks
+    pairs = 2 * ranks.count  # which mixup makes, on each device
+    size = max(views.size_of(task.batch_size, len(chosen)) // pairs, 1) * pairs
+    batches = views.Batches(train.indices[chosen], size, task.epochs, seed, ranks)
     rows = views.rows_of(train)
     plain = bench.data.eval_transform
     loader = views.loader(bench, views.Augment(task.crop_scale, task.flip, plain, task.randaugment), batches, seed)
@@ -140,7 +144,7 @@ def _train(
         )
         for group in optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
-        mixed, weights = mix(task, images, seed_of(seed, MIX_STREAM, step, 0))
+        mixed, weights = mix(task, images, seed_of(seed, MIX_STREAM, step, ranks.here))
         mixed, weights = mixed.to(device, non_blocking=True), weights.to(device, non_blocking=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=bench.runtime.bf16):
             logits = network(mixed)
@@ -151,6 +155,7 @@ def _train(
             loss = loss + F.cross_entropy(theirs.float(), targets)
         optimizer.zero_grad()
         loss.backward()
+        ranks.average_gradients(network.parameters())
         optimizer.step()
 
 

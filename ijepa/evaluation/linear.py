@@ -109,8 +109,10 @@ def _train(
     task: Linear, subject: Subject, bench: Bench, groups: list[Group], train: Features, kept: Tensor, most: int
 ) -> None:
     """Passes over the images number ``kept`` of ``train``; an image goes through the encoder once for all heads."""
-    rows = views.rows_of(train)
-    batches = views.Batches(train.indices[kept], views.size_of(task.batch_size, len(kept)), task.epochs, bench.seed)
+    rows, ranks = views.rows_of(train), bench.runtime.ranks
+    batches = views.Batches(
+        train.indices[kept], views.size_of(task.batch_size, len(kept)), task.epochs, bench.seed, ranks
+    )
     augment = views.Augment(task.crop_scale, task.flip, bench.data.eval_transform)
     embed, device = subject.embed(bench.runtime, most), bench.runtime.device
     for group in groups:
@@ -120,7 +122,8 @@ def _train(
         progress(views.loader(bench, augment, batches, bench.seed), title, len(batches))
     ):
         with torch.no_grad():
-            features = embed(images.to(device, non_blocking=True))
+            features = ranks.gathered(embed(images.to(device, non_blocking=True)))
+            indices = ranks.gathered(indices)
         factor = batches.size / BASE * _factor(task, step / batches.steps)
         for group in groups:
             labels = train.labels[group.label_set][rows[indices]].to(device)

@@ -14,6 +14,7 @@ from ijepa.data.sets import Images
 from ijepa.data.workers import start_worker
 from ijepa.evaluation.bench import Bench
 from ijepa.evaluation.features import Features
+from ijepa.evaluation.ranks import Ranks
 from ijepa.randomness import seed_of, seeded, shuffled
 
 HOLDOUT_STREAM, ORDER_STREAM, VIEW_STREAM = 6, 9, 10
@@ -90,13 +91,15 @@ class Batches(Sampler[list[View]]):
         size: images of a batch.
         epochs: how many.
         seed: of the orders.
+        ranks: each of the processes has its part of every batch, all equally many.
     """
 
-    def __init__(self, indices: Tensor, size: int, epochs: int, seed: int) -> None:
+    def __init__(self, indices: Tensor, size: int, epochs: int, seed: int, ranks: Ranks) -> None:
         self.indices = indices
-        self.size = size
+        self.size = max(size // ranks.count, 1) * ranks.count
         self.epochs = epochs
         self.seed = seed
+        self.ranks = ranks
 
     @property
     def steps(self) -> int:
@@ -110,7 +113,7 @@ class Batches(Sampler[list[View]]):
         for epoch in range(self.epochs):
             order = self.indices[torch.from_numpy(shuffled(self.seed, ORDER_STREAM, epoch, len(self.indices)))]
             for batch in order[: self.steps * self.size].split(self.size):
-                yield [View(epoch, index) for index in batch.tolist()]
+                yield [View(epoch, index) for index in batch[self.ranks.here :: self.ranks.count].tolist()]
 
 
 def loader(bench: Bench, augment: Augment, batches: Batches, seed: int) -> DataLoader[Any]:
