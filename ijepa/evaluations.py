@@ -57,6 +57,10 @@ def evaluate(composed: DictConfig) -> float | None:
     data = build.data(config.data, source, None, 0, config.hardware, config.seed)
     names = label_sets(data)
     if not names and config.task.measured().keys() - {"retrieval"}:
+        if config.data.source != "folder":
+            raise ConfigError(
+                "data.source", config.data.source, "has no labels to evaluate with; another data= would do"
+            )
         raise ConfigError(
             "data.root", config.data.root, "needs labels: a folder per class, for training and validation"
         )

@@ -7,8 +7,12 @@ import numpy as np
 from PIL import Image
 
 from ijepa import config
+from ijepa.data.clevr import clevr
 from ijepa.data.decode import MODES
 from ijepa.data.folders import folder
+from ijepa.data.imagenet import imagenet
+from ijepa.data.listed import inat18, places205
+from ijepa.data.published import cifar10, cifar100, imagenette, stl10, stl10_unlabelled
 from ijepa.data.rendered import parts
 from ijepa.data.sets import CLASS, Arrays, Source, split
 from ijepa.data.workers import processes
@@ -43,7 +47,23 @@ def scenes(data: config.Data, seed: int) -> Source:
     return Source(train, val, classes, prepare=prepare)
 
 
-SOURCES: dict[str, Callable[[config.Data, int], Source]] = {"folder": folder, "scenes": scenes, "digits": digits}
+SOURCES: dict[str, Callable[[config.Data, int], Source]] = {
+    source.__name__: source
+    for source in (
+        folder,
+        scenes,
+        digits,
+        imagenet,
+        cifar10,
+        cifar100,
+        stl10,
+        stl10_unlabelled,
+        imagenette,
+        places205,
+        inat18,
+        clevr,
+    )
+}
 
 
 def build(data: config.Data, seed: int) -> Source:
