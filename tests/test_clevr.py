@@ -62,6 +62,12 @@ def test_labels_are_those_of_the_paper_s_tasks(clevr):
         ]  # fmt: skip
 
 
+def test_scenes_keep_their_proportions_where_the_model_has_them(clevr):
+    wide = sources.build(train_config("data=clevr", f"data.root={clevr}", "data.image_size=[224,336]").data, 0).train
+    assert wide.read(0).size == (30, 20)
+    assert wide.fingerprint() != source(clevr).train.fingerprint()
+
+
 @pytest.mark.parametrize(
     ("scene", "problem"),
     [

@@ -22,6 +22,8 @@ COUNTS = range(3, 11)
 """Objects in a scene."""
 EDGES = (8, 8.5, 9, 9.5, 10, 100)
 """Upper ends of the classes of distance, which belong to them."""
+KEYS = ("scenes", "image_filename", "objects", "pixel_coords")
+"""Of a file of scenes, what the labels need: all of it takes a gigabyte."""
 
 
 class Whole(Files):
@@ -59,7 +61,7 @@ def clevr(data: config.Data, seed: int) -> Source:
         images, file = folder / "images" / part, folder / "scenes" / f"CLEVR_{part}_scenes.json"
         if not images.is_dir():
             raise ConfigError("data.root", data.root, f"no folder {images}")
-        content = read_json(file, data)
+        content = read_json(file, data, KEYS)
         with reading(file, data):
             names = [os.path.join(images, scene["image_filename"]) for scene in content["scenes"]]
             if not names:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -79,15 +79,16 @@ def inat18(data: config.Data, seed: int) -> Source:
     return Source(files[0], files[1], {CLASS: classes})
 
 
-def read_json(file: Path, data: config.Data) -> Any:
-    """The contents of ``file``.
+def read_json(file: Path, data: config.Data, keys: Collection[str] | None = None) -> Any:
+    """The contents of ``file``; of its objects only ``keys``, where the rest is worth leaving out of the memory.
 
     Raises:
         ConfigError: when it is not there or no JSON.
     """
+    keep = None if keys is None else lambda item: {key: item[key] for key in keys if key in item}
     with reading(file, data), file.open("rb") as stream:
         try:
-            return json.load(stream)
+            return json.load(stream, object_hook=keep)
         except ValueError as error:
             raise ConfigError("data.root", data.root, f"{file} is no JSON: {error}") from None
 
