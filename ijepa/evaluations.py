@@ -57,7 +57,7 @@ def evaluate(composed: DictConfig) -> float | None:
     hardware.device(config.hardware)
     source = sources.build(config.data, _split_seed(path, config))
     data = build.data(config.data, source, None, 0, config.hardware, config.seed)
-    tasks.refuse(config.task, data, config.data.root)
+    tasks.refuse(config.task, data, config.data)
     fabric = hardware.fabric(config.hardware)
     if fabric is not None and HydraConfig.get().mode == RunMode.MULTIRUN:
         problem = "one process starts the others here, and cannot in a sweep; start the jobs one by one"

@@ -70,7 +70,7 @@ def test_all_pixels_of_the_training_images(tiles, measure, tmp_path, workers):
     assert output.splitlines()[-1] == "next: python train.py data=My_tiles"
     text = (tmp_path / "conf" / "data" / "My_tiles.yaml").read_text()
     keys = [line.partition(":")[0] for line in text.splitlines() if line and line[0] not in "# "]
-    assert keys == ["defaults", "root", "image_size", "channels", "mean", "std"]
+    assert keys == ["defaults", "image_size", "channels", "root", "mean", "std"]
     data = option(tmp_path, "My_tiles")
     assert (data.root, data.channels, data.image_size) == (str(root), 12, [16, 24])
     assert data.mean == pytest.approx(mean.tolist(), rel=1e-5)

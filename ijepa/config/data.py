@@ -28,9 +28,9 @@ class Data(Section):
     """Where images come from and how they enter the model."""
 
     source: Text
-    """folder, scenes, digits, or package.module.function (see docs/data.md)"""
+    """folder, scenes, digits, a published set such as cifar10, or package.module.function (see docs/data.md)"""
     root: Folder | None
-    """folder of images: ROOT/train and ROOT/val, or ROOT alone, split by seed; subfolders are classes"""
+    """folder of images: ROOT/train and ROOT/val, or ROOT alone, split by seed; or of published ones (docs/data.md)"""
     val_fraction: Annotated[float, Field(ge=0, lt=1)]
     """share held out when the source has no validation images of its own"""
     image_size: Size

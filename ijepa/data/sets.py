@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ijepa.data.decode import Picture, convert, decode
@@ -51,7 +53,8 @@ class UnreadableError(Exception):
 class Source:
     """A data set: training and validation images, class names by label set, and what the user should hear about it.
 
-    ``prepare`` is called before the first image is read: what takes long, rendering or a download, belongs there.
+    ``prepare`` is called before the first image is read: what takes long belongs there, unless numbers and labels of
+    the images depend on it, as on a download.
     """
 
     train: Images
@@ -109,6 +112,34 @@ class Arrays:
 
     def read(self, index: int) -> Picture:
         return convert(self.images[index], self.channels)
+
+
+class Pixels:
+    """8-bit RGB images [H, W, 3] that an array holds or a file that is mapped into memory; converted when read."""
+
+    def __init__(
+        self, images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], labels: Labels, channels: int, title: str
+    ) -> None:
+        self.images = images
+        self.labels = labels
+        self.channels = channels
+        self.title = title
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def name(self, index: int) -> str:
+        return f"{self.title} {index}"
+
+    def read(self, index: int) -> Picture:
+        return convert(Image.fromarray(np.ascontiguousarray(self.images[index])), self.channels)
+
+    def fingerprint(self) -> str:
+        """Changes with any pixel."""
+        found = hashlib.sha256(f"{self.channels} {self.title}".encode())
+        for image in self.images:
+            found.update(image.tobytes())
+        return found.hexdigest()
 
 
 class Subset:

@@ -11,6 +11,7 @@ import torch
 from ijepa.config import (
     Attentive,
     Counting,
+    Data,
     Distance,
     Export,
     Finetune,
@@ -109,13 +110,16 @@ def untrained(spec: Spec, seed: int) -> PretrainedEncoder:
         return PretrainedEncoder(spec.build(), spec).eval()
 
 
-def refuse(tasks: Tasks, data: DataModule, root: str | None) -> None:
-    """Refuses images, of folder ``root``, that lack what a task needs: labels, maps; raises ConfigError."""
+def refuse(tasks: Tasks, data: DataModule, images: Data | None = None) -> None:
+    """Refuses ``images`` that lack what a task needs: labels, maps; raises ConfigError."""
     for name, task in tasks.chosen().items():
         module = MODULES[type(task)]
         if name not in UNLABELLED and not label_sets(data):
+            if images is not None and images.source != "folder":
+                problem = f"has no labels, which task={name} needs; another data= would do"
+                raise ConfigError("data.source", images.source, problem)
             problem = f"task={name} needs labels: a folder per class, for training and validation"
-            raise ConfigError("data.root", root, problem)
+            raise ConfigError("data.root", images and images.root, problem)
         if hasattr(module, "refuse"):
             module.refuse(task, data)
 
@@ -125,7 +129,7 @@ def possible(tasks: Tasks, data: DataModule) -> Tasks:
     kept: dict[str, Task] = {}
     for name, task in tasks.chosen().items():
         with contextlib.suppress(ConfigError):
-            refuse(Tasks(**{name: task}), data, None)
+            refuse(Tasks(**{name: task}), data)
             kept[name] = task
     return Tasks(**kept)
 

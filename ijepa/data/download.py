@@ -1,0 +1,88 @@
+"""What is downloaded or unpacked on first use, into folders that are whole or not there."""
+
+import os
+import ssl
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from urllib.error import URLError
+
+from torchvision.datasets.utils import check_integrity, download_url, extract_archive
+
+from ijepa.errors import ConfigError
+
+NETWORK = (URLError, HTTPException, ConnectionError, TimeoutError, ssl.SSLError, RuntimeError)
+"""What a download raises that fails: the last, of torchvision, where what came is not what was published."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A published archive.
+
+    Attributes:
+        url: where it can be had.
+        md5: of the file.
+        folder: what it holds.
+        size: for the user to know.
+    """
+
+    url: str
+    md5: str
+    folder: str
+    size: str
+
+    @property
+    def name(self) -> str:
+        return self.url.rpartition("/")[2]
+
+
+def fetch(archive: Archive, root: Path) -> Path:
+    """The archive's folder below ``root``; where it is missing, from the file there or from the net.
+
+    Raises:
+        ConfigError: when it cannot be had, or not be written.
+    """
+
+    def unpack(temporary: Path) -> Path:
+        file = root / archive.name
+        if not check_integrity(file, archive.md5):
+            print(f"download {archive.url} ({archive.size}), once: it is kept in {root}", flush=True)
+            download_url(archive.url, temporary, archive.name, archive.md5)
+            file = temporary / archive.name
+        extract_archive(file, temporary)
+        return temporary / archive.folder
+
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        once(root / archive.folder, unpack)
+    except NETWORK as error:
+        reason = getattr(error, "reason", None) or error
+        problem = f"{archive.url} cannot be had ({reason}); put {archive.name} (md5 {archive.md5}) there by other means"
+        raise ConfigError("data.root", root, problem) from None
+    except OSError as error:
+        raise ConfigError("data.root", root, f"cannot be written: {error.strerror}") from None
+    return root / archive.folder
+
+
+def once(folder: Path, make: Callable[[Path], Path]) -> None:
+    """Sees to it that ``folder`` is there and whole.
+
+    Args:
+        folder: what is wanted.
+        make: makes it within a temporary folder beside its place, and returns where.
+    """
+    if int(os.environ.get("LOCAL_RANK", "0")) > 0:
+        while not folder.is_dir():  # the first process of this machine makes it; if it fails, so do all
+            time.sleep(0.2)
+    if folder.is_dir():
+        return
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+        made = make(Path(temporary))
+        try:
+            made.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another run was faster
+                raise

@@ -1,0 +1,142 @@
+"""Data sets whose images are listed in files: Places205 and iNaturalist 2018."""
+
+import json
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ijepa import config
+from ijepa.data.folders import directory, labelled, readable, scan
+from ijepa.data.sets import CLASS, Files, Source
+from ijepa.errors import ConfigError, UserError
+
+PLACES_CLASSES = 205
+PLACES_LISTS = ("trainvalsplit_places205", ".")
+PLACES_IMAGES = (
+    "data/vision/torralba/deeplearning/images256",
+    "vision/torralba/deeplearning/images256",
+    "images256",
+    ".",
+)
+"""Where the official archive has them, and what of its long path people keep."""
+SPREAD = 20
+"""Of so many images, all over the list, one must be there: a list of millions is not gone through."""
+
+
+def places205(data: config.Data, seed: int) -> Source:
+    """Places205: 2,448,873 and 20,500 images, 205 classes; the official lists, or a folder per class.
+
+    Raises:
+        UserError: when there are neither, a line of a list is malformed, or its images lie nowhere.
+    """
+    root = directory(data)
+    if (root / "train").is_dir():
+        return labelled(scan(root / "train"), scan(root / "val"), data)
+    lists = next((root / name for name in PLACES_LISTS if (root / name / "train_places205.csv").is_file()), None)
+    if lists is None:
+        problem = f"no train_places205.csv in it or in its {PLACES_LISTS[0]}/, and no train/ with a folder per class"
+        raise ConfigError("data.root", data.root, problem)
+    parts = [_lines(lists / f"{part}_places205.csv", data) for part in ("train", "val")]
+    names = {label: name.partition("/")[2].rpartition("/")[0] for found in parts for name, label in found}
+    classes = [names.get(label) or f"class {label}" for label in range(PLACES_CLASSES)]
+    train, val = (_files(found, PLACES_IMAGES, data) for found in parts)
+    return Source(train, val, {CLASS: classes})
+
+
+def inat18(data: config.Data, seed: int) -> Source:
+    """The competition iNaturalist 2018: 437,513 and 24,426 images, 8,142 classes, as its JSON files list them.
+
+    Raises:
+        UserError: when one of them is missing or malformed, or its images lie nowhere.
+    """
+    root = directory(data)
+    train, val = (root / f"{part}2018.json" for part in ("train", "val"))
+    plain = root / "categories.json"  # the competition's own names are numbers; this file came later
+    content = read_json(train, data)
+    with reading(train, data):
+        identities = sorted(category["id"] for category in content["categories"])
+    named = read_json(plain, data) if plain.is_file() else content["categories"]
+    with reading(plain if plain.is_file() else train, data):
+        names = {category["id"]: str(category["name"]) for category in named}
+        classes = [names[identity] for identity in identities]
+    index = {identity: i for i, identity in enumerate(identities)}
+    files = []
+    for file in (train, val):
+        with reading(file, data):
+            if file != train:
+                content = read_json(file, data)
+            category = {item["image_id"]: item["category_id"] for item in content["annotations"]}
+            listed = [(os.fspath(image["file_name"]), category.get(image["id"])) for image in content["images"]]
+            if not listed:
+                raise ValueError("it lists no image")
+            unknown = [name for name, identity in listed if identity not in index]
+            if unknown:
+                raise ValueError(f"it has no category for {unknown[0]}")
+            found = [(name, index[identity]) for name, identity in listed]
+        files.append(_files(found, (".",), data))
+    return Source(files[0], files[1], {CLASS: classes})
+
+
+def read_json(file: Path, data: config.Data, keys: Collection[str] | None = None) -> Any:
+    """The contents of ``file``; of its objects only ``keys``, where the rest is worth leaving out of the memory.
+
+    Raises:
+        ConfigError: when it is not there or no JSON.
+    """
+    keep = None if keys is None else lambda item: {key: item[key] for key in keys if key in item}
+    with reading(file, data), file.open("rb") as stream:
+        try:
+            return json.load(stream, object_hook=keep)
+        except ValueError as error:
+            raise ConfigError("data.root", data.root, f"{file} is no JSON: {error}") from None
+
+
+@contextmanager
+def reading(file: Path, data: config.Data) -> Iterator[None]:
+    """Makes one line of what goes wrong with ``file``, which lists images.
+
+    Raises:
+        ConfigError: says what is missing.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except OSError as error:
+        raise ConfigError("data.root", data.root, f"{file}: {error.strerror}") from None
+    except KeyError as error:
+        raise ConfigError("data.root", data.root, f"{file} is not as published: it lacks {error}") from None
+    except (ValueError, TypeError, AttributeError, IndexError) as error:
+        raise ConfigError("data.root", data.root, f"{file} is not as published: {error}") from None
+
+
+def _lines(file: Path, data: config.Data) -> list[tuple[str, int]]:
+    """Names and labels of images, from lines such as ``a/abbey/gsun_0003.jpg 0``."""
+    found = []
+    with reading(file, data), file.open(encoding="utf-8", errors="surrogateescape") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            name, _, label = line.rstrip().rpartition(" ")
+            if not name or not label.isdecimal() or int(label) >= PLACES_CLASSES:
+                problem = f"should be an image and its class, 0 to {PLACES_CLASSES - 1}, not {line.strip()[:80]!r}"
+                raise ConfigError("data.root", data.root, f"{file}, line {number}: {problem}")
+            found.append((name, int(label)))
+        if not found:
+            raise ConfigError("data.root", data.root, f"{file} lists no image")
+    return found
+
+
+def _files(found: list[tuple[str, int]], candidates: tuple[str, ...], data: config.Data) -> Files:
+    """The listed images in the first of ``candidates``, folders below the root, that has some of them."""
+    root = directory(data)
+    spread = found[:: max(len(found) // SPREAD, 1)]
+    for candidate in candidates:
+        images = os.path.normpath(root / candidate)
+        if any(os.path.isfile(os.path.join(images, name)) for name, _ in spread):  # noqa: PTH113  # as in millions
+            paths, labels = [os.path.join(images, name) for name, _ in found], [label for _, label in found]
+            return readable(Files(paths, {CLASS: labels}, data.channels, data.max_pixels), data)
+    places = "" if candidates == (".",) else f" or its {', '.join(candidates[:-1])}"
+    raise ConfigError("data.root", data.root, f"images such as {found[0][0]} should lie in it{places}")

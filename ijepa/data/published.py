@@ -1,0 +1,111 @@
+"""Data sets that are downloaded on first use: CIFAR-10 and -100, STL-10, Imagenette."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torchvision.datasets import CIFAR10, CIFAR100, STL10
+
+from ijepa import config
+from ijepa.data.decode import MODES
+from ijepa.data.download import Archive, fetch
+from ijepa.data.folders import labelled, place, scan
+from ijepa.data.imagenet import title
+from ijepa.data.sets import CLASS, Pixels, Source
+from ijepa.errors import ConfigError
+
+IMAGENETTE = Archive(
+    "https://s3.amazonaws.com/fast-ai-imageclas/imagenette2-320.tgz",
+    "3df6f0d01a2c9592104656642f5e78a3",
+    "imagenette2-320",
+    "326 MB",
+)
+STL_IMAGES = {"train": 5_000, "test": 8_000, "unlabeled": 100_000}
+"""How many each file holds: one that was cut short would have fewer."""
+STL_SHAPE = (3, 96, 96)
+"""Of an image: channels, columns, rows."""
+
+
+def cifar10(data: config.Data, seed: int) -> Source:
+    """CIFAR-10: 50,000 and 10,000 images of 32x32 pixels, 10 classes."""
+    return _cifar(CIFAR10, data, "cifar10")
+
+
+def cifar100(data: config.Data, seed: int) -> Source:
+    """CIFAR-100: 50,000 and 10,000 images of 32x32 pixels, 100 classes."""
+    return _cifar(CIFAR100, data, "cifar100")
+
+
+def stl10(data: config.Data, seed: int) -> Source:
+    """STL-10's labelled images: 5,000 and 8,000 of 96x96 pixels, 10 classes."""
+    folder = _stl(data)
+    classes = _read(folder / "class_names.txt", data).decode(errors="replace").split()
+    parts = []
+    for part in ("train", "test"):
+        labels = [value - 1 for value in _read(folder / f"{part}_y.bin", data)]
+        if len(labels) != STL_IMAGES[part] or not set(labels) <= set(range(len(classes))):
+            raise _damaged(folder / f"{part}_y.bin", data)
+        parts.append(Pixels(_stl_images(folder, part, data), {CLASS: labels}, data.channels, f"stl10 {part}"))
+    return Source(parts[0], parts[1], {CLASS: classes})
+
+
+def stl10_unlabelled(data: config.Data, seed: int) -> Source:
+    """STL-10 for pretraining: its 100,000 unlabelled and its 5,000 training images, all without labels."""
+    folder = _stl(data)
+    train = [image for part in ("unlabeled", "train") for image in _stl_images(folder, part, data)]
+    test = _stl_images(folder, "test", data)
+    notes = ["training images without labels; evaluate with data=stl10"]
+    return Source(
+        Pixels(train, {}, data.channels, "stl10 unlabelled"), Pixels(test, {}, data.channels, "stl10 test"), {}, notes
+    )
+
+
+def imagenette(data: config.Data, seed: int) -> Source:
+    """Ten easy classes of ImageNet: 9,469 and 3,925 images, the shorter side 320 pixels."""
+    folder = fetch(IMAGENETTE, place(data))
+    return labelled(scan(folder / "train"), scan(folder / "val"), data, title)
+
+
+def _cifar(published: type[CIFAR10], data: config.Data, name: str) -> Source:
+    _refuse_channels(data)
+    root = place(data)
+    folder = fetch(Archive(published.url, published.tgz_md5, published.base_folder, "170 MB"), root)
+    try:
+        train, test = (published(root, train=part) for part in (True, False))
+    except RuntimeError:  # a file is missing, or its checksum wrong
+        raise _damaged(folder, data) from None
+    parts = [
+        Pixels(found.data, {CLASS: list(found.targets)}, data.channels, f"{name} {part}")
+        for part, found in (("train", train), ("test", test))
+    ]
+    return Source(parts[0], parts[1], {CLASS: [str(title) for title in train.classes]})
+
+
+def _stl(data: config.Data) -> Path:
+    _refuse_channels(data)
+    return fetch(Archive(STL10.url, STL10.tgz_md5, STL10.base_folder, "2.6 GB"), place(data))
+
+
+def _stl_images(folder: Path, part: str, data: config.Data) -> NDArray[np.uint8]:
+    """[n, 96, 96, 3], mapped: torchvision's reader would hold 3 GB in every process, after as many of checksums."""
+    file, shape = folder / f"{part}_X.bin", (STL_IMAGES[part], *STL_SHAPE)
+    if not file.is_file() or file.stat().st_size != np.prod(shape):
+        raise _damaged(file, data)
+    return np.asarray(np.memmap(file, np.uint8, "r", shape=shape)).transpose(0, 3, 2, 1)
+
+
+def _read(file: Path, data: config.Data) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:
+        raise _damaged(file, data) from None
+
+
+def _damaged(path: Path, data: config.Data) -> ConfigError:
+    folder = path if path.is_dir() else path.parent
+    return ConfigError("data.root", data.root, f"{path} is damaged; remove {folder}, and it is downloaded anew")
+
+
+def _refuse_channels(data: config.Data) -> None:
+    if data.channels not in MODES:
+        raise ConfigError("data.channels", data.channels, "these are 8-bit pictures; 1, 3 or 4 would do")
