@@ -121,6 +121,10 @@ def check_task(task: Tasks, depth: int) -> None:
         raise ConfigError("task.knn.headline", task.knn.headline, f"not among task.knn.k={show(task.knn.k)}")
     if task.lowshot is not None and not task.lowshot.shares + task.lowshot.shots:
         raise ConfigError("task.lowshot.shares", [], "needs one here or in task.lowshot.shots")
+    for name, dense in (("depth", task.depth), ("segmentation", task.segmentation)):
+        if dense is not None and max(dense.layers) > depth:
+            problem = f"the encoder has {depth} blocks; [1,{depth}] would do"
+            raise ConfigError(f"task.{name}.layers", dense.layers, problem)
     if task.linear is not None:
         if max(task.linear.layers) > depth:
             raise ConfigError(

@@ -65,7 +65,7 @@ def evaluate(composed: DictConfig) -> float | None:
     bench = Bench(data, runtime, config.seed, config.layers, cache, folder)
     rows = [tasks.evaluate(config.task, Subject(f"{which} encoder" if path else UNTRAINED, encoder), bench)]
     if config.baselines and config.task.measured():
-        rows += tasks.baselines(config.task, encoder.spec if path else None, bench)
+        rows += tasks.baselines(config.task, encoder.spec, bench, initial=path is not None)
     intervals = {row.name: row.intervals(config.seed) for row in rows}
     if any(row.results for row in rows):
         print(f"{config.checkpoint}: %, with 95 % intervals")

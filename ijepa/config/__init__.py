@@ -9,7 +9,21 @@ from ijepa.config.fields import Count, Section, Text
 from ijepa.config.masking import Masking, MultiBlock, Random, Rasterized, Reference
 from ijepa.config.model import Model, Predictor
 from ijepa.config.running import Callbacks, CsvLogger, Hardware, Logger, WandbLogger
-from ijepa.config.tasks import Counting, Distance, Export, Knn, Linear, Logistic, Lowshot, Retrieval, Task, Tasks
+from ijepa.config.tasks import (
+    Counting,
+    Dense,
+    Depth,
+    Distance,
+    Export,
+    Knn,
+    Linear,
+    Logistic,
+    Lowshot,
+    Retrieval,
+    Segmentation,
+    Task,
+    Tasks,
+)
 from ijepa.config.training import Curve, LearningRate, Objective, Optimizer, Schedule
 
 __all__ = [
@@ -19,6 +33,8 @@ __all__ = [
     "CsvLogger",
     "Curve",
     "Data",
+    "Dense",
+    "Depth",
     "Distance",
     "EvaluateConfig",
     "Export",
@@ -42,6 +58,7 @@ __all__ = [
     "Scenes",
     "Schedule",
     "Section",
+    "Segmentation",
     "StatisticsConfig",
     "Task",
     "Tasks",

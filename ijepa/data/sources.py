@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from ijepa import config
+from ijepa.data import maps
 from ijepa.data.decode import MODES
 from ijepa.data.rendered import parts
 from ijepa.data.sets import CLASS, Arrays, Files, Images, Source, UnreadableError, split
@@ -42,12 +43,14 @@ def folder(data: config.Data, seed: int) -> Source:
     classes = sorted({name for part, found in zip(roots, paths, strict=True) for name in _classes(part, found)})
     labelled = len(classes) > 1 and all(len(_classes(r, f)) == len(f) for r, f in zip(roots, paths, strict=True))
     index = {name: i for i, name in enumerate(classes)}
+    readers = maps.readers(data)
     files = [
         Files(
             found,
             {CLASS: [index[name] for name in _classes(part, found)]} if labelled else {},
             data.channels,
             data.max_pixels,
+            readers,
         )
         for part, found in zip(roots, paths, strict=True)
     ]
@@ -55,6 +58,7 @@ def folder(data: config.Data, seed: int) -> Source:
     val: Images
     for part in files:
         _readable(part, data.root)
+        maps.refuse_strangers(readers, part.paths)
     train, val = files if len(files) == 2 and len(files[1]) else split(files[0], data.val_fraction, seed)
     return Source(train, val, {CLASS: classes} if labelled else {}, notes, others)
 
@@ -93,6 +97,9 @@ def build(data: config.Data, seed: int) -> Source:
     Raises:
         UserError: when there is none of that name, or its images cannot be had.
     """
+    for name in ("depth_root", "segmentation_root"):
+        if data.source in SOURCES and data.source != "folder" and getattr(data, name) is not None:
+            raise ConfigError(f"data.{name}", getattr(data, name), "is for the images of data=folder; leave it out")
     if data.source in SOURCES:
         source = SOURCES[data.source](data, seed)
     elif "." in data.source:
