@@ -124,12 +124,12 @@ class Dense(Section):
 
     epochs: Count
     """passes over the training images"""
+    min_steps: Count
+    """of fewer images more passes, for at least so many steps"""
     batch_size: Count
     """images per step, at most an eighth of the training images"""
-    momentum: Annotated[float, Field(ge=0, lt=1)]
-    """of SGD, Nesterov's"""
     lr: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
-    """learning rates, along a cosine to 0; each makes heads of its own, as do the next three"""
+    """learning rates of AdamW, along a cosine to 0; each makes heads of its own, as do the next three"""
     weight_decay: Annotated[list[Weight], Field(min_length=1)]
     """of the weights, not the biases"""
     layers: Annotated[list[Count], Field(min_length=1)]

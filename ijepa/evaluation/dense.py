@@ -13,17 +13,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ijepa import pictures
 from ijepa.config import Dense, Depth
 from ijepa.data.datamodule import DataModule
 from ijepa.data.sets import Images
-from ijepa.errors import ConfigError
+from ijepa.errors import UserError
 from ijepa.evaluation import pairs, views
 from ijepa.evaluation.bench import Bench, Found, Subject
 from ijepa.evaluation.features import of_last
-from ijepa.evaluation.heads import Heads
+from ijepa.evaluation.measures import Measured
+from ijepa.evaluation.pixelheads import Grid, PixelHeads, upsampled
 from ijepa.evaluation.progress import progress
 from ijepa.evaluation.targets import Classes, Depths, Target
 from ijepa.randomness import seed_of
@@ -31,7 +31,6 @@ from ijepa.randomness import seed_of
 START_STREAM = 12
 MOST = 4096
 """Classes; maps with higher indices hold something else, numbers of objects for example."""
-Grid = tuple[int, int]
 
 
 class Setting(NamedTuple):
@@ -48,7 +47,7 @@ class Group(NamedTuple):
 
     layers: int
     settings: list[Setting]
-    heads: Heads
+    heads: PixelHeads
 
 
 class Probe(NamedTuple):
@@ -60,29 +59,45 @@ class Probe(NamedTuple):
     groups: list[Group]
 
 
+class Trial(NamedTuple):
+    """A head and what it has shown: results on held-out training images, and what each validation image contributes."""
+
+    group: Group
+    head: int
+    held: dict[str, Measured]
+    outcomes: Tensor
+
+    @property
+    def setting(self) -> Setting:
+        return self.group.settings[self.head]
+
+
 def evaluate(task: Dense, subject: Subject, bench: Bench) -> dict[str, Found]:
-    """Of the head that is best on held-out training images by the first metric; all heads in the details."""
+    """Of the head that is best on held-out training images, by RMSE or mIoU; all heads in the details."""
     target, source = _target(task, bench), bench.data.source
     held, kept = views.hold_out(task.holdout, len(source.train), bench.seed)
     probe = _train(task, target, subject, bench, kept)
     judged = _outcomes(task, target, probe, bench, source.train, held.tolist())
     everything = list(range(len(source.val)))
     tested = _outcomes(task, target, probe, bench, source.val, everything, f"{subject.name}: {target.kind}")
-    rows = []
-    first = metrics(task)[0]
-    for group, theirs, found in zip(probe.groups, judged, tested, strict=True):
-        for head, setting in enumerate(group.settings):
-            score, results = target.results(theirs[head])[first].value, target.results(found[head])
-            rows.append((score, setting, results, (group, head), found[head]))
-    _, best, results, (group, head), outcomes = max(rows, key=lambda row: np.nan_to_num(row[0], nan=-1))
-    listed = [{**setting._asdict(), "holdout": score, "test": r[first].value} for score, setting, r, *_ in rows]
-    details: dict[str, Any] = {"chosen": best._asdict(), "images": len(outcomes), "heads": listed}
+    trials = [
+        Trial(group, head, target.results(theirs[head]), found[head])
+        for group, theirs, found in zip(probe.groups, judged, tested, strict=True)
+        for head in range(len(group.settings))
+    ]
+    best = max(trials, key=lambda trial: target.merit(trial.held))
+    listed = []
+    for trial in trials:
+        scores = {"holdout": trial.held, "test": target.results(trial.outcomes)}
+        values = {f"{part}_{name}": _finite(m.value) for part, found in scores.items() for name, m in found.items()}
+        listed.append({**trial.setting._asdict(), **values})
+    details: dict[str, Any] = {"chosen": best.setting._asdict(), "images": len(best.outcomes), "heads": listed}
+    details["left_out"] = list(pairs.left_out(bench, target.kind))
     if isinstance(target, Classes):
-        shares = target.iou(outcomes.sum(dim=0, keepdim=True))[0].tolist()
-        details["iou"] = [None if math.isnan(share) else share for share in shares]
+        details["iou"] = [_finite(iou) for iou in target.iou(best.outcomes.sum(dim=0, keepdim=True))[0].tolist()]
     if bench.folder is not None:
-        bench.kept[f"{target.kind} {subject.name}"] = _examples(task, target, probe, group, head, bench)
-    return {"": Found(results, details)}
+        bench.kept[f"{target.kind} {subject.name}"] = _examples(task, target, probe, best, bench)
+    return {"": Found(target.results(best.outcomes), details)}
 
 
 def metrics(task: Dense, several: bool = True) -> list[str]:
@@ -106,26 +121,6 @@ def write(task: Dense, subject: Subject, bench: Bench, folder: Path) -> list[Pat
     return [path]
 
 
-def backward(target: Target, heads: Heads, features: Tensor, grid: Grid, maps: Tensor) -> None:
-    """Adds the gradients of each head's loss, for features [B, N, D]: the upsampled predictions of one head at a time.
-
-    All heads' at once would be H times K maps of every image.
-    """
-    logits = heads(features.flatten(0, 1))  # [H, B * N, K]
-    slopes = []
-    for each in logits.detach():
-        each.requires_grad_()
-        target.loss(upsampled(each, grid, maps), maps).backward()  # type: ignore[no-untyped-call]
-        slopes.append(each.grad)
-    logits.backward(torch.stack(slopes))
-
-
-def upsampled(logits: Tensor, grid: Grid, maps: Tensor) -> Tensor:
-    """From a head's outputs [B * N, K] to [B, K, H, W], as large as ``maps``."""
-    coarse = logits.unflatten(0, (len(maps), *grid)).permute(0, 3, 1, 2)
-    return F.interpolate(coarse, size=maps.shape[1:], mode="bilinear", align_corners=False)
-
-
 def _kind(task: Dense) -> str:
     return "depth" if isinstance(task, Depth) else "segmentation"
 
@@ -137,8 +132,7 @@ def _target(task: Dense, bench: Bench) -> Target:
         bench.kept["classes"] = pairs.classes(bench, task.batch_size)
     found = bench.kept["classes"]
     if found > MOST:
-        problem = f"its maps hold values up to {found - 1}; class indices, from 0, would do"
-        raise ConfigError("data.segmentation_root", bench.data.source.val.name(0), problem)
+        raise UserError(f"segmentation maps hold values up to {found - 1}; class indices, up to {MOST - 1}, would do")
     return Classes(max(found, 1))
 
 
@@ -147,11 +141,13 @@ def _train(task: Dense, target: Target, subject: Subject, bench: Bench, kept: Te
     layers = sorted({1 if subject.encoder is None else count for count in task.layers})
     embed = subject.embed_patches(bench.runtime, layers[-1])
     probe = Probe(embed, layers[-1], subject.patch, [])
-    batches = views.Batches(kept, views.size_of(task.batch_size, len(kept)), task.epochs, bench.seed)
+    size = views.size_of(task.batch_size, len(kept))
+    epochs = max(task.epochs, math.ceil(task.min_steps / max(len(kept) // size, 1)))
+    batches = views.Batches(kept, size, epochs, bench.seed)
     loader = pairs.training(bench, target.kind, batches)
     title = bench.title(f"{subject.name}: {target.kind} probe")
     for step, batch in enumerate(progress(loader, title, len(batches))):
-        images, maps = pairs.readable(bench, *batch)
+        images, maps = pairs.readable(bench, target.kind, *batch)
         if not len(images):
             continue
         with torch.no_grad():
@@ -161,7 +157,7 @@ def _train(task: Dense, target: Target, subject: Subject, bench: Bench, kept: Te
         factor = (1 + math.cos(math.pi * step / len(batches))) / 2
         for group in probe.groups:
             theirs = _of_last(features, group.layers, layers[-1])
-            backward(target, group.heads, theirs, _grid(images, probe.patch_size), maps)
+            group.heads.backward(target, theirs, _grid(images, probe.patch_size), maps)
             group.heads.step(factor)
     if not probe.groups:
         raise _nothing(target, "training")
@@ -171,20 +167,13 @@ def _train(task: Dense, target: Target, subject: Subject, bench: Bench, kept: Te
 
 
 def _groups(task: Dense, target: Target, layers: list[int], width: int, maps: Tensor, bench: Bench) -> list[Group]:
+    """Heads for features of this width; predictions begin where these first maps lie."""
     made, start = [], target.start(maps)
     for count, batch_norm in itertools.product(layers, task.batch_norm):
         settings = [Setting(count, batch_norm, *pair) for pair in itertools.product(task.lr, task.weight_decay)]
-        heads = Heads(
-            width // layers[-1] * count,
-            target.outputs,
-            torch.tensor([setting.lr for setting in settings]),
-            torch.tensor([setting.weight_decay for setting in settings]),
-            batch_norm,
-            task.momentum,
-            False,
-            torch.Generator().manual_seed(seed_of(bench.seed, START_STREAM, 0, 0)),
-        ).to(bench.runtime.device)
-        heads.bias.data += start
+        rates, decays = [setting.lr for setting in settings], [setting.weight_decay for setting in settings]
+        generator = torch.Generator().manual_seed(seed_of(bench.seed, START_STREAM, 0, 0))
+        heads = PixelHeads(width // layers[-1] * count, start, rates, decays, batch_norm, generator)
         made.append(Group(count, settings, heads))
     return made
 
@@ -197,29 +186,28 @@ def _outcomes(
     loader = pairs.ordered(bench, target.kind, images, indices, task.batch_size)
     found: list[list[Tensor]] = [[] for _ in probe.groups]
     for batch in progress(loader, bench.title(title) if title else "", len(loader)):
-        shown, maps = pairs.readable(bench, *batch)
+        shown, maps = pairs.readable(bench, target.kind, *batch)
         if not len(shown):
             continue
         features = probe.embed(shown)
         for group, rows in zip(probe.groups, found, strict=True):
-            logits = group.heads(_of_last(features, group.layers, probe.layers).flatten(0, 1))
+            patches = group.heads(_of_last(features, group.layers, probe.layers))
             grid = _grid(shown, probe.patch_size)
-            rows.append(torch.stack([target.outcomes(upsampled(each, grid, maps), maps).cpu() for each in logits]))
+            rows.append(torch.stack([target.outcomes(upsampled(each, grid, maps), maps).cpu() for each in patches]))
     if not found[0]:
         raise _nothing(target, "validation" if images is bench.data.source.val else "held-out training")
     return [torch.cat(rows, dim=1) for rows in found]
 
 
 @torch.no_grad()
-def _examples(
-    task: Dense, target: Target, probe: Probe, group: Group, head: int, bench: Bench
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Images, maps and predictions of one head, of validation images."""
+def _examples(task: Dense, target: Target, probe: Probe, trial: Trial, bench: Bench) -> tuple[Tensor, Tensor, Tensor]:
+    """Images, maps and a head's predictions, of validation images."""
     val = bench.data.source.val
     spread = np.linspace(0, len(val) - 1, min(task.examples, len(val))).round().astype(int).tolist()
-    images, maps = pairs.readable(bench, *next(iter(pairs.ordered(bench, target.kind, val, spread, len(spread)))))
-    logits = group.heads(_of_last(probe.embed(images), group.layers, probe.layers).flatten(0, 1))[head]
-    values = target.values(upsampled(logits, _grid(images, probe.patch_size), maps))
+    batch = next(iter(pairs.ordered(bench, target.kind, val, spread, len(spread))))
+    images, maps = pairs.readable(bench, target.kind, *batch)
+    patches = trial.group.heads(_of_last(probe.embed(images), trial.group.layers, probe.layers))[trial.head]
+    values = target.values(upsampled(patches, _grid(images, probe.patch_size), maps))
     return images.cpu(), maps.cpu(), values.cpu()
 
 
@@ -232,5 +220,10 @@ def _grid(images: Tensor, patch_size: int) -> Grid:
     return images.shape[-2] // patch_size, images.shape[-1] // patch_size
 
 
-def _nothing(target: Target, part: str) -> ConfigError:
-    return ConfigError(f"data.{target.kind}_root", None, f"no {part} image has a readable {target.kind} map")
+def _finite(value: float) -> float | None:
+    """For JSON: None for a head that has diverged, and for a class that does not occur."""
+    return value if math.isfinite(value) else None
+
+
+def _nothing(target: Target, part: str) -> UserError:
+    return UserError(f"no {part} image has a readable {target.kind} map; what is wrong with them is named above")

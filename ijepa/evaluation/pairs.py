@@ -16,6 +16,9 @@ from ijepa.evaluation.bench import Bench
 from ijepa.evaluation.progress import progress
 from ijepa.evaluation.views import Batches, View
 
+LISTED = 10
+"""So many unreadable images are named in the terminal: the maps of half a folder may be missing."""
+
 
 class Pair(NamedTuple):
     """An image [C, H, W] as evaluations see it, its map [H, W], and what is wrong with either: "" for nothing."""
@@ -94,12 +97,23 @@ def ordered(bench: Bench, kind: str, images: Images, indices: list[int], batch_s
     return DataLoader(pairs, batch_size, sampler=indices, num_workers=bench.data.workers, worker_init_fn=start_worker)
 
 
-def readable(bench: Bench, images: Tensor, maps: Tensor, faults: list[str]) -> tuple[Tensor, Tensor]:
+def left_out(bench: Bench, kind: str) -> dict[str, None]:
+    """What was wrong with images and their maps of this kind so far, in the order of finding."""
+    found: dict[str, None] = bench.kept.setdefault(f"{kind} faults", {})
+    return found
+
+
+def readable(bench: Bench, kind: str, images: Tensor, maps: Tensor, faults: list[str]) -> tuple[Tensor, Tensor]:
     """Those of a batch without a fault, on the bench's device; names the others, once."""
+    known = left_out(bench, kind)
     for fault in faults:
-        if fault and fault not in bench.data.unreadable:
+        if fault and fault not in known:
+            known[fault] = None
             bench.data.unreadable[fault] = fault
-            print(f"unreadable, left out of the evaluation: {fault}")
+            if len(known) <= LISTED:
+                print(f"unreadable, left out of the evaluation: {fault}")
+            elif len(known) == LISTED + 1:
+                print(f"more are unreadable; with the results, metrics.json lists all under {kind}, left_out")
     kept, device = torch.tensor([not fault for fault in faults]), bench.runtime.device
     return images[kept].to(device, non_blocking=True), maps[kept].to(device, non_blocking=True)
 

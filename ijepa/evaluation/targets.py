@@ -1,5 +1,6 @@
 """What a dense probe predicts for every pixel: the loss of a prediction, and how good it is."""
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -43,7 +44,11 @@ class Target(ABC):
 
     @abstractmethod
     def results(self, outcomes: Tensor) -> dict[str, Measured]:
-        """By metric, of the outcomes of all images [n, S]; the first is the better the higher."""
+        """By metric, of the outcomes of all images [n, S]."""
+
+    @abstractmethod
+    def merit(self, results: dict[str, Measured]) -> float:
+        """What chooses among heads, by their results on held-out images: the better the higher."""
 
 
 class Depths(Target):
@@ -88,6 +93,11 @@ class Depths(Target):
             "depth_rmse": _mean(error, count, share=False),
         }
 
+    def merit(self, results: dict[str, Measured]) -> float:
+        """By RMSE: delta_1 can be full before a probe is good."""
+        error = results["depth_rmse"].value
+        return -error if math.isfinite(error) else -math.inf
+
 
 class Classes(Target):
     """One of so many classes, in cross-entropy.
@@ -123,6 +133,10 @@ class Classes(Target):
         shared, _, there = outcomes.view(len(outcomes), 3, -1).unbind(dim=1)
         miou = Measured(self.miou(outcomes.sum(dim=0, keepdim=True)).item(), outcomes, self.miou)
         return {"segmentation_miou": miou, "segmentation_accuracy": _mean(shared.sum(dim=1), there.sum(dim=1))}
+
+    def merit(self, results: dict[str, Measured]) -> float:
+        miou = results["segmentation_miou"].value
+        return miou if math.isfinite(miou) else -math.inf
 
     @staticmethod
     def iou(sums: Tensor) -> Tensor:
