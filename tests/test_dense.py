@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 from torchmetrics.segmentation import MeanIoU
 
-from ijepa import build
+from ijepa import build, pictures
 from ijepa.config import Depth, Segmentation
 from ijepa.data import sources
 from ijepa.data.sets import read_map
@@ -204,7 +204,7 @@ def test_what_is_known_of_pixels_is_found(bench, monkeypatch):
         monkeypatch.setattr(type(images), "read_map", lambda self, index, kind: torch.from_numpy(
             1 + np.asarray(self.images[index]).mean(axis=-1) / 255).float())  # fmt: skip
     subject = Subject("raw pixels", None, patch_size=4)
-    found = dense.evaluate(task(Depth, min_steps=150), subject, bench)[""]
+    found = dense.evaluate(task(Depth, min_steps=80), subject, bench)[""]
     assert len(found.details["heads"]) == 2  # pixels have no layers
     assert found.results["depth_delta1"].value > 0.97
     constant = dense.evaluate(task(Depth, lr=[1e-9]), subject, bench)[""].results["depth_rmse"].value
@@ -217,6 +217,19 @@ def test_values_that_are_no_classes_are_refused(bench, monkeypatch):
     monkeypatch.setattr(type(bench.data.source.val), "read_map", lambda self, index, kind: ids)
     with pytest.raises(UserError, match="values up to 26001; class indices, up to 4095, would do"):
         dense.evaluate(task(Segmentation), Subject("random init", untrained(spec, 0)), bench)
+
+
+def test_pictures_of_many_classes_and_of_unknown_depths():
+    images, truth = torch.rand(2, 3, 8, 12), torch.randint(-1, 40, (2, 8, 12))
+    figure = pictures.classes(images, truth, truth)
+    shown = [axes.images[0].get_array() for axes in figure.axes]
+    pairs = zip(truth[0].flatten().tolist(), shown[1].reshape(-1, 3), strict=True)
+    colours = {index: tuple(colour) for index, colour in pairs}
+    assert len(set(colours.values())) == len(colours)  # each class has its own
+    np.testing.assert_array_equal(shown[1], shown[2])
+    depth = torch.full((2, 8, 12), NAN)
+    figure = pictures.depths(images, depth, torch.full((2, 8, 12), INF))
+    assert np.unique(figure.axes[1].images[0].get_array()).tolist() == [pytest.approx(pictures.HIDDEN)]
 
 
 def test_images_without_maps_are_refused():

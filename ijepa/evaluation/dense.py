@@ -115,6 +115,8 @@ def refuse(task: Dense, data: DataModule) -> None:
 def write(task: Dense, subject: Subject, bench: Bench, folder: Path) -> list[Path]:
     """The picture: image, map and prediction of some validation images, evenly spread."""
     images, maps, predicted = bench.kept[f"{_kind(task)} {subject.name}"]
+    if not len(images):
+        return []
     draw = pictures.depths if isinstance(task, Depth) else pictures.classes
     path = folder / f"{_kind(task)}-{subject.name.replace(' ', '-')}.png"
     pictures.write(draw(images, maps, predicted), path)
@@ -193,7 +195,7 @@ def _outcomes(
         for group, rows in zip(probe.groups, found, strict=True):
             patches = group.heads(_of_last(features, group.layers, probe.layers))
             grid = _grid(shown, probe.patch_size)
-            rows.append(torch.stack([target.outcomes(upsampled(each, grid, maps), maps).cpu() for each in patches]))
+            rows.append(torch.stack([target.outcomes(upsampled(each, grid, maps), maps) for each in patches]))
     if not found[0]:
         raise _nothing(target, "validation" if images is bench.data.source.val else "held-out training")
     return [torch.cat(rows, dim=1) for rows in found]
@@ -206,6 +208,8 @@ def _examples(task: Dense, target: Target, probe: Probe, trial: Trial, bench: Be
     spread = np.linspace(0, len(val) - 1, min(task.examples, len(val))).round().astype(int).tolist()
     batch = next(iter(pairs.ordered(bench, target.kind, val, spread, len(spread))))
     images, maps = pairs.readable(bench, target.kind, *batch)
+    if not len(images):
+        return images, maps, maps
     patches = trial.group.heads(_of_last(probe.embed(images), trial.group.layers, probe.layers))[trial.head]
     values = target.values(upsampled(patches, _grid(images, probe.patch_size), maps))
     return images.cpu(), maps.cpu(), values.cpu()

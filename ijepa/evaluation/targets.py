@@ -40,7 +40,7 @@ class Target(ABC):
 
     @abstractmethod
     def outcomes(self, predicted: Tensor, maps: Tensor) -> Tensor:
-        """What each image contributes to the results: [B, S], to be added up."""
+        """What each image contributes to the results: [B, S] float64 on the CPU, to be added up."""
 
     @abstractmethod
     def results(self, outcomes: Tensor) -> dict[str, Measured]:
@@ -78,13 +78,13 @@ class Depths(Target):
 
     def outcomes(self, predicted: Tensor, maps: Tensor) -> Tensor:
         """delta_1, RMSE, and 1; zeros for an image of which no pixel is known."""
-        known, values = _known(maps), self.values(predicted).double()
-        truth = torch.where(known, maps, 1).double()
+        known, values = _known(maps), self.values(predicted)
+        truth = torch.where(known, maps, 1)
         count = known.sum(dim=(1, 2)).clamp(min=1)
         close = known & (torch.maximum(values / truth, truth / values) < RATIO)
         squares = torch.where(known, (values - truth).square(), 0).sum(dim=(1, 2))
         rows = [close.sum(dim=(1, 2)) / count, (squares / count).sqrt(), known.any(dim=(1, 2))]
-        return torch.stack([row.double() for row in rows], dim=1)
+        return torch.stack([row.float() for row in rows], dim=1).cpu().double()
 
     def results(self, outcomes: Tensor) -> dict[str, Measured]:
         delta, error, count = outcomes.unbind(dim=1)
@@ -127,7 +127,7 @@ class Classes(Target):
         images = torch.arange(len(maps), device=maps.device).view(-1, 1, 1).expand_as(maps)
         shared = self._count(images, maps, counted & (values == maps))
         guessed, there = self._count(images, values, counted), self._count(images, maps, counted)
-        return torch.cat([shared, guessed + there - shared, there], dim=1).double()
+        return torch.cat([shared, guessed + there - shared, there], dim=1).cpu().double()
 
     def results(self, outcomes: Tensor) -> dict[str, Measured]:
         shared, _, there = outcomes.view(len(outcomes), 3, -1).unbind(dim=1)
