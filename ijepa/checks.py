@@ -119,7 +119,7 @@ def check_task(task: Tasks, depth: int) -> None:
     """The checks that concern the tasks of an encoder of ``depth`` blocks; raises ConfigError."""
     if task.knn is not None and task.knn.headline not in task.knn.k:
         raise ConfigError("task.knn.headline", task.knn.headline, f"not among task.knn.k={show(task.knn.k)}")
-    for name in ("linear", "count", "distance"):
+    for name in ("linear", "count", "distance", "depth", "segmentation"):
         probe = getattr(task, name)
         if probe is not None and max(probe.layers) > depth:
             problem = f"the encoder has {depth} blocks; [1,{depth}] would do"

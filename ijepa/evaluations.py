@@ -80,7 +80,7 @@ def _measure(
     bench = Bench(data, runtime, config.seed, config.layers, cache, folder if first else None, quiet=not first)
     rows = [tasks.evaluate(config.task, Subject(f"{config.encoder} encoder" if path else UNTRAINED, encoder), bench)]
     if config.baselines and config.task.measured():
-        rows += tasks.baselines(config.task, encoder.spec if path else None, bench)
+        rows += tasks.baselines(config.task, encoder.spec, bench, initial=path is not None)
     found = tasks.headlines(config.task, rows[0], names) if rows[0].results else {}
     if first:
         _report(config, rows, names, data, folder)

@@ -22,7 +22,8 @@ from ijepa.data.datamodule import DataModule
 from ijepa.errors import ConfigError, UserError, show
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
-FREE = ("run_dir", "resume", "force", "hardware", "logger", "callbacks", "task", "data.workers", "data.root")
+FREE = ("run_dir", "resume", "force", "hardware", "logger", "callbacks", "task", "data.workers", "data.root",
+        "data.depth_root", "data.depth_scale", "data.segmentation_root")  # fmt: skip
 """What may change in a run that goes on: it changes what is computed by rounding at most."""
 LENGTH = ("schedule.epochs", "schedule.max_steps")
 """What may change, too, where nothing before the end depends on it."""

@@ -51,10 +51,17 @@ class Data(Section):
     """mirror half of the images; not in the published recipe"""
     eval_crop: Annotated[float, Field(gt=0, le=1)]
     """share of the shorter side that the evaluation's centre crop keeps (ImageNet: .875)"""
-    eval_resize: Literal["cover", "stretch"] = "cover"  # a default, as for the next key: runs from before had none
+    eval_resize: Literal["cover", "stretch"] = "cover"  # the defaults here: runs from before these keys had none of it
     """evaluation resizes an image to cover image_size and cuts the centre, or stretches the whole of it (Clevr)"""
     max_pixels: Count | None = None
     """larger images are not decoded but reported as unreadable; null: no limit"""
+    depth_root: Folder | None = None
+    """folder of depth maps for task=depth, a mirror of root: ROOT/a/x.jpg has its map at DEPTH_ROOT/a/x.png or
+    .tif .tiff .npy"""
+    depth_scale: Annotated[float, Field(gt=0)] | None = None
+    """what integers in a depth map are times: .001 makes metres of millimetres; null: as they are, as floats always"""
+    segmentation_root: Folder | None = None
+    """folder of class indices for task=segmentation, a mirror of root as depth_root; 255 is not counted"""
     workers: Annotated[int, Field(ge=0)] | None
     """processes that read images, per device; null: one per core, at most 8. Never changes results"""
     scenes: Scenes | None = None

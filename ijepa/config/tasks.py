@@ -191,6 +191,37 @@ class Export(Section):
     """images per forward pass"""
 
 
+class Dense(Section):
+    """A linear layer on each patch's frozen features, upsampled to the image; many at once, held-out images choose."""
+
+    epochs: Count
+    """passes over the training images"""
+    min_steps: Count
+    """of fewer images more passes, for at least so many steps"""
+    batch_size: Count
+    """images per step, at most an eighth of the training images"""
+    lr: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
+    """learning rates of AdamW, along a cosine to 0; each makes heads of its own, as do the next three"""
+    weight_decay: Annotated[list[Weight], Field(min_length=1)]
+    """of the weights, not the biases"""
+    layers: Annotated[list[Count], Field(min_length=1)]
+    """blocks from the last one back whose patch features are concatenated"""
+    batch_norm: Annotated[list[bool], Field(min_length=1)]
+    """standardise features by the batch's patches, without weights of its own"""
+    holdout: Annotated[float, Field(gt=0, lt=1)]
+    """share of the training images that chooses the head, and is not trained on"""
+    examples: Count
+    """validation images in the picture"""
+
+
+class Depth(Dense):
+    """Depth of every pixel, from frozen patch features."""
+
+
+class Segmentation(Dense):
+    """The class of every pixel, from frozen patch features."""
+
+
 Task = (
     Knn
     | Logistic
@@ -202,6 +233,8 @@ Task = (
     | LowshotFinetune
     | Finetune
     | Retrieval
+    | Depth
+    | Segmentation
     | Export
 )
 
@@ -229,6 +262,10 @@ class Tasks(Section):
     """fine-tuning"""
     retrieval: Retrieval | None = None
     """nearest neighbours as a picture"""
+    depth: Depth | None = None
+    """depth of every pixel"""
+    segmentation: Segmentation | None = None
+    """class of every pixel"""
     features: Export | None = None
     """features to a file"""
 

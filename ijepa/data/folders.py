@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from ijepa import config
+from ijepa.data import maps
 from ijepa.data.sets import CLASS, Files, Images, Source, UnreadableError, split
 from ijepa.errors import ConfigError, UserError
 
@@ -138,7 +139,10 @@ def _classes(parts: list[Part]) -> list[str]:
 def _files(part: Part, classes: list[str], data: config.Data) -> Files:
     index = {name: i for i, name in enumerate(classes)}
     labels = {CLASS: [index[name] for name in part.classes]} if classes else {}
-    return readable(Files(part.paths, labels, data.channels, data.max_pixels), data)
+    readers = maps.readers(data)
+    files = readable(Files(part.paths, labels, data.channels, data.max_pixels, readers), data)
+    maps.refuse_strangers(readers, part.paths)
+    return files
 
 
 def _left_out(parts: list[Part]) -> tuple[list[str], list[str]]:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import v2
+from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as TF
 
 from ijepa.data.arrays import fit
@@ -65,22 +65,27 @@ class EvalTransform:
         """
         if self.channels is not None:
             image = self._convert(image, self.channels)
-        with without_pillows_limit():
-            shown: Any = self._stretched(image) if self.stretch else self._covering(image)
+        shown = self._view(image, InterpolationMode.BILINEAR)
         tensor = shown if isinstance(shown, Tensor) else TF.pil_to_tensor(shown)
         return TF.to_dtype(tensor, torch.float32, scale=True)
 
-    def _stretched(self, image: Picture) -> Any:
-        return TF.resize(image, list(self.size), antialias=True)
+    def of_map(self, values: Tensor) -> Tensor:
+        """The same view of an image's map [H, W]: each pixel has a value of the nearest one, none is a blend."""
+        shown: Tensor = self._view(values[None], InterpolationMode.NEAREST_EXACT)
+        return shown[0]
 
-    def _covering(self, image: Picture) -> Any:
-        height, width = TF.get_size(image)
-        factor = max(self.size[0] / height, self.size[1] / width) / self.crop
-        if max(height * factor / self.size[0], width * factor / self.size[1]) > LONG / self.crop:
-            image = self._middle(image, height, width, factor)
+    def _view(self, image: Picture, interpolation: InterpolationMode) -> Any:
+        with without_pillows_limit():
+            if self.stretch:
+                return TF.resize(image, list(self.size), interpolation=interpolation, antialias=True)
             height, width = TF.get_size(image)
-        cover = [max(round(height * factor), self.size[0]), max(round(width * factor), self.size[1])]
-        return TF.center_crop(TF.resize(image, cover, antialias=True), list(self.size))
+            factor = max(self.size[0] / height, self.size[1] / width) / self.crop
+            if max(height * factor / self.size[0], width * factor / self.size[1]) > LONG / self.crop:
+                image = self._middle(image, height, width, factor)
+                height, width = TF.get_size(image)
+            cover = [max(round(height * factor), self.size[0]), max(round(width * factor), self.size[1])]
+            resized: Any = TF.resize(image, cover, interpolation=interpolation, antialias=True)
+            return TF.center_crop(resized, list(self.size))
 
     def _middle(self, image: Picture, height: int, width: int, factor: float) -> Any:
         """What of a very long image the result shows, and a margin for the filter: the whole would fill the memory."""

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ijepa import config
@@ -40,7 +42,10 @@ class Stored:
         depth: [n, H, W] float16, see `ijepa.data.scenes.Rendered`.
         instances: [n, H, W] uint8.
         labels: by task; known without rendering.
+        maps: depth, and the shape of what is seen: 0 for none, 1 sphere, 2 cube, 3 cylinder.
     """
+
+    maps = ("depth", "segmentation")
 
     settings: scenes.Settings
     seed: int
@@ -74,8 +79,14 @@ class Stored:
 
     @cached_property
     def labels(self) -> dict[str, list[int]]:
+        return self._drawn[0]
+
+    @cached_property
+    def _drawn(self) -> tuple[dict[str, list[int]], NDArray[np.uint8]]:
+        """Labels, and the shapes [n, M] of each scene's objects: drawn once for both."""
         indices = np.arange(self.first, self.first + self.count)
-        return {task: found.tolist() for task, found in scenes.labels(self.settings, self.seed, indices).items()}
+        labels, shapes = scenes.labels_and_shapes(self.settings, self.seed, indices)
+        return {task: found.tolist() for task, found in labels.items()}, shapes.astype(np.uint8)
 
     def __len__(self) -> int:
         return self.count
@@ -85,6 +96,13 @@ class Stored:
 
     def read(self, index: int) -> Image.Image:
         return Image.fromarray(np.asarray(self.images[index])).convert(MODES[self.channels])
+
+    def read_map(self, index: int, kind: str) -> Tensor:
+        if kind == "depth":
+            depth = torch.from_numpy(self.depth[index].astype(np.float32))
+            return torch.where(depth < scenes.FAR, depth, 0)  # the sky, and ground as far as that
+        classes = np.concatenate([[0], 1 + self._drawn[1][index].astype(np.int64)])
+        return torch.from_numpy(classes[self.instances[index]])
 
     def fingerprint(self) -> str:
         """Of the settings, which determine the scenes."""

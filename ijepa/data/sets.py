@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from ijepa.data.decode import Picture, convert, decode
 from ijepa.randomness import shuffled
@@ -45,6 +46,31 @@ class Known(Protocol):
     def fingerprint(self) -> str | None: ...
 
 
+@runtime_checkable
+class Mapped(Protocol):
+    """Images with maps: a value for every pixel. ``maps`` are the kinds there are, of "depth" and "segmentation".
+
+    A map is [H, W], as large as its image: depth in float32, 0, NaN or infinite where it is not known; class indices
+    in int64, -1 where none counts. ``read_map`` raises `UnreadableError`, also where an image has no map.
+    """
+
+    @property
+    def maps(self) -> tuple[str, ...]: ...
+
+    def read_map(self, index: int, kind: str) -> Tensor: ...
+
+
+def kinds(images: Images) -> tuple[str, ...]:
+    """The kinds of maps that ``images`` have."""
+    return images.maps if isinstance(images, Mapped) else ()
+
+
+def read_map(images: Images, index: int, kind: str) -> Tensor:
+    """One of the maps that `kinds` names."""
+    assert isinstance(images, Mapped)
+    return images.read_map(index, kind)
+
+
 class UnreadableError(Exception):
     """A file that is no image, or only a part of one; the message names it."""
 
@@ -66,13 +92,25 @@ class Source:
 
 
 class Files:
-    """Image files, decoded on demand."""
+    """Image files, decoded on demand, and perhaps their maps: by kind, from an image's path to its map."""
 
-    def __init__(self, paths: list[str], labels: Labels, channels: int, max_pixels: int | None) -> None:
+    def __init__(
+        self,
+        paths: list[str],
+        labels: Labels,
+        channels: int,
+        max_pixels: int | None,
+        readers: Mapping[str, Callable[[str], Tensor]] | None = None,
+    ) -> None:
         self.paths = paths
         self.labels = labels
         self.channels = channels
         self.max_pixels = max_pixels
+        self.readers = dict(readers or {})
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        return tuple(self.readers)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -85,6 +123,9 @@ class Files:
             return decode(self.paths[index], self.channels, self.max_pixels)
         except Exception as error:  # damaged files make decoders raise anything
             raise UnreadableError(f"{self.paths[index]} ({error})") from None
+
+    def read_map(self, index: int, kind: str) -> Tensor:
+        return self.readers[kind](self.paths[index])
 
     def fingerprint(self) -> str:
         """Changes with any file's name, size or date."""
@@ -158,6 +199,13 @@ class Subset:
 
     def read(self, index: int) -> Picture:
         return self.images.read(self.indices[index])
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        return kinds(self.images)
+
+    def read_map(self, index: int, kind: str) -> Tensor:
+        return read_map(self.images, self.indices[index], kind)
 
     def fingerprint(self) -> str | None:
         """None where the whole set has none."""

@@ -72,6 +72,9 @@ def build(data: config.Data, seed: int) -> Source:
     Raises:
         UserError: when there is none of that name, or its images cannot be had.
     """
+    for name in ("depth_root", "segmentation_root"):
+        if data.source in SOURCES and data.source != "folder" and getattr(data, name) is not None:
+            raise ConfigError(f"data.{name}", getattr(data, name), "is for the images of data=folder; leave it out")
     if data.source in SOURCES:
         source = SOURCES[data.source](data, seed)
     elif "." in data.source:

@@ -1,6 +1,7 @@
 """What the tasks of one command share: the images, the hardware, and frozen features once they are extracted."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import torch
 from ijepa.data.datamodule import DataModule
 from ijepa.data.sets import Images, UnreadableError
 from ijepa.evaluation import cache
-from ijepa.evaluation.features import Embed, Features, Runtime, of_last, pixels
+from ijepa.evaluation.features import Embed, Features, Runtime, of_last, pixel_patches, pixels
 from ijepa.evaluation.measures import Measured
 from ijepa.models.pretrained import PretrainedEncoder
 
@@ -23,15 +24,27 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class Subject:
-    """What is evaluated, or what it is compared with: an encoder, or raw pixels (None)."""
+    """What is evaluated, or compared with: an encoder, or raw pixels (None), in patches of ``patch_size``."""
 
     name: str
     encoder: PretrainedEncoder | None
     baseline: bool = False
+    patch_size: int = 1
+
+    @property
+    def patch(self) -> int:
+        """The side of a patch, in pixels."""
+        return self.patch_size if self.encoder is None else self.encoder.spec.patch_size
 
     def embed(self, runtime: Runtime, layers: int) -> Embed:
         """From images to features of the last ``layers`` blocks; pixels have none."""
         return pixels if self.encoder is None else runtime.pooled(self.encoder, layers)
+
+    def embed_patches(self, runtime: Runtime, layers: int) -> Embed:
+        """The same of each patch: from images to [B, N, D]."""
+        if self.encoder is None:
+            return partial(pixel_patches, patch_size=self.patch_size)
+        return runtime.patches(self.encoder, layers)
 
 
 def label_sets(data: DataModule) -> list[str]:
@@ -53,6 +66,7 @@ class Bench:
         folder: where pictures and files go; None: none are made.
         quiet: without progress.
         files: what tasks have written.
+        kept: what a task has found and needs again: for its picture, for the next subject.
     """
 
     data: DataModule
@@ -63,6 +77,7 @@ class Bench:
     folder: Path | None = None
     quiet: bool = False
     files: list[Path] = field(default_factory=list)
+    kept: dict[str, Any] = field(default_factory=dict)
     _kept: dict[tuple[str, int], tuple[Features, Features]] = field(default_factory=dict)
 
     def features(self, subject: Subject, layers: int, batch_size: int) -> tuple[Features, Features]:

@@ -35,7 +35,7 @@ def of_last(values: Tensor, layers: int, more: int) -> Tensor:
 
 
 Embed = Callable[[Tensor], Tensor]
-"""From images [B, C, H, W] in 0..1 to [B, D]."""
+"""From images [B, C, H, W] in 0..1 to [B, D], or of their patches [B, N, D]."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,11 @@ class Runtime:
 
     def pooled(self, encoder: PretrainedEncoder, layers: int = 1) -> "Pooled":
         """Average-pooled patch features of ``encoder``'s last ``layers`` blocks."""
-        return Pooled(self._placed(encoder), self, layers)
+        return Pooled(self._ready(encoder), self, layers)
 
-    def patches(self, encoder: PretrainedEncoder, layers: int = 1) -> Embed:
-        """The patches themselves, from images [B, C, H, W] to [B, N, D * layers] in float32."""
-        network = self._placed(encoder)
-        return lambda images: self.run(network, images, layers)
+    def patches(self, encoder: PretrainedEncoder, layers: int = 1) -> "Patches":
+        """Patch features of ``encoder``'s last ``layers`` blocks."""
+        return Patches(self._ready(encoder), self, layers)
 
     def run(self, network: PretrainedEncoder, images: Tensor, layers: int) -> Tensor:
         """Patch features [B, N, D * layers] in float32."""
@@ -69,12 +68,27 @@ class Runtime:
             features: Tensor = network(images, last=layers)
         return features.float()
 
-    def _placed(self, encoder: PretrainedEncoder) -> PretrainedEncoder:
+    def _ready(self, encoder: PretrainedEncoder) -> PretrainedEncoder:
         network = encoder.to(self.device)
         if self.compiled:
             for block in network.encoder.blocks:
                 block.compile()
         return network
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Patch features of the last ``layers`` blocks, each through the final norm, concatenated: [B, N, D * layers].
+
+    The last layer's stand last.
+    """
+
+    encoder: PretrainedEncoder
+    runtime: Runtime
+    layers: int
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.runtime.run(self.encoder, images, self.layers)
 
 
 @dataclass(frozen=True)
@@ -128,3 +142,8 @@ def pixels(images: Tensor) -> Tensor:
     if list(images.shape[-2:]) != size:
         images = F.interpolate(images, size=size, mode="bilinear", antialias=True)
     return images.flatten(1)
+
+
+def pixel_patches(images: Tensor, patch_size: int) -> Tensor:
+    """The pixels of each patch of images [B, C, H, W]: [B, N, C * P * P]."""
+    return F.pixel_unshuffle(images, patch_size).flatten(2).transpose(1, 2)

@@ -12,6 +12,7 @@ from ijepa.config import (
     Attentive,
     Counting,
     Data,
+    Depth,
     Distance,
     Export,
     Finetune,
@@ -21,12 +22,13 @@ from ijepa.config import (
     Lowshot,
     LowshotFinetune,
     Retrieval,
+    Segmentation,
     Task,
     Tasks,
 )
 from ijepa.data.datamodule import DataModule
 from ijepa.errors import ConfigError
-from ijepa.evaluation import attentive, export, finetune, knn, linear, logistic, lowshot, retrieval
+from ijepa.evaluation import attentive, dense, export, finetune, knn, linear, logistic, lowshot, retrieval
 from ijepa.evaluation.bench import Bench, Subject, label_sets
 from ijepa.evaluation.measures import Measured
 from ijepa.models.pretrained import PretrainedEncoder, Spec
@@ -42,13 +44,20 @@ MODULES: dict[type, Any] = {
     LowshotFinetune: lowshot,
     Finetune: finetune,
     Retrieval: retrieval,
+    Depth: dense,
+    Segmentation: dense,
     Export: export,
 }
 """Each has ``evaluate(task, subject, bench)``: what is found by label set, or under "" without labels; ``metrics``,
 see there; and perhaps ``refuse(task, data)``, which raises ConfigError where the images are not what it needs."""
-WRITERS: dict[type, Callable[..., list[Path]]] = {Retrieval: retrieval.write, Export: export.write}
+WRITERS: dict[type, Callable[..., list[Path]]] = {
+    Retrieval: retrieval.write,
+    Depth: dense.write,
+    Segmentation: dense.write,
+    Export: export.write,
+}
 """Of those that leave more than results: pictures and files in a folder."""
-UNLABELLED = ("retrieval", "features")
+UNLABELLED = ("retrieval", "depth", "segmentation", "features")
 """What can be had of images without labels."""
 UNTRAINED, PIXELS = "random init", "raw pixels"
 
@@ -96,10 +105,10 @@ def evaluate(tasks: Tasks, subject: Subject, bench: Bench) -> Row:
     return row
 
 
-def baselines(tasks: Tasks, spec: Spec | None, bench: Bench) -> list[Row]:
-    """The same tasks on an untrained encoder of this shape, if any, and on raw pixels."""
-    subjects = [Subject(UNTRAINED, untrained(spec, bench.seed), baseline=True)] if spec else []
-    subjects.append(Subject(PIXELS, None, baseline=True))
+def baselines(tasks: Tasks, spec: Spec, bench: Bench, initial: bool = True) -> list[Row]:
+    """The same tasks on an untrained encoder of this shape, unless not ``initial``, and on raw pixels."""
+    subjects = [Subject(UNTRAINED, untrained(spec, bench.seed), baseline=True)] if initial else []
+    subjects.append(Subject(PIXELS, None, baseline=True, patch_size=spec.patch_size))
     return [evaluate(tasks, subject, bench) for subject in subjects]
 
 
@@ -143,7 +152,7 @@ def shown(tasks: Tasks, rows: list[Row], names: list[str]) -> list[list[str]]:
     """The results that a table shows, by label set: those that some row has."""
     several = len(names) > 1
     listed = [metric for task in tasks.chosen().values() for metric in metrics(task, several)]
-    groups = [[key(names, name, metric) for metric in listed] for name in [*names, ""]]
+    groups = [[key(names, name, metric) for metric in listed] for name in ([*names, ""] if several else [""])]
     found = [[result for result in group if any(result in row.results for row in rows)] for group in groups]
     return [list(dict.fromkeys(group)) for group in found if group]
 

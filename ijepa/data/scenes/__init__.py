@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ijepa.data.scenes.geometry import FAR
-from ijepa.data.scenes.labelling import TASKS, class_names, distance_edges, labels, labels_of
+from ijepa.data.scenes.labelling import TASKS, class_names, distance_edges, labels, labels_and_shapes, labels_of
 from ijepa.data.scenes.layout import draw
 from ijepa.data.scenes.rendering import picture
 from ijepa.data.scenes.scene import COLOURS, LEAST_SIDE, MATERIALS, SHAPES, SIZES, Ints, Scenes, Settings
@@ -26,6 +26,7 @@ __all__ = [
     "distance_edges",
     "draw",
     "labels",
+    "labels_and_shapes",
     "render",
 ]
 

@@ -16,8 +16,16 @@ TASKS = ("count", "distance", "shape", "colour")
 
 def labels(settings: Settings, seed: int, indices: Ints) -> dict[str, Ints]:
     """The labels of the images with these ``indices`` [B], without rendering them: [B] for each of TASKS."""
-    parts = [labels_of(settings, scenes) for scenes in _drawn(settings, seed, indices)]
-    return {task: np.concatenate([part[task] for part in parts]) if parts else np.zeros(0, np.int64) for task in TASKS}
+    return labels_and_shapes(settings, seed, indices)[0]
+
+
+def labels_and_shapes(settings: Settings, seed: int, indices: Ints) -> tuple[dict[str, Ints], Ints]:
+    """`labels`, and the shape of each object, nearest first: [B, M], index into SHAPES; nothing beyond its scene's."""
+    drawn = _drawn(settings, seed, indices)
+    parts = [labels_of(settings, scenes) for scenes in drawn]
+    empty = np.zeros(0, np.int64)
+    found = {task: np.concatenate([part[task] for part in parts]) if parts else empty for task in TASKS}
+    return found, np.concatenate([scenes.shape for scenes in drawn]) if drawn else empty
 
 
 def labels_of(settings: Settings, scenes: Scenes) -> dict[str, Ints]:

@@ -1,0 +1,152 @@
+"""Depth and segmentation maps in a folder that mirrors the images': IMAGES/a/x.jpg has its map at MAPS/a/x.png."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from tifffile import TiffFile
+from torch import Tensor
+
+from ijepa import config
+from ijepa.data import tiff
+from ijepa.data.limits import refuse_larger, without_pillows_limit
+from ijepa.data.sets import UnreadableError
+from ijepa.errors import ConfigError
+
+SUFFIXES = (".png", ".tif", ".tiff", ".npy")
+NOT_COUNTED = 255
+"""The index of no class in files, as in Cityscapes, ADE20K and PASCAL VOC; -1 in a map."""
+
+
+@dataclass(frozen=True)
+class MapFolder:
+    """The maps of the images below ``images``.
+
+    Attributes:
+        kind: depth or segmentation.
+        folder: where they are.
+        images: data.root.
+        scale: what integers of a depth map are times.
+        max_pixels: larger ones are unreadable; None: no limit.
+    """
+
+    kind: str
+    folder: Path
+    images: Path
+    scale: float
+    max_pixels: int | None
+
+    def __call__(self, image: str) -> Tensor:
+        """The map of the image at this path, see `ijepa.data.sets.Mapped`.
+
+        Raises:
+            UnreadableError: when there is none, or it cannot be read.
+        """
+        path = self.find(image)
+        if path is None:
+            names = f"{self.stem(image)}{SUFFIXES[0]} or {' '.join(SUFFIXES[1:])}"
+            raise UnreadableError(f"{image} (has no {self.kind} map {names})")
+        try:
+            values = _values(path, self.max_pixels)
+            return _classes(values) if self.kind == "segmentation" else _depth(values, self.scale)
+        except Exception as error:  # damaged files make decoders raise anything
+            raise UnreadableError(f"{path} ({error})") from None
+
+    def find(self, image: str) -> str | None:
+        """The path of its map; None where there is none."""
+        stem = self.stem(image)
+        return next((path for path in _candidates(stem) if os.path.isfile(path)), None)  # noqa: PTH113
+
+    def stem(self, image: str) -> str:
+        """Of the path of its map, without a suffix."""
+        return str(self.folder / Path(image).relative_to(self.images).with_suffix(""))
+
+
+def readers(data: config.Data) -> dict[str, MapFolder]:
+    """The map folders of data=folder by kind, of those that are set.
+
+    Raises:
+        ConfigError: when one is no folder, or lies among the images.
+    """
+    found = {}
+    for kind, folder in (("depth", data.depth_root), ("segmentation", data.segmentation_root)):
+        if folder is None:
+            continue
+        key, path, images = f"data.{kind}_root", Path(folder), Path(str(data.root)).expanduser()
+        if not path.is_dir():
+            raise ConfigError(key, folder, "no such folder" if not path.exists() else "not a folder")
+        if path.resolve().is_relative_to(images.resolve()):
+            raise ConfigError(key, folder, f"lies in data.root={images}, where maps are taken for images; move it out")
+        found[kind] = MapFolder(kind, path, images, data.depth_scale or 1.0, data.max_pixels)
+    return found
+
+
+def refuse_strangers(readers: dict[str, MapFolder], images: list[str]) -> None:
+    """Refuses a folder without a map for any of ``images``; the first that has one ends the search."""
+    for kind, reader in readers.items():
+        if images and not any(reader.find(image) for image in images):
+            wanted = f"{reader.stem(images[0])}{SUFFIXES[0]} ({' '.join(SUFFIXES[1:])})"
+            problem = f"has no map for any of {len(images)} images; the first one's would be {wanted}"
+            raise ConfigError(f"data.{kind}_root", reader.folder, problem)
+
+
+def _candidates(stem: str) -> Iterator[str]:
+    for suffix in SUFFIXES:
+        yield stem + suffix
+        yield stem + suffix.upper()
+
+
+def _values(path: str, max_pixels: int | None) -> "np.ndarray[Any, Any]":
+    """[H, W] as stored; its content says what kind of file it is."""
+    with open(path, "rb") as file:  # noqa: PTH123  # a path as text, of millions
+        start = file.read(6)
+    if start == b"\x93NUMPY":
+        values = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: its size is checked before a value is read
+        if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
+            values = values[0] if values.shape[0] == 1 else values[..., 0]
+    elif start.startswith(tiff.MAGIC):
+        values = _tiff(path, max_pixels)
+    else:
+        values = _picture(path, max_pixels)
+    if values.ndim != 2:
+        raise ValueError(f"shape {list(values.shape)}: a map has one value per pixel, [H, W]")
+    refuse_larger(values.shape[0], values.shape[1], max_pixels)
+    return values
+
+
+def _tiff(path: str, max_pixels: int | None) -> "np.ndarray[Any, Any]":
+    with open(path, "rb") as file, TiffFile(file) as opened:  # noqa: PTH123
+        page: Any = opened.pages.first
+        refuse_larger(page.imagelength, page.imagewidth, max_pixels)
+        try:
+            values: np.ndarray[Any, Any] = page.asarray(maxworkers=1)
+        except ValueError as error:
+            if "imagecodecs" not in str(error):
+                raise
+            return _picture(path, max_pixels)  # Pillow knows some compressions that tifffile leaves to a package
+    return values
+
+
+def _picture(path: str, max_pixels: int | None) -> "np.ndarray[Any, Any]":
+    with without_pillows_limit(), Image.open(path) as image:
+        refuse_larger(image.height, image.width, max_pixels)
+        return np.asarray(image)  # of a palette its indices
+
+
+def _depth(values: "np.ndarray[Any, Any]", scale: float) -> Tensor:
+    if values.dtype.kind not in "uif":
+        raise ValueError(f"holds {values.dtype} instead of real numbers")
+    depth = torch.from_numpy(np.array(values, dtype=np.float32))
+    return depth if values.dtype.kind == "f" else depth * scale
+
+
+def _classes(values: "np.ndarray[Any, Any]") -> Tensor:
+    if values.dtype.kind not in "bui":
+        raise ValueError(f"holds {values.dtype} instead of class indices")
+    classes = torch.from_numpy(np.array(values, dtype=np.int64))
+    return torch.where((classes < 0) | (classes == NOT_COUNTED), -1, classes)

@@ -1,0 +1,234 @@
+"""Dense probes: a linear layer on each patch's frozen features, its predictions bilinearly upsampled to the image.
+
+As the linear probes of BEiT and DINOv2 (2304.07193) on segmentation and depth: batch norm, a 1x1 layer, cross-entropy
+or a scale-invariant loss at the image's own size. Many heads are trained at once; held-out training images choose.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ijepa import pictures
+from ijepa.config import Dense, Depth
+from ijepa.data.datamodule import DataModule
+from ijepa.data.sets import Images
+from ijepa.errors import UserError
+from ijepa.evaluation import pairs, views
+from ijepa.evaluation.bench import Bench, Found, Subject
+from ijepa.evaluation.features import of_last
+from ijepa.evaluation.measures import Measured
+from ijepa.evaluation.pixelheads import Grid, PixelHeads, upsampled
+from ijepa.evaluation.progress import progress
+from ijepa.evaluation.ranks import ALONE
+from ijepa.evaluation.targets import Classes, Depths, Target
+from ijepa.randomness import seed_of
+
+START_STREAM = 17
+MOST = 4096
+"""Classes; maps with higher indices hold something else, numbers of objects for example."""
+
+
+class Setting(NamedTuple):
+    """What tells a head from the others."""
+
+    layers: int
+    batch_norm: bool
+    lr: float
+    weight_decay: float
+
+
+class Group(NamedTuple):
+    """Heads that see the same features."""
+
+    layers: int
+    settings: list[Setting]
+    heads: PixelHeads
+
+
+class Probe(NamedTuple):
+    """Heads on features of the last ``layers`` blocks, from images [B, C, H, W] to [B, N, D * layers]."""
+
+    embed: Callable[[Tensor], Tensor]
+    layers: int
+    patch_size: int
+    groups: list[Group]
+
+
+class Trial(NamedTuple):
+    """A head and what it has shown: results on held-out training images, and what each validation image contributes."""
+
+    group: Group
+    head: int
+    held: dict[str, Measured]
+    outcomes: Tensor
+
+    @property
+    def setting(self) -> Setting:
+        return self.group.settings[self.head]
+
+
+def evaluate(task: Dense, subject: Subject, bench: Bench) -> dict[str, Found]:
+    """Of the head that is best on held-out training images, by RMSE or mIoU; all heads in the details."""
+    target, source = _target(task, bench), bench.data.source
+    held, kept = views.hold_out(task.holdout, len(source.train), bench.seed)
+    probe = _train(task, target, subject, bench, kept)
+    judged = _outcomes(task, target, probe, bench, source.train, held.tolist())
+    everything = list(range(len(source.val)))
+    tested = _outcomes(task, target, probe, bench, source.val, everything, f"{subject.name}: {target.kind}")
+    trials = [
+        Trial(group, head, target.results(theirs[head]), found[head])
+        for group, theirs, found in zip(probe.groups, judged, tested, strict=True)
+        for head in range(len(group.settings))
+    ]
+    best = max(trials, key=lambda trial: target.merit(trial.held))
+    listed = []
+    for trial in trials:
+        scores = {"holdout": trial.held, "test": target.results(trial.outcomes)}
+        values = {f"{part}_{name}": _finite(m.value) for part, found in scores.items() for name, m in found.items()}
+        listed.append({**trial.setting._asdict(), **values})
+    details: dict[str, Any] = {"chosen": best.setting._asdict(), "images": len(best.outcomes), "heads": listed}
+    details["left_out"] = list(pairs.left_out(bench, target.kind))
+    if isinstance(target, Classes):
+        details["iou"] = [_finite(iou) for iou in target.iou(best.outcomes.sum(dim=0, keepdim=True))[0].tolist()]
+    if bench.folder is not None:
+        bench.kept[f"{target.kind} {subject.name}"] = _examples(task, target, probe, best, bench)
+    return {"": Found(target.results(best.outcomes), details)}
+
+
+def metrics(task: Dense, several: bool = True) -> list[str]:
+    """Two."""
+    if isinstance(task, Depth):
+        return ["depth_delta1", "depth_rmse"]
+    return ["segmentation_miou", "segmentation_accuracy"]
+
+
+def refuse(task: Dense, data: DataModule) -> None:
+    """Refuses images without maps."""
+    pairs.refuse(_kind(task), data)
+
+
+def write(task: Dense, subject: Subject, bench: Bench, folder: Path) -> list[Path]:
+    """The picture: image, map and prediction of some validation images, evenly spread."""
+    images, maps, predicted = bench.kept[f"{_kind(task)} {subject.name}"]
+    if not len(images):
+        return []
+    draw = pictures.depths if isinstance(task, Depth) else pictures.classes
+    path = folder / f"{_kind(task)}-{subject.name.replace(' ', '-')}.png"
+    pictures.write(draw(images, maps, predicted), path)
+    return [path]
+
+
+def _kind(task: Dense) -> str:
+    return "depth" if isinstance(task, Depth) else "segmentation"
+
+
+def _target(task: Dense, bench: Bench) -> Target:
+    if isinstance(task, Depth):
+        return Depths()
+    if "classes" not in bench.kept:  # the same for all subjects
+        bench.kept["classes"] = pairs.classes(bench, task.batch_size)
+    found = bench.kept["classes"]
+    if found > MOST:
+        raise UserError(f"segmentation maps hold values up to {found - 1}; class indices, up to {MOST - 1}, would do")
+    return Classes(max(found, 1))
+
+
+def _train(task: Dense, target: Target, subject: Subject, bench: Bench, kept: Tensor) -> Probe:
+    """Passes over the training images number ``kept``; an image goes through the encoder once for all heads."""
+    layers = sorted({1 if subject.encoder is None else count for count in task.layers})
+    embed = subject.embed_patches(bench.runtime, layers[-1])
+    probe = Probe(embed, layers[-1], subject.patch, [])
+    size = views.size_of(task.batch_size, len(kept))
+    epochs = max(task.epochs, math.ceil(task.min_steps / max(len(kept) // size, 1)))
+    batches = views.Batches(kept, size, epochs, bench.seed, ALONE)  # every device the same: heads are quick to train
+    loader = pairs.training(bench, target.kind, batches)
+    title = bench.title(f"{subject.name}: {target.kind} probe")
+    for step, batch in enumerate(progress(loader, title, len(batches))):
+        images, maps = pairs.readable(bench, target.kind, *batch)
+        if not len(images):
+            continue
+        with torch.no_grad():
+            features = embed(images)
+        if not probe.groups:
+            probe.groups.extend(_groups(task, target, layers, features.shape[2], maps, bench))
+        factor = (1 + math.cos(math.pi * step / len(batches))) / 2
+        for group in probe.groups:
+            theirs = _of_last(features, group.layers, layers[-1])
+            group.heads.backward(target, theirs, _grid(images, probe.patch_size), maps)
+            group.heads.step(factor)
+    if not probe.groups:
+        raise _nothing(target, "training")
+    for group in probe.groups:
+        group.heads.eval()
+    return probe
+
+
+def _groups(task: Dense, target: Target, layers: list[int], width: int, maps: Tensor, bench: Bench) -> list[Group]:
+    """Heads for features of this width; predictions begin where these first maps lie."""
+    made, start = [], target.start(maps)
+    for count, batch_norm in itertools.product(layers, task.batch_norm):
+        settings = [Setting(count, batch_norm, *pair) for pair in itertools.product(task.lr, task.weight_decay)]
+        rates, decays = [setting.lr for setting in settings], [setting.weight_decay for setting in settings]
+        generator = torch.Generator().manual_seed(seed_of(bench.seed, START_STREAM, 0, 0))
+        heads = PixelHeads(width // layers[-1] * count, start, rates, decays, batch_norm, generator)
+        made.append(Group(count, settings, heads))
+    return made
+
+
+@torch.no_grad()
+def _outcomes(
+    task: Dense, target: Target, probe: Probe, bench: Bench, images: Images, indices: list[int], title: str = ""
+) -> list[Tensor]:
+    """By group, what each readable image contributes to the results of each head: [H, n, S]."""
+    loader = pairs.ordered(bench, target.kind, images, indices, task.batch_size)
+    found: list[list[Tensor]] = [[] for _ in probe.groups]
+    for batch in progress(loader, bench.title(title) if title else "", len(loader)):
+        shown, maps = pairs.readable(bench, target.kind, *batch)
+        if not len(shown):
+            continue
+        features = probe.embed(shown)
+        for group, rows in zip(probe.groups, found, strict=True):
+            patches = group.heads(_of_last(features, group.layers, probe.layers))
+            grid = _grid(shown, probe.patch_size)
+            rows.append(torch.stack([target.outcomes(upsampled(each, grid, maps), maps) for each in patches]))
+    if not found[0]:
+        raise _nothing(target, "validation" if images is bench.data.source.val else "held-out training")
+    return [torch.cat(rows, dim=1) for rows in found]
+
+
+@torch.no_grad()
+def _examples(task: Dense, target: Target, probe: Probe, trial: Trial, bench: Bench) -> tuple[Tensor, Tensor, Tensor]:
+    """Images, maps and a head's predictions, of validation images."""
+    val = bench.data.source.val
+    spread = np.linspace(0, len(val) - 1, min(task.examples, len(val))).round().astype(int).tolist()
+    batch = next(iter(pairs.ordered(bench, target.kind, val, spread, len(spread))))
+    images, maps = pairs.readable(bench, target.kind, *batch)
+    if not len(images):
+        return images, maps, maps
+    patches = trial.group.heads(_of_last(probe.embed(images), trial.group.layers, probe.layers))[trial.head]
+    values = target.values(upsampled(patches, _grid(images, probe.patch_size), maps))
+    return images.cpu(), maps.cpu(), values.cpu()
+
+
+def _of_last(features: Tensor, layers: int, more: int) -> Tensor:
+    """`of_last` of each patch: [B, N, D * layers]."""
+    return of_last(features.flatten(0, 1), layers, more).unflatten(0, features.shape[:2])
+
+
+def _grid(images: Tensor, patch_size: int) -> Grid:
+    return images.shape[-2] // patch_size, images.shape[-1] // patch_size
+
+
+def _finite(value: float) -> float | None:
+    """For JSON: None for a head that has diverged, and for a class that does not occur."""
+    return value if math.isfinite(value) else None
+
+
+def _nothing(target: Target, part: str) -> UserError:
+    return UserError(f"no {part} image has a readable {target.kind} map; what is wrong with them is named above")
