@@ -169,7 +169,7 @@ def run(config: schema.TrainConfig, folder: Path) -> Run:
     )
     callbacks: list[L.Callback] = [recorder]
     every = config.callbacks.evaluate_every_epochs
-    measured = tasks.possible(config.task, datamodule)
+    measured, _ = tasks.possible(config.task, datamodule)
     if every is not None and measured.measured():
         callbacks.append(Evaluation(measured, datamodule, encoder_spec, recorder, every, config.seed))
     callbacks += [ProgressReport(recorder, schedule.max_steps, config.callbacks.progress_every_seconds), checkpoint]

@@ -18,6 +18,7 @@ class ConfigError(UserError):
 
     def __init__(self, key: str, value: Any, problem: str) -> None:
         super().__init__(f"{key}={show(value)}: {problem}")
+        self.problem = problem
 
 
 def show(value: Any) -> str:

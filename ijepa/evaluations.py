@@ -1,5 +1,6 @@
 """One task on one checkpoint: table, baselines and metrics.json."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ijepa.config import TRAINING, EvaluateConfig
 from ijepa.data import sources
 from ijepa.data.datamodule import DataModule
 from ijepa.errors import ConfigError, UserError
-from ijepa.evaluation import export, tasks
+from ijepa.evaluation import export, paper, tasks
 from ijepa.evaluation.bench import Bench, Subject, label_sets
 from ijepa.evaluation.features import Runtime
 from ijepa.evaluation.tasks import UNTRAINED
@@ -57,6 +58,13 @@ def evaluate(composed: DictConfig) -> float | None:
     hardware.device(config.hardware)
     source = sources.build(config.data, _split_seed(path, config))
     data = build.data(config.data, source, None, 0, config.hardware, config.seed)
+    if config.task.paper is not None:
+        chosen, left = tasks.possible(config.task, data)
+        config = config.model_copy(update={"task": chosen})
+        for name, why in left.items() if "LOCAL_RANK" not in os.environ else ():
+            print(f"task=paper leaves out {name}: {why}")
+        if not chosen.chosen():
+            raise ConfigError("task", "paper", "nothing of it is possible with these images; they need labels or maps")
     tasks.refuse(config.task, data, config.data)
     fabric = hardware.fabric(config.hardware)
     if fabric is not None and HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -93,6 +101,12 @@ def _report(config: EvaluateConfig, rows: list[tasks.Row], names: list[str], dat
     if any(row.results for row in rows):
         print(f"{config.checkpoint}: %, with 95 % intervals")
         Console().print(tables.results(rows, config.task, names, intervals))
+    if config.task.paper is not None:
+        shown = paper.columns(rows, names, config.data.source)
+        lines = paper.lines(rows, shown, intervals, config.task.paper.figures)
+        Console().print(paper.table(shown, lines, len(rows)))
+        paper.write(folder / "paper.md", shown, lines)
+        rows[0].files.append(folder / "paper.md")
     written = {
         "config": config.model_dump(),
         "images": {"train": len(data.source.train), "val": len(data.source.val)},
@@ -193,4 +207,4 @@ def _output(config: EvaluateConfig, path: Path | None) -> Path:
 
 
 def _names(config: EvaluateConfig) -> str:
-    return "-".join(config.task.chosen())
+    return "paper" if config.task.paper is not None else "-".join(config.task.chosen())

@@ -177,7 +177,7 @@ def _finish(run: Run) -> float | None:
         "not_images": run.data.source.not_images,
     }
     accuracy = None
-    chosen = tasks.possible(run.config.task, run.data)
+    chosen, _ = tasks.possible(run.config.task, run.data)
     if chosen.measured():
         names = label_sets(run.data)
         runtime = Runtime(run.trainer.strategy.root_device, compiled=run.config.hardware.compile)

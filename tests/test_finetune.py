@@ -198,4 +198,6 @@ def test_what_cannot_be(bench):
     with pytest.raises(ConfigError, match="no such file: /none"):
         lowshot.refuse(task(LowshotFinetune, lists=["/none"]), bench.data)
     chosen = train_config("task=[knn,count,finetune]").task
-    assert list(possible(chosen, bench.data).chosen()) == ["knn", "finetune"]
+    kept, left = possible(chosen, bench.data)
+    assert list(kept.chosen()) == ["knn", "finetune"]
+    assert left == {"count": "the images have no labels of count, but of class, bright"}

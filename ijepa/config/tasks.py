@@ -222,6 +222,13 @@ class Segmentation(Dense):
     """The class of every pixel, from frozen patch features."""
 
 
+class Paper(Section):
+    """Tasks that the images do not allow are left out; results in the layout of the paper's tables."""
+
+    figures: bool
+    """with the paper's own, on ImageNet and CLEVR, below"""
+
+
 Task = (
     Knn
     | Logistic
@@ -268,10 +275,12 @@ class Tasks(Section):
     """class of every pixel"""
     features: Export | None = None
     """features to a file"""
+    paper: Paper | None = None
+    """one table of all, beside the paper's own figures"""
 
     def chosen(self) -> dict[str, Task]:
         """The tasks that the configuration has, by name."""
-        return {name: task for name, task in self if task is not None}
+        return {name: task for name, task in self if task is not None and name != "paper"}
 
     def measured(self) -> dict[str, Task]:
         """Those of them that have results, of images with labels."""

@@ -1,6 +1,5 @@
 """The tasks of a configuration on every label set; and, beside a checkpoint, random init and raw pixels."""
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,14 +132,17 @@ def refuse(tasks: Tasks, data: DataModule, images: Data | None = None) -> None:
             module.refuse(task, data)
 
 
-def possible(tasks: Tasks, data: DataModule) -> Tasks:
-    """Those that these images have all that is needed for."""
+def possible(tasks: Tasks, data: DataModule) -> tuple[Tasks, dict[str, str]]:
+    """Those that these images have all that is needed for, and why the others are left out."""
     kept: dict[str, Task] = {}
+    left: dict[str, str] = {}
     for name, task in tasks.chosen().items():
-        with contextlib.suppress(ConfigError):
+        try:
             refuse(Tasks(**{name: task}), data)
             kept[name] = task
-    return Tasks(**kept)
+        except ConfigError as error:
+            left[name] = error.problem
+    return Tasks(**kept, paper=tasks.paper), left
 
 
 def key(names: list[str], name: str, metric: str) -> str:

@@ -1,0 +1,111 @@
+"""task=paper: results in the layout of the paper's tables, a line per method, with the paper's own below."""
+
+from pathlib import Path
+
+from rich.table import Table
+
+from ijepa.evaluation.tasks import Row, key
+from ijepa.files import write_text
+
+Figures = dict[str, float]
+FIGURES: dict[str, Figures] = {
+    "I-JEPA B/16": {"imagenet": 72.9},
+    "I-JEPA L/16": {"imagenet": 77.5, "1pct": 69.4},
+    "I-JEPA H/14": {
+        "imagenet": 79.3, "1pct": 73.3, "cifar100": 87.5, "places205": 58.4, "inat18": 47.6, "count": 86.7,
+        "distance": 72.4,
+    },
+    "I-JEPA H/16 at 448": {"imagenet": 81.1, "1pct": 77.3, "finetune": 87.1},
+    "data2vec L/16": {
+        "imagenet": 77.3, "1pct": 73.3, "cifar100": 81.6, "places205": 54.6, "inat18": 28.1, "count": 85.3,
+        "distance": 71.3,
+    },
+    "MAE H/14": {
+        "imagenet": 77.2, "1pct": 71.5, "cifar100": 77.3, "places205": 55.0, "inat18": 32.9, "count": 90.5,
+        "distance": 72.4,
+    },
+    "DINO B/8, with augmented views": {
+        "imagenet": 80.1, "1pct": 70.0, "cifar100": 84.9, "places205": 57.9, "inat18": 55.9, "count": 86.6,
+        "distance": 53.4,
+    },
+    "iBOT L/16, with augmented views": {
+        "imagenet": 81.0, "cifar100": 88.3, "places205": 60.4, "inat18": 57.3, "count": 85.7, "distance": 62.8,
+    },
+}  # fmt: skip
+"""Paper, tables 1 to 4 and 15, in %: linear probes by data set, 1 % of ImageNet's labels, all of them, and CLEVR."""
+TRANSFER = ("cifar100", "places205", "inat18")
+LOW_LEVEL = ("count", "distance")
+COLUMNS = {
+    "linear": "linear",
+    "lowshot_1pct": "1 %",
+    "lowshot_finetune_1pct": "1 %, fine-tuned",
+    "finetune": "fine-tuned",
+}
+"""Of a label set; what is read of count and distance follows the protocols of that name instead."""
+DENSE = {"depth_delta1": "depth, delta_1", "segmentation_miou": "segmentation, mIoU"}
+
+
+class Column:
+    """A result: what it is called here, its title, and what it is called among the paper's."""
+
+    def __init__(self, result: str, title: str, figure: str) -> None:
+        self.result = result
+        self.title = title
+        self.figure = figure
+
+
+def columns(rows: list[Row], names: list[str], source: str) -> list[Column]:
+    """Those that some row has a result for."""
+    figures = {
+        "linear": source if source in TRANSFER else "imagenet",
+        "lowshot_finetune_1pct": "1pct",
+        "finetune": "finetune",
+    }
+    found = []
+    for name in names:
+        if name in LOW_LEVEL:
+            found.append(Column(key(names, name, name), name, name))
+            continue
+        for metric, title in COLUMNS.items():
+            shown = f"{name}, {title}" if len(names) > 1 else title
+            found.append(Column(key(names, name, metric), shown, figures.get(metric, "")))
+    found += [Column(metric, title, "") for metric, title in DENSE.items()]
+    return [column for column in found if any(column.result in row.results for row in rows)]
+
+
+def lines(
+    rows: list[Row], shown: list[Column], intervals: dict[str, dict[str, tuple[float, float]]], figures: bool
+) -> list[list[str]]:
+    """A line per method: its name, then its results in per cent with half the width of their 95 % intervals."""
+    found = []
+    for row in rows:
+        cells = []
+        for column in shown:
+            if column.result not in row.results:
+                cells.append("")
+                continue
+            low, high = intervals[row.name].get(column.result, (0.0, 0.0))
+            between = f" +-{50 * (high - low):.1f}" if high > low else ""
+            cells.append(f"{100 * row.results[column.result].value:.1f}{between}")
+        found.append([row.name, *cells])
+    if figures:
+        for method, theirs in FIGURES.items():
+            cells = [f"{theirs[column.figure]:.1f}" if column.figure in theirs else "" for column in shown]
+            if any(cells):
+                found.append([f"{method} (paper)", *cells])
+    return found
+
+
+def table(shown: list[Column], found: list[list[str]], methods: int) -> Table:
+    """For the terminal; the paper's lines, after the first so many, apart."""
+    made = Table("", *(column.title for column in shown))
+    for number, line in enumerate(found):
+        made.add_row(*line, end_section=number == methods - 1)
+    return made
+
+
+def write(path: Path, shown: list[Column], found: list[list[str]]) -> None:
+    """The same in Markdown."""
+    titles = ["", *(column.title for column in shown)]
+    cells = [titles, ["---", *("---:" for _ in shown)], *found]
+    write_text(path, "".join(f"| {' | '.join(line)} |\n" for line in cells).replace("+-", "±"))
