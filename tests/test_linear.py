@@ -14,6 +14,7 @@ from ijepa.evaluation import linear, views
 from ijepa.evaluation.bench import Bench, Subject
 from ijepa.evaluation.features import Runtime
 from ijepa.evaluation.heads import Heads
+from ijepa.evaluation.ranks import ALONE
 from ijepa.evaluation.tasks import untrained
 
 RATES, DECAYS = torch.tensor([0.1, 0.5, 0.02]), torch.tensor([0.0, 0.01, 0.3])
@@ -108,12 +109,32 @@ def test_the_probe_reads_pixels(bench):
     assert found.results["linear"].value > 0.8
 
 
+@pytest.mark.parametrize("subject", ["random init", "raw pixels"])
+@pytest.mark.parametrize("flip", [False, True])
+def test_features_that_are_remembered_are_those_of_the_views(bench, subject, flip):
+    bench, spec = bench
+    chosen, encoder = task(crop_scale=None, flip=flip), None if subject == "raw pixels" else untrained(spec, 0)
+    train, _ = bench.features(Subject(subject, encoder), 1, 64)
+    batches = views.Batches(train.indices[:200], 64, 2, bench.seed, ALONE)
+    ways = [way(chosen, Subject(subject, encoder), bench, train, batches, 1)
+            for way in (linear._remembered, linear._encoded)]  # fmt: skip
+    count = 0
+    for (known, rows), (encoded, same) in zip(*ways, strict=True):
+        assert torch.equal(rows, same)
+        torch.testing.assert_close(known, encoded, atol=1e-5, rtol=0)
+        count += 1
+    assert count == 6
+    if flip:
+        share = torch.stack([views.flipped(0, epoch, train.indices) for epoch in range(20)]).double().mean()
+        assert share == pytest.approx(0.5, abs=0.02)
+
+
 def test_what_is_held_out_is_not_trained_on(bench, monkeypatch):
     shown = []
     read = views.Views.__getitem__
     monkeypatch.setattr(views.Views, "__getitem__", lambda self, view: shown.append(view) or read(self, view))
     bench, _ = bench
-    linear.evaluate(task(batch_size=16), Subject("raw pixels", None), bench)
+    linear.evaluate(task(batch_size=16), Subject("raw pixels", None), bench)  # with crops: image by image
     count = len(bench.data.source.train)
     kept = {view.image for view in shown}
     assert len(kept) <= count - round(0.2 * count)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from ijepa.data.datamodule import DataModule
 from ijepa.data.sets import Images, UnreadableError
@@ -36,9 +37,11 @@ class Subject:
         """The side of a patch, in pixels."""
         return self.patch_size if self.encoder is None else self.encoder.spec.patch_size
 
-    def embed(self, runtime: Runtime, layers: int) -> Embed:
-        """From images to features of the last ``layers`` blocks; pixels have none."""
-        return pixels if self.encoder is None else runtime.pooled(self.encoder, layers)
+    def embed(self, runtime: Runtime, layers: int, mirrored: bool = False) -> Embed:
+        """From images, or their mirror images, to features of the last ``layers`` blocks; pixels have none."""
+        if self.encoder is None:
+            return (lambda images: pixels(images.flip(-1))) if mirrored else pixels
+        return runtime.pooled(self.encoder, layers, mirrored)
 
     def embed_patches(self, runtime: Runtime, layers: int) -> Embed:
         """The same of each patch: from images to [B, N, D]."""
@@ -79,6 +82,7 @@ class Bench:
     files: list[Path] = field(default_factory=list)
     kept: dict[str, Any] = field(default_factory=dict)
     _kept: dict[tuple[str, int], tuple[Features, Features]] = field(default_factory=dict)
+    _mirrored: dict[str, Tensor] = field(default_factory=dict)
 
     def features(self, subject: Subject, layers: int, batch_size: int) -> tuple[Features, Features]:
         """Of training and validation images; those of fewer layers are a part of those of more."""
@@ -95,6 +99,17 @@ class Bench:
         )
         self._kept = {(subject.name, layers): (train, val)}  # one subject after the other
         return train, val
+
+    def mirrored(self, subject: Subject, layers: int, batch_size: int) -> Tensor:
+        """Features of the mirror images of the readable training images: [n, D]."""
+        name = f"{subject.name}, {layers}"
+        if name not in self._mirrored:
+            values, _ = cache.features(
+                subject.embed(self.runtime, layers, mirrored=True), self.data.source.train, self.data, batch_size,
+                self.runtime, self.cache, self.title(f"{subject.name}: features of mirrored training images"),
+            )  # fmt: skip
+            self._mirrored = {name: values}  # one subject after the other
+        return self._mirrored[name]
 
     def title(self, text: str) -> str:
         """Of a progress bar."""

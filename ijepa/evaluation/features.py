@@ -54,9 +54,9 @@ class Runtime:
     compiled: bool = False
     ranks: Ranks = ALONE
 
-    def pooled(self, encoder: PretrainedEncoder, layers: int = 1) -> "Pooled":
+    def pooled(self, encoder: PretrainedEncoder, layers: int = 1, mirrored: bool = False) -> "Pooled":
         """Average-pooled patch features of ``encoder``'s last ``layers`` blocks."""
-        return Pooled(self._ready(encoder), self, layers)
+        return Pooled(self._ready(encoder), self, layers, mirrored)
 
     def patches(self, encoder: PretrainedEncoder, layers: int = 1) -> "Patches":
         """Patch features of ``encoder``'s last ``layers`` blocks."""
@@ -95,19 +95,23 @@ class Patches:
 class Pooled:
     """Average-pooled patches of the last ``layers`` blocks, each through the final norm, concatenated: [B, D * layers].
 
-    The paper's evaluations take the last layer or the last four (appendix A.2); the last layer's stand last.
+    The paper's evaluations take the last layer or the last four (appendix A.2); the last layer's stand last. With
+    ``mirrored``, those of the mirror images.
     """
 
     encoder: PretrainedEncoder
     runtime: Runtime
     layers: int
+    mirrored: bool = False
 
     def __call__(self, images: Tensor) -> Tensor:
+        images = images.flip(-1) if self.mirrored else images
         return self.runtime.run(self.encoder, images, self.layers).mean(dim=1)
 
     def fingerprint(self) -> str:
         """Of all that the features depend on but the images: weights, description, layers, precision."""
         plain = {"spec": self.encoder.spec.plain(), "layers": self.layers, "bf16": self.runtime.bf16}
+        plain |= {"mirrored": True} if self.mirrored else {}
         found = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
         for name, tensor in sorted(self.encoder.state_dict().items()):
             found.update(name.encode())

@@ -6,6 +6,7 @@ and of several learning rates and weight decays. Here a held-out part of the tra
 
 import itertools
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,7 @@ from ijepa.evaluation.features import Features, of_last
 from ijepa.evaluation.heads import Heads
 from ijepa.evaluation.measures import Measured, accuracy
 from ijepa.evaluation.progress import progress
+from ijepa.evaluation.ranks import ALONE
 from ijepa.randomness import seed_of
 
 NAMES = {Linear: "linear", Counting: "count", Distance: "distance"}
@@ -109,28 +111,52 @@ def _train(
     task: Linear, subject: Subject, bench: Bench, groups: list[Group], train: Features, kept: Tensor, most: int
 ) -> None:
     """Passes over the images number ``kept`` of ``train``; an image goes through the encoder once for all heads."""
-    rows, ranks = views.rows_of(train), bench.runtime.ranks
-    batches = views.Batches(
-        train.indices[kept], views.size_of(task.batch_size, len(kept)), task.epochs, bench.seed, ranks
-    )
-    augment = views.Augment(task.crop_scale, task.flip, bench.data.eval_transform)
-    embed, device = subject.embed(bench.runtime, most), bench.runtime.device
+    size = views.size_of(task.batch_size, len(kept))
+    whole = task.crop_scale is None
+    ranks = ALONE if whole else bench.runtime.ranks
+    batches = views.Batches(train.indices[kept], size, task.epochs, bench.seed, ranks)
+    seen = _remembered if whole else _encoded
     for group in groups:
         group.heads.train()
     title = bench.title(f"{subject.name}: {metrics(task, True)[0]} probe")
-    for step, (images, indices) in enumerate(
-        progress(views.loader(bench, augment, batches, bench.seed), title, len(batches))
+    for step, (features, rows) in enumerate(
+        progress(seen(task, subject, bench, train, batches, most), title, len(batches))
     ):
-        with torch.no_grad():
-            features = ranks.gathered(embed(images.to(device, non_blocking=True)))
-            indices = ranks.gathered(indices)
         factor = batches.size / BASE * _factor(task, step / batches.steps)
         for group in groups:
-            labels = train.labels[group.label_set][rows[indices]].to(device)
+            labels = train.labels[group.label_set][rows].to(features.device)
             group.heads.loss(of_last(features, group.layers, most), labels).backward()  # type: ignore[no-untyped-call]
             group.heads.step(factor)
     for group in groups:
         group.heads.eval()
+
+
+Seen = Iterator[tuple[Tensor, Tensor]]
+"""Features [B, D] on the device, and the rows of their images."""
+
+
+def _encoded(task: Linear, subject: Subject, bench: Bench, train: Features, batches: views.Batches, most: int) -> Seen:
+    """Of augmented images, which pass through the encoder; of all devices together."""
+    ranks, device, rows = bench.runtime.ranks, bench.runtime.device, views.rows_of(train)
+    augment = views.Augment(task.crop_scale, task.flip, bench.data.eval_transform)
+    embed = subject.embed(bench.runtime, most)
+    for images, indices in views.loader(bench, augment, batches, bench.seed):
+        with torch.no_grad():
+            features = ranks.gathered(embed(images.to(device, non_blocking=True)))
+        yield features, rows[ranks.gathered(indices)]
+
+
+def _remembered(
+    task: Linear, subject: Subject, bench: Bench, train: Features, batches: views.Batches, most: int
+) -> Seen:
+    """Of whole images, and their mirror images where half are to be mirrored: these are known, or found once."""
+    rows = views.rows_of(train)
+    mirrored = bench.mirrored(subject, most, BASE) if task.flip else train.values
+    for batch in batches:
+        indices = torch.tensor([view.image for view in batch])
+        which = rows[indices]
+        flipped = views.flipped(bench.seed, batch[0].epoch, indices)[:, None] & task.flip
+        yield torch.where(flipped, mirrored[which], train.values[which]).to(bench.runtime.device), which
 
 
 def _factor(task: Linear, epoch: float) -> float:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from timm.data.auto_augment import rand_augment_transform
 from torch import Tensor
@@ -15,7 +16,7 @@ from ijepa.data.workers import start_worker
 from ijepa.evaluation.bench import Bench
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.ranks import Ranks
-from ijepa.randomness import seed_of, seeded, shuffled
+from ijepa.randomness import seed_of, seeded, shuffled, words
 
 HOLDOUT_STREAM, ORDER_STREAM, VIEW_STREAM = 6, 9, 10
 ASPECT = (3 / 4, 4 / 3)
@@ -81,6 +82,12 @@ class Views(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, view: View) -> tuple[Tensor, int]:
         seed = seed_of(self.seed, VIEW_STREAM, view.epoch, view.image)
         return self.augment(self.images, view.image, seed), view.image
+
+
+def flipped(seed: int, epoch: int, images: Tensor) -> Tensor:
+    """Which of ``images`` [B] their views of this epoch mirror."""
+    drawn = words(seed, VIEW_STREAM, epoch, images.numpy(), 1)[:, 0] & np.uint64(1)
+    return torch.from_numpy(drawn.astype(bool))
 
 
 class Batches(Sampler[list[View]]):
