@@ -16,7 +16,8 @@ def results(rows: list[Row], tasks: Tasks, names: list[str], intervals: Interval
         table.add_column(row.name, justify="right")
     for group in shown(tasks, rows, names):
         for metric in group:
-            table.add_row(metric.replace("/", " "), *(_cell(row, metric, intervals) for row in rows))
+            title = " ".join(dict.fromkeys(metric.split("/")))  # count, not count count
+            table.add_row(title, *(_cell(row, metric, intervals) for row in rows))
         table.add_section()
     return table
 
