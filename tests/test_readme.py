@@ -6,12 +6,16 @@ import shlex
 
 import pytest
 from conftest import ROOT, composed
+from omegaconf import OmegaConf
 
 from ijepa.checks import check, parse
-from ijepa.config import TrainConfig
+from ijepa.config import TRAINING, EvaluateConfig, TrainConfig
 from ijepa.data import statistics
 
 pytestmark = pytest.mark.slow
+
+LAYERED = ("linear", "count", "distance", "depth", "segmentation")
+TRAINED = ("linear", "finetune", "attentive")
 
 
 def readme_commands():
@@ -25,8 +29,16 @@ def test_every_command_of_the_readme(line, finished, pictures, tmp_path, invoke,
     for name, value in {"RUN_DIR": folder, "IMAGES": pictures, "NEW": tmp_path / "new", "PROJECT": "test"}.items():
         line = line.replace(name, str(value))
     script, *arguments = shlex.split(line)
-    if "hardware=gpu" in arguments or "hardware=ddp" in arguments:
-        check(parse(TrainConfig, composed(*arguments)))
+    if (
+        any(word in arguments for word in ("hardware=gpu", "hardware=ddp", "data=cifar10", "data=clevr"))
+        or "MAPS" in line
+    ):
+        if script == "evaluate.py":
+            values = composed(*arguments, name="evaluate")
+            unused = TRAINING - {"model"}
+            parse(EvaluateConfig, OmegaConf.create({k: value for k, value in dict(values).items() if k not in unused}))
+        else:
+            check(parse(TrainConfig, composed(*arguments)))
         return
     if script == "-m":
         assert arguments.pop(0) == "ijepa.data.statistics"
@@ -38,8 +50,9 @@ def test_every_command_of_the_readme(line, finished, pictures, tmp_path, invoke,
         assert code == 0, error
         return
     if script == "evaluate.py":
-        if "task=linear" in arguments:
-            arguments.append("task.linear.layers=[1,2]")  # the encoder here has two blocks
+        tasks = [name for name in LAYERED if f"task={name}" in arguments or "task=paper" in arguments]
+        arguments += [f"task.{name}.layers=[1,2]" for name in tasks]  # the encoder here has two blocks
+        arguments += [f"task.{name}.epochs=5" for name in TRAINED if f"task={name}" in arguments]
         assert invoke(script, *arguments, f"output={tmp_path}")[0] == 0
         return
     small = [
