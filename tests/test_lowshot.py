@@ -10,6 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from ijepa.config import Lowshot
 from ijepa.evaluation import fewlabels, lowshot
+from ijepa.evaluation.bench import Subject
 from ijepa.evaluation.features import Features
 from ijepa.randomness import shuffled
 
@@ -29,8 +30,8 @@ def task(**changes):
 
 
 def scored(chosen, train, test):
-    bench = SimpleNamespace(features=lambda *_: (train, test), seed=0, layers=1)
-    return lowshot.evaluate(chosen, None, bench)["class"]
+    bench = SimpleNamespace(features=lambda *_: (train, test), seed=0, layers=1, title=lambda text: "")
+    return lowshot.evaluate(chosen, Subject("encoder", None), bench)["class"]
 
 
 @pytest.mark.parametrize("amount", [0.1, 0.001, 3])

@@ -88,7 +88,7 @@ class Attentive(Section):
     batch_size: Count
     """images per step, at most an eighth of the training images"""
     lr: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
-    """AdamW's learning rates, in proportion less where the batch is smaller; each makes a probe of its own"""
+    """AdamW's learning rates, as for fine-tuning; each makes a probe of its own"""
     weight_decay: Annotated[list[Weight], Field(min_length=1)]
     """with each of them"""
     crop_scale: Pair | None
@@ -137,7 +137,7 @@ class Tuning(Section):
     batch_size: Count
     """images per step, at most an eighth of the labelled ones"""
     lr: Annotated[float, Field(gt=0)]
-    """of the head after warm-up; in proportion less where the batch is smaller"""
+    """of the head after warm-up; where the batch is smaller, less by the root of the ratio"""
     lr_end: Weight
     """where its cosine ends, as a share of it"""
     weight_decay: Weight
@@ -158,13 +158,12 @@ class Tuning(Section):
     """share of an image's area that a crop shows; null: the whole image, as in evaluation"""
     flip: bool
     """mirror half of the images"""
+    labels: list[Text] | None
+    """label sets; null: all"""
 
 
 class Finetune(Tuning):
-    """Fine-tuning on all labels; from initial weights, the fully supervised baseline."""
-
-    labels: list[Text] | None
-    """label sets; null: all. One network learns them together, with a head for each"""
+    """Fine-tuning on all labels, a network for all label sets; from initial weights, the fully supervised baseline."""
 
 
 class LowshotFinetune(FewLabels, Tuning):

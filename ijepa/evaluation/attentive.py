@@ -108,7 +108,7 @@ def _train(task: Attentive, subject: Subject, bench: Bench, train: Features, kep
             patches = embed(images.to(device, non_blocking=True))
         loss = torch.zeros((), device=device)
         for group, candidate in zip(optimizer.param_groups, candidates, strict=True):
-            peak = candidate.lr * batches.size / task.batch_size
+            peak = views.rate_of(candidate.lr, batches.size, task.batch_size)
             group["lr"] = schedules.warmup("cosine", 0, peak, 0, step, task.warmup_epochs * batches.steps, len(batches))
             labels = train.labels[candidate.label_set][rows[indices]].to(device)
             loss = loss + F.cross_entropy(candidate.probe(patches), labels)

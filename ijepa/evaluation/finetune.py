@@ -59,17 +59,21 @@ def metrics(task: Finetune, several: bool) -> list[str]:
 
 
 def refuse(task: Finetune, data: DataModule) -> None:
-    """Refuses label sets that the images do not have, and RandAugment of what is no picture."""
+    """Refuses what `refuse_tuning` does."""
+    refuse_tuning(task, data, "task.finetune")
+
+
+def refuse_tuning(task: Tuning, data: DataModule, key: str) -> None:
+    """Refuses label sets that the images do not have, RandAugment of what is no picture, or that timm does not know.
+
+    Raises:
+        ConfigError: names what would do.
+    """
     names = label_sets(data)
     for name in task.labels or []:
         if name not in names:
             problem = f"the images have no labels of {name}, but of {', '.join(names)}"
-            raise ConfigError("task.finetune.labels", task.labels, problem)
-    refuse_distortion(task, data, "task.finetune")
-
-
-def refuse_distortion(task: Tuning, data: DataModule, key: str) -> None:
-    """Refuses RandAugment of what is no picture, or what timm does not know; raises ConfigError."""
+            raise ConfigError(f"{key}.labels", task.labels, problem)
     if task.randaugment is None:
         return
     if data.channels not in views.PICTURES:
@@ -136,7 +140,7 @@ def _train(
     plain = bench.data.eval_transform
     loader = views.loader(bench, views.Augment(task.crop_scale, task.flip, plain, task.randaugment), batches, seed)
     optimizer = optimizer_of(task, network)
-    peak = task.lr * size / task.batch_size
+    peak = views.rate_of(task.lr, size, task.batch_size)
     network.train()
     for step, (images, indices) in enumerate(progress(loader, title, len(batches))):
         rate = schedules.warmup(

@@ -17,6 +17,7 @@ from ijepa.evaluation.bench import Bench, Found, Subject
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.logistic import LEFT_OUT, fit, predict, projection
 from ijepa.evaluation.measures import Measured, accuracy
+from ijepa.evaluation.progress import progress
 from ijepa.randomness import shuffled
 
 FOLD_STREAM = 13
@@ -28,27 +29,30 @@ def evaluate(task: Lowshot | LowshotFinetune, subject: Subject, bench: Bench) ->
 
     Each draw's stands in the details. Pixels have nothing to fine-tune.
     """
-    tuned = isinstance(task, LowshotFinetune)
+    tuned, kind = isinstance(task, LowshotFinetune), NAMES[type(task)]
     if tuned and subject.encoder is None:
         return {}
     train, test = bench.features(subject, 1 if tuned else bench.layers, task.batch_size)
     if isinstance(task, Lowshot):
         probe = Probe(task, train, test, bench.seed)
     found = {}
-    for name in train.labels:
+    for name in (task.labels if isinstance(task, LowshotFinetune) else None) or train.labels:
         results: dict[str, Measured] = {}
         details: dict[str, Any] = {}
-        for metric, amount in fewlabels.amounts(task, NAMES[type(task)]):
+        for metric, amount in fewlabels.amounts(task, kind):
             scores, strengths, chosen = [], [], torch.empty(0)
-            for draw, chosen in enumerate(
-                fewlabels.draws(task, f"task.{NAMES[type(task)]}", bench, train, name, amount)
-            ):
+            draws = fewlabels.draws(task, f"task.{kind}", bench, train, name, amount)
+            title = f"{subject.name}: {metric.removeprefix(f'{kind}_')} of {name}"
+            bar = "" if tuned else bench.title(title)  # fine-tuning shows one for each draw
+            for draw, chosen in enumerate(progress(draws, bar, len(draws))):
                 if isinstance(task, Lowshot):
                     measured, l2 = probe.score(name, chosen)
                     strengths.append(l2)
                 else:
-                    title = f"{subject.name}: {metric.removeprefix('lowshot_')} of {name}, draw {draw + 1}"
-                    network = finetune.tune(task, subject, bench, train.only([name]), test, chosen, title, draw)
+                    labelled = train.only([name])
+                    network = finetune.tune(
+                        task, subject, bench, labelled, test, chosen, f"{title}, draw {draw + 1}", draw
+                    )
                     measured = network.results[name]
                 scores.append(measured)
             results[metric], details[metric] = fewlabels.over(scores, len(chosen))
@@ -66,7 +70,7 @@ def refuse(task: Lowshot | LowshotFinetune, data: DataModule) -> None:
     """Refuses a task without labels, lists that are not there, and RandAugment of what is no picture."""
     fewlabels.refuse(task, f"task.{NAMES[type(task)]}")
     if isinstance(task, LowshotFinetune):
-        finetune.refuse_distortion(task, data, "task.lowshot_finetune")
+        finetune.refuse_tuning(task, data, "task.lowshot_finetune")
 
 
 class Probe:

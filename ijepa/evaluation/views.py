@@ -1,5 +1,6 @@
 """Augmented training images for what is trained on labels: the linear and attentive probes, fine-tuning."""
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -136,6 +137,14 @@ def loader(bench: Bench, augment: Augment, batches: Batches, seed: int) -> DataL
 def size_of(batch_size: int, images: int) -> int:
     """Images per step: at most an eighth of all, so that an epoch has several steps on small data, too."""
     return max(min(batch_size, images // 8), 2)
+
+
+def rate_of(lr: float, size: int, batch_size: int) -> float:
+    """Adam's learning rate for batches of ``size`` where ``lr`` is meant for ``batch_size``: by the root of the ratio.
+
+    Malladi et al., "On the SDEs and scaling rules for adaptive gradient algorithms" (2205.10287).
+    """
+    return float(lr * math.sqrt(size / batch_size))
 
 
 def hold_out(share: float, count: int, seed: int) -> tuple[Tensor, Tensor]:
