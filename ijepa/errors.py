@@ -21,6 +21,10 @@ class ConfigError(UserError):
         self.problem = problem
 
 
+class UnavailableError(ConfigError):
+    """The images lack what a task needs: it can be left out."""
+
+
 def show(value: Any) -> str:
     """``value`` as it would be typed on the command line."""
     if value is None:

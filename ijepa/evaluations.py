@@ -1,5 +1,6 @@
 """One task on one checkpoint: table, baselines and metrics.json."""
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def evaluate(composed: DictConfig) -> float | None:
     if config.task.paper is not None:
         chosen, left = tasks.possible(config.task, data)
         config = config.model_copy(update={"task": chosen})
-        for name, why in left.items() if "LOCAL_RANK" not in os.environ else ():
+        for name, why in left.items() if os.environ.get("LOCAL_RANK", "0") == "0" else ():
             print(f"task=paper leaves out {name}: {why}")
         if not chosen.chosen():
             raise ConfigError("task", "paper", "nothing of it is possible with these images; they need labels or maps")
@@ -103,6 +104,7 @@ def _report(config: EvaluateConfig, rows: list[tasks.Row], names: list[str], dat
         Console().print(tables.results(rows, config.task, names, intervals))
     if config.task.paper is not None:
         shown = paper.columns(rows, names, config.data.source)
+    if config.task.paper is not None and shown:
         lines = paper.lines(rows, shown, intervals, config.task.paper.figures)
         Console().print(paper.table(shown, lines, len(rows)))
         paper.write(folder / "paper.md", shown, lines)
@@ -110,13 +112,18 @@ def _report(config: EvaluateConfig, rows: list[tasks.Row], names: list[str], dat
     written = {
         "config": config.model_dump(),
         "images": {"train": len(data.source.train), "val": len(data.source.val)},
-        "results": {row.name: row.values for row in rows},
+        "results": {row.name: _finite(row.values) for row in rows},
         "intervals": intervals,
         "details": {row.name: row.details for row in rows},
     }
     write_json(folder / "metrics.json", written)
     for file in [*(file for row in rows for file in row.files), folder / "metrics.json"]:
         print(f"written  {file}")
+
+
+def _finite(values: dict[str, float]) -> dict[str, float | None]:
+    """For JSON, which knows no NaN."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def _random(config: EvaluateConfig) -> PretrainedEncoder:

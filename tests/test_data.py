@@ -12,6 +12,7 @@ from ijepa.data import sources
 from ijepa.data.datamodule import Crops, Place, Places
 from ijepa.data.decode import convert, decode
 from ijepa.data.images import EvalTransform, TrainTransform
+from ijepa.data.sets import Files
 from ijepa.errors import UserError
 
 
@@ -162,6 +163,15 @@ def test_eval_transform_keeps_proportions_and_ends_at_one():
     assert EvalTransform((50, 50))(white).max() == 1
     tensor = torch.full((1, 50, 70), 255, dtype=torch.uint8)
     assert torch.equal(EvalTransform((50, 50))(tensor), EvalTransform((50, 50))(white))
+
+
+def test_a_file_that_is_missing_counts_at_its_place(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    found = set()
+    for names in (("gone", "a", "b"), ("a", "gone", "b"), ("a", "b")):
+        found.add(Files([str(tmp_path / name) for name in names], {}, 3, None).fingerprint())
+    assert len(found) == 3
 
 
 def test_stretching_keeps_the_whole_image():

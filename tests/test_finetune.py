@@ -1,6 +1,7 @@
 """Fine-tuning, on all labels and on few: layer decay judged by timm, mixing by hand, whole trainings on digits."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -181,7 +182,22 @@ def test_a_list_names_images_by_the_ends_of_their_paths(tmp_path):
             fewlabels.listed(file, names, "key")
 
 
-def test_what_cannot_be(bench):
+class Floats:
+    """Images in units of their own."""
+
+    labels = {"class": [0], "bright": [1]}  # noqa: RUF012
+
+    def __len__(self):
+        return 1
+
+    def read(self, index):
+        return torch.full((1, 16, 16), 300.0)
+
+    def name(self, index):
+        return "float"
+
+
+def test_what_cannot_be(bench, tmp_path):
     bench, _ = bench
     for chosen, problem in (
         (task(labels=["colour"]), "no labels of colour, but of class, bright"),
@@ -189,11 +205,25 @@ def test_what_cannot_be(bench):
     ):
         with pytest.raises(ConfigError, match=problem):
             finetune.refuse(chosen, bench.data)
+    floats = replace(bench.data.source, train=Floats())
+    bench.data.source, before = floats, bench.data.source
+    with pytest.raises(ConfigError, match="is for 8-bit pictures"):
+        finetune.refuse(task(randaugment="rand-m9"), bench.data)
+    bench.data.source = before
     bench.data.channels = 12
     with pytest.raises(ConfigError, match=r"not 12; task\.finetune\.randaugment=null would do"):
         finetune.refuse(task(randaugment="rand-m9"), bench.data)
     with pytest.raises(ConfigError, match="needs one here"):
         lowshot.refuse(task(LowshotFinetune, shares=[]), bench.data)
+    two = [tmp_path / name / "some.txt" for name in ("a", "b")]
+    for file in two:
+        file.parent.mkdir()
+        file.write_text("image 0\n")
+    with pytest.raises(ConfigError, match="two results would be called some; rename a file"):
+        lowshot.refuse(task(LowshotFinetune, lists=[str(file) for file in two]), bench.data)
+    two[0].write_text("image 1000\n")
+    with pytest.raises(ConfigError, match="image 1000 is no training image"):
+        lowshot.refuse(task(LowshotFinetune, lists=[str(two[0])]), bench.data)
     with pytest.raises(ConfigError, match="no such file: /none"):
         lowshot.refuse(task(LowshotFinetune, lists=["/none"]), bench.data)
     chosen = train_config("task=[knn,count,finetune]").task

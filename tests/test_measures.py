@@ -36,6 +36,10 @@ def test_the_extremes():
     assert outcomes(50, 50).interval(0) == (1, 1)
     assert outcomes(0, 50).interval(0) == (0, 0)
     assert Measured(3.0).interval(0) is None
+    nothing = torch.zeros(5, 2, dtype=torch.float64)  # no image has anything that counts
+    assert Measured(float("nan"), nothing).interval(0) is None
+    nothing[:3] = 1
+    assert Measured(1.0, nothing).interval(0) == (1, 1)
 
 
 def test_a_result_that_is_no_mean():

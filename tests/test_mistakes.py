@@ -10,7 +10,26 @@ pytestmark = pytest.mark.slow
     [
         (["evaluate.py"], "checkpoint is not set"),
         (["evaluate.py", "checkpoint=null"], "checkpoint is not set"),
-        (["evaluate.py", "checkpoint={folder}", "hardware=ddp"], "hardware.devices=2: evaluations run on one device"),
+        (
+            [
+                "evaluate.py",
+                "checkpoint={folder}",
+                "task=linear",
+                "task.linear.layers=[1,2]",
+                "task.linear.holdout=.99",
+            ],
+            "1 images to train on are too few for batches of 2; more images would do",
+        ),
+        (
+            [
+                "evaluate.py",
+                "checkpoint={folder}",
+                "task=paper",
+                "task.lowshot.lists=[typo.txt]",
+                *(f"task.{name}.layers=[1,2]" for name in ("linear", "count", "distance", "depth", "segmentation")),
+            ],
+            "task.lowshot.lists=[typo.txt]: no such file: typo.txt",
+        ),
         (["train.py", "predictor=3"], "predictor=3: has keys of its own: predictor.width, predictor.depth"),
         (["train.py", "data.image_size=abc"], "data.image_size=abc: should be n or [h,w]"),
         (["train.py", "data.crop_scale=1"], "data.crop_scale=1: should be a list, [a,b]"),

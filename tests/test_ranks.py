@@ -180,6 +180,8 @@ def test_an_evaluation_on_two_devices_is_that_on_one(runs, tmp_path):
         assert result.returncode == 0, result.stderr
         assert result.stdout.count("written") == 4  # said by one process
         found.append(json.loads((tmp_path / name / "metrics.json").read_text()))
+    alone = command("evaluate.py", f"checkpoint={runs / 'single'}", "task=features", f"output={tmp_path}", *DDP)
+    assert alone.returncode == 0, alone.stderr
     one, two = found
     assert one["results"] == two["results"]
     assert one["details"] == two["details"]

@@ -131,9 +131,10 @@ class Files:
         """Changes with any file's name, size or date."""
         found = hashlib.sha256(f"{self.channels} {self.max_pixels}".encode())
         for path in self.paths:
+            found.update(f"{path}\0".encode(errors="surrogateescape"))
             with contextlib.suppress(OSError):  # what is gone is unreadable
                 status = Path(path).stat()
-                found.update(f"{path}\0{status.st_size} {status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+                found.update(f"{status.st_size} {status.st_mtime_ns}\n".encode())
         return found.hexdigest()
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ijepa.data.datamodule import DataModule
 from ijepa.data.sets import Images, UnreadableError
+from ijepa.errors import UserError
 from ijepa.evaluation import cache
 from ijepa.evaluation.features import Embed, Features, Runtime, of_last, pixel_patches, pixels
 from ijepa.evaluation.measures import Measured
@@ -97,6 +98,9 @@ class Bench:
             self._extract(subject, layers, part, images, batch_size)
             for part, images in (("training", source.train), ("validation", source.val))
         )
+        for part, found, images in (("training", train, source.train), ("validation", val, source.val)):
+            if len(images) and not len(found.values):
+                raise UserError(f"none of {len(images)} {part} images can be read; the first: {images.name(0)}")
         self._kept = {(subject.name, layers): (train, val)}  # one subject after the other
         return train, val
 
@@ -123,7 +127,8 @@ class Bench:
         for index in (~readable).nonzero().flatten().tolist():
             if images.name(index) not in self.data.unreadable:
                 self.data.unreadable[images.name(index)] = fault = _fault(images, index)
-                print(f"unreadable, left out of the evaluation: {fault}")
+                if self.runtime.ranks.here == 0:
+                    print(f"unreadable, left out of the evaluation: {fault}")
         labels = {name: torch.tensor(images.labels[name])[readable] for name in label_sets(self.data)}
         return Features(values, labels, readable.nonzero().flatten())
 

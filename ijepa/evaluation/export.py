@@ -21,7 +21,9 @@ def check(task: Export) -> None:
 
 
 def evaluate(task: Export, subject: Subject, bench: Bench) -> dict[str, Found]:
-    """Nothing: there is no result."""
+    """No result; the features are found here, where all devices take part, and written afterwards."""
+    if not subject.baseline:
+        bench.features(subject, bench.layers, task.batch_size)
     return {}
 
 

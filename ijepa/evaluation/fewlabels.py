@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ijepa.config import Lowshot, LowshotFinetune
+from ijepa.data.sets import Images
 from ijepa.errors import ConfigError
 from ijepa.evaluation.bench import Bench
 from ijepa.evaluation.features import Features
@@ -32,20 +33,27 @@ def amounts(task: Few, prefix: str) -> Iterator[tuple[str, Amount]]:
         yield f"{prefix}_{Path(file).stem}", Path(file).expanduser()
 
 
-def refuse(task: Few, key: str) -> None:
-    """Refuses a task without any amount, and lists that are not there; raises ConfigError."""
+def refuse(task: Few, key: str, images: Images) -> None:
+    """Refuses a task without any amount, and lists that are not of these training images; raises ConfigError."""
     if not task.shares + task.shots + task.lists:
         raise ConfigError(f"{key}.shares", [], f"needs one here, in {key}.shots or in {key}.lists")
     for file in task.lists:
         if not Path(file).expanduser().is_file():
             raise ConfigError(f"{key}.lists", task.lists, f"no such file: {file}")
+        listed(Path(file).expanduser(), _names(images), f"{key}.lists")
+    names = [name for name, _ in amounts(task, "")]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"{key}.lists", task.lists, f"two results would be called {name[1:]}; rename a file")
 
 
 def draws(task: Few, key: str, bench: Bench, train: Features, name: str, amount: Amount) -> list[Tensor]:
     """The labelled rows of ``train`` in each draw, by the classes of label set ``name``; a file gives one."""
     if isinstance(amount, Path):
-        images = bench.data.source.train
-        return [listed(amount, [images.name(index) for index in train.indices.tolist()], f"{key}.lists")]
+        rows = torch.full((len(bench.data.source.train),), -1)
+        rows[train.indices] = torch.arange(len(train.indices))
+        found = rows[listed(amount, _names(bench.data.source.train), f"{key}.lists")]
+        return [found[found >= 0]]  # without those that cannot be read
     return [labelled(train.labels[name], amount, bench.seed, draw) for draw in range(task.draws)]
 
 
@@ -89,6 +97,10 @@ def listed(file: Path, names: list[str], key: str) -> Tensor:
     if not wanted:
         raise ConfigError(key, file, "the list is empty")
     return torch.tensor(sorted({rows[parts][0] for parts in wanted}))
+
+
+def _names(images: Images) -> list[str]:
+    return [images.name(index) for index in range(len(images))]
 
 
 def over(scores: list[Measured], images: int) -> tuple[Measured, dict[str, Any]]:

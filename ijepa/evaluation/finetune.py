@@ -7,6 +7,7 @@ depth and RandAugment. From initial weights it is the fully supervised baseline.
 from typing import NamedTuple
 
 import torch
+from PIL import Image
 from timm.data import Mixup
 from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch.optim import AdamW
 from ijepa import schedules
 from ijepa.config import Finetune, Tuning
 from ijepa.data.datamodule import DataModule
+from ijepa.data.sets import UnreadableError
 from ijepa.errors import ConfigError
 from ijepa.evaluation import views
 from ijepa.evaluation.bench import Bench, Found, Subject, label_sets
@@ -28,6 +30,8 @@ from ijepa.models.classifier import Classifier
 from ijepa.randomness import seed_of, seeded
 
 START_STREAM, MIX_STREAM = 14, 15
+TRIED = 10
+"""Images that are looked at before a training begins."""
 
 
 class Tuned(NamedTuple):
@@ -79,12 +83,26 @@ def refuse_tuning(task: Tuning, data: DataModule, key: str) -> None:
     if data.channels not in views.PICTURES:
         problem = f"is for 1 or 3 channels, not {data.channels}; {key}.randaugment=null would do"
         raise ConfigError(f"{key}.randaugment", task.randaugment, problem)
+    if not _pictures(data):
+        problem = f"is for 8-bit pictures, not for values in units of their own; {key}.randaugment=null would do"
+        raise ConfigError(f"{key}.randaugment", task.randaugment, problem)
     try:
         views.distortion(task.randaugment, data.eval_transform.size)
     except Exception:  # timm asserts, or fails at int()
         raise ConfigError(
             f"{key}.randaugment", task.randaugment, "should be as rand-m9-mstd0.5-inc1, or null"
         ) from None
+
+
+def _pictures(data: DataModule) -> bool:
+    """Whether the first readable training image is one of 8 bits a value; true where none can be read yet."""
+    images = data.source.train
+    for index in range(min(len(images), TRIED)):
+        try:
+            return isinstance(images.read(index), Image.Image)
+        except (UnreadableError, OSError):  # rendered scenes may not be there yet
+            continue
+    return True
 
 
 def tune(

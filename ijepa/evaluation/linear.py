@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ijepa.config import Counting, Distance, Linear
 from ijepa.data.datamodule import DataModule
-from ijepa.errors import ConfigError
+from ijepa.errors import ConfigError, UnavailableError
 from ijepa.evaluation import views
 from ijepa.evaluation.bench import Bench, Found, Subject, label_sets
 from ijepa.evaluation.features import Features, of_last
@@ -85,7 +85,8 @@ def refuse(task: Linear, data: DataModule) -> None:
     for name in task.labels or []:
         if name not in names:
             key = f"task.{NAMES[type(task)]}.labels"
-            raise ConfigError(key, task.labels, f"the images have no labels of {name}, but of {', '.join(names)}")
+            fault = ConfigError if type(task) is Linear else UnavailableError  # what Clevr's protocols are about
+            raise fault(key, task.labels, f"the images have no labels of {name}, but of {', '.join(names)}")
 
 
 def _groups(task: Linear, layers: list[int], train: Features, bench: Bench) -> list[Group]:

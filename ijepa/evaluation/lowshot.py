@@ -68,7 +68,7 @@ def metrics(task: Lowshot | LowshotFinetune, several: bool) -> list[str]:
 
 def refuse(task: Lowshot | LowshotFinetune, data: DataModule) -> None:
     """Refuses a task without labels, lists that are not there, and RandAugment of what is no picture."""
-    fewlabels.refuse(task, f"task.{NAMES[type(task)]}")
+    fewlabels.refuse(task, f"task.{NAMES[type(task)]}", data.source.train)
     if isinstance(task, LowshotFinetune):
         finetune.refuse_tuning(task, data, "task.lowshot_finetune")
 

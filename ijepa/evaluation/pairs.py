@@ -11,7 +11,7 @@ from ijepa.data.datamodule import DataModule
 from ijepa.data.images import EvalTransform
 from ijepa.data.sets import Images, UnreadableError, kinds, read_map
 from ijepa.data.workers import start_worker
-from ijepa.errors import ConfigError
+from ijepa.errors import UnavailableError
 from ijepa.evaluation.bench import Bench
 from ijepa.evaluation.progress import progress
 from ijepa.evaluation.views import Batches, View
@@ -75,10 +75,10 @@ class Largest(Dataset[tuple[int, str]]):
 def refuse(kind: str, data: DataModule) -> None:
     """Refuses images without maps of this kind, for training and validation; raises ConfigError."""
     if not len(data.source.val):
-        raise ConfigError("data.val_fraction", 0, f"leaves no image to measure task={kind} on")
+        raise UnavailableError("data.val_fraction", 0, f"leaves no image to measure task={kind} on")
     if any(kind not in kinds(images) for images in (data.source.train, data.source.val)):
         problem = f"task={kind} needs data=folder with a folder of {kind} maps that mirrors data.root; or data=scenes"
-        raise ConfigError(f"data.{kind}_root", None, problem)
+        raise UnavailableError(f"data.{kind}_root", None, problem)
 
 
 def training(bench: Bench, kind: str, batches: Batches) -> DataLoader[Any]:
@@ -110,6 +110,8 @@ def readable(bench: Bench, kind: str, images: Tensor, maps: Tensor, faults: list
         if fault and fault not in known:
             known[fault] = None
             bench.data.unreadable[fault] = fault
+            if bench.runtime.ranks.here:
+                continue
             if len(known) <= LISTED:
                 print(f"unreadable, left out of the evaluation: {fault}")
             elif len(known) == LISTED + 1:

@@ -38,10 +38,12 @@ LOW_LEVEL = ("count", "distance")
 COLUMNS = {
     "linear": "linear",
     "lowshot_1pct": "1 %",
+    "lowshot_1percent": "1 %",
     "lowshot_finetune_1pct": "1 %, fine-tuned",
+    "lowshot_finetune_1percent": "1 %, fine-tuned",
     "finetune": "fine-tuned",
 }
-"""Of a label set; what is read of count and distance follows the protocols of that name instead."""
+"""Of a label set; 1percent is the published list. Count and distance are read by the protocols of that name instead."""
 DENSE = {"depth_delta1": "depth, delta_1", "segmentation_miou": "segmentation, mIoU"}
 
 
@@ -56,11 +58,14 @@ class Column:
 
 def columns(rows: list[Row], names: list[str], source: str) -> list[Column]:
     """Those that some row has a result for."""
-    figures = {
-        "linear": source if source in TRANSFER else "imagenet",
-        "lowshot_finetune_1pct": "1pct",
-        "finetune": "finetune",
-    }
+    figures = {"linear": source}
+    if source not in TRANSFER:
+        figures = {
+            "linear": "imagenet",
+            "lowshot_finetune_1pct": "1pct",
+            "lowshot_finetune_1percent": "1pct",
+            "finetune": "finetune",
+        }
     found = []
     for name in names:
         if name in LOW_LEVEL:

@@ -9,7 +9,7 @@ from torch import Tensor
 from ijepa import pictures
 from ijepa.config import Retrieval
 from ijepa.data.datamodule import DataModule
-from ijepa.errors import ConfigError
+from ijepa.errors import UnavailableError
 from ijepa.evaluation.bench import Bench, Found, Subject, label_sets
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.knn import neighbours
@@ -19,7 +19,7 @@ from ijepa.evaluation.measures import Measured
 def refuse(task: Retrieval, data: DataModule) -> None:
     """Refuses a folder without validation images."""
     if not len(data.source.val):
-        raise ConfigError("data.val_fraction", 0, "leaves no image to find neighbours for")
+        raise UnavailableError("data.val_fraction", 0, "leaves no image to find neighbours for")
 
 
 def evaluate(task: Retrieval, subject: Subject, bench: Bench) -> dict[str, Found]:

@@ -26,7 +26,7 @@ from ijepa.config import (
     Tasks,
 )
 from ijepa.data.datamodule import DataModule
-from ijepa.errors import ConfigError
+from ijepa.errors import UnavailableError
 from ijepa.evaluation import attentive, dense, export, finetune, knn, linear, logistic, lowshot, retrieval
 from ijepa.evaluation.bench import Bench, Subject, label_sets
 from ijepa.evaluation.measures import Measured
@@ -125,22 +125,26 @@ def refuse(tasks: Tasks, data: DataModule, images: Data | None = None) -> None:
         if name not in UNLABELLED and not label_sets(data):
             if images is not None and images.source != "folder":
                 problem = f"has no labels, which task={name} needs; another data= would do"
-                raise ConfigError("data.source", images.source, problem)
+                raise UnavailableError("data.source", images.source, problem)
             problem = f"task={name} needs labels: a folder per class, for training and validation"
-            raise ConfigError("data.root", images and images.root, problem)
+            raise UnavailableError("data.root", images and images.root, problem)
         if hasattr(module, "refuse"):
             module.refuse(task, data)
 
 
 def possible(tasks: Tasks, data: DataModule) -> tuple[Tasks, dict[str, str]]:
-    """Those that these images have all that is needed for, and why the others are left out."""
+    """Those that these images have all that is needed for, and why the others are left out.
+
+    Raises:
+        ConfigError: at a mistake in a task itself.
+    """
     kept: dict[str, Task] = {}
     left: dict[str, str] = {}
     for name, task in tasks.chosen().items():
         try:
             refuse(Tasks(**{name: task}), data)
             kept[name] = task
-        except ConfigError as error:
+        except UnavailableError as error:
             left[name] = error.problem
     return Tasks(**kept, paper=tasks.paper), left
 

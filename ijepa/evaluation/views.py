@@ -14,6 +14,7 @@ from torchvision.transforms.v2 import functional as TF
 from ijepa.data.images import EvalTransform, TrainTransform
 from ijepa.data.sets import Images
 from ijepa.data.workers import start_worker
+from ijepa.errors import UserError
 from ijepa.evaluation.bench import Bench
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.ranks import Ranks
@@ -108,6 +109,10 @@ class Batches(Sampler[list[View]]):
         self.epochs = epochs
         self.seed = seed
         self.ranks = ranks
+        if not self.steps:
+            devices = f" on {ranks.count} devices" if ranks.count > 1 else ""
+            problem = f"{len(indices)} images to train on are too few for batches of {self.size}{devices}"
+            raise UserError(f"{problem}; more images{', or fewer devices,' if devices else ''} would do")
 
     @property
     def steps(self) -> int:
@@ -150,7 +155,8 @@ def rate_of(lr: float, size: int, batch_size: int) -> float:
 def hold_out(share: float, count: int, seed: int) -> tuple[Tensor, Tensor]:
     """Row numbers of ``count`` images: those that choose among heads, and those that are trained on."""
     order = torch.from_numpy(shuffled(seed, HOLDOUT_STREAM, 0, count))
-    held, kept = order.split([number := max(round(share * count), 1), count - number])
+    number = min(max(round(share * count), 1), max(count - 1, 0))
+    held, kept = order.split([number, count - number])
     return held, kept
 
 
