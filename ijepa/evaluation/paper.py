@@ -58,8 +58,10 @@ class Column:
 
 def columns(rows: list[Row], names: list[str], source: str) -> list[Column]:
     """Those that some row has a result for."""
-    figures = {"linear": source}
-    if source not in TRANSFER:
+    figures = {"linear": source} if source in TRANSFER else {}
+    if (
+        source not in TRANSFER and len(names) == 1
+    ):  # classes; of other labels, shape for example, the paper says nothing
         figures = {
             "linear": "imagenet",
             "lowshot_finetune_1pct": "1pct",
