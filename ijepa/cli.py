@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,6 +33,8 @@ from ijepa.signals import before_a_run, launched
 CONF = Path(__file__).resolve().parent.parent / "conf"
 PLUGINS = Path(__file__).resolve().parent / "plugins"
 SCHEMAS: dict[str, type[BaseModel]] = {"train": TrainConfig, "evaluate": EvaluateConfig, "statistics": StatisticsConfig}
+WIDTH = 110
+"""Of the list of options in --help."""
 COMMANDS = {"train": "train.py", "evaluate": "evaluate.py", "statistics": "-m ijepa.data.statistics"}
 
 
@@ -162,12 +165,19 @@ def help_text(name: str, overrides: list[str]) -> str:
     assert isinstance(values, dict)
     lines = [f"python {COMMANDS[name]} [key=value ...]      -m: a sweep over comma-separated values", "", "Groups:"]
     shown = [*SCHEMAS[name].model_fields, *(["experiment"] if name == "train" else [])]
-    lines += [f"  {group.name}={'|'.join(_options(group))}" for group in sorted(CONF.iterdir()) if group.name in shown]
+    lines += [line for group in sorted(CONF.iterdir()) if group.name in shown for line in _choices(group)]
     return "\n".join([*lines, "", "Keys, their values now, and what they mean:", *_rows(SCHEMAS[name], values, "")])
 
 
 def _options(group: Path) -> list[str]:
     return [option.stem for option in sorted(group.glob("*.yaml")) if not option.stem.startswith("_")]
+
+
+def _choices(group: Path) -> list[str]:
+    """``GROUP=OPTION|OPTION``, in as many lines as that takes."""
+    text, start = "| ".join(_options(group)), f"  {group.name}="
+    wrapped = textwrap.wrap(text, WIDTH, initial_indent=start, subsequent_indent=" " * len(start))
+    return [line[: len(start)] + line[len(start) :].replace("| ", "|") for line in wrapped]
 
 
 def _rows(schema: type[BaseModel], values: dict[Any, Any], prefix: str) -> list[str]:

@@ -10,11 +10,12 @@ from torch.nn import functional as F
 from ijepa import build
 from ijepa.config import Linear
 from ijepa.data import sources
+from ijepa.errors import UserError
 from ijepa.evaluation import linear, views
 from ijepa.evaluation.bench import Bench, Subject
 from ijepa.evaluation.features import Runtime
 from ijepa.evaluation.heads import Heads
-from ijepa.evaluation.ranks import ALONE
+from ijepa.evaluation.ranks import ALONE, Ranks
 from ijepa.evaluation.tasks import untrained
 
 RATES, DECAYS = torch.tensor([0.1, 0.5, 0.02]), torch.tensor([0.0, 0.01, 0.3])
@@ -107,6 +108,15 @@ def test_the_probe_reads_pixels(bench):
     found = linear.evaluate(task(crop_scale=None, epochs=2), Subject("raw pixels", None), bench[0])["class"]
     assert len(found.details["heads"]) == 4  # pixels have no layers
     assert found.results["linear"].value > 0.8
+
+
+def test_too_few_images_for_a_step():
+    held, kept = views.hold_out(0.99, 12, 0)
+    assert (len(held), len(kept)) == (11, 1)
+    with pytest.raises(UserError, match="1 images to train on are too few for batches of 2; more images would do"):
+        views.Batches(kept, 2, 5, 0, ALONE)
+    with pytest.raises(UserError, match="3 images to train on are too few for batches of 8 on 8 devices; more"):
+        views.Batches(torch.arange(3), 2, 5, 0, Ranks(0, 8))
 
 
 @pytest.mark.parametrize("subject", ["random init", "raw pixels"])

@@ -14,16 +14,6 @@ pytestmark = pytest.mark.slow
             [
                 "evaluate.py",
                 "checkpoint={folder}",
-                "task=linear",
-                "task.linear.layers=[1,2]",
-                "task.linear.holdout=.99",
-            ],
-            "1 images to train on are too few for batches of 2; more images would do",
-        ),
-        (
-            [
-                "evaluate.py",
-                "checkpoint={folder}",
                 "task=paper",
                 "task.lowshot.lists=[typo.txt]",
                 *(f"task.{name}.layers=[1,2]" for name in ("linear", "count", "distance", "depth", "segmentation")),
