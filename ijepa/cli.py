@@ -220,5 +220,6 @@ def _quiet() -> None:
     """Silences what Lightning tells about hardware and loaders, which this software decides itself."""
     for package in ("lightning.pytorch", "lightning.fabric"):  # the packages reset their own level when imported
         logging.getLogger(f"{package}.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric.utilities.distributed").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")  # never changed in place here

@@ -66,12 +66,13 @@ def evaluate(composed: DictConfig) -> float | None:
             print(f"task=paper leaves out {name}: {why}")
         if not chosen.chosen():
             raise ConfigError("task", "paper", "nothing of it is possible with these images; they need labels or maps")
-    tasks.refuse(config.task, data, config.data)
+    else:
+        tasks.refuse(config.task, data, config.data)
     fabric = hardware.fabric(config.hardware)
     if fabric is not None and HydraConfig.get().mode == RunMode.MULTIRUN:
         problem = "one process starts the others here, and cannot in a sweep; start the jobs one by one"
         raise ConfigError("hardware.strategy", config.hardware.strategy, problem)
-    with hardware.launched(fabric):
+    with hardware.launching(fabric):
         source.prepare()
         return _measure(config, path, encoder, data, hardware.runtime(config.hardware, fabric))
 
@@ -102,8 +103,7 @@ def _report(config: EvaluateConfig, rows: list[tasks.Row], names: list[str], dat
     if any(row.results for row in rows):
         print(f"{config.checkpoint}: %, with 95 % intervals")
         Console().print(tables.results(rows, config.task, names, intervals))
-    if config.task.paper is not None:
-        shown = paper.columns(rows, names, config.data.source)
+    shown = paper.columns(rows, names, config.data.source)
     if config.task.paper is not None and shown:
         lines = paper.lines(rows, shown, intervals, config.task.paper.figures)
         Console().print(paper.table(shown, lines, len(rows)))

@@ -13,7 +13,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 from ijepa import config as schema
 from ijepa.errors import ConfigError
 from ijepa.evaluation.features import Runtime
-from ijepa.evaluation.ranks import Ranks
+from ijepa.evaluation.ranks import ALONE, Ranks
 
 
 def device(hardware: schema.Hardware) -> str:
@@ -50,7 +50,7 @@ def runtime(hardware: schema.Hardware, fabric: Fabric | None) -> Runtime:
     What tells images apart can be smaller than the rounding of bf16, in the features of an untrained encoder above all.
     """
     where = fabric.device if fabric else torch.device("cuda" if device(hardware) == "gpu" else "cpu")
-    ranks = Ranks(fabric.global_rank, fabric.world_size) if fabric else Ranks()
+    ranks = Ranks(fabric.global_rank, fabric.world_size) if fabric else ALONE
     return Runtime(where, hardware.precision.startswith("bf16"), hardware.compile, ranks)
 
 
@@ -69,7 +69,7 @@ def fabric(hardware: schema.Hardware) -> Fabric | None:
 
 
 @contextlib.contextmanager
-def launched(fabric: Fabric | None) -> Iterator[None]:
+def launching(fabric: Fabric | None) -> Iterator[None]:
     """With the processes that ``fabric`` starts; an error or a signal here ends them, too."""
     if fabric is None:
         yield

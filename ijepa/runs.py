@@ -190,7 +190,7 @@ def _finish(run: Run) -> float | None:
             logger.log_metrics({**run.recorder.totals(), **values}, step=run.trainer.global_step)
         summary["results"] = {row.name: row.values for row in rows}
         found = tasks.headlines(chosen, rows[0], names)
-        accuracy = sum(found.values()) / len(found)
+        accuracy = sum(found.values()) / len(found) if found else None  # retrieval of images without labels has none
         print(f"results on {len(run.data.source.val)} validation images, %")
         Console().print(tables.results(rows, chosen, names))
     _draw(run, encoder)

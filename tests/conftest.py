@@ -28,6 +28,9 @@ def _environment(tmp_path_factory):
     os.environ["IJEPA_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
+DISTRIBUTED = {"hardware=ddp", "hardware=fsdp", "hardware.strategy=ddp", "hardware.strategy=fsdp"}
+
+
 def composed(*overrides, name="train"):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         return compose(name, list(overrides))
@@ -138,6 +141,7 @@ def invoke(monkeypatch, capsys):
     def run(script, *arguments):
         from ijepa import evaluations
 
+        assert not (script == "evaluate.py" and DISTRIBUTED & set(map(str, arguments))), "starts the tests once more"
         monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
         job = {"train.py": runs.train, "evaluate.py": evaluations.evaluate, "statistics": statistics.statistics}[script]
         code = 0

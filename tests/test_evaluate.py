@@ -131,6 +131,18 @@ def test_retrieval_draws_neighbours(finished, pictures, tmp_path, invoke):
     assert invoke("evaluate.py", f"checkpoint={folder}", *arguments, *images)[0] == 0  # without labels, too
 
 
+def test_a_run_without_labels_whose_task_has_no_result_ends_well(pictures, tmp_path, invoke):
+    flat = tmp_path / "flat"
+    shutil.copytree(pictures / "train" / "cold", flat)
+    images = ["data=folder", f"data.root={flat}", "data.val_fraction=0.3", "data.image_size=16", "data.batch_size=4"]
+    code, _, error = invoke("train.py", *images, "model.patch_size=4", "task=retrieval", f"run_dir={tmp_path / 'run'}",
+                            *TINY, "schedule.max_steps=1", "schedule.warmup_steps=0")  # fmt: skip
+    assert code == 0, error
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["results"] == {
+        "target encoder": {}, "random init": {}, "raw pixels": {}
+    }  # fmt: skip
+
+
 def test_an_unreadable_file_counts_once(pictures, tmp_path, invoke):
     root = tmp_path / "images"
     shutil.copytree(pictures, root)

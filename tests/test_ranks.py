@@ -15,6 +15,9 @@ import torch
 from conftest import ROOT, TINY, assert_same, command
 from safetensors.torch import load_file
 
+from ijepa import load_encoder
+from ijepa.evaluation.tasks import untrained
+
 pytestmark = pytest.mark.slow
 
 DDP, FSDP = (("hardware.strategy=" + name, "hardware.devices=2") for name in ("ddp", "fsdp"))
@@ -167,26 +170,30 @@ def test_checkpoints_by_the_clock_are_written_once(images, tmp_path):
     assert names == ["last.ckpt", "step-000002.ckpt", "step-000004.ckpt", "step-000005.ckpt"]
 
 
-def test_an_evaluation_on_two_devices_is_that_on_one(runs, tmp_path):
-    """Each sees half of the images; probes and networks are the same ones."""
+def test_an_evaluation_on_two_devices_is_that_on_one(tmp_path):
+    """Each sees half of the images, in batches that are as large together; probes and networks are the same ones."""
+    images = ("checkpoint=random", "data=digits", "data.image_size=16", "data.val_fraction=.8", "model.width=24",
+              "model.heads=3", "model.depth=2", "hardware.accelerator=cpu", "cache=null")  # fmt: skip
+    probes = ("task=[linear,attentive,finetune,knn]", "layers=2", "task.linear.layers=[1,2]", "task.linear.epochs=4",
+              "task.linear.batch_size=32", "task.attentive.epochs=4", "task.attentive.batch_size=32",
+              "task.finetune.epochs=4", "task.finetune.warmup_epochs=1", "task.finetune.batch_size=32",
+              "task.finetune.drop_path=0")  # fmt: skip
     found = []
     for name, hardware in (("one", ()), ("two", DDP)):
-        result = command(
-            "evaluate.py", f"checkpoint={runs / 'single'}", "task=[linear,attentive,finetune,knn,features]", "layers=2",
-            "task.linear.layers=[1,2]", "task.linear.epochs=4", "task.linear.batch_size=8", "task.attentive.epochs=4",
-            "task.attentive.batch_size=8", "task.finetune.epochs=4", "task.finetune.drop_path=0", "cache=null",
-            f"output={tmp_path / name}", *hardware,
-        )  # fmt: skip
-        assert result.returncode == 0, result.stderr
-        assert result.stdout.count("written") == 4  # said by one process
+        result = command("evaluate.py", *images, *probes, f"output={tmp_path / name}", *hardware)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert result.stdout.count("written") == 2  # said by one process
+        result = command("evaluate.py", *images, "task=features", f"output={tmp_path / name / 'features'}", *hardware)
+        assert (result.returncode, result.stderr) == (0, "")
         found.append(json.loads((tmp_path / name / "metrics.json").read_text()))
-    alone = command("evaluate.py", f"checkpoint={runs / 'single'}", "task=features", f"output={tmp_path}", *DDP)
-    assert alone.returncode == 0, alone.stderr
     one, two = found
-    assert one["results"] == two["results"]
-    assert one["details"] == two["details"]
-    exported = [np.load(tmp_path / name / "features.npz") for name in ("one", "two")]
+    for row in one["results"]:
+        assert one["results"][row] == pytest.approx(two["results"][row], abs=0.005)  # images at a border between two
+    exported = [np.load(tmp_path / name / "features" / "features.npz") for name in ("one", "two")]
     assert exported[0]["name"].tolist() == exported[1]["name"].tolist()
     np.testing.assert_allclose(exported[0]["features"], exported[1]["features"], atol=1e-6)
-    tuned = [load_file(tmp_path / name / "finetuned-target-encoder.safetensors") for name in ("one", "two")]
-    assert_same(*tuned, atol=1e-3, rtol=0)  # Adam's first steps are as long where a gradient is all rounding
+    first, second = (load_file(tmp_path / name / "finetuned-random-init.safetensors") for name in ("one", "two"))
+    start = untrained(load_encoder(tmp_path / "one" / "finetuned-random-init.safetensors").spec, 0).encoder.state_dict()
+    moved = max((first[name] - tensor).abs().max().item() for name, tensor in start.items())
+    apart = max((first[name] - second[name]).abs().max().item() for name in start)
+    assert apart < 0.05 * moved  # Adam's steps are as long where a gradient is all rounding

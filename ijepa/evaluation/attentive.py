@@ -90,7 +90,8 @@ def _train(task: Attentive, subject: Subject, bench: Bench, train: Features, kep
     batches = views.Batches(train.indices[kept], size, task.epochs, bench.seed, bench.runtime.ranks)
     augment = views.Augment(task.crop_scale, task.flip, bench.data.eval_transform)
     assert subject.encoder is not None
-    embed, rows, spec = bench.runtime.patches(subject.encoder), views.rows_of(train), subject.encoder.spec
+    embed, spec = bench.runtime.patches(subject.encoder), subject.encoder.spec
+    rows = views.rows_of(train, len(bench.data.source.train))
     candidates = []
     with torch.random.fork_rng(devices=[]):
         for name, labels in train.labels.items():

@@ -22,6 +22,7 @@ from ijepa.errors import UserError
 from ijepa.evaluation import pairs, views
 from ijepa.evaluation.bench import Bench, Found, Subject
 from ijepa.evaluation.features import of_last
+from ijepa.evaluation.heads import Setting, settings_of
 from ijepa.evaluation.measures import Measured
 from ijepa.evaluation.pixelheads import Grid, PixelHeads, upsampled
 from ijepa.evaluation.progress import progress
@@ -32,15 +33,6 @@ from ijepa.randomness import seed_of
 START_STREAM = 17
 MOST = 4096
 """Classes; maps with higher indices hold something else, numbers of objects for example."""
-
-
-class Setting(NamedTuple):
-    """What tells a head from the others."""
-
-    layers: int
-    batch_norm: bool
-    lr: float
-    weight_decay: float
 
 
 class Group(NamedTuple):
@@ -173,7 +165,7 @@ def _groups(task: Dense, target: Target, layers: list[int], width: int, maps: Te
     """Heads for features of this width; predictions begin where these first maps lie."""
     made, start = [], target.start(maps)
     for count, batch_norm in itertools.product(layers, task.batch_norm):
-        settings = [Setting(count, batch_norm, *pair) for pair in itertools.product(task.lr, task.weight_decay)]
+        settings = settings_of(count, batch_norm, task.lr, task.weight_decay)
         rates, decays = [setting.lr for setting in settings], [setting.weight_decay for setting in settings]
         generator = torch.Generator().manual_seed(seed_of(bench.seed, START_STREAM, 0, 0))
         heads = PixelHeads(width // layers[-1] * count, start, rates, decays, batch_norm, generator)

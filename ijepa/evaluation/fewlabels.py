@@ -15,6 +15,7 @@ from ijepa.errors import ConfigError
 from ijepa.evaluation.bench import Bench
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.measures import Measured
+from ijepa.evaluation.views import rows_of
 from ijepa.randomness import shuffled
 
 LABELLED_STREAM = 12
@@ -50,8 +51,7 @@ def refuse(task: Few, key: str, images: Images) -> None:
 def draws(task: Few, key: str, bench: Bench, train: Features, name: str, amount: Amount) -> list[Tensor]:
     """The labelled rows of ``train`` in each draw, by the classes of label set ``name``; a file gives one."""
     if isinstance(amount, Path):
-        rows = torch.full((len(bench.data.source.train),), -1)
-        rows[train.indices] = torch.arange(len(train.indices))
+        rows = rows_of(train, len(bench.data.source.train))
         found = rows[listed(amount, _names(bench.data.source.train), f"{key}.lists")]
         return [found[found >= 0]]  # without those that cannot be read
     return [labelled(train.labels[name], amount, bench.seed, draw) for draw in range(task.draws)]

@@ -154,7 +154,7 @@ def _train(
     pairs = 2 * ranks.count  # which mixup makes, on each device
     size = max(views.size_of(task.batch_size, len(chosen)) // pairs, 1) * pairs
     batches = views.Batches(train.indices[chosen], size, task.epochs, seed, ranks)
-    rows = views.rows_of(train)
+    rows = views.rows_of(train, len(bench.data.source.train))
     plain = bench.data.eval_transform
     loader = views.loader(bench, views.Augment(task.crop_scale, task.flip, plain, task.randaugment), batches, seed)
     optimizer = optimizer_of(task, network)

@@ -1,5 +1,8 @@
 """Many linear classifiers on the same features, trained at once, each with its own learning rate and weight decay."""
 
+import itertools
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -7,6 +10,20 @@ from torch.nn import functional as F
 TRUST = 0.001
 """LARS: a step's length over that of the weights, before the learning rate."""
 EPS = 1e-12
+
+
+class Setting(NamedTuple):
+    """What tells a head from the others."""
+
+    layers: int
+    batch_norm: bool
+    lr: float
+    weight_decay: float
+
+
+def settings_of(layers: int, batch_norm: bool, lr: list[float], weight_decay: list[float]) -> list[Setting]:
+    """Of heads that see the same features: each learning rate with each weight decay."""
+    return [Setting(layers, batch_norm, *pair) for pair in itertools.product(lr, weight_decay)]
 
 
 class Heads(nn.Module):

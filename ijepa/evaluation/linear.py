@@ -18,7 +18,7 @@ from ijepa.errors import ConfigError, UnavailableError
 from ijepa.evaluation import views
 from ijepa.evaluation.bench import Bench, Found, Subject, label_sets
 from ijepa.evaluation.features import Features, of_last
-from ijepa.evaluation.heads import Heads
+from ijepa.evaluation.heads import Heads, Setting, settings_of
 from ijepa.evaluation.measures import Measured, accuracy
 from ijepa.evaluation.progress import progress
 from ijepa.evaluation.ranks import ALONE
@@ -30,15 +30,6 @@ BASE = 256
 """Images that a learning rate is given for."""
 CHUNK = 4096
 """Rows that all heads see at once."""
-
-
-class Setting(NamedTuple):
-    """What tells a head from the others."""
-
-    layers: int
-    batch_norm: bool
-    lr: float
-    weight_decay: float
 
 
 class Group(NamedTuple):
@@ -54,7 +45,7 @@ def evaluate(task: Linear, subject: Subject, bench: Bench) -> dict[str, Found]:
     """By label set: top-1 accuracy of the head that is best on held-out training images; all heads in the details."""
     layers = sorted({1 if subject.encoder is None else count for count in task.layers})
     train, test = bench.features(subject, layers[-1], BASE)
-    if task.labels is not None:
+    if task.labels:
         train, test = (features.only(task.labels) for features in (train, test))
     held, kept = views.hold_out(task.holdout, len(train.values), bench.seed)
     groups = _groups(task, layers, train, bench)
@@ -93,7 +84,7 @@ def _groups(task: Linear, layers: list[int], train: Features, bench: Bench) -> l
     made = []
     for name, labels in train.labels.items():
         for count, batch_norm in itertools.product(layers, task.batch_norm):
-            settings = [Setting(count, batch_norm, *pair) for pair in itertools.product(task.lr, task.weight_decay)]
+            settings = settings_of(count, batch_norm, task.lr, task.weight_decay)
             heads = Heads(
                 train.values.shape[1] // layers[-1] * count,
                 int(labels.max()) + 1,
@@ -138,7 +129,7 @@ Seen = Iterator[tuple[Tensor, Tensor]]
 
 def _encoded(task: Linear, subject: Subject, bench: Bench, train: Features, batches: views.Batches, most: int) -> Seen:
     """Of augmented images, which pass through the encoder; of all devices together."""
-    ranks, device, rows = bench.runtime.ranks, bench.runtime.device, views.rows_of(train)
+    ranks, device, rows = bench.runtime.ranks, bench.runtime.device, views.rows_of(train, len(bench.data.source.train))
     augment = views.Augment(task.crop_scale, task.flip, bench.data.eval_transform)
     embed = subject.embed(bench.runtime, most)
     for images, indices in views.loader(bench, augment, batches, bench.seed):
@@ -151,7 +142,7 @@ def _remembered(
     task: Linear, subject: Subject, bench: Bench, train: Features, batches: views.Batches, most: int
 ) -> Seen:
     """Of whole images, and their mirror images where half are to be mirrored: these are known, or found once."""
-    rows = views.rows_of(train)
+    rows = views.rows_of(train, len(bench.data.source.train))
     mirrored = bench.mirrored(subject, most, BASE) if task.flip else train.values
     for batch in batches:
         indices = torch.tensor([view.image for view in batch])

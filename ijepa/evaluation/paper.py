@@ -1,6 +1,7 @@
 """task=paper: results in the layout of the paper's tables, a line per method, with the paper's own below."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.table import Table
 
@@ -47,21 +48,20 @@ COLUMNS = {
 DENSE = {"depth_delta1": "depth, delta_1", "segmentation_miou": "segmentation, mIoU"}
 
 
-class Column:
+class Column(NamedTuple):
     """A result: what it is called here, its title, and what it is called among the paper's."""
 
-    def __init__(self, result: str, title: str, figure: str) -> None:
-        self.result = result
-        self.title = title
-        self.figure = figure
+    result: str
+    title: str
+    figure: str
 
 
 def columns(rows: list[Row], names: list[str], source: str) -> list[Column]:
     """Those that some row has a result for."""
-    figures = {"linear": source} if source in TRANSFER else {}
-    if (
-        source not in TRANSFER and len(names) == 1
-    ):  # classes; of other labels, shape for example, the paper says nothing
+    figures: dict[str, str] = {}
+    if source in TRANSFER:
+        figures = {"linear": source}
+    elif len(names) == 1:  # classes: of several label sets, shape and colour for example, the paper says nothing
         figures = {
             "linear": "imagenet",
             "lowshot_finetune_1pct": "1pct",

@@ -160,8 +160,8 @@ def hold_out(share: float, count: int, seed: int) -> tuple[Tensor, Tensor]:
     return held, kept
 
 
-def rows_of(train: Features) -> Tensor:
-    """From an image's index to its row among readable ones."""
-    rows = torch.full((int(train.indices.max()) + 1,), -1)
+def rows_of(train: Features, images: int) -> Tensor:
+    """From the index of each of ``images`` to its row among readable ones, or -1."""
+    rows = torch.full((images,), -1)
     rows[train.indices] = torch.arange(len(train.indices))
     return rows
