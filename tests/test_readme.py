@@ -31,7 +31,7 @@ def test_every_command_of_the_readme(line, finished, pictures, tmp_path, invoke,
     script, *arguments = shlex.split(line)
     if (
         any(word in arguments for word in ("hardware=gpu", "hardware=ddp", "data=cifar10", "data=clevr"))
-        or "MAPS" in line
+        or "MASKS" in line
     ):
         if script == "evaluate.py":
             values = composed(*arguments, name="evaluate")
