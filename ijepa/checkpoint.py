@@ -1,37 +1,42 @@
-"""From a run's folder, a checkpoint or a foreign file to an encoder; and the encoder's export."""
+"""From a run's folder, a file, a name or an address to an encoder."""
 
-import json
-import warnings
+import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+from urllib.error import URLError
+from urllib.parse import urlparse
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from ijepa.data.images import EvalTransform
 from ijepa.errors import ConfigError
-from ijepa.interop import meta, timm
-from ijepa.interop.timm import SPEC_KEY
+from ijepa.interop import reading, timm, transformers
+from ijepa.interop.reading import FORMATS
+from ijepa.interop.weights import HeadsError, Weights, Which
 from ijepa.models.positions import Positions
-from ijepa.models.pretrained import PretrainedEncoder, Spec
+from ijepa.models.pretrained import PretrainedEncoder
 
-Which = Literal["target", "context"]
 IMAGES_KEY = "ijepa_images"
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-EVAL_CROP = 0.875
-"""Of the centre that the paper's evaluations on ImageNet keep: 224 of 256 pixels."""
-FORMATS = "a run folder, a checkpoint (.ckpt), encoder.safetensors or the reference implementation's .pth.tar"
+KEY = "checkpoint"
+"""The option that files are given by, for messages."""
+HEADS_KEYS = {KEY: "heads", "init": "model.heads"}
+"""By which option a file's heads are told."""
+ELSEWHERE = "a timm name, or the https:// address of one of these"
 
 
-def load_encoder(path: str | Path, encoder: Which = "target", positions: Positions = "scaled") -> PretrainedEncoder:
-    """The encoder of a run folder, a checkpoint, `encoder.safetensors` or a reference checkpoint, in eval mode.
+def load_encoder(
+    path: str | Path, encoder: Which = "target", positions: Positions = "scaled", heads: int | None = None
+) -> PretrainedEncoder:
+    """An encoder of any file that this software can read, in eval mode.
 
     Args:
-        path: folder or file.
+        path: run folder, checkpoint, `encoder.safetensors`, Meta's `.pth.tar`, a state dict of timm, a folder of
+            transformers, a timm name, or the https:// address of a file.
         encoder: ``target`` (what the paper evaluates) or ``context``.
         positions: images of another size than in pretraining have their positions mapped onto the grid of pretraining
             (``scaled``), or patch indices as they are (``index``).
+        heads: attention heads, where neither the file nor a published width tells.
 
     Returns:
         A module from images [B, C, H, W] in 0..1 to patch features [B, N, D]; its ``transform`` ends at 0..1.
@@ -39,99 +44,129 @@ def load_encoder(path: str | Path, encoder: Which = "target", positions: Positio
     Raises:
         UserError: when there is no such file, or it is not what it should be.
     """
-    file = find(Path(path).expanduser(), encoder)
-    spec, state = _read(file, encoder)
-    spec = replace(spec, positions=positions)
+    file = find(located(path), encoder)
+    return encoder_of(read(file, heads), file, encoder, positions)
+
+
+def encoder_of(
+    weights: Weights, file: Path, encoder: Which, positions: Positions = "scaled", key: str = KEY
+) -> PretrainedEncoder:
+    """The encoder of weights that were read; raises ConfigError when they lack it."""
+    state = weights.encoder(encoder)
+    if state is None:
+        held = " and ".join(str(which) for which in weights.encoders)
+        problem = f"{file} holds the {held} encoder alone; give the run's folder or checkpoint, or encoder={held}"
+        raise ConfigError("encoder", encoder, problem)
+    spec = replace(weights.spec, positions=positions)
     try:
         network = spec.build()
+        network.load_state_dict(state)
     except Exception as error:  # whatever a description that was changed by hand leads to
-        raise ConfigError("checkpoint", file, f"the encoder's description does not fit: {error}") from None
-    expected = network.state_dict()
-    wrong = sorted(expected.keys() ^ state.keys()) or [
-        name for name, tensor in state.items() if tensor.shape != expected[name].shape
-    ]
-    if wrong:
-        problem = f"{len(wrong)} of its tensors do not fit the sizes that stand with them, {wrong[0]} for example"
-        raise ConfigError("checkpoint", file, f"{problem}; give {FORMATS}")
-    network.load_state_dict(state)
+        raise ConfigError(key, file, f"the encoder's description does not fit: {error}") from None
     pretrained = PretrainedEncoder(network, spec).eval().requires_grad_(False)
     pretrained.transform = EvalTransform(spec.image_size, spec.eval_crop, spec.channels)
     return pretrained
 
 
-def find(path: Path, encoder: Which = "target") -> Path:
-    """The file that ``path`` means: itself, or the encoder or last checkpoint of a run's folder."""
+def read(file: Path, heads: int | None = None, key: str = KEY) -> Weights:
+    """The weights in a file that `find` has named; raises ConfigError, which says what is wrong with it."""
+    try:
+        return reading.read(file, heads)
+    except HeadsError as fault:
+        asked = HEADS_KEYS.get(key, "--heads")
+        raise ConfigError(key, file, f"{fault}; add {asked}{'=' if '-' not in asked else ' '}N") from None
+    except (
+        ValueError,
+        AttributeError,
+        TypeError,
+        IndexError,
+    ) as fault:  # the last two: of no tensors
+        raise ConfigError(key, file, f"{fault}; give {FORMATS}") from None
+
+
+def located(text: str | Path, key: str = KEY) -> Path:
+    """Where on this machine that is which ``text`` means: a path, an address that is downloaded, or a timm name.
+
+    What is downloaded is kept below $IJEPA_CACHE/weights, else ~/.cache/ijepa/weights.
+
+    Raises:
+        ConfigError: when it cannot be had.
+    """
+    if str(text).startswith(("https://", "http://")):
+        return _downloaded(str(text), key)
+    path = Path(text).expanduser()
+    if not path.exists() and os.sep not in str(text) and timm.is_name(str(text)):
+        return _of_timm(str(text), key)
+    return path
+
+
+def find(path: Path, encoder: Which = "target", whole: bool = False, key: str = KEY) -> Path:
+    """The file that ``path`` means: itself, or the encoder or last checkpoint of a run's folder.
+
+    Args:
+        path: file or folder.
+        encoder: which is wanted.
+        whole: all networks are, where they are there.
+        key: for messages.
+
+    Raises:
+        ConfigError: when there is none.
+    """
     if not path.exists():
-        raise ConfigError("checkpoint", path, f"no such file or folder; give {FORMATS}")
+        raise ConfigError(key, path, f"no such file or folder; give {FORMATS}, {ELSEWHERE}")
     if path.is_file():
         return path
+    if transformers.is_folder(path):
+        return path / transformers.WEIGHTS
     candidates = [path / "checkpoints" / "last.ckpt"]
     if encoder == "target":
-        candidates.insert(0, path / "encoder.safetensors")
+        candidates.insert(1 if whole else 0, path / "encoder.safetensors")
     for candidate in candidates:
         if candidate.is_file():
             return candidate
     wanted = " nor ".join(str(candidate.relative_to(path)) for candidate in candidates)
-    raise ConfigError("checkpoint", path, f"no run's folder: it has neither {wanted}")
+    raise ConfigError(key, path, f"no run's folder: it has neither {wanted} nor {transformers.CONFIG}")
 
 
 def load(path: Path, mapped: bool = False) -> dict[str, Any]:
     """A pickled checkpoint, loaded without running code from it; ``mapped``: its tensors stay on disk until used."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about formats that the next line refuses anyway
-            contents = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception:  # what is no checkpoint makes the unpickler raise anything
-        problem = "no checkpoint, a part of one, or one that holds more than tensors and plain values"
-        raise ConfigError("checkpoint", path, f"{problem}; give {FORMATS}") from None
-    if not isinstance(contents, dict):
-        raise ConfigError("checkpoint", path, f"holds a {type(contents).__name__}; give {FORMATS}")
-    return contents
+        return reading.load(path, mapped)
+    except ValueError as fault:
+        raise ConfigError(KEY, path, f"{fault}; give {FORMATS}") from None
 
 
-def _read(file: Path, encoder: Which) -> tuple[Spec, meta.State]:
-    if file.suffix == ".safetensors":
-        return _read_safetensors(file, encoder)
-    contents = load(file)
-    if meta.is_meta(contents):
-        try:
-            found = meta.read(contents)
-        except (ValueError, AttributeError) as fault:  # missing, or no tensors
-            raise ConfigError("checkpoint", file, f"not a whole I-JEPA checkpoint: {fault}") from None
-        sizes = {name: value for name, value in found.sizes.items() if not name.startswith("predictor")}
-        mean, std = (
-            IMAGENET if found.sizes["channels"] == 3 else ((0.0,) * sizes["channels"], (1.0,) * sizes["channels"])
-        )
-        spec = Spec(**sizes, positions="index", position_grid=None, mean=mean, std=std, eval_crop=EVAL_CROP)
-        return spec, found.target_encoder if encoder == "target" else found.context_encoder
-    if SPEC_KEY not in contents or "state_dict" not in contents:
-        raise ConfigError("checkpoint", file, f"not a checkpoint of this software; give {FORMATS}")
-    prefix = f"jepa.{encoder}_encoder."
-    state = {name.removeprefix(prefix): t for name, t in contents["state_dict"].items() if name.startswith(prefix)}
-    return _spec(file, contents[SPEC_KEY]), state
+def _kept() -> Path:
+    return Path(os.environ.get("IJEPA_CACHE", "~/.cache/ijepa")).expanduser() / "weights"
 
 
-def _read_safetensors(file: Path, encoder: Which) -> tuple[Spec, meta.State]:
+def _downloaded(url: str, key: str) -> Path:
+    file = _kept() / Path(urlparse(url).path).name
+    if file.is_file():
+        return file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    print(f"download {url}, once: it is kept in {file.parent}", flush=True)
     try:
-        with safe_open(file, framework="pt") as opened:
-            metadata = opened.metadata() or {}
-            state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ConfigError("checkpoint", file, f"cannot be read ({error}); give {FORMATS}") from None
-    if SPEC_KEY not in metadata:
-        raise ConfigError("checkpoint", file, f"not an encoder of this software (no {SPEC_KEY} in its metadata)")
-    try:
-        values = json.loads(metadata[SPEC_KEY])
-        held = values.pop("encoder")
-    except (ValueError, AttributeError, KeyError):
-        raise ConfigError("checkpoint", file, f"{SPEC_KEY} in its metadata is no encoder's description") from None
-    if held != encoder:
-        raise ConfigError("encoder", encoder, f"{file} holds the {held} encoder; give the run's folder or checkpoint")
-    return _spec(file, values), timm.from_timm(state)
+        torch.hub.download_url_to_file(url, str(file))  # whole or not there
+    except (URLError, OSError, RuntimeError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise ConfigError(key, url, f"cannot be had ({reason}); download it by other means, give the file") from None
+    return file
 
 
-def _spec(file: Path, values: dict[str, Any]) -> Spec:
+def _of_timm(name: str, key: str) -> Path:
+    file = _kept() / f"{name.replace('/', '-')}.safetensors"
+    if file.is_file():
+        return file
     try:
-        return Spec.of(values)
-    except TypeError as error:
-        raise ConfigError("checkpoint", file, f"the encoder's description does not fit: {error}") from None
+        found = timm.download(name)
+    except ValueError as fault:
+        raise ConfigError(key, name, f"{fault}; give {FORMATS}, {ELSEWHERE}") from None
+    except Exception as error:  # of the network, of the hub's client, of timm
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(key, name, f"timm cannot have it ({reason}); give a file instead") from None
+    which = next(iter(found.encoders))
+    network = found.spec.build()
+    network.load_state_dict(found.encoders[which])
+    timm.write(file, network, found.spec, which or "target")
+    return file

@@ -21,6 +21,8 @@ from ijepa.evaluation.bench import Bench, Subject, label_sets
 from ijepa.evaluation.features import Runtime
 from ijepa.evaluation.tasks import UNTRAINED
 from ijepa.files import write_json
+from ijepa.interop import transformers
+from ijepa.interop.reading import FORMATS
 from ijepa.models.pretrained import PretrainedEncoder, Spec
 
 RANDOM = "random"
@@ -36,17 +38,17 @@ def evaluate(composed: DictConfig) -> float | None:
         UserError: when checkpoint, data and task do not fit.
     """
     if OmegaConf.is_missing(composed, "checkpoint") or composed.checkpoint in (None, ""):
-        raise UserError(f"checkpoint is not set; add checkpoint={checkpoint.FORMATS}, or {RANDOM}")
+        raise UserError(f"checkpoint is not set; add checkpoint={FORMATS}, or {RANDOM}")
     which = str(composed.encoder)
     if which not in ("target", "context"):
         raise ConfigError("encoder", which, "should be target or context")
     whole = OmegaConf.to_container(composed, resolve=True)
     assert isinstance(whole, dict)
     values: dict[str, Any] = {str(k): value for k, value in whole.items() if k not in TRAINING or k == "model"}
-    path = None if composed.checkpoint == RANDOM else Path(str(composed.checkpoint)).expanduser()
+    path = None if composed.checkpoint == RANDOM else checkpoint.located(str(composed.checkpoint))
     loaded = None
     if path is not None:
-        loaded = checkpoint.load_encoder(path, which)  # type: ignore[arg-type]  # checked above
+        loaded = checkpoint.load_encoder(path, which, heads=_heads(values["heads"]))  # type: ignore[arg-type]  # checked
         _refuse_a_model()
         values |= {"data": _data(values["data"], path, loaded.spec), "model": None}
     if values["data"]["root"] == "???":
@@ -124,6 +126,13 @@ def _report(config: EvaluateConfig, rows: list[tasks.Row], names: list[str], dat
 def _finite(values: dict[str, float]) -> dict[str, float | None]:
     """For JSON, which knows no NaN."""
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def _heads(value: Any) -> int | None:
+    """Before the whole configuration is checked, for which the encoder must be known."""
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise ConfigError("heads", value, "should be a whole number, 1 or more")
+    return value
 
 
 def _random(config: EvaluateConfig) -> PretrainedEncoder:
@@ -208,7 +217,8 @@ def _output(config: EvaluateConfig, path: Path | None) -> Path:
         return Path("evaluation") / folders.slug([RANDOM, _names(config), *others])
     file, run = checkpoint.find(path), _folder(path)
     if not (run / "config.yaml").is_file():  # a file of its own, whose folder is not ours to write to
-        return Path("evaluation") / folders.slug([file.stem, _names(config), *others])
+        name = file.parent.name if file.name == transformers.WEIGHTS else file.stem
+        return Path("evaluation") / folders.slug([name, _names(config), *others])
     parts = [_names(config), *([file.stem] if file.stem.startswith("step-") else []), *others]
     return run / "evaluation" / folders.slug(parts)
 

@@ -83,19 +83,6 @@ def test_files_that_hold_no_encoder(exported, checkpoint_file, tmp_path, fault):
     assert str(path) in str(caught.value)
 
 
-def test_half_a_reference_checkpoint(checkpoint_file, tmp_path):
-    contents = torch.load(checkpoint_file, weights_only=True)
-    del contents["target_encoder"]["module.pos_embed"]
-    torch.save(contents, tmp_path / "half.pth.tar")
-    with pytest.raises(UserError, match="pos_embed is missing"):
-        ijepa.load_encoder(tmp_path / "half.pth.tar")
-    contents = torch.load(checkpoint_file, weights_only=True)
-    del contents["target_encoder"]["module.blocks.1.attn.qkv.weight"]
-    torch.save(contents, tmp_path / "hole.pth.tar")
-    with pytest.raises(UserError, match=r"^checkpoint=.*hole.pth.tar: 1 of its tensors .*, blocks.1.attn.qkv.weight"):
-        ijepa.load_encoder(tmp_path / "hole.pth.tar")
-
-
 @pytest.mark.parametrize(
     "change", [{"width": 48}, {"heads": 5}, {"depth": "two"}, {"image_size": None}, {"more": 1}, None]
 )
@@ -112,7 +99,7 @@ def test_descriptions_that_do_not_fit_the_weights(exported, tmp_path, change):
 
 
 def test_the_reference_s_checkpoints_are_evaluated_as_published(checkpoint_file):
-    encoder = ijepa.load_encoder(checkpoint_file)
+    encoder = ijepa.load_encoder(checkpoint_file, heads=3)
     assert encoder.spec.eval_crop == 0.875
     assert encoder.spec.positions == "scaled"  # a random encoder beside it has the same positions
 

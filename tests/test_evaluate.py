@@ -177,14 +177,15 @@ def test_evaluation_holds_out_what_training_held_out(invoke, pictures, tmp_path,
 
 def test_evaluate_the_reference_s_checkpoint(checkpoint_file, pictures, tmp_path, invoke, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, _, error = invoke("evaluate.py", f"checkpoint={checkpoint_file}")
+    code, _, error = invoke("evaluate.py", f"checkpoint={checkpoint_file}", "heads=3")
     assert (code, error.count("\n")) == (2, 1)
     assert "data=folder" in error
-    code, output, _ = invoke("evaluate.py", f"checkpoint={checkpoint_file}", "data=folder", f"data.root={pictures}")
+    given = (f"checkpoint={checkpoint_file}", "heads=3", "data=folder", f"data.root={pictures}")
+    code, output, _ = invoke("evaluate.py", *given)
     assert code == 0
     assert "random init" in output
-    written = tmp_path / "evaluation" / f"checkpoint.pth_knn_data-folder_data.root-{str(pictures).replace('/', '-')}"
-    assert (written / "metrics.json").exists()
+    name = f"checkpoint.pth_knn_heads-3_data-folder_data.root-{str(pictures).replace('/', '-')}"
+    assert (tmp_path / "evaluation" / name / "metrics.json").exists()
     assert not (checkpoint_file.parent / "evaluation").exists()
 
 

@@ -18,7 +18,7 @@ FLOORS = [
     ["folders", "resume"],
     ["runs", "evaluations"],
     ["cli", "plugins"],
-    ["data.statistics"],  # a command
+    ["data.statistics", "interop.__main__"],  # commands
 ]
 
 

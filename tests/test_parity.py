@@ -12,25 +12,13 @@ from ijepa.checkpoint import load_encoder
 from ijepa.config import LearningRate, Schedule
 from ijepa.interop import meta
 from ijepa.masking import Masks, Reference
-from ijepa.models.jepa import JEPA
-from ijepa.models.predictor import Predictor
-from ijepa.models.pretrained import Spec
 from ijepa.objective import Objective
 from ijepa.plan import Plan
 
 
 @pytest.fixture
 def jepa(checkpoint_file):
-    found = meta.read(torch.load(checkpoint_file, weights_only=True))
-    sizes = dict(found.sizes)
-    width, depth = sizes.pop("predictor_width"), sizes.pop("predictor_depth")
-    encoder = Spec(**sizes, positions="index", position_grid=None, mean=(0,) * 3, std=(1,) * 3).build()
-    predictor = Predictor(encoder.width, encoder.width, encoder.grid, width, depth, encoder.heads)
-    networks = JEPA(encoder, predictor)
-    encoder.load_state_dict(found.context_encoder)
-    predictor.load_state_dict(found.predictor)
-    networks.target_encoder.load_state_dict(found.target_encoder)
-    return networks
+    return meta.read(torch.load(checkpoint_file, weights_only=True), heads=3).networks()
 
 
 def reference_name(name):
@@ -126,9 +114,9 @@ def test_reference_masks():
 
 def test_load_encoder_reads_the_reference_s_checkpoint(checkpoint_file, trace):
     tensors, _ = trace
-    encoder = load_encoder(checkpoint_file)
+    encoder = load_encoder(checkpoint_file, heads=3)
     mean, std = encoder.mean, encoder.std
     images = tensors["0.images"] * std + mean  # the trace's images are already normalised
     torch.testing.assert_close(encoder(images), tensors["0.target_encoder_output"], atol=1e-5, rtol=0)
-    context = load_encoder(checkpoint_file, encoder="context")
+    context = load_encoder(checkpoint_file, encoder="context", heads=3)
     assert not torch.equal(context(images), encoder(images))

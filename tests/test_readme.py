@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from ijepa.checks import check, parse
 from ijepa.config import TRAINING, EvaluateConfig, TrainConfig
 from ijepa.data import statistics
+from ijepa.interop import __main__ as interop
 
 pytestmark = pytest.mark.slow
 
@@ -23,10 +24,12 @@ def readme_commands():
 
 
 @pytest.mark.parametrize("line", readme_commands())
-def test_every_command_of_the_readme(line, finished, pictures, tmp_path, invoke, monkeypatch):
+def test_every_command_of_the_readme(line, finished, checkpoint_file, pictures, tmp_path, invoke, monkeypatch):
     """Composes; and runs at a small size where it is possible here."""
     folder, _ = finished
-    for name, value in {"RUN_DIR": folder, "IMAGES": pictures, "NEW": tmp_path / "new", "PROJECT": "test"}.items():
+    template = line
+    for name, value in {"RUN_DIR": folder, "IMAGES": pictures, "NEW": tmp_path / "new", "PROJECT": "test",
+                        "OUT": tmp_path / "out", "PTH_TAR": checkpoint_file}.items():  # fmt: skip
         line = line.replace(name, str(value))
     script, *arguments = shlex.split(line)
     if (
@@ -39,6 +42,9 @@ def test_every_command_of_the_readme(line, finished, pictures, tmp_path, invoke,
             parse(EvaluateConfig, OmegaConf.create({k: value for k, value in dict(values).items() if k not in unused}))
         else:
             check(parse(TrainConfig, composed(*arguments)))
+        return
+    if script == "-m" and arguments[0] == "ijepa.interop":
+        assert interop.main(arguments[1:]) == 0
         return
     if script == "-m":
         assert arguments.pop(0) == "ijepa.data.statistics"
@@ -53,6 +59,7 @@ def test_every_command_of_the_readme(line, finished, pictures, tmp_path, invoke,
         tasks = [name for name in LAYERED if f"task={name}" in arguments or "task=paper" in arguments]
         arguments += [f"task.{name}.layers=[1,2]" for name in tasks]  # the encoder here has two blocks
         arguments += [f"task.{name}.epochs=5" for name in TRAINED if f"task={name}" in arguments]
+        arguments += ["heads=3"] if "PTH_TAR" in template else []
         assert invoke(script, *arguments, f"output={tmp_path}")[0] == 0
         return
     small = [

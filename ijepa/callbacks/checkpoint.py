@@ -14,7 +14,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from ijepa.checkpoint import IMAGES_KEY
 from ijepa.data.datamodule import DataModule
 from ijepa.files import replacing
-from ijepa.interop.timm import SPEC_KEY
+from ijepa.interop.weights import SPEC_KEY
 from ijepa.models.pretrained import Spec
 from ijepa.signals import Signals
 

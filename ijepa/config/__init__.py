@@ -109,7 +109,9 @@ class EvaluateConfig(Section):
     """What `python evaluate.py` takes."""
 
     checkpoint: Text
-    """run folder, checkpoint or encoder.safetensors; random: an untrained encoder, of the shape of model="""
+    """run folder, file (docs/weights.md), timm name or address; random: an untrained encoder, of the shape of model="""
+    heads: Count | None
+    """attention heads, where the checkpoint does not tell; null: those of the published size"""
     encoder: Literal["target", "context"]
     """which encoder of a checkpoint to evaluate; the paper: target"""
     output: Text | None

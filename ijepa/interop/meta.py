@@ -1,81 +1,122 @@
-"""The reference implementation's training checkpoints (`.pth.tar`): names and sizes."""
+"""The reference implementation's training checkpoints (`.pth.tar`)."""
 
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
-from torch import Tensor
+import torch
 
-State = dict[str, Tensor]
+from ijepa.files import replacing
+from ijepa.interop.weights import (
+    State,
+    Weights,
+    bare,
+    encoder_sizes,
+    placed,
+    spec_of,
+    statistics,
+    table_of,
+)
+from ijepa.models.jepa import JEPA
+from ijepa.models.positions import sincos_2d
+from ijepa.models.pretrained import Spec
+
+FORM = "a checkpoint of the reference implementation"
 NETWORKS = ("encoder", "predictor", "target_encoder")
-_PREDICTOR_NAMES = {
-    "predictor_embed.": "embed.",
+PREDICTOR_NAMES = {
+    "embed.": "predictor_embed.",
     "mask_token": "mask_token",
-    "predictor_blocks.": "blocks.",
-    "predictor_norm.": "norm.",
-    "predictor_proj.": "proj.",
+    "blocks.": "predictor_blocks.",
+    "norm.": "predictor_norm.",
+    "proj.": "predictor_proj.",
 }
+POSITIONS, PREDICTOR_POSITIONS = "pos_embed", "predictor_pos_embed"
+FACTS = ("epoch", "loss", "lr", "batch_size", "world_size")
 
 
-class MetaCheckpoint(NamedTuple):
-    """State dicts under this project's names, and what the shapes tell. Positions are left out: they are computed."""
-
-    context_encoder: State
-    predictor: State
-    target_encoder: State
-    sizes: dict[str, Any]
+def is_meta(contents: dict[str, Any]) -> bool:
+    """Whether a loaded file has this layout, in whole or in part."""
+    return any(isinstance(contents.get(name), dict) for name in NETWORKS)
 
 
-def is_meta(contents: Any) -> bool:
-    """Whether a loaded file has this layout."""
-    return isinstance(contents, dict) and all(isinstance(contents.get(name), dict) for name in NETWORKS)
+def read(contents: dict[str, Any], heads: int | None = None) -> Weights:
+    """The networks of a loaded checkpoint.
 
-
-def read(contents: dict[str, Any]) -> MetaCheckpoint:
-    """Renames a loaded checkpoint's tensors.
-
-    The number of heads stands nowhere in the file: it is taken from the published sizes, else width / 64 or 3.
+    Args:
+        contents: of the file.
+        heads: attention heads; None: those of the published size.
 
     Raises:
-        ValueError: when tensors are missing or the images of pretraining were not square.
+        ValueError: when something is missing or does not fit.
     """
-    encoder, predictor, target = ({_bare(k): v for k, v in contents[name].items()} for name in NETWORKS)
+    absent = [name for name in NETWORKS if not isinstance(contents.get(name), dict)]
+    if absent:
+        raise ValueError(f"expected encoder, predictor and target_encoder, found no {absent[0]}")
+    context, predictor, target = (bare(contents[name]) for name in NETWORKS)
     try:
-        patches = encoder.pop("pos_embed").shape[1]
-        target.pop("pos_embed")
-        predictor.pop("predictor_pos_embed")
-        width, channels, patch_size, _ = encoder["patch_embed.proj.weight"].shape
-        hidden = encoder["blocks.0.mlp.fc1.weight"].shape[0]
-        predictor = {_renamed(name): tensor for name, tensor in predictor.items()}
-        predictor_width = predictor["embed.weight"].shape[0]
+        position, other = (placed(state.pop(POSITIONS)) for state in (context, target))
+        of_predictor = placed(predictor.pop(PREDICTOR_POSITIONS))
     except KeyError as missing:
         raise ValueError(f"{missing.args[0]} is missing") from None
-    side = round(patches**0.5)
-    if side * side != patches:
-        raise ValueError(f"{patches} positions are no square grid, as this format always has")
-    heads = {192: 3, 1280: 16, 1408: 16}.get(width, width // 64 if width % 64 == 0 else 3)
-    sizes = {
-        "image_size": (side * patch_size, side * patch_size),
-        "patch_size": patch_size,
-        "channels": channels,
-        "width": width,
-        "depth": _depth(encoder),
-        "heads": heads,
-        "mlp_ratio": hidden / width,
-        "predictor_width": predictor_width,
-        "predictor_depth": _depth(predictor),
+    if not position == other == of_predictor:
+        raise ValueError("its networks have different positions")
+    sizes = encoder_sizes(context, heads)
+    (mean, std), _ = statistics(sizes["channels"])  # the reference code always normalises with ImageNet's
+    return Weights(
+        FORM,
+        spec_of(position, sizes, mean, std),
+        {"target": target, "context": context},
+        {_ours(name): tensor for name, tensor in predictor.items()},
+        facts={name: contents[name] for name in FACTS if isinstance(contents.get(name), int | float)},
+    ).check()
+
+
+def write(path: Path, jepa: JEPA, spec: Spec) -> None:
+    """Writes the three networks under the reference's names, atomically.
+
+    Raises:
+        ValueError: when the format cannot hold them.
+    """
+    rows, columns = spec.grid
+    if rows != columns:
+        raise ValueError(f"the reference implementation knows square images alone, not {rows}x{columns} patches")
+    if jepa.predictor.output_width != spec.width:
+        raise ValueError("its predictor tells pixels; the reference implementation's tells features")
+    with replacing(path) as temporary:
+        torch.save(to_meta(jepa), temporary)
+
+
+def to_meta(jepa: JEPA) -> dict[str, Any]:
+    """What the reference implementation loads: its names, with the positions that it keeps as parameters."""
+    encoders = {
+        name: {POSITIONS: table_of(network), **_detached(network.state_dict())}
+        for name, network in (("encoder", jepa.context_encoder), ("target_encoder", jepa.target_encoder))
     }
-    return MetaCheckpoint(encoder, predictor, target, sizes)
+    predictor = jepa.predictor
+    table = predictor.positions
+    onto = table.grid if table.positions == "scaled" else None
+    names = {_theirs(name): tensor for name, tensor in _detached(predictor.state_dict()).items()}
+    states = {
+        "encoder": encoders["encoder"],
+        "predictor": {PREDICTOR_POSITIONS: sincos_2d(predictor.width, predictor.grid, onto)[None], **names},
+        "target_encoder": encoders["target_encoder"],
+    }
+    prefixed = {name: {f"module.{key}": value for key, value in state.items()} for name, state in states.items()}
+    return {**prefixed, "opt": {}, "scaler": None, "epoch": 0, "loss": 0.0, "batch_size": 0, "world_size": 1, "lr": 0.0}
 
 
-def _bare(name: str) -> str:
-    return name.removeprefix("module.")
+def _detached(state: dict[str, Any]) -> State:
+    return {name: tensor.detach().contiguous() for name, tensor in state.items()}
 
 
-def _renamed(name: str) -> str:
-    for theirs, ours in _PREDICTOR_NAMES.items():
+def _ours(name: str) -> str:
+    for ours, theirs in PREDICTOR_NAMES.items():
         if name.startswith(theirs):
             return ours + name.removeprefix(theirs)
-    raise KeyError(name)
+    raise ValueError(f"its predictor has {name}, which I-JEPA's has not")
 
 
-def _depth(state: State) -> int:
-    return 1 + max((int(name.split(".")[1]) for name in state if name.startswith("blocks.")), default=-1)
+def _theirs(name: str) -> str:
+    for ours, theirs in PREDICTOR_NAMES.items():
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    raise AssertionError(name)

@@ -1,18 +1,44 @@
 """timm's VisionTransformer: the names are this project's own; timm keeps the positions as a parameter."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import timm
+import torch
 from torch import nn
 
-from ijepa.files import write_safetensors
-from ijepa.interop.meta import State
+from ijepa.files import replacing, write_safetensors
+from ijepa.interop.weights import (
+    SPEC_KEY,
+    State,
+    Weights,
+    Which,
+    bare,
+    encoder_sizes,
+    placed,
+    spec_of,
+    statistics,
+    table_of,
+)
 from ijepa.models.encoder import Encoder
 from ijepa.models.pretrained import Spec
 
-SPEC_KEY = "ijepa_encoder"
-"""Under which the metadata of a file say how to rebuild the encoder and to normalise its images."""
+FORM = "a timm VisionTransformer"
 HEAD = "head."
+POSITIONS = "pos_embed"
+NESTED = ("state_dict_ema", "state_dict", "model_ema", "model")
+"""Under which timm's training script and others keep a state dict; moving averages first, as timm does."""
+FOREIGN = {
+    "cls_token": "a class token",
+    "reg_token": "register tokens",
+    "fc_norm.weight": "a norm after pooling (fc_norm) in place of the one before",
+    "norm_pre.weight": "a norm before its blocks",
+    "blocks.0.ls1.gamma": "layer scale",
+    "blocks.0.attn.q_norm.weight": "norms of queries and keys",
+}
+"""What other vision transformers of timm have."""
 
 
 def to_timm(encoder: Encoder) -> State:
@@ -20,13 +46,106 @@ def to_timm(encoder: Encoder) -> State:
     strictly.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
-    table = encoder.positions(encoder.grid, next(encoder.parameters()).device)
-    return {"pos_embed": table[None].detach().cpu().contiguous(), **state}
+    return {POSITIONS: table_of(encoder), **state}
+
+
+def arguments(spec: Spec) -> dict[str, Any]:
+    """What timm's ``VisionTransformer`` takes for such an encoder."""
+    return {
+        "img_size": spec.image_size,
+        "patch_size": spec.patch_size,
+        "in_chans": spec.channels,
+        "embed_dim": spec.width,
+        "depth": spec.depth,
+        "num_heads": spec.heads,
+        "mlp_ratio": spec.mlp_ratio,
+        "class_token": False,
+        "global_pool": "avg",
+        "num_classes": 0,
+        "fc_norm": False,
+    }
 
 
 def from_timm(state: State) -> State:
     """The encoder's state dict: without the positions, which it computes, and without classifiers."""
-    return {name: tensor for name, tensor in state.items() if name != "pos_embed" and not name.startswith(HEAD)}
+    return {name: tensor for name, tensor in state.items() if name != POSITIONS and not name.startswith(HEAD)}
+
+
+def nested(contents: dict[str, Any]) -> dict[str, Any] | None:
+    """The state dict in a loaded file, or None where there is none of timm's."""
+    for state in (contents, *(contents.get(name) for name in NESTED)):
+        if isinstance(state, dict) and any(name.endswith("patch_embed.proj.weight") for name in state):
+            return state
+    return None
+
+
+def read(state: dict[str, Any], heads: int | None = None, source: str = FORM) -> Weights:
+    """An encoder from a state dict.
+
+    Args:
+        state: timm's names.
+        heads: attention heads; None: those of the published size.
+        source: what it is, for people.
+
+    Raises:
+        ValueError: when it is another network than I-JEPA's encoder.
+    """
+    tensors = bare(state)
+    for name, what in FOREIGN.items():
+        if name in tensors:
+            raise ValueError(f"this vision transformer has {what} ({name}), which I-JEPA's has not")
+    if POSITIONS not in tensors:
+        raise ValueError(f"{POSITIONS} is missing")
+    sizes = encoder_sizes(tensors, heads)
+    (mean, std), note = statistics(sizes["channels"])
+    spec = spec_of(placed(tensors[POSITIONS]), sizes, mean, std)
+    left = sorted(name for name in tensors if name.startswith(HEAD))
+    notes = [note, "it does not say whether it is the target or the context encoder: taken for either"]
+    notes += [f"left out: {', '.join(left)}"] if left else []
+    found = {name: tensor.float() for name, tensor in from_timm(tensors).items()}
+    return Weights(source, spec, {None: found}, notes=tuple(notes)).check()
+
+
+def is_name(text: str) -> bool:
+    """Whether timm knows a model of this name, with or without the tag of its weights."""
+    return timm.is_model(text.removeprefix("timm/"))
+
+
+def download(name: str) -> Weights:
+    """The pretrained weights that timm has under a name; timm keeps what it downloads.
+
+    Raises:
+        ValueError: when they are not I-JEPA's.
+        OSError, RuntimeError and others: whatever timm raises when they cannot be had.
+    """
+    model = timm.create_model(name.removeprefix("timm/"), pretrained=True, num_classes=0)
+    blocks = getattr(model, "blocks", None)
+    if not isinstance(model, timm.models.VisionTransformer) or not blocks:
+        raise ValueError(f"timm builds a {type(model).__name__} of it, not a VisionTransformer")
+    return of_model(model, dict(model.pretrained_cfg), name)
+
+
+def of_model(model: nn.Module, described: dict[str, Any], name: str) -> Weights:
+    """The weights of a timm VisionTransformer.
+
+    Args:
+        model: with its weights.
+        described: its ``pretrained_cfg``: mean, std, the share of images that evaluations keep.
+        name: timm's.
+
+    Raises:
+        ValueError: when it is another network than I-JEPA's encoder.
+    """
+    blocks: Any = model.blocks
+    found = read(model.state_dict(), blocks[0].attn.num_heads, f"timm's {name}")
+    values = {key: tuple(described[key]) for key in ("mean", "std") if key in described}
+    if len(values) != 2 or len(values["mean"]) != found.spec.channels:
+        return found
+    crop = float(described.get("crop_pct") or 1.0)
+    spec = replace(found.spec, mean=values["mean"], std=values["std"], eval_crop=crop)
+    # of I-JEPA's checkpoints timm takes the part called encoder, the context encoder
+    held: Which | None = "context" if "ijepa" in name else None
+    return Weights(found.form, spec, {held: found.encoders[None]}, notes=found.notes[2:])
 
 
 def write(path: Path, encoder: Encoder, spec: Spec, which: str, heads: dict[str, nn.Module] | None = None) -> None:
@@ -44,4 +163,8 @@ def write(path: Path, encoder: Encoder, spec: Spec, which: str, heads: dict[str,
     for name, head in (heads or {}).items():
         prefix = f"{HEAD}{name}." if len(heads or {}) > 1 else HEAD
         state |= {prefix + part: tensor.detach().cpu().contiguous() for part, tensor in head.state_dict().items()}
+    if path.suffix in (".pt", ".pth", ".bin"):  # without a place for metadata
+        with replacing(path) as temporary:
+            torch.save(state, temporary)
+        return
     write_safetensors(path, state, {SPEC_KEY: json.dumps({**spec.plain(), "encoder": which}), "format": "pt"})

@@ -1,0 +1,176 @@
+"""`python -m ijepa.interop inspect FILE` and `python -m ijepa.interop convert IN OUT --to FORMAT`."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from ijepa import checkpoint
+from ijepa.errors import UNWRITABLE, ConfigError, UserError
+from ijepa.interop import meta, programs, timm, transformers
+from ijepa.interop.card import Card
+from ijepa.interop.weights import Weights, Which
+from ijepa.models.pretrained import PretrainedEncoder
+
+KEY = "file"
+FORMATS = ("timm", "transformers", "meta", "onnx", "torch-export", "safetensors")
+FOLDERS = ("transformers",)
+PICKLED = (".pt", ".pth", ".bin")
+
+
+class Parser(argparse.ArgumentParser):
+    """One line for a mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UserError."""
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a command; returns its exit code: 2, and one line, for what the user got wrong."""
+    try:
+        given = _parser().parse_args(arguments)
+        run: Callable[[argparse.Namespace], None] = given.run
+        run(given)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        if error.errno not in UNWRITABLE and not isinstance(error, PermissionError | NotADirectoryError):
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return UserError.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; nothing half-written is left", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser("python -m ijepa.interop", description="Weights between formats: docs/weights.md.")
+    commands = parser.add_subparsers(required=True, metavar="inspect|convert")
+    heads = "attention heads, where the file does not tell and the width is no published one"
+    inspect = commands.add_parser("inspect", help="what a file holds")
+    inspect.add_argument("file", help="run folder, file, timm name or https:// address")
+    inspect.add_argument("--heads", type=int, help=heads)
+    inspect.set_defaults(run=_inspect)
+    convert = commands.add_parser("convert", help="write it in another format, with a model card beside it")
+    convert.add_argument("file", metavar="IN", help="run folder, file, timm name or https:// address")
+    convert.add_argument("out", metavar="OUT", type=Path, help="file; for transformers a folder")
+    convert.add_argument("--to", choices=FORMATS, required=True)
+    convert.add_argument("--encoder", choices=("target", "context"), default="target", help="default: target")
+    convert.add_argument("--heads", type=int, help=heads)
+    convert.add_argument("--overwrite", action="store_true", help="replace OUT")
+    convert.set_defaults(run=_convert)
+    return parser
+
+
+def _read(given: argparse.Namespace, encoder: Which, whole: bool) -> tuple[Path, Weights]:
+    if given.heads is not None and given.heads < 1:
+        raise ConfigError("--heads", given.heads, "should be 1 or more")
+    file = checkpoint.find(checkpoint.located(given.file, KEY), encoder, whole, KEY)
+    return file, checkpoint.read(file, given.heads, KEY)
+
+
+def _inspect(given: argparse.Namespace) -> None:
+    file, found = _read(given, "target", whole=True)
+    spec = found.spec
+    rows, columns = spec.grid
+    height, width = spec.image_size
+    held = [f"{which} encoder" if which else "an encoder" for which in found.encoders]
+    print(f"{file}: {found.form}")
+    for name, value in found.facts.items():
+        print(f"  {name:<12} {value}")
+    print(f"  {'holds':<12} {', '.join([*held, *(['predictor'] if found.predictor else [])])}")
+    print(f"  {'images':<12} {height}x{width} pixels, {spec.channels} channels; {rows}x{columns} patches of "
+          f"{spec.patch_size}x{spec.patch_size}")  # fmt: skip
+    print(f"  {'encoder':<12} width {spec.width}, {spec.depth} blocks, {spec.heads} heads, MLP {spec.mlp_ratio:.4g}x, "
+          f"{_parameters(found) / 1e6:.1f} M parameters")  # fmt: skip
+    if found.predictor is not None:
+        sizes = found.predictor_sizes
+        parameters = sum(tensor.numel() for tensor in found.predictor.values())
+        print(f"  {'predictor':<12} width {sizes.width}, {sizes.depth} blocks, {parameters / 1e6:.1f} M parameters; "
+              f"output of width {sizes.output_width}")  # fmt: skip
+    grid = "x".join(map(str, spec.position_grid or spec.grid))
+    mapped = f", mapped onto {grid} patches" if spec.positions == "scaled" else ""
+    print(f"  {'positions':<12} sin-cos, {spec.positions}{mapped}")
+    print(f"  {'mean, std':<12} {_listed(spec.mean)}; {_listed(spec.std)}")
+    for note in found.notes:
+        print(f"  note: {note}")
+
+
+def _convert(given: argparse.Namespace) -> None:
+    out: Path = given.out
+    _check_out(given)
+    missing = programs.needs(given.to)
+    if missing:
+        raise ConfigError("--to", given.to, f"needs {missing}, which is not installed; pip install {missing}")
+    file, found = _read(given, given.encoder, whole=given.to == "meta")
+    notes = list(found.notes)
+    if given.to == "meta":
+        absent = [name for name in ("target", "context") if found.encoder(name) is None]  # type: ignore[arg-type]
+        absent += [] if found.predictor is not None else ["predictor"]
+        if absent:
+            problem = f"has no {' and no '.join(absent)}, and the format wants all; give the run's folder or checkpoint"
+            raise ConfigError(KEY, file, problem)
+        try:
+            meta.write(out, found.networks(), found.spec)
+        except ValueError as fault:
+            raise ConfigError("--to", given.to, str(fault)) from None
+        written = [out]
+    else:
+        encoder = checkpoint.encoder_of(found, file, given.encoder, found.spec.positions, KEY)
+        written, more = _write(given.to, out, encoder, given.encoder)
+        notes += more
+    which = None if given.to == "meta" else given.encoder
+    source = file.parent.name if file.name == transformers.WEIGHTS else file.name
+    card = Card(given.to, out.name, found.spec, which, _parameters(found), source, found.form, tuple(notes))
+    folder = out if given.to in FOLDERS else out.parent
+    for path in [*written, card.write(folder)]:
+        print(f"written  {path}")
+    for note in notes:
+        print(f"note: {note}")
+
+
+def _write(to: str, out: Path, encoder: PretrainedEncoder, which: Which) -> tuple[list[Path], list[str]]:
+    """What was written, and what to know about it."""
+    if to == "transformers":
+        why = transformers.write(out, encoder.encoder, encoder.spec, which)
+        names = [transformers.CONFIG, transformers.WEIGHTS, *([] if why else [transformers.PROCESSOR])]
+        return [out / name for name in names], [why] if why else []
+    if to in ("timm", "safetensors"):
+        timm.write(out, encoder.encoder, encoder.spec, which)
+        return [out], []
+    try:
+        return (programs.write_onnx if to == "onnx" else programs.write_program)(out, encoder), []
+    except programs.ProgramError as fault:
+        raise ConfigError("--to", to, str(fault)) from None
+
+
+def _check_out(given: argparse.Namespace) -> None:
+    """Refuses what OUT must not be."""
+    out, to = given.out, given.to
+    if to == "safetensors" and out.suffix != ".safetensors":
+        raise ConfigError("OUT", out, "should end in .safetensors")
+    if to == "timm" and out.suffix not in (".safetensors", *PICKLED):
+        raise ConfigError("OUT", out, f"should end in .safetensors, or in {', '.join(PICKLED)}")
+    if to in FOLDERS and out.is_file():
+        raise ConfigError("OUT", out, "is a file; transformers wants a folder")
+    if to not in FOLDERS and out.is_dir():
+        raise ConfigError("OUT", out, f"is a folder; give a file in it, {out / 'encoder'} for example")
+    taken = out.exists() and (to not in FOLDERS or any(out.iterdir()))
+    if taken and not given.overwrite:
+        raise ConfigError("OUT", out, "is there already; add --overwrite, or give another")
+
+
+def _parameters(found: Weights) -> int:
+    return sum(tensor.numel() for tensor in next(iter(found.encoders.values())).values())
+
+
+def _listed(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""The model card beside an export: README.md with the metadata that model hubs read."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ijepa.files import write_text
+from ijepa.interop.timm import arguments
+from ijepa.models.pretrained import Spec
+
+MARK = "<!-- written by python -m ijepa.interop convert: "
+"""A card's first line after its metadata, with the export's name; a README.md without it is someone's own."""
+LIBRARIES = {
+    "timm": "timm", "transformers": "transformers", "onnx": "onnx", "torch-export": "pytorch", "meta": "pytorch",
+    "safetensors": "pytorch",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a card tells.
+
+    Attributes:
+        to: the format.
+        name: of the export: a file's, or a folder's.
+        spec: of the encoder.
+        which: encoder it is; None: all three networks.
+        parameters: of the encoder.
+        source: name of what it was made of.
+        form: format of that.
+        notes: what a user should know besides.
+    """
+
+    to: str
+    name: str
+    spec: Spec
+    which: str | None
+    parameters: int
+    source: str
+    form: str
+    notes: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """Markdown with metadata on top."""
+        spec = self.spec
+        height, width = spec.image_size
+        held = f"the {self.which} encoder" if self.which else "context encoder, predictor and target encoder"
+        rows = {
+            "network": f"ViT of width {spec.width}, {spec.depth} blocks, {spec.heads} heads, no class token; "
+            f"{self.parameters / 1e6:.1f} M parameters",
+            "holds": held,
+            "images": f"{height}x{width} pixels, {spec.channels} channels; {spec.grid[0]}x{spec.grid[1]} patches of "
+            f"{spec.patch_size}x{spec.patch_size}",
+            "mean": ", ".join(f"{value:g}" for value in spec.mean),
+            "standard deviation": ", ".join(f"{value:g}" for value in spec.std),
+            "made of": f"{self.source}, {self.form}",
+        }
+        table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+        notes = "".join(f"\n- {note}" for note in self.notes)
+        return f"""---
+library_name: {LIBRARIES[self.to]}
+pipeline_tag: image-feature-extraction
+tags:
+- i-jepa
+- self-supervised-learning
+- vision-transformer
+---
+{MARK}{self.name} -->
+
+# {Path(self.name).stem}
+
+An encoder pretrained with I-JEPA (Assran et al., *Self-Supervised Learning from Images with a Joint-Embedding
+Predictive Architecture*, CVPR 2023, [arXiv 2301.08243](https://arxiv.org/abs/2301.08243)): it yields a feature vector
+for each patch of an image. The paper averages those of the target encoder for classification.
+
+| | |
+|---|---|
+{table}
+
+```python
+{self._usage()}
+```
+{notes}
+- The licence is that of the weights it was made of; say it here.
+"""
+
+    def _usage(self) -> str:
+        spec = self.spec
+        shape = f"[B, {spec.channels}, {spec.image_size[0]}, {spec.image_size[1]}]"
+        features = f"[B, {spec.grid[0] * spec.grid[1]}, {spec.width}]"
+        if self.to == "timm":
+            given = ",\n    ".join(f"{name}={value!r}" for name, value in arguments(spec).items())
+            load = "load_file" if Path(self.name).suffix == ".safetensors" else "torch.load"
+            imported = "from safetensors.torch import load_file\n" if load == "load_file" else "import torch\n"
+            return (
+                f"{imported}from timm.models import VisionTransformer\n\nmodel = VisionTransformer(\n    {given},\n)\n"
+                f'model.load_state_dict({load}("{self.name}"))\nmodel.eval()\n'
+                f"features = model.forward_features(images)  # {features}, of normalised images {shape}\n"
+                "pooled = model(images)  # their average"
+            )
+        if self.to == "transformers":
+            return (
+                f'from transformers import IJepaModel\n\nmodel = IJepaModel.from_pretrained("{self.name}")\n'
+                f"features = model(images).last_hidden_state  # {features}, of normalised images {shape}"
+            )
+        if self.to == "onnx":
+            return (
+                f'import onnxruntime\n\nsession = onnxruntime.InferenceSession("{self.name}")\n'
+                f'features, = session.run(["features"], {{"images": images}})  # {features}, of images {shape} in 0..1'
+            )
+        if self.to == "torch-export":
+            return (
+                f'import torch\n\nencoder = torch.export.load("{self.name}").module()\n'
+                f"features = encoder(images)  # {features}, of images {shape} in 0..1"
+            )
+        return (
+            f'import ijepa\n\nencoder = ijepa.load_encoder("{self.name}")\n'
+            f"features = encoder(encoder.transform(image)[None])  # {features}, of any image"
+        )
+
+    def write(self, folder: Path) -> Path:
+        """Writes README.md into ``folder``, or, where that is another's, ``NAME.md``."""
+        path = folder / "README.md"
+        try:
+            others = path.exists() and f"{MARK}{self.name} -->" not in path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            others = True
+        if others:
+            path = folder / f"{self.name}.md"
+        write_text(path, self.text())
+        return path

@@ -1,0 +1,65 @@
+"""The files of this software: checkpoints of training runs, and `encoder.safetensors`."""
+
+import json
+from typing import Any
+
+from torch import Tensor
+
+from ijepa.interop.timm import from_timm
+from ijepa.interop.weights import SPEC_KEY, State, Weights, Which
+from ijepa.models.pretrained import Spec
+
+CHECKPOINT = "a checkpoint of a training run"
+EXPORT = "an encoder of this software"
+PREFIX = "jepa."
+
+
+def read_checkpoint(contents: dict[str, Any]) -> Weights:
+    """The three networks of a training run's checkpoint.
+
+    Raises:
+        ValueError: when it is not whole.
+    """
+    state = contents.get("state_dict")
+    if not isinstance(state, dict):
+        raise ValueError("not a checkpoint of this software: expected state_dict in it, found none")
+
+    def part(network: str) -> State:
+        prefix = f"{PREFIX}{network}."
+        return {
+            name.removeprefix(prefix): tensor
+            for name, tensor in state.items()
+            if name.startswith(prefix) and isinstance(tensor, Tensor)
+        }
+
+    spec = _spec(contents[SPEC_KEY])
+    encoders: dict[Which | None, State] = {"target": part("target_encoder"), "context": part("context_encoder")}
+    step = contents.get("global_step")
+    facts = {"step": step} if isinstance(step, int) else {}
+    return Weights(CHECKPOINT, spec, encoders, part("predictor"), facts=facts).check()
+
+
+def read_export(metadata: dict[str, str], state: State) -> Weights:
+    """The encoder of a file of safetensors.
+
+    Raises:
+        ValueError: when the weights do not fit their description.
+    """
+    try:
+        values = json.loads(metadata[SPEC_KEY])
+        which = values.pop("encoder")
+    except (ValueError, AttributeError, KeyError):
+        raise ValueError(f"{SPEC_KEY} in its metadata is no encoder's description") from None
+    if which not in ("target", "context"):
+        raise ValueError(f"{SPEC_KEY} in its metadata: expected a target or context encoder, found {which}")
+    return Weights(EXPORT, _spec(values), {which: from_timm(state)}).check()
+
+
+def _spec(values: Any) -> Spec:
+    """Of plain containers, tried once: what was changed by hand leads to anything."""
+    try:
+        spec = Spec.of(values)
+        spec.build()
+    except Exception as error:
+        raise ValueError(f"the encoder's description does not fit: {error}") from None
+    return spec

@@ -1,0 +1,77 @@
+"""From a file of any known format to its weights; nothing in it is run."""
+
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ijepa.interop import meta, native, timm, transformers
+from ijepa.interop.weights import SPEC_KEY, State, Weights
+
+FORMATS = (
+    "a run folder, a checkpoint (.ckpt), encoder.safetensors, the reference implementation's .pth.tar, a state dict of "
+    "a timm VisionTransformer, a folder of transformers' IJepaModel"
+)
+
+
+def read(file: Path, heads: int | None = None) -> Weights:
+    """The weights in ``file``, all of them or none.
+
+    Args:
+        file: that which `ijepa.checkpoint.find` names.
+        heads: attention heads of the encoder, where the file does not tell; None: those of the published size.
+
+    Raises:
+        HeadsError: when ``heads`` is needed.
+        ValueError: when it is no such file, or not a whole one; one line.
+    """
+    if file.name == transformers.WEIGHTS and (file.parent / transformers.CONFIG).is_file():
+        return transformers.read(file.parent)
+    if file.suffix == ".safetensors":
+        metadata, state = tensors(file)
+        if SPEC_KEY in metadata:
+            return native.read_export(metadata, state)
+        if any(name.endswith("embeddings.patch_embeddings.projection.weight") for name in state):
+            raise ValueError(f"one of transformers' files without the {transformers.CONFIG} beside it; give the folder")
+        contents: dict[str, Any] = dict(state)
+    else:
+        contents = load(file, mapped=zipfile.is_zipfile(file))  # ten gigabytes, of the largest, are not all wanted
+    if meta.is_meta(contents):
+        return meta.read(contents, heads)
+    if SPEC_KEY in contents:
+        return native.read_checkpoint(contents)
+    nested = timm.nested(contents)
+    if nested is not None:
+        return timm.read(nested, heads)
+    held = ", ".join(sorted(map(str, contents))[:3])
+    raise ValueError(f"expected the weights of an I-JEPA, found {held or 'nothing'}")
+
+
+def load(path: Path, mapped: bool = False) -> dict[str, Any]:
+    """A pickled checkpoint, loaded without running code from it; ``mapped``: its tensors stay on disk until used.
+
+    Raises:
+        ValueError: when it holds anything else.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about formats that the next line refuses anyway
+            contents = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except Exception:  # what is no checkpoint makes the unpickler raise anything
+        raise ValueError("no checkpoint, a part of one, or one that holds more than tensors and plain values") from None
+    if not isinstance(contents, dict):
+        raise ValueError(f"holds a {type(contents).__name__}")
+    return contents
+
+
+def tensors(file: Path) -> tuple[dict[str, str], State]:
+    """Metadata and tensors of a file of safetensors; raises ValueError when it is none."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            return opened.metadata() or {}, state
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"cannot be read ({error})") from None

@@ -1,0 +1,222 @@
+"""Folders of transformers' IJepaModel: config.json, model.safetensors and, where one fits, an image processor.
+
+Written and read without transformers, in the layout that all of its versions load.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ijepa.files import write_json, write_safetensors
+from ijepa.interop.weights import SPEC_KEY, State, Weights, bare, encoder_sizes, placed, spec_of, statistics, table_of
+from ijepa.models.encoder import Encoder
+from ijepa.models.pretrained import Spec
+
+FORM = "a folder of transformers' IJepaModel"
+CONFIG, WEIGHTS, PROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
+EPS = 1e-6
+"""Of layer norms; IJepaConfig's own default is another."""
+POSITIONS = "embeddings.position_embeddings"
+OUTER = {
+    "patch_embed.proj.": "embeddings.patch_embeddings.projection.",
+    "norm.": "layernorm.",
+}
+INNER = {
+    "norm1.": "layernorm_before.",
+    "attn.proj.": "attention.output.dense.",
+    "norm2.": "layernorm_after.",
+    "mlp.fc1.": "intermediate.dense.",
+    "mlp.fc2.": "output.dense.",
+}
+QUERIES = ("query", "key", "value")
+RENAMED = {
+    "layers.": "encoder.layer.",
+    "attention.q_proj.": "attention.attention.query.",
+    "attention.k_proj.": "attention.attention.key.",
+    "attention.v_proj.": "attention.attention.value.",
+    "attention.o_proj.": "attention.output.dense.",
+    "mlp.fc1.": "intermediate.dense.",
+    "mlp.fc2.": "output.dense.",
+}
+"""Names of newer versions in memory, which some files have, and those of all files that transformers writes itself."""
+LEFT_OUT = ("classifier.", "pooler.", "embeddings.mask_token")
+PICTURES = {1: "L", 3: "RGB", 4: "RGBA"}
+"""Images that an image processor of transformers can be given, by their channels, in Pillow's words."""
+
+
+def is_folder(path: Path) -> bool:
+    """Whether transformers wrote this folder."""
+    return (path / CONFIG).is_file() and not (path / "checkpoints").exists()
+
+
+def read(path: Path) -> Weights:
+    """The encoder in a folder of transformers.
+
+    Raises:
+        ValueError: when it holds no I-JEPA, or not a whole one.
+    """
+    try:
+        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as fault:
+        raise ValueError(f"{CONFIG} cannot be read ({fault})") from None
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind != "ijepa":
+        raise ValueError(f"{CONFIG} describes no I-JEPA: expected model_type ijepa, found {kind}")
+    if abs(config.get("layer_norm_eps", 1e-12) - EPS) > EPS / 2 or not config.get("qkv_bias", True):
+        raise ValueError(f"{CONFIG}: expected layer_norm_eps {EPS} and qkv_bias, found another network")
+    tensors = _tensors(path)
+    position = tensors.pop(POSITIONS, None)
+    if position is None:
+        raise ValueError(f"{POSITIONS} is missing")
+    left = sorted(name for name in tensors if name.startswith(LEFT_OUT))
+    state = {name: tensor.float() for name, tensor in from_transformers(tensors).items()}
+    sizes = encoder_sizes(state, config.get("num_attention_heads", 12))
+    found = placed(position)
+    described = config.get(SPEC_KEY)
+    if isinstance(described, dict):  # written here
+        try:
+            which = described.pop("encoder")
+            return Weights(FORM, Spec.of(described), {which: state}).check()
+        except (KeyError, TypeError) as fault:
+            raise ValueError(f"{SPEC_KEY} in {CONFIG} is no encoder's description ({fault})") from None
+    (mean, std), note = statistics(sizes["channels"])
+    notes = [note, "it does not say whether it is the target or the context encoder (the published ones are context "
+             "encoders): taken for either"]  # fmt: skip
+    notes += [f"left out: {', '.join(left)}"] if left else []
+    return Weights(FORM, spec_of(found, sizes, mean, std), {None: state}, notes=tuple(notes)).check()
+
+
+def _tensors(path: Path) -> State:
+    """Of model.safetensors, or of all files that its index names."""
+    index = path / f"{WEIGHTS}.index.json"
+    try:
+        names = {WEIGHTS} if not index.is_file() else set(json.loads(index.read_text())["weight_map"].values())
+        tensors: State = {}
+        for name in sorted(names):
+            if Path(name).name != name:
+                raise ValueError(f"{index.name} names {name}, which is not beside it")
+            with safe_open(path / name, framework="pt") as opened:
+                tensors |= {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, TypeError, AttributeError) as fault:
+        raise ValueError(f"{WEIGHTS} cannot be read ({fault})") from None
+    return {name.removeprefix("ijepa."): tensor for name, tensor in bare(tensors).items()}
+
+
+def write(folder: Path, encoder: Encoder, spec: Spec, which: str) -> str | None:
+    """Writes an encoder for ``IJepaModel.from_pretrained``; each file is whole or not there.
+
+    Args:
+        folder: is made.
+        encoder: the weights.
+        spec: its description.
+        which: encoder it is: ``target`` or ``context``.
+
+    Returns:
+        Why there is no image processor, or None where there is one.
+    """
+    config = {
+        "architectures": ["IJepaModel"],
+        "model_type": "ijepa",
+        "hidden_size": spec.width,
+        "num_hidden_layers": spec.depth,
+        "num_attention_heads": spec.heads,
+        "intermediate_size": round(spec.width * spec.mlp_ratio),
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "initializer_range": 0.02,
+        "layer_norm_eps": EPS,
+        "image_size": spec.image_size[0] if spec.image_size[0] == spec.image_size[1] else list(spec.image_size),
+        "patch_size": spec.patch_size,
+        "num_channels": spec.channels,
+        "qkv_bias": True,
+        "dtype": "float32",
+        SPEC_KEY: {**spec.plain(), "encoder": which},
+    }
+    write_safetensors(folder / WEIGHTS, to_transformers(encoder), {"format": "pt"})
+    write_json(folder / CONFIG, config)
+    if spec.channels not in PICTURES:
+        (folder / PROCESSOR).unlink(missing_ok=True)
+        return f"images of {spec.channels} channels have no image processor in transformers; normalise them yourself"
+    write_json(folder / PROCESSOR, processor(spec))
+    return None
+
+
+def processor(spec: Spec) -> dict[str, Any]:
+    """The image processor: as evaluations here show whole images, except that it stretches them to the size."""
+    height, width = spec.image_size
+    return {
+        "image_processor_type": "ViTImageProcessor",
+        "do_resize": True,
+        "size": {"height": height, "width": width},
+        "resample": 2,  # bilinear
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(spec.mean),
+        "image_std": list(spec.std),
+        "do_convert_rgb": spec.channels == 3,
+    }
+
+
+def to_transformers(encoder: Encoder) -> State:
+    """A state dict of ``IJepaModel``, in the layout of its files."""
+    state = {POSITIONS: table_of(encoder)}
+    for name, tensor in encoder.state_dict().items():
+        tensor = tensor.detach().cpu()
+        outer = next((theirs + name.removeprefix(ours) for ours, theirs in OUTER.items() if name.startswith(ours)), "")
+        if outer:
+            state[outer] = tensor.contiguous()
+            continue
+        _, number, rest = name.split(".", 2)
+        layer = f"encoder.layer.{number}."
+        if rest.startswith("attn.qkv."):
+            part = rest.removeprefix("attn.qkv.")
+            for query, piece in zip(QUERIES, tensor.chunk(3), strict=True):
+                state[f"{layer}attention.attention.{query}.{part}"] = piece.contiguous().clone()
+        else:
+            ours, theirs = next(pair for pair in INNER.items() if rest.startswith(pair[0]))
+            state[layer + theirs + rest.removeprefix(ours)] = tensor.contiguous()
+    return state
+
+
+def from_transformers(tensors: State) -> State:
+    """The encoder's state dict, of either layout; raises ValueError for what I-JEPA has not."""
+    state: State = {}
+    pieces: dict[str, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith(LEFT_OUT):
+            continue
+        layout = name
+        if name.startswith("layers."):
+            for theirs, older in RENAMED.items():
+                layout = layout.replace(theirs, older, 1) if theirs in layout else layout
+        query = re.fullmatch(r"encoder\.layer\.(\d+)\.attention\.attention\.(query|key|value)\.(weight|bias)", layout)
+        if query:
+            number, which, part = query.groups()
+            pieces.setdefault(f"blocks.{number}.attn.qkv.{part}", {})[which] = tensor
+            continue
+        state[_ours(layout, name)] = tensor
+    for name, found in pieces.items():
+        absent = [which for which in QUERIES if which not in found]
+        if absent:
+            raise ValueError(f"the {absent[0]} of {name} is missing")
+        state[name] = torch.cat([found[which] for which in QUERIES])
+    return state
+
+
+def _ours(layout: str, name: str) -> str:
+    for ours, theirs in OUTER.items():
+        if layout.startswith(theirs):
+            return ours + layout.removeprefix(theirs)
+    block = re.match(r"encoder\.layer\.(\d+)\.", layout)
+    rest = layout[block.end() :] if block else ""
+    for ours, theirs in INNER.items():
+        if rest.startswith(theirs):
+            assert block is not None
+            return f"blocks.{block.group(1)}.{ours}{rest.removeprefix(theirs)}"
+    raise ValueError(f"it has {name}, which I-JEPA's encoder has not")

@@ -1,0 +1,241 @@
+"""What a file of weights holds, whatever its format: state dicts under this project's names, and their description."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ijepa.models.encoder import Encoder
+from ijepa.models.jepa import JEPA
+from ijepa.models.positions import Grid, Positions, sincos_2d
+from ijepa.models.predictor import Predictor
+from ijepa.models.pretrained import Spec
+
+State = dict[str, Tensor]
+Which = Literal["target", "context"]
+SPEC_KEY = "ijepa_encoder"
+"""Under which files say how to rebuild the encoder and to normalise its images."""
+HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
+"""Attention heads of the published sizes, by width (paper, appendix A.1, and its reference code)."""
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+EVAL_CROP = 0.875
+"""Of the centre that the paper's evaluations on ImageNet keep: 224 of 256 pixels."""
+EXACT, ROUNDED = 1e-4, 1e-2
+"""How far stored positions may be from computed ones: in float32, and in half precision."""
+
+
+class HeadsError(ValueError):
+    """The number of heads cannot be known."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Networks read from a file; every tensor fits its description.
+
+    Attributes:
+        form: the format, for people.
+        spec: of the encoders.
+        encoders: by which they are; under None one that the file does not tell of, and that serves as either.
+        predictor: None where the file has none.
+        output_width: of the predictor.
+        notes: what was inferred, or left out, a line each.
+        facts: what else the file says about itself.
+    """
+
+    form: str
+    spec: Spec
+    encoders: dict[Which | None, State]
+    predictor: State | None = None
+    notes: tuple[str, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def encoder(self, which: Which) -> State | None:
+        """The target or the context encoder, where it is there."""
+        return self.encoders.get(which, self.encoders.get(None))
+
+    @property
+    def predictor_sizes(self) -> "PredictorSizes":
+        """Of the predictor, which must be there."""
+        assert self.predictor is not None
+        return predictor_sizes(self.predictor)
+
+    def networks(self) -> JEPA:
+        """The three networks with these weights; all of them must be there."""
+        sizes = self.predictor_sizes
+        spec = self.spec
+        predictor = Predictor(spec.width, sizes.output_width, spec.grid, sizes.width, sizes.depth, spec.heads,
+                              positions=spec.positions, position_grid=spec.position_grid)  # fmt: skip
+        jepa = JEPA(spec.build(), predictor)
+        for network, state in ((jepa.context_encoder, self.encoder("context")), (predictor, self.predictor),
+                               (jepa.target_encoder, self.encoder("target"))):  # fmt: skip
+            assert state is not None
+            network.load_state_dict(state)
+        return jepa
+
+    def check(self) -> "Weights":
+        """These; raises ValueError when a tensor is missing, too many, or of another shape than described."""
+        with torch.device("meta"):
+            expected = self.spec.build().state_dict()
+        for which, state in self.encoders.items():
+            compare(state, expected, f"{which} encoder" if which else "encoder")
+        if self.predictor is not None:
+            sizes = self.predictor_sizes
+            if sizes.width % self.spec.heads:
+                raise ValueError(f"its predictor's width {sizes.width} is no multiple of {self.spec.heads} heads")
+            with torch.device("meta"):
+                network = Predictor(self.spec.width, sizes.output_width, self.spec.grid, sizes.width, sizes.depth,
+                                    self.spec.heads)  # fmt: skip
+            compare(self.predictor, network.state_dict(), "predictor")
+        return self
+
+
+class PredictorSizes(NamedTuple):
+    """See `Predictor`."""
+
+    width: int
+    depth: int
+    output_width: int
+
+
+def compare(state: State, expected: Mapping[str, Tensor], network: str) -> None:
+    """Raises ValueError, one line that says what was expected and what found."""
+    missing, extra = expected.keys() - state.keys(), state.keys() - expected.keys()
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ValueError(f"{min(missing)}{more} of the {network} is missing")
+    if extra:
+        more = f" and {len(extra) - 1} more" if len(extra) > 1 else ""
+        raise ValueError(f"the {network} has {min(extra)}{more}, which I-JEPA's has not")
+    for name, tensor in state.items():
+        if tensor.shape != expected[name].shape:
+            shapes = f"[{_times(expected[name])}], found [{_times(tensor)}]"
+            raise ValueError(f"{name} of the {network} does not fit the sizes that stand with it: expected {shapes}")
+
+
+def _times(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape))
+
+
+def encoder_sizes(state: State, heads: int | None) -> dict[str, Any]:
+    """What the shapes tell: patch_size, channels, width, depth, heads and mlp_ratio.
+
+    Args:
+        state: an encoder's, under this project's names.
+        heads: None where the file does not tell: that of the published size.
+
+    Raises:
+        HeadsError: when the width is no published one and ``heads`` is None.
+        ValueError: when a tensor that tells is missing, or patches are not square.
+    """
+    try:
+        width, channels, *patch = state["patch_embed.proj.weight"].shape
+        hidden = state["blocks.0.mlp.fc1.weight"].shape[0]
+    except KeyError as missing:
+        raise ValueError(f"{missing.args[0]} is missing") from None
+    if len(patch) != 2 or patch[0] != patch[1]:
+        raise ValueError(f"patch_embed.proj.weight is for patches of {'x'.join(map(str, patch))}; they must be square")
+    found = heads or HEADS.get(width)
+    if found is None:
+        raise HeadsError(f"of width {width}; the number of attention heads stands nowhere in it")
+    if width % found or width % 4:
+        raise ValueError(f"its width {width} is no multiple of 4 and of {found} heads")
+    return {
+        "patch_size": patch[0],
+        "channels": channels,
+        "width": width,
+        "depth": depth(state),
+        "heads": found,
+        "mlp_ratio": hidden / width,
+    }
+
+
+def predictor_sizes(state: State) -> PredictorSizes:
+    """What the shapes tell; raises ValueError when a tensor that tells is missing."""
+    try:
+        return PredictorSizes(state["embed.weight"].shape[0], depth(state), state["proj.weight"].shape[0])
+    except KeyError as missing:
+        raise ValueError(f"{missing.args[0]} of the predictor is missing") from None
+
+
+def depth(state: State) -> int:
+    """Blocks, by their numbers."""
+    return 1 + max((int(name.split(".")[1]) for name in state if name.startswith("blocks.")), default=-1)
+
+
+class Placed(NamedTuple):
+    """A table of positions as `ijepa.models.positions` computes it."""
+
+    grid: Grid
+    positions: Positions
+    position_grid: Grid | None
+
+
+def placed(table: Tensor) -> Placed:
+    """Which sin-cos positions [1, N, D] or [N, D] these are: of which grid, of patch indices or mapped onto a grid.
+
+    Every shape with N patches is tried; of mapped positions, the place of the first patch tells the grid.
+
+    Raises:
+        ValueError: when they are none, as in networks that have learnt theirs.
+    """
+    tolerance = EXACT if table.dtype in (torch.float32, torch.float64) else ROUNDED
+    table = table.reshape(-1, table.shape[-1]).float()
+    patches, width = table.shape
+    shapes = [(rows, patches // rows) for rows in range(1, patches + 1) if patches % rows == 0]
+    for grid in sorted(shapes, key=lambda shape: abs(shape[0] - shape[1])):
+        reference = _reference(table[0], grid)
+        for kind, onto in (("index", None), ("scaled", reference)):
+            if (kind == "index" or onto) and (sincos_2d(width, grid, onto) - table).abs().max() < tolerance:
+                return Placed(grid, kind, onto if onto != grid else None)  # type: ignore[arg-type]
+    raise ValueError("its positions (pos_embed) are not the fixed sin-cos ones of I-JEPA")
+
+
+def _reference(first: Tensor, grid: Grid) -> Grid | None:
+    """The grid that the first patch's place, (reference / grid - 1) / 2 in each direction, speaks of."""
+    quarter = len(first) // 4
+    slow = quarter // 4  # the angle of this frequency tells which turn that of the first, the exact one, is in
+    found = []
+    for start, side in zip((2 * quarter, 0), grid, strict=True):  # rows stand in the second half
+        sine, cosine = first[start : start + quarter], first[start + quarter : start + 2 * quarter]
+        exact, coarse = (torch.atan2(sine[i], cosine[i]).item() for i in (0, slow))
+        turns = round((coarse * 10000 ** (slow / quarter) - exact) / math.tau)
+        found.append(round((2 * (exact + turns * math.tau) + 1) * side))
+    return (found[0], found[1]) if min(found) > 0 else None
+
+
+def spec_of(position: Placed, sizes: dict[str, Any], mean: tuple[float, ...], std: tuple[float, ...]) -> Spec:
+    """The description of an encoder of these positions and sizes."""
+    rows, columns = position.grid
+    return Spec(
+        image_size=(rows * sizes["patch_size"], columns * sizes["patch_size"]),
+        **sizes,
+        positions=position.positions,
+        position_grid=position.position_grid,
+        mean=mean,
+        std=std,
+        eval_crop=EVAL_CROP,
+    )
+
+
+def statistics(channels: int) -> tuple[tuple[tuple[float, ...], tuple[float, ...]], str]:
+    """Mean and standard deviation where the file has none, and a line to say so."""
+    if channels == 3:
+        return IMAGENET, "it does not say how its images were normalised: with ImageNet's mean and std, as published"
+    values = f"it does not say how its images of {channels} channels were normalised: not at all, then"
+    return ((0.0,) * channels, (1.0,) * channels), values
+
+
+def bare(state: Mapping[str, Any]) -> State:
+    """Without what DistributedDataParallel puts before each name; raises ValueError for what is no tensor."""
+    for name, tensor in state.items():
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"{name} is no tensor")
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def table_of(encoder: Encoder) -> Tensor:
+    """The encoder's positions [1, N, D], as other formats store them."""
+    return encoder.positions(encoder.grid, torch.device("cpu"))[None].clone()
