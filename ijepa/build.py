@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.loggers import Logger, WandbLogger
 from timm.layers import Attention
 
-from ijepa import checks, hardware, masking, parallel, plan
+from ijepa import checks, hardware, masking, parallel, plan, warmstart
 from ijepa import config as schema
 from ijepa.callbacks.checkpoint import Checkpoint, WholeFiles
 from ijepa.callbacks.evaluation import Evaluation
@@ -45,6 +45,8 @@ class Run:
     recorder: Recorder
     checkpoint: Checkpoint
     trainer: L.Trainer
+    start: list[str]
+    """What the networks started from, where that is init; a line each."""
 
 
 def spec(model: schema.Model, data: schema.Data) -> Spec:
@@ -114,8 +116,13 @@ def data(
     )
 
 
-def run(config: schema.TrainConfig, folder: Path) -> Run:
+def run(config: schema.TrainConfig, folder: Path, resumed: bool = False) -> Run:
     """Wires a training run; ``folder`` is not written to yet.
+
+    Args:
+        config: everything.
+        folder: of the run.
+        resumed: the weights come from a checkpoint of the run itself, not from ``init``.
 
     Raises:
         UserError: when the configuration does not fit together, the data or the hardware.
@@ -129,6 +136,10 @@ def run(config: schema.TrainConfig, folder: Path) -> Run:
     schedule = plan.plan(config.schedule, config.optimizer, config.data.batch_size, images)
     torch.manual_seed(config.seed)
     jepa = networks(config)
+    start = None if config.init is None or resumed else warmstart.read(config.init, config.model.heads)
+    notes = (
+        [] if start is None else [f"{start.held} of {start.file}", *warmstart.load(jepa, start, config.init_channels)]
+    )
     chosen = hardware.precision(config.hardware, accelerator)
     if accelerator == "cpu" and chosen.startswith("bf16"):
         for module in jepa.modules():
@@ -195,7 +206,7 @@ def run(config: schema.TrainConfig, folder: Path) -> Run:
         num_sanity_val_steps=0,
         log_every_n_steps=1,
     )
-    return Run(config, folder, encoder_spec, datamodule, module, metrics, recorder, checkpoint, trainer)
+    return Run(config, folder, encoder_spec, datamodule, module, metrics, recorder, checkpoint, trainer, notes)
 
 
 def cost(config: schema.TrainConfig) -> Cost:

@@ -16,11 +16,11 @@ from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from ijepa import build, folders, parallel, pictures, resume, tables
+from ijepa import build, folders, parallel, pictures, resume, tables, warmstart
 from ijepa.build import Run
 from ijepa.callbacks.rewind import Rewind
 from ijepa.checks import parse
-from ijepa.config import TrainConfig
+from ijepa.config import CONTINUED, TrainConfig
 from ijepa.errors import ConfigError, InterruptedRunError
 from ijepa.evaluation import tasks
 from ijepa.evaluation.bench import Bench, Subject, label_sets
@@ -48,7 +48,7 @@ def train(composed: DictConfig) -> float | None:
             raise ConfigError("run_dir", composed.run_dir, "a resumed run stays in its folder; leave it out")
         with folders.claimed(resumed.folder):
             return _resume(resumed)
-    config = parse(TrainConfig, composed)
+    config = parse(TrainConfig, _settled(composed))
     folder = folders.choose(config, overrides)
     try:
         run = _build(config, folder)
@@ -64,7 +64,7 @@ def train(composed: DictConfig) -> float | None:
 
 
 def _resume(resumed: Resumed) -> float | None:
-    run = _build(resumed.config, resumed.folder)
+    run = _build(resumed.config, resumed.folder, resumed=True)
     resume.refuse(resumed, run.module, run.data, run.module.plan)
     done = resumed.step
     if done >= run.module.plan.max_steps and _exported(run.folder, done):
@@ -94,8 +94,27 @@ def _exported(folder: Path, steps: int) -> bool:
     return isinstance(summary, dict) and summary.get("steps") == steps
 
 
-def _build(config: TrainConfig, folder: Path) -> Run:
-    run = build.run(config, folder)
+def _settled(composed: DictConfig) -> DictConfig | dict[str, Any]:
+    """With what the weights decide that ``init`` names."""
+    if composed.get("init") is None:
+        return composed
+    values = OmegaConf.to_container(composed, resolve=True)
+    assert isinstance(values, dict)
+    heads = values["model"]["heads"] if _given("model.heads") else None
+    return warmstart.settle({str(k): v for k, v in values.items()}, warmstart.read(str(composed.init), heads), _given)
+
+
+def _given(key: str) -> bool:
+    """Whether the user has set a key: by itself, by an option that is about it, or in a configuration of their own."""
+    chosen = HydraConfig.get()
+    overrides = dict(item.lstrip("+~").partition("=")[::2] for item in chosen.overrides.task)
+    if chosen.job.config_name != "train" or overrides.get("experiment", "[]") not in ("[]", CONTINUED):
+        return True
+    return key in overrides or (key.partition(".")[0] in ("model", "predictor") and "model" in overrides)
+
+
+def _build(config: TrainConfig, folder: Path, resumed: bool = False) -> Run:
+    run = build.run(config, folder, resumed)
     if config.hardware.strategy != "single" and HydraConfig.get().mode == RunMode.MULTIRUN:
         problem = "one process starts the others here, and cannot in a sweep; start the jobs one by one"
         raise ConfigError("hardware.strategy", config.hardware.strategy, problem)
@@ -246,6 +265,8 @@ def _announce(run: Run) -> None:
         f"model    encoder {parameters[0] / 1e6:.1f} M, predictor {parameters[1] / 1e6:.1f} M parameters; "
         f"{rows}x{columns} patches of {run.spec.patch_size}x{run.spec.patch_size} pixels"
     )
+    for number, note in enumerate(run.start):
+        print(f"{'' if number else 'init':<9}{note}")
     print(f"masks    {config.masking.name}, {masking.context_patches} context patches per image")
     print(
         f"steps    {steps.max_steps} of {config.data.batch_size} images, {steps.warmup_steps} of them warm-up; "

@@ -12,7 +12,7 @@ FLOORS = [
     ["interop"],
     ["explain", "evaluation", "parallel"],
     ["checkpoint"],
-    ["pretraining", "tables"],
+    ["pretraining", "tables", "warmstart"],
     ["callbacks", "hardware"],
     ["build"],
     ["folders", "resume"],

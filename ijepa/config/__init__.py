@@ -32,6 +32,7 @@ from ijepa.config.tasks import (
 from ijepa.config.training import Curve, LearningRate, Objective, Optimizer, Schedule
 
 __all__ = [
+    "CONTINUED",
     "TRAINING",
     "Attentive",
     "Callbacks",
@@ -81,11 +82,19 @@ TRAINING = {"model", "predictor", "schedule", "callbacks"}
 """What options bring along for training (see conf/data/): of no concern to the other commands."""
 
 
+CONTINUED = "continued"
+"""The experiment that init=FILE trains as, where no other is chosen."""
+
+
 class TrainConfig(Section):
     """What `python train.py` takes."""
 
     run_dir: Text | None
     """folder of this run; null: a new one under runs/"""
+    init: Text | None
+    """weights to start from: run folder, file (docs/weights.md), timm name or address; null: initial ones"""
+    init_channels: Literal["average", "inflate"] | None
+    """with another data.channels than init's: patch embeddings of their mean, or repeated; null: refused"""
     resume: Text | None
     """run folder or checkpoint to go on from"""
     force: bool

@@ -1,0 +1,177 @@
+"""A new run from weights that are there: `python train.py init=FILE`.
+
+The sizes of the networks, and what belongs to them (size, channels and normalisation of images, positions), come from
+the file unless they are given; the three networks start from its weights, the optimiser and the schedules afresh.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ijepa import checkpoint
+from ijepa.errors import ConfigError, UserError, show
+from ijepa.interop.weights import State, Weights
+from ijepa.models.jepa import JEPA
+from ijepa.models.pretrained import Spec
+
+KEY = "init"
+Adapt = Literal["average", "inflate"]
+PATCHES = "patch_embed.proj.weight"
+NARROW = 384
+"""Width of the published predictors (paper, appendix A.1); those of narrower encoders have half the encoder's."""
+DEEP = {32: 12, 40: 16}
+"""Blocks of the published predictors, by the encoder's; others have half as many."""
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """Weights to start from, and where they stand."""
+
+    file: Path
+    weights: Weights
+
+    @property
+    def held(self) -> str:
+        """What starts from them, for people."""
+        encoders = self.weights.encoders
+        if len(encoders) == 2:
+            names = ["context encoder", "target encoder"]
+        else:
+            which = next(iter(encoders))
+            names = [f"both encoders from {f'the {which} encoder' if which else 'the encoder'}"]
+        names += ["predictor"] if self.weights.predictor is not None else []
+        return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
+
+
+def read(text: str, heads: int | None = None) -> WarmStart:
+    """The weights that ``init=`` names; raises UserError when there are none."""
+    file = checkpoint.find(checkpoint.located(text, KEY), whole=True, key=KEY)
+    return WarmStart(file, checkpoint.read(file, heads, KEY))
+
+
+def settle(values: dict[str, Any], start: WarmStart, given: Callable[[str], bool]) -> dict[str, Any]:
+    """A configuration with what the weights decide.
+
+    Args:
+        values: plain containers, not checked yet.
+        start: the weights.
+        given: whether a key was given, which wins over the file where it can.
+
+    Raises:
+        UserError: when something was given that contradicts the weights.
+    """
+    spec = start.weights.spec
+    model, predictor, data = dict(values["model"]), dict(values["predictor"]), dict(values["data"])
+
+    def decide(section: dict[str, Any], prefix: str, name: str, value: Any) -> None:
+        key = f"{prefix}.{name}"
+        if given(key) and (not isinstance(section[name], int | float) or abs(section[name] - value) > 1e-6):
+            raise ConfigError(key, section[name], f"{KEY}={start.file} has {show(value)}; leave it out")
+        section[name] = value
+
+    for name in ("patch_size", "width", "depth", "heads", "mlp_ratio"):
+        decide(model, "model", name, getattr(spec, name))
+    if start.weights.predictor is not None:
+        sizes = start.weights.predictor_sizes
+        decide(predictor, "predictor", "width", sizes.width)
+        decide(predictor, "predictor", "depth", sizes.depth)
+    else:
+        published = {"width": min(NARROW, spec.width // 2), "depth": DEEP.get(spec.depth, max(spec.depth // 2, 1))}
+        predictor |= {name: value for name, value in published.items() if not given(f"predictor.{name}")}
+    _images(data, spec, values.get("init_channels"), start.file, given)
+    _positions(model, data["image_size"], spec, given)
+    return {**values, "model": model, "predictor": predictor, "data": data}
+
+
+def _images(data: dict[str, Any], spec: Spec, adapt: Any, file: Path, given: Callable[[str], bool]) -> None:
+    plain = spec.plain()
+    for name in ("image_size", "channels", "eval_crop"):
+        if not given(f"data.{name}"):
+            data[name] = plain[name]
+    if data["channels"] == spec.channels:
+        data |= {name: plain[name] for name in ("mean", "std") if not given(f"data.{name}")}
+        if adapt is not None:
+            raise ConfigError(
+                "init_channels", adapt, f"{KEY}={file} has {spec.channels} channels already; leave it out"
+            )
+    elif adapt is None:
+        problem = f"{KEY}={file} has {spec.channels}; add init_channels=average or init_channels=inflate"
+        raise ConfigError("data.channels", data["channels"], problem)
+
+
+def _positions(model: dict[str, Any], size: Any, spec: Spec, given: Callable[[str], bool]) -> None:
+    """As in the file; for another size of image mapped onto its grid, or recomputed (``index``) where that is given."""
+    sides = [size, size] if isinstance(size, int) else size
+    if not given("model.positions"):
+        model["positions"] = spec.positions if sides == list(spec.image_size) else "scaled"
+    if not given("model.position_grid"):
+        mapped = model["positions"] == "scaled" and (spec.position_grid or sides != list(spec.image_size))
+        model["position_grid"] = list(spec.position_grid or spec.grid) if mapped else None
+
+
+def load(jepa: JEPA, start: WarmStart, adapt: Adapt | None) -> list[str]:
+    """Starts the networks from the weights: an encoder that the file lacks from the other, a predictor from its own.
+
+    Args:
+        jepa: with the sizes of the file.
+        start: the weights.
+        adapt: see `adapted`.
+
+    Returns:
+        What a user should know, a line each.
+
+    Raises:
+        UserError: when the networks have other sizes; nothing is loaded then.
+    """
+    weights, notes = start.weights, list(start.weights.notes)
+    context, target = weights.encoder("context"), weights.encoder("target")
+    channels = jepa.context_encoder.channels
+    pairs = [
+        (jepa.context_encoder, _of_channels(context or target, channels, adapt)),
+        (jepa.target_encoder, _of_channels(target or context, channels, adapt)),
+    ]
+    predictor = weights.predictor
+    if predictor is not None and weights.predictor_sizes.output_width != jepa.predictor.output_width:
+        notes.append("the predictor starts afresh: that of the file tells something else")
+    elif predictor is not None:
+        pairs.append((jepa.predictor, predictor))  # type: ignore[arg-type]
+    for network, state in pairs:
+        expected = network.state_dict()
+        wrong = [name for name, tensor in expected.items() if name not in state or state[name].shape != tensor.shape]
+        if wrong:
+            raise UserError(f"{KEY}={start.file}: {wrong[0]} does not fit the networks as configured")
+    for network, state in pairs:
+        network.load_state_dict(state)
+    return notes
+
+
+def _of_channels(state: State | None, channels: int, adapt: Adapt | None) -> State:
+    assert state is not None
+    if adapt is None or state[PATCHES].shape[1] == channels:
+        return state
+    return {**state, PATCHES: adapted(state[PATCHES], channels, adapt)}
+
+
+def adapted(weight: Tensor, channels: int, how: Adapt) -> Tensor:
+    """A patch embedding for another number of channels.
+
+    An image whose channels are all alike is embedded as before (``inflate``: where one number divides the other).
+
+    Args:
+        weight: [D, C, P, P].
+        channels: C'.
+        how: ``average``: every channel has the mean of all; ``inflate``: the channels in their order, again and again.
+
+    Returns:
+        [D, C', P, P].
+    """
+    before = weight.shape[1]
+    if how == "average":
+        found = weight.mean(dim=1, keepdim=True).expand(-1, channels, -1, -1)
+    else:
+        found = weight[:, torch.arange(channels) % before]
+    return found * (before / channels)
