@@ -1,16 +1,21 @@
 """From a run's folder, a file, a name or an address to an encoder."""
 
+import hashlib
 import os
+import shutil
 from dataclasses import replace
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 from urllib.parse import urlparse
+from urllib.request import urlopen
 
-import torch
+from rich import progress
 
 from ijepa.data.images import EvalTransform
 from ijepa.errors import ConfigError
+from ijepa.files import replacing
 from ijepa.interop import reading, timm, transformers
 from ijepa.interop.reading import FORMATS
 from ijepa.interop.weights import HeadsError, Weights, Which
@@ -22,6 +27,8 @@ KEY = "checkpoint"
 """The option that files are given by, for messages."""
 HEADS_KEYS = {KEY: "heads", "init": "model.heads"}
 """By which option a file's heads are told."""
+CHUNK = 2**20
+"""Bytes at a time of a download."""
 ELSEWHERE = "a timm name, or the https:// address of one of these"
 
 
@@ -55,8 +62,9 @@ def encoder_of(
     state = weights.encoder(encoder)
     if state is None:
         held = " and ".join(str(which) for which in weights.encoders)
-        problem = f"{file} holds the {held} encoder alone; give the run's folder or checkpoint, or encoder={held}"
-        raise ConfigError("encoder", encoder, problem)
+        asked = "encoder" if key == KEY else "--encoder"
+        problem = f"{file} holds the {held} encoder alone; give the run's folder or checkpoint, or the {held} encoder"
+        raise ConfigError(asked, encoder, problem)
     spec = replace(weights.spec, positions=positions)
     try:
         network = spec.build()
@@ -70,10 +78,12 @@ def encoder_of(
 
 def read(file: Path, heads: int | None = None, key: str = KEY) -> Weights:
     """The weights in a file that `find` has named; raises ConfigError, which says what is wrong with it."""
+    asked = HEADS_KEYS.get(key, "--heads")
+    if heads is not None and (not isinstance(heads, int) or isinstance(heads, bool) or heads < 1):
+        raise ConfigError(asked, heads, "should be a whole number, 1 or more")
     try:
-        return reading.read(file, heads)
+        found = reading.read(file, heads)
     except HeadsError as fault:
-        asked = HEADS_KEYS.get(key, "--heads")
         raise ConfigError(key, file, f"{fault}; add {asked}{'=' if '-' not in asked else ' '}N") from None
     except (
         ValueError,
@@ -82,6 +92,9 @@ def read(file: Path, heads: int | None = None, key: str = KEY) -> Weights:
         IndexError,
     ) as fault:  # the last two: of no tensors
         raise ConfigError(key, file, f"{fault}; give {FORMATS}") from None
+    if heads is not None and heads != found.spec.heads:
+        raise ConfigError(asked, heads, f"{key}={file} has {found.spec.heads}; leave it out")
+    return found
 
 
 def located(text: str | Path, key: str = KEY) -> Path:
@@ -94,9 +107,14 @@ def located(text: str | Path, key: str = KEY) -> Path:
     """
     if str(text).startswith(("https://", "http://")):
         return _downloaded(str(text), key)
+    if not str(text):
+        raise ConfigError(key, text, f"needs {FORMATS}, {ELSEWHERE}")
     path = Path(text).expanduser()
-    if not path.exists() and os.sep not in str(text) and timm.is_name(str(text)):
-        return _of_timm(str(text), key)
+    try:
+        if not path.exists() and timm.is_name(str(text)):
+            return _of_timm(str(text), key)
+    except OSError as error:
+        raise ConfigError(key, text, f"cannot be read: {error.strerror}") from None
     return path
 
 
@@ -112,7 +130,11 @@ def find(path: Path, encoder: Which = "target", whole: bool = False, key: str = 
     Raises:
         ConfigError: when there is none.
     """
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError as error:
+        raise ConfigError(key, path, f"cannot be read: {error.strerror}") from None
+    if not there:
         raise ConfigError(key, path, f"no such file or folder; give {FORMATS}, {ELSEWHERE}")
     if path.is_file():
         return path
@@ -141,14 +163,25 @@ def _kept() -> Path:
 
 
 def _downloaded(url: str, key: str) -> Path:
-    file = _kept() / Path(urlparse(url).path).name
+    """The file at ``url``, in a folder of its own: elsewhere there are others of its name."""
+    try:
+        name = Path(urlparse(url).path).name
+    except ValueError as fault:
+        raise ConfigError(key, url, f"no address: {fault}") from None
+    if not name:
+        raise ConfigError(key, url, "the address names no file")
+    file = _kept() / hashlib.sha256(url.encode()).hexdigest()[:12] / name
     if file.is_file():
         return file
-    file.parent.mkdir(parents=True, exist_ok=True)
-    print(f"download {url}, once: it is kept in {file.parent}", flush=True)
+    print(f"download {url}, once: it is kept as {file}", flush=True)
     try:
-        torch.hub.download_url_to_file(url, str(file))  # whole or not there
-    except (URLError, OSError, RuntimeError) as error:
+        with urlopen(url) as response, replacing(file) as temporary, temporary.open("wb") as target:
+            whole = response.length
+            with progress.wrap_file(response, whole or 0, description=name) as source:
+                shutil.copyfileobj(source, target, CHUNK)
+            if whole and target.tell() < whole:
+                raise URLError(f"cut off after {target.tell()} of {whole} bytes")
+    except (URLError, HTTPException, OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise ConfigError(key, url, f"cannot be had ({reason}); download it by other means, give the file") from None
     return file

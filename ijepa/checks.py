@@ -69,6 +69,8 @@ def check(config: TrainConfig) -> None:
         UserError: names the first key that does not fit, its value and what would do.
     """
     model, data = config.model, config.data
+    if config.init_channels is not None and config.init is None:
+        raise ConfigError("init_channels", config.init_channels, "is for init=FILE; leave it out, or add that")
     check_model(model, data)
     _check_width("predictor.width", config.predictor.width, model.heads)
     check_data(data)

@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel
 
-from ijepa.config import CONTINUED, EvaluateConfig, StatisticsConfig, TrainConfig
+from ijepa.config import EvaluateConfig, StatisticsConfig, TrainConfig
 from ijepa.errors import UNWRITABLE, InterruptedRunError, UserError, show
 from ijepa.explain import explain
 from ijepa.signals import before_a_run, launched
@@ -46,8 +46,6 @@ def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises its errors instead of printing them
     _outlive_readers()
-    if name == "train":
-        _continue(sys.argv)
     arguments = sys.argv[1:]
     overrides = [argument for argument in arguments if not argument.startswith("-")]
     before_a_run()
@@ -76,14 +74,6 @@ def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
         if not launched():
             print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
-
-
-def _continue(arguments: list[str]) -> None:
-    """Adds the experiment for weights that are good already, where some are given and no experiment (``[]``: none)."""
-    keys = dict(argument.lstrip("+~").partition("=")[::2] for argument in arguments[1:])
-    own = any(key.startswith(("--config-name", "-cn", "--config-dir", "-cd")) for key in keys)
-    if keys.get("init", "null") != "null" and not own and "experiment" not in keys:
-        arguments.append(f"experiment={CONTINUED}")
 
 
 @contextlib.contextmanager

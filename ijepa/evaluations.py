@@ -45,10 +45,15 @@ def evaluate(composed: DictConfig) -> float | None:
     whole = OmegaConf.to_container(composed, resolve=True)
     assert isinstance(whole, dict)
     values: dict[str, Any] = {str(k): value for k, value in whole.items() if k not in TRAINING or k == "model"}
+    first = os.environ.get("LOCAL_RANK", "0") == "0"
     path = None if composed.checkpoint == RANDOM else checkpoint.located(str(composed.checkpoint))
     loaded = None
     if path is not None:
-        loaded = checkpoint.load_encoder(path, which, heads=_heads(values["heads"]))  # type: ignore[arg-type]  # checked
+        file = checkpoint.find(path, which)  # type: ignore[arg-type]  # checked
+        found = checkpoint.read(file, values["heads"])
+        loaded = checkpoint.encoder_of(found, file, which)  # type: ignore[arg-type]
+        for note in found.notes if first else ():
+            print(f"{file}: {note}")
         _refuse_a_model()
         values |= {"data": _data(values["data"], path, loaded.spec), "model": None}
     if values["data"]["root"] == "???":
@@ -64,7 +69,7 @@ def evaluate(composed: DictConfig) -> float | None:
     if config.task.paper is not None:
         chosen, left = tasks.possible(config.task, data)
         config = config.model_copy(update={"task": chosen})
-        for name, why in left.items() if os.environ.get("LOCAL_RANK", "0") == "0" else ():
+        for name, why in left.items() if first else ():
             print(f"task=paper leaves out {name}: {why}")
         if not chosen.chosen():
             raise ConfigError("task", "paper", "nothing of it is possible with these images; they need labels or maps")
@@ -126,13 +131,6 @@ def _report(config: EvaluateConfig, rows: list[tasks.Row], names: list[str], dat
 def _finite(values: dict[str, float]) -> dict[str, float | None]:
     """For JSON, which knows no NaN."""
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
-
-
-def _heads(value: Any) -> int | None:
-    """Before the whole configuration is checked, for which the encoder must be known."""
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise ConfigError("heads", value, "should be a whole number, 1 or more")
-    return value
 
 
 def _random(config: EvaluateConfig) -> PretrainedEncoder:
@@ -217,7 +215,7 @@ def _output(config: EvaluateConfig, path: Path | None) -> Path:
         return Path("evaluation") / folders.slug([RANDOM, _names(config), *others])
     file, run = checkpoint.find(path), _folder(path)
     if not (run / "config.yaml").is_file():  # a file of its own, whose folder is not ours to write to
-        name = file.parent.name if file.name == transformers.WEIGHTS else file.stem
+        name = file.parent.name if file.name == transformers.WEIGHTS else f"{file.absolute().parent.name}-{file.stem}"
         return Path("evaluation") / folders.slug([name, _names(config), *others])
     parts = [_names(config), *([file.stem] if file.stem.startswith("step-") else []), *others]
     return run / "evaluation" / folders.slug(parts)

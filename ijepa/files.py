@@ -1,7 +1,9 @@
 """Files that are whole or not there: written beside their place, then moved."""
 
+import errno
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+
+ALMOST_NONE = 2**20
+"""Bytes free on a disk that is full."""
 
 
 @contextmanager
@@ -42,7 +47,29 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Writes ``tensors``, atomically."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+        try:
+            save_file(tensors, temporary, metadata=metadata)
+        except SafetensorError as error:
+            raise _full(path, error) from None
+
+
+def write_pickle(path: Path, value: Any) -> None:
+    """Writes ``value`` with torch.save, atomically."""
+    import torch
+
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save(value, file)
+        except RuntimeError as error:
+            raise _full(path, error) from None
+
+
+def _full(path: Path, error: Exception) -> Exception:
+    """What writers make of a full disk in their own words, as Python says it."""
+    if shutil.disk_usage(path.parent).free < ALMOST_NONE or "No space left" in str(error):
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    return error

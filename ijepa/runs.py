@@ -16,11 +16,11 @@ from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from ijepa import build, folders, parallel, pictures, resume, tables, warmstart
+from ijepa import build, folders, parallel, pictures, resume, starting, tables
 from ijepa.build import Run
 from ijepa.callbacks.rewind import Rewind
 from ijepa.checks import parse
-from ijepa.config import CONTINUED, TrainConfig
+from ijepa.config import TrainConfig
 from ijepa.errors import ConfigError, InterruptedRunError
 from ijepa.evaluation import tasks
 from ijepa.evaluation.bench import Bench, Subject, label_sets
@@ -48,7 +48,7 @@ def train(composed: DictConfig) -> float | None:
             raise ConfigError("run_dir", composed.run_dir, "a resumed run stays in its folder; leave it out")
         with folders.claimed(resumed.folder):
             return _resume(resumed)
-    config = parse(TrainConfig, _settled(composed))
+    config = parse(TrainConfig, starting.settled(composed))
     folder = folders.choose(config, overrides)
     try:
         run = _build(config, folder)
@@ -92,25 +92,6 @@ def _exported(folder: Path, steps: int) -> bool:
     except (FileNotFoundError, ValueError):  # not there yet, or no JSON any more
         return False
     return isinstance(summary, dict) and summary.get("steps") == steps
-
-
-def _settled(composed: DictConfig) -> DictConfig | dict[str, Any]:
-    """With what the weights decide that ``init`` names."""
-    if composed.get("init") is None:
-        return composed
-    values = OmegaConf.to_container(composed, resolve=True)
-    assert isinstance(values, dict)
-    heads = values["model"]["heads"] if _given("model.heads") else None
-    return warmstart.settle({str(k): v for k, v in values.items()}, warmstart.read(str(composed.init), heads), _given)
-
-
-def _given(key: str) -> bool:
-    """Whether the user has set a key: by itself, by an option that is about it, or in a configuration of their own."""
-    chosen = HydraConfig.get()
-    overrides = dict(item.lstrip("+~").partition("=")[::2] for item in chosen.overrides.task)
-    if chosen.job.config_name != "train" or overrides.get("experiment", "[]") not in ("[]", CONTINUED):
-        return True
-    return key in overrides or (key.partition(".")[0] in ("model", "predictor") and "model" in overrides)
 
 
 def _build(config: TrainConfig, folder: Path, resumed: bool = False) -> Run:

@@ -70,7 +70,9 @@ def settle(values: dict[str, Any], start: WarmStart, given: Callable[[str], bool
     def decide(section: dict[str, Any], prefix: str, name: str, value: Any) -> None:
         key = f"{prefix}.{name}"
         if given(key) and (not isinstance(section[name], int | float) or abs(section[name] - value) > 1e-6):
-            raise ConfigError(key, section[name], f"{KEY}={start.file} has {show(value)}; leave it out")
+            raise ConfigError(
+                key, section[name], f"{KEY}={start.file} has {show(value)}; leave it out, or set the same"
+            )
         section[name] = value
 
     for name in ("patch_size", "width", "depth", "heads", "mlp_ratio"):
@@ -98,6 +100,9 @@ def _images(data: dict[str, Any], spec: Spec, adapt: Any, file: Path, given: Cal
             raise ConfigError(
                 "init_channels", adapt, f"{KEY}={file} has {spec.channels} channels already; leave it out"
             )
+    elif adapt == "inflate" and isinstance(data["channels"], int) and data["channels"] % spec.channels:
+        problem = f"data.channels={data['channels']} is no multiple of {spec.channels}; init_channels=average takes any"
+        raise ConfigError("init_channels", adapt, problem)
     elif adapt is None:
         problem = f"{KEY}={file} has {spec.channels}; add init_channels=average or init_channels=inflate"
         raise ConfigError("data.channels", data["channels"], problem)
@@ -159,11 +164,11 @@ def _of_channels(state: State | None, channels: int, adapt: Adapt | None) -> Sta
 def adapted(weight: Tensor, channels: int, how: Adapt) -> Tensor:
     """A patch embedding for another number of channels.
 
-    An image whose channels are all alike is embedded as before (``inflate``: where one number divides the other).
+    An image whose channels are all alike is embedded as before.
 
     Args:
         weight: [D, C, P, P].
-        channels: C'.
+        channels: C'; a multiple of C for ``inflate``.
         how: ``average``: every channel has the mean of all; ``inflate``: the channels in their order, again and again.
 
     Returns:

@@ -184,7 +184,7 @@ def test_evaluate_the_reference_s_checkpoint(checkpoint_file, pictures, tmp_path
     code, output, _ = invoke("evaluate.py", *given)
     assert code == 0
     assert "random init" in output
-    name = f"checkpoint.pth_knn_heads-3_data-folder_data.root-{str(pictures).replace('/', '-')}"
+    name = f"reference-checkpoint.pth_knn_heads-3_data-folder_data.root-{str(pictures).replace('/', '-')}"
     assert (tmp_path / "evaluation" / name / "metrics.json").exists()
     assert not (checkpoint_file.parent / "evaluation").exists()
 

@@ -219,8 +219,8 @@ def test_nothing_is_dropped_before_the_run_goes_on(invoke, tmp_path, monkeypatch
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     build = runs._build
 
-    def interrupted(config, folder):
-        run = build(config, folder)
+    def interrupted(config, folder, resumed):
+        run = build(config, folder, resumed)
         run.trainer.fit_loop.setup_data = lambda: os.kill(os.getpid(), signal.SIGINT)  # when the checkpoint is loaded
         return run
 

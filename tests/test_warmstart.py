@@ -158,9 +158,6 @@ def test_another_number_of_channels(how):
         after = torch.nn.functional.conv2d(
             grey.expand(-1, channels, -1, -1), warmstart.adapted(weight, channels, how))  # fmt: skip
         torch.testing.assert_close(after, before, atol=1e-5, rtol=0)
-    torch.testing.assert_close(
-        warmstart.adapted(weight, 7, how)[:, 6], (weight[:, 0] if how == "inflate" else weight.mean(1)) * 3 / 7
-    )
 
 
 def test_other_channels_in_a_run(invoke, tmp_path, pictures):
@@ -212,7 +209,7 @@ def test_an_experiment_of_one_s_own_wins(invoke, tmp_path):
     ("overrides", "says"),
     [
         (["init=nowhere"], "init=nowhere: no such file or folder"),
-        (["init=FILE", "model.width=96"], "model.width=96: init=FILE has 48; leave it out"),
+        (["init=FILE", "model.width=96"], "model.width=96: init=FILE has 48; leave it out, or set the same"),
         (["init=FILE", "model=vit_tiny"], "has 8; leave it out"),
         (["init=FILE", "predictor.depth=3"], "predictor.depth=3: init=FILE has 2; leave it out"),
         (["init=FILE", "init_channels=average"], "has 3 channels already"),
@@ -220,6 +217,13 @@ def test_an_experiment_of_one_s_own_wins(invoke, tmp_path):
         (["init=FILE", "data.image_size=30"], "does not divide data.image_size=[30,30]"),
         (["init=FOREIGN"], "expected the weights of an I-JEPA, found a"),
         (["init=REFERENCE"], "add model.heads=N"),
+        (["init=FILE", "model.heads=three"], "should be a whole number"),
+        (
+            ["init=FILE", "data.channels=4", "init_channels=inflate"],
+            "no multiple of 3; init_channels=average",
+        ),
+        (["init_channels=average"], "init_channels=average: is for init="),
+        (["init="], "init=: needs a run folder"),
     ],
 )
 def test_mistakes(invoke, tmp_path, overrides, says):
@@ -245,3 +249,16 @@ def test_a_predictor_that_tells_something_else(tmp_path, invoke):
     assert "the predictor starts afresh" in output
     assert_same(first(tmp_path / "run").context_encoder.state_dict(), jepa.context_encoder.state_dict(), **EXACT)
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 3
+
+
+def test_continued_is_for_runs_from_weights_alone(invoke, tmp_path):
+    file, _ = saved(spec_of("square"), tmp_path)
+    code, output, error = invoke("train.py", "-m", f"init=null,{file}", *SCENES, "callbacks.evaluate_every_epochs=null",
+                                 f"run_dir={tmp_path / 'sweep'}")  # fmt: skip
+    assert code == 0, output + error
+    found = {config["init"]: config["optimizer"]["lr"] for config in map(config_of, (tmp_path / "sweep").iterdir())}
+    assert found == {None: 5e-4, str(file): 1e-4}
+    start(invoke, tmp_path / "listed", f"init={file}", "experiment=[continued]")
+    assert config_of(tmp_path / "listed")["optimizer"]["lr"] == 1e-4
+    for flag in (["--help"], ["--cfg", "job"]):
+        assert invoke("train.py", f"init={file}", *flag)[0] == 0

@@ -32,7 +32,6 @@ from ijepa.config.tasks import (
 from ijepa.config.training import Curve, LearningRate, Objective, Optimizer, Schedule
 
 __all__ = [
-    "CONTINUED",
     "TRAINING",
     "Attentive",
     "Callbacks",
@@ -80,10 +79,6 @@ __all__ = [
 
 TRAINING = {"model", "predictor", "schedule", "callbacks"}
 """What options bring along for training (see conf/data/): of no concern to the other commands."""
-
-
-CONTINUED = "continued"
-"""The experiment that init=FILE trains as, where no other is chosen."""
 
 
 class TrainConfig(Section):

@@ -1,13 +1,14 @@
 """`python -m ijepa.interop inspect FILE` and `python -m ijepa.interop convert IN OUT --to FORMAT`."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 from ijepa import checkpoint
-from ijepa.errors import UNWRITABLE, ConfigError, UserError
+from ijepa.errors import ConfigError, UserError
 from ijepa.interop import meta, programs, timm, transformers
 from ijepa.interop.card import Card
 from ijepa.interop.weights import Weights, Which
@@ -36,14 +37,13 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    except OSError as error:
-        if error.errno not in UNWRITABLE and not isinstance(error, PermissionError | NotADirectoryError):
-            raise
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+    except OSError as error:  # where OUT is to be written
+        named = f"{error.filename}: " if error.filename else ""
+        print(f"error: {named}{error.strerror or error}", file=sys.stderr)
         return UserError.exit_code
     except KeyboardInterrupt:
-        print("interrupted; nothing half-written is left", file=sys.stderr)
-        return 130
+        print("interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0
 
 
@@ -57,7 +57,7 @@ def _parser() -> Parser:
     inspect.set_defaults(run=_inspect)
     convert = commands.add_parser("convert", help="write it in another format, with a model card beside it")
     convert.add_argument("file", metavar="IN", help="run folder, file, timm name or https:// address")
-    convert.add_argument("out", metavar="OUT", type=Path, help="file; for transformers a folder")
+    convert.add_argument("out", metavar="OUT", type=_path, help="file; for transformers a folder")
     convert.add_argument("--to", choices=FORMATS, required=True)
     convert.add_argument("--encoder", choices=("target", "context"), default="target", help="default: target")
     convert.add_argument("--heads", type=int, help=heads)
@@ -66,9 +66,11 @@ def _parser() -> Parser:
     return parser
 
 
+def _path(text: str) -> Path:
+    return Path(text).expanduser()
+
+
 def _read(given: argparse.Namespace, encoder: Which, whole: bool) -> tuple[Path, Weights]:
-    if given.heads is not None and given.heads < 1:
-        raise ConfigError("--heads", given.heads, "should be 1 or more")
     file = checkpoint.find(checkpoint.located(given.file, KEY), encoder, whole, KEY)
     return file, checkpoint.read(file, given.heads, KEY)
 
@@ -123,9 +125,11 @@ def _convert(given: argparse.Namespace) -> None:
         encoder = checkpoint.encoder_of(found, file, given.encoder, found.spec.positions, KEY)
         written, more = _write(given.to, out, encoder, given.encoder)
         notes += more
+    if given.to == "timm" and out.suffix in PICKLED:
+        notes.append("a bare state dict has no place for mean, std and heads; .safetensors has")
     which = None if given.to == "meta" else given.encoder
     source = file.parent.name if file.name == transformers.WEIGHTS else file.name
-    card = Card(given.to, out.name, found.spec, which, _parameters(found), source, found.form, tuple(notes))
+    card = Card(given.to, out.resolve().name, found.spec, which, _parameters(found), source, found.form, tuple(notes))
     folder = out if given.to in FOLDERS else out.parent
     for path in [*written, card.write(folder)]:
         print(f"written  {path}")
@@ -159,6 +163,9 @@ def _check_out(given: argparse.Namespace) -> None:
         raise ConfigError("OUT", out, "is a file; transformers wants a folder")
     if to not in FOLDERS and out.is_dir():
         raise ConfigError("OUT", out, f"is a folder; give a file in it, {out / 'encoder'} for example")
+    beside = out.with_name(out.name + ".data")
+    if to == "onnx" and beside.exists() and not given.overwrite:
+        raise ConfigError("OUT", out, f"{beside.name} stands beside it; add --overwrite, or give another")
     taken = out.exists() and (to not in FOLDERS or any(out.iterdir()))
     if taken and not given.overwrite:
         raise ConfigError("OUT", out, "is there already; add --overwrite, or give another")

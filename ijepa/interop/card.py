@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ijepa.files import write_text
 from ijepa.interop.timm import arguments
+from ijepa.interop.transformers import PICTURES
 from ijepa.models.pretrained import Spec
 
 MARK = "<!-- written by python -m ijepa.interop convert: "
@@ -44,14 +45,15 @@ class Card:
         spec = self.spec
         height, width = spec.image_size
         held = f"the {self.which} encoder" if self.which else "context encoder, predictor and target encoder"
+        inside = ", applied inside" if self.to not in ("timm", "transformers") else ""
         rows = {
             "network": f"ViT of width {spec.width}, {spec.depth} blocks, {spec.heads} heads, no class token; "
             f"{self.parameters / 1e6:.1f} M parameters",
             "holds": held,
             "images": f"{height}x{width} pixels, {spec.channels} channels; {spec.grid[0]}x{spec.grid[1]} patches of "
             f"{spec.patch_size}x{spec.patch_size}",
-            "mean": ", ".join(f"{value:g}" for value in spec.mean),
-            "standard deviation": ", ".join(f"{value:g}" for value in spec.std),
+            "mean" + inside: ", ".join(f"{value:g}" for value in spec.mean),
+            "standard deviation" + inside: ", ".join(f"{value:g}" for value in spec.std),
             "made of": f"{self.source}, {self.form}",
         }
         table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
@@ -98,9 +100,17 @@ for each patch of an image. The paper averages those of the target encoder for c
                 "pooled = model(images)  # their average"
             )
         if self.to == "transformers":
+            load = f'model = IJepaModel.from_pretrained("{self.name}").eval()\n'
+            if spec.channels not in PICTURES:
+                return (
+                    f"from transformers import IJepaModel\n\n{load}"
+                    f"features = model(images).last_hidden_state  # {features}, of normalised images {shape}"
+                )
             return (
-                f'from transformers import IJepaModel\n\nmodel = IJepaModel.from_pretrained("{self.name}")\n'
-                f"features = model(images).last_hidden_state  # {features}, of normalised images {shape}"
+                f"from transformers import AutoImageProcessor, IJepaModel\n\n{load}"
+                f'processor = AutoImageProcessor.from_pretrained("{self.name}")\n'
+                'images = processor(image, return_tensors="pt")["pixel_values"]  # resized, normalised\n'
+                f"features = model(images).last_hidden_state  # {features}"
             )
         if self.to == "onnx":
             return (
@@ -121,7 +131,9 @@ for each patch of an image. The paper averages those of the target encoder for c
         """Writes README.md into ``folder``, or, where that is another's, ``NAME.md``."""
         path = folder / "README.md"
         try:
-            others = path.exists() and f"{MARK}{self.name} -->" not in path.read_text(encoding="utf-8")
+            others = path.is_dir() or (
+                path.exists() and f"{MARK}{self.name} -->" not in path.read_text(encoding="utf-8")
+            )
         except UnicodeDecodeError:
             others = True
         if others:

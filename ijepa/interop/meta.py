@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ijepa.files import replacing
+from ijepa.files import write_pickle
 from ijepa.interop.weights import (
+    SPEC_KEY,
     State,
     Weights,
     bare,
@@ -59,14 +58,27 @@ def read(contents: dict[str, Any], heads: int | None = None) -> Weights:
         raise ValueError(f"{missing.args[0]} is missing") from None
     if not position == other == of_predictor:
         raise ValueError("its networks have different positions")
-    sizes = encoder_sizes(context, heads)
-    (mean, std), _ = statistics(sizes["channels"])  # the reference code always normalises with ImageNet's
+    notes: list[str] = []
+    facts: dict[str, Any] = {}
+    described = contents.get(SPEC_KEY)
+    if isinstance(described, dict):  # written here
+        try:
+            spec = Spec.of(described)
+        except TypeError as fault:
+            raise ValueError(f"{SPEC_KEY} in it is no encoder's description ({fault})") from None
+    else:
+        sizes = encoder_sizes(context, heads)
+        (mean, std), note = statistics(sizes["channels"])
+        spec = spec_of(position, sizes, mean, std)
+        notes += [note] if sizes["channels"] != 3 else []  # the reference code normalises with ImageNet's, always
+        facts = {name: contents[name] for name in FACTS if isinstance(contents.get(name), int | float)}
     return Weights(
         FORM,
-        spec_of(position, sizes, mean, std),
+        spec,
         {"target": target, "context": context},
         {_ours(name): tensor for name, tensor in predictor.items()},
-        facts={name: contents[name] for name in FACTS if isinstance(contents.get(name), int | float)},
+        tuple(notes),
+        facts,
     ).check()
 
 
@@ -81,8 +93,7 @@ def write(path: Path, jepa: JEPA, spec: Spec) -> None:
         raise ValueError(f"the reference implementation knows square images alone, not {rows}x{columns} patches")
     if jepa.predictor.output_width != spec.width:
         raise ValueError("its predictor tells pixels; the reference implementation's tells features")
-    with replacing(path) as temporary:
-        torch.save(to_meta(jepa), temporary)
+    write_pickle(path, {**to_meta(jepa), SPEC_KEY: spec.plain()})  # the reference looks up what it knows
 
 
 def to_meta(jepa: JEPA) -> dict[str, Any]:

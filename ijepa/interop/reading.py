@@ -1,5 +1,6 @@
 """From a file of any known format to its weights; nothing in it is run."""
 
+import argparse
 import warnings
 import zipfile
 from pathlib import Path
@@ -28,8 +29,16 @@ def read(file: Path, heads: int | None = None) -> Weights:
         HeadsError: when ``heads`` is needed.
         ValueError: when it is no such file, or not a whole one; one line.
     """
+    try:
+        if file.exists():  # a folder of shards has no such file
+            file.open("rb").close()
+    except OSError as fault:
+        raise ValueError(f"cannot be read: {fault.strerror}") from None
     if file.name == transformers.WEIGHTS and (file.parent / transformers.CONFIG).is_file():
-        return transformers.read(file.parent)
+        config = transformers.described(file.parent)
+        if "architecture" not in config or "model_type" in config:
+            return transformers.read(file.parent)
+        return timm.read_hub(config, tensors(file)[1], heads)
     if file.suffix == ".safetensors":
         metadata, state = tensors(file)
         if SPEC_KEY in metadata:
@@ -59,7 +68,8 @@ def load(path: Path, mapped: bool = False) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about formats that the next line refuses anyway
-            contents = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            with torch.serialization.safe_globals([argparse.Namespace]):  # timm keeps its options in one
+                contents = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception:  # what is no checkpoint makes the unpickler raise anything
         raise ValueError("no checkpoint, a part of one, or one that holds more than tensors and plain values") from None
     if not isinstance(contents, dict):

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import timm
-import torch
 from torch import nn
 
-from ijepa.files import replacing, write_safetensors
+from ijepa.files import write_pickle, write_safetensors
 from ijepa.interop.weights import (
     SPEC_KEY,
     State,
@@ -30,6 +29,7 @@ HEAD = "head."
 POSITIONS = "pos_embed"
 NESTED = ("state_dict_ema", "state_dict", "model_ema", "model")
 """Under which timm's training script and others keep a state dict; moving averages first, as timm does."""
+EITHER = "it does not say whether it is the target or the context encoder: taken for either"
 FOREIGN = {
     "cls_token": "a class token",
     "reg_token": "register tokens",
@@ -100,7 +100,12 @@ def read(state: dict[str, Any], heads: int | None = None, source: str = FORM) ->
     (mean, std), note = statistics(sizes["channels"])
     spec = spec_of(placed(tensors[POSITIONS]), sizes, mean, std)
     left = sorted(name for name in tensors if name.startswith(HEAD))
-    notes = [note, "it does not say whether it is the target or the context encoder: taken for either"]
+    guessed = f"it does not say how many attention heads it has: {sizes['heads']}, as published for width {spec.width}"
+    notes = [
+        *([guessed] if heads is None else []),
+        note,
+        EITHER,
+    ]
     notes += [f"left out: {', '.join(left)}"] if left else []
     found = {name: tensor.float() for name, tensor in from_timm(tensors).items()}
     return Weights(source, spec, {None: found}, notes=tuple(notes)).check()
@@ -138,14 +143,33 @@ def of_model(model: nn.Module, described: dict[str, Any], name: str) -> Weights:
     """
     blocks: Any = model.blocks
     found = read(model.state_dict(), blocks[0].attn.num_heads, f"timm's {name}")
-    values = {key: tuple(described[key]) for key in ("mean", "std") if key in described}
-    if len(values) != 2 or len(values["mean"]) != found.spec.channels:
+    # of I-JEPA's checkpoints timm takes the part called encoder, the context encoder
+    return _described(found, described, "context" if "ijepa" in name else None)
+
+
+def _described(found: Weights, described: dict[str, Any], held: Which | None) -> Weights:
+    """With the normalisation that timm's description has, and which encoder it is."""
+    values = {key: tuple(described[key]) for key in ("mean", "std") if isinstance(described.get(key), list | tuple)}
+    if len(values) != 2 or {len(value) for value in values.values()} != {found.spec.channels}:
         return found
     crop = float(described.get("crop_pct") or 1.0)
+    known = [statistics(found.spec.channels)[1], *([EITHER] if held else [])]
+    notes = [note for note in found.notes if note not in known]
     spec = replace(found.spec, mean=values["mean"], std=values["std"], eval_crop=crop)
-    # of I-JEPA's checkpoints timm takes the part called encoder, the context encoder
-    held: Which | None = "context" if "ijepa" in name else None
-    return Weights(found.form, spec, {held: found.encoders[None]}, notes=found.notes[2:])
+    return Weights(found.form, spec, {held: found.encoders[None]}, notes=tuple(notes))
+
+
+def read_hub(config: dict[str, Any], state: dict[str, Any], heads: int | None = None) -> Weights:
+    """An encoder of a folder as timm pushes it to a hub: config.json says how images are normalised.
+
+    Raises:
+        ValueError: when it is another network than I-JEPA's encoder.
+    """
+    model_args = config.get("model_args")
+    told = model_args.get("num_heads") if isinstance(model_args, dict) else None
+    found = read(state, heads or told, f"a folder of timm's {config.get('architecture')}")
+    described = config.get("pretrained_cfg")
+    return _described(found, described if isinstance(described, dict) else {}, None)
 
 
 def write(path: Path, encoder: Encoder, spec: Spec, which: str, heads: dict[str, nn.Module] | None = None) -> None:
@@ -164,7 +188,6 @@ def write(path: Path, encoder: Encoder, spec: Spec, which: str, heads: dict[str,
         prefix = f"{HEAD}{name}." if len(heads or {}) > 1 else HEAD
         state |= {prefix + part: tensor.detach().cpu().contiguous() for part, tensor in head.state_dict().items()}
     if path.suffix in (".pt", ".pth", ".bin"):  # without a place for metadata
-        with replacing(path) as temporary:
-            torch.save(state, temporary)
+        write_pickle(path, state)
         return
     write_safetensors(path, state, {SPEC_KEY: json.dumps({**spec.plain(), "encoder": which}), "format": "pt"})

@@ -5,6 +5,7 @@ Written and read without transformers, in the layout that all of its versions lo
 
 import json
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ijepa.models.pretrained import Spec
 
 FORM = "a folder of transformers' IJepaModel"
 CONFIG, WEIGHTS, PROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
+INDEX, SHARDS = "model.safetensors.index.json", "model-*-of-*.safetensors"
 EPS = 1e-6
 """Of layer norms; IJepaConfig's own default is another."""
 POSITIONS = "embeddings.position_embeddings"
@@ -49,8 +51,19 @@ PICTURES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 def is_folder(path: Path) -> bool:
-    """Whether transformers wrote this folder."""
+    """Whether transformers, or timm, wrote this folder."""
     return (path / CONFIG).is_file() and not (path / "checkpoints").exists()
+
+
+def described(path: Path) -> dict[str, Any]:
+    """What config.json in a folder says; raises ValueError when that is nothing."""
+    try:
+        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as fault:
+        raise ValueError(f"{CONFIG} cannot be read ({fault})") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{CONFIG} holds no description of a network")
+    return config
 
 
 def read(path: Path) -> Weights:
@@ -59,15 +72,15 @@ def read(path: Path) -> Weights:
     Raises:
         ValueError: when it holds no I-JEPA, or not a whole one.
     """
-    try:
-        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as fault:
-        raise ValueError(f"{CONFIG} cannot be read ({fault})") from None
-    kind = config.get("model_type") if isinstance(config, dict) else None
+    config = described(path)
+    kind = config.get("model_type")
     if kind != "ijepa":
         raise ValueError(f"{CONFIG} describes no I-JEPA: expected model_type ijepa, found {kind}")
-    if abs(config.get("layer_norm_eps", 1e-12) - EPS) > EPS / 2 or not config.get("qkv_bias", True):
-        raise ValueError(f"{CONFIG}: expected layer_norm_eps {EPS} and qkv_bias, found another network")
+    wanted = {"layer_norm_eps": (EPS, 1e-12), "qkv_bias": (True, True), "hidden_act": ("gelu", "gelu")}
+    for name, (value, default) in wanted.items():
+        held = config.get(name, default)
+        if held != value:
+            raise ValueError(f"{CONFIG}: expected {name} {value}, found {held}")
     tensors = _tensors(path)
     position = tensors.pop(POSITIONS, None)
     if position is None:
@@ -76,12 +89,12 @@ def read(path: Path) -> Weights:
     state = {name: tensor.float() for name, tensor in from_transformers(tensors).items()}
     sizes = encoder_sizes(state, config.get("num_attention_heads", 12))
     found = placed(position)
-    described = config.get(SPEC_KEY)
-    if isinstance(described, dict):  # written here
+    own = config.get(SPEC_KEY)
+    if isinstance(own, dict):  # written here
         try:
-            which = described.pop("encoder")
-            return Weights(FORM, Spec.of(described), {which: state}).check()
-        except (KeyError, TypeError) as fault:
+            which = own.pop("encoder")
+            return Weights(FORM, Spec.of(own), {which: state}).check()
+        except (KeyError, TypeError, AttributeError) as fault:
             raise ValueError(f"{SPEC_KEY} in {CONFIG} is no encoder's description ({fault})") from None
     (mean, std), note = statistics(sizes["channels"])
     notes = [note, "it does not say whether it is the target or the context encoder (the published ones are context "
@@ -92,9 +105,12 @@ def read(path: Path) -> Weights:
 
 def _tensors(path: Path) -> State:
     """Of model.safetensors, or of all files that its index names."""
-    index = path / f"{WEIGHTS}.index.json"
+    index = path / INDEX
+    if not (path / WEIGHTS).is_file() and not index.is_file():
+        raise ValueError(f"it has no {WEIGHTS}; save it with transformers' save_pretrained")
     try:
-        names = {WEIGHTS} if not index.is_file() else set(json.loads(index.read_text())["weight_map"].values())
+        whole = (path / WEIGHTS).is_file()  # which transformers prefers, too
+        names = {WEIGHTS} if whole else set(json.loads(index.read_text())["weight_map"].values())
         tensors: State = {}
         for name in sorted(names):
             if Path(name).name != name:
@@ -137,13 +153,28 @@ def write(folder: Path, encoder: Encoder, spec: Spec, which: str) -> str | None:
         "dtype": "float32",
         SPEC_KEY: {**spec.plain(), "encoder": which},
     }
-    write_safetensors(folder / WEIGHTS, to_transformers(encoder), {"format": "pt"})
-    write_json(folder / CONFIG, config)
-    if spec.channels not in PICTURES:
-        (folder / PROCESSOR).unlink(missing_ok=True)
-        return f"images of {spec.channels} channels have no image processor in transformers; normalise them yourself"
-    write_json(folder / PROCESSOR, processor(spec))
-    return None
+    folder = folder.absolute()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+        made = Path(temporary) / folder.name
+        write_safetensors(made / WEIGHTS, to_transformers(encoder), {"format": "pt"})
+        if spec.channels in PICTURES:
+            write_json(made / PROCESSOR, processor(spec))
+        write_json(made / CONFIG, config)
+        _replace(made, folder)
+    if spec.channels in PICTURES:
+        return None
+    return f"images of {spec.channels} channels have no image processor in transformers; normalise them yourself"
+
+
+def _replace(made: Path, folder: Path) -> None:
+    """Puts the files of ``made`` into ``folder``; config.json goes first and comes last: what is there is of one."""
+    folder.mkdir(exist_ok=True)
+    for old in (folder / CONFIG, folder / PROCESSOR, folder / INDEX, *folder.glob(SHARDS)):
+        old.unlink(missing_ok=True)
+    for name in (WEIGHTS, PROCESSOR, CONFIG):
+        if (made / name).exists():
+            (made / name).replace(folder / name)
 
 
 def processor(spec: Spec) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What a file of weights holds, whatever its format: state dicts under this project's names, and their description."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -25,6 +26,10 @@ EVAL_CROP = 0.875
 """Of the centre that the paper's evaluations on ImageNet keep: 224 of 256 pixels."""
 EXACT, ROUNDED = 1e-4, 1e-2
 """How far stored positions may be from computed ones: in float32, and in half precision."""
+
+
+WRAPPED = r"^((module|_orig_mod)\.)+"
+"""DistributedDataParallel's and torch.compile's."""
 
 
 class HeadsError(ValueError):
@@ -77,6 +82,8 @@ class Weights:
 
     def check(self) -> "Weights":
         """These; raises ValueError when a tensor is missing, too many, or of another shape than described."""
+        if not set(self.encoders) <= {"target", "context", None}:
+            raise ValueError(f"expected a target or context encoder, found {next(iter(self.encoders))}")
         with torch.device("meta"):
             expected = self.spec.build().state_dict()
         for which, state in self.encoders.items():
@@ -139,8 +146,10 @@ def encoder_sizes(state: State, heads: int | None) -> dict[str, Any]:
         raise ValueError(f"patch_embed.proj.weight is for patches of {'x'.join(map(str, patch))}; they must be square")
     found = heads or HEADS.get(width)
     if found is None:
-        raise HeadsError(f"of width {width}; the number of attention heads stands nowhere in it")
-    if width % found or width % 4:
+        raise HeadsError(
+            f"its width {width} is no published one, and its number of attention heads stands nowhere in it"
+        )
+    if not isinstance(found, int) or found < 1 or width % found or width % 4:
         raise ValueError(f"its width {width} is no multiple of 4 and of {found} heads")
     return {
         "patch_size": patch[0],
@@ -181,8 +190,9 @@ def placed(table: Tensor) -> Placed:
     Raises:
         ValueError: when they are none, as in networks that have learnt theirs.
     """
-    tolerance = EXACT if table.dtype in (torch.float32, torch.float64) else ROUNDED
     table = table.reshape(-1, table.shape[-1]).float()
+    rounded = any(torch.equal(table.to(kind).float(), table) for kind in (torch.bfloat16, torch.float16))
+    tolerance = ROUNDED if rounded else EXACT
     patches, width = table.shape
     shapes = [(rows, patches // rows) for rows in range(1, patches + 1) if patches % rows == 0]
     for grid in sorted(shapes, key=lambda shape: abs(shape[0] - shape[1])):
@@ -190,7 +200,7 @@ def placed(table: Tensor) -> Placed:
         for kind, onto in (("index", None), ("scaled", reference)):
             if (kind == "index" or onto) and (sincos_2d(width, grid, onto) - table).abs().max() < tolerance:
                 return Placed(grid, kind, onto if onto != grid else None)  # type: ignore[arg-type]
-    raise ValueError("its positions (pos_embed) are not the fixed sin-cos ones of I-JEPA")
+    raise ValueError("its positions (pos_embed) are not the fixed sin-cos ones of I-JEPA, but learnt, or fine-tuned")
 
 
 def _reference(first: Tensor, grid: Grid) -> Grid | None:
@@ -229,11 +239,11 @@ def statistics(channels: int) -> tuple[tuple[tuple[float, ...], tuple[float, ...
 
 
 def bare(state: Mapping[str, Any]) -> State:
-    """Without what DistributedDataParallel puts before each name; raises ValueError for what is no tensor."""
+    """Without what wrappers put before each name; raises ValueError for what is no tensor."""
     for name, tensor in state.items():
         if not isinstance(tensor, Tensor):
             raise ValueError(f"{name} is no tensor")
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    return {re.sub(WRAPPED, "", name): tensor for name, tensor in state.items()}
 
 
 def table_of(encoder: Encoder) -> Tensor:

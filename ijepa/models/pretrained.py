@@ -1,7 +1,8 @@
 """An encoder with what is needed to rebuild it and to feed it."""
 
+import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -30,9 +31,47 @@ class Spec:
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> "Spec":
-        """From plain containers, as `plain` makes them; raises TypeError on missing or foreign keys."""
+        """From plain containers, as `plain` makes them, of a file that may have been changed by hand.
+
+        Raises:
+            TypeError: on missing or foreign keys.
+            ValueError: on values that describe no encoder.
+        """
         arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**arguments)
+        spec = cls(**arguments)
+        for name, fits in spec._sound().items():
+            if not fits:
+                raise ValueError(f"{name}={arguments.get(name)} is not possible")
+        return spec
+
+    def _sound(self) -> dict[str, bool]:
+        def whole(value: Any) -> bool:
+            return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+        def pair(value: Any) -> bool:
+            return isinstance(value, tuple) and len(value) == 2 and all(map(whole, value))
+
+        def numbers(value: Any, above: float) -> bool:
+            return (
+                isinstance(value, tuple)
+                and len(value) == self.channels
+                and all(isinstance(item, int | float) and above < item < math.inf for item in value)
+            )
+
+        sizes = {name: whole(getattr(self, name)) for name in ("patch_size", "channels", "width", "depth", "heads")}
+        if not all(sizes.values()):
+            return sizes
+        return {
+            "image_size": pair(self.image_size) and not any(side % self.patch_size for side in self.image_size),
+            "heads": self.width % self.heads == 0,
+            "width": self.width % 4 == 0,
+            "mlp_ratio": isinstance(self.mlp_ratio, int | float) and 0 < self.mlp_ratio < math.inf,
+            "positions": self.positions in get_args(Positions),
+            "position_grid": self.position_grid is None or pair(self.position_grid),
+            "mean": numbers(self.mean, -math.inf),
+            "std": numbers(self.std, 0),
+            "eval_crop": isinstance(self.eval_crop, int | float) and 0 < self.eval_crop <= 1,
+        }
 
     def plain(self) -> dict[str, Any]:
         """As plain containers, for JSON and checkpoints."""
