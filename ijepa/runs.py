@@ -177,7 +177,9 @@ def _finish(run: Run) -> float | None:
         "not_images": run.data.source.not_images,
     }
     accuracy = None
-    chosen, _ = tasks.possible(run.config.task, run.data)
+    chosen, left = tasks.possible(run.config.task, run.data)
+    for name, why in left.items() if run.config.task.paper is not None else ():
+        print(f"task=paper leaves out {name}: {why}")
     if chosen.measured():
         names = label_sets(run.data)
         runtime = Runtime(run.trainer.strategy.root_device, compiled=run.config.hardware.compile)

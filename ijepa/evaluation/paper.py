@@ -34,6 +34,17 @@ FIGURES: dict[str, Figures] = {
     },
 }  # fmt: skip
 """Paper, tables 1 to 4 and 15, in %: linear probes by data set, 1 % of ImageNet's labels, all of them, and CLEVR."""
+ORIGINS = {
+    "imagenet": "ImageNet",
+    "1pct": "ImageNet",
+    "finetune": "ImageNet",
+    "cifar100": "CIFAR-100",
+    "places205": "Places205",
+    "inat18": "iNat18",
+    "count": "CLEVR",
+    "distance": "CLEVR",
+}
+"""The images that a figure of the paper is about, whatever is evaluated here."""
 TRANSFER = ("cifar100", "places205", "inat18")
 LOW_LEVEL = ("count", "distance")
 COLUMNS = {
@@ -99,7 +110,8 @@ def lines(
         for method, theirs in FIGURES.items():
             cells = [f"{theirs[column.figure]:.1f}" if column.figure in theirs else "" for column in shown]
             if any(cells):
-                found.append([f"{method} (paper)", *cells])
+                sets = {ORIGINS[column.figure] for column in shown if column.figure in theirs}
+                found.append([f"{method} (paper, {', '.join(sorted(sets))})", *cells])
     return found
 
 
