@@ -42,7 +42,7 @@ def load_encoder(
             transformers, a timm name, or the https:// address of a file.
         encoder: ``target`` (what the paper evaluates) or ``context``.
         positions: images of another size than in pretraining have their positions mapped onto the grid of pretraining
-            (``scaled``), or patch indices as they are (``index``).
+            (``scaled``), or patch indices as they are (``index``); learnt ones are resampled.
         heads: attention heads, where neither the file nor a published width tells.
 
     Returns:
@@ -65,7 +65,7 @@ def encoder_of(
         asked = "encoder" if key == KEY else "--encoder"
         problem = f"{file} holds the {held} encoder alone; give the run's folder or checkpoint, or the {held} encoder"
         raise ConfigError(asked, encoder, problem)
-    spec = replace(weights.spec, positions=positions)
+    spec = weights.spec if weights.spec.positions == "stored" else replace(weights.spec, positions=positions)
     try:
         network = spec.build()
         network.load_state_dict(state)

@@ -71,7 +71,7 @@ def check(config: TrainConfig) -> None:
     model, data = config.model, config.data
     if config.init_channels is not None and config.init is None:
         raise ConfigError("init_channels", config.init_channels, "is for init=FILE; leave it out, or add that")
-    check_model(model, data)
+    check_model(model, data, stored=config.init is not None)
     _check_width("predictor.width", config.predictor.width, model.heads)
     check_data(data)
     check_task(config.task, model.depth)
@@ -93,8 +93,10 @@ def check(config: TrainConfig) -> None:
         raise ConfigError("objective.variance_weight", config.objective.variance_weight, problem)
 
 
-def check_model(model: Model, data: Data) -> None:
-    """The checks that concern the encoder and its images; raises ConfigError."""
+def check_model(model: Model, data: Data, stored: bool = False) -> None:
+    """The checks that concern the encoder and its images, and whether positions can be stored; raises ConfigError."""
+    if model.positions == "stored" and not stored:
+        raise ConfigError("model.positions", model.positions, "is for init=FILE with learnt ones; index would do")
     for side in data.image_size:
         if side % model.patch_size:
             fits = [n for n in range(2, side) if not any(s % n for s in data.image_size)]

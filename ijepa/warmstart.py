@@ -111,6 +111,12 @@ def _images(data: dict[str, Any], spec: Spec, adapt: Any, file: Path, given: Cal
 def _positions(model: dict[str, Any], size: Any, spec: Spec, given: Callable[[str], bool]) -> None:
     """As in the file; for another size of image mapped onto its grid, or recomputed (``index``) where that is given."""
     sides = [size, size] if isinstance(size, int) else size
+    if spec.positions == "stored":
+        if given("model.positions") and model["positions"] != "stored":
+            raise ConfigError("model.positions", model["positions"], f"{KEY} has learnt ones; leave it out")
+        other = sides != list(spec.image_size)
+        model |= {"positions": "stored", "position_grid": list(spec.position_grid or spec.grid) if other else None}
+        return
     if not given("model.positions"):
         model["positions"] = spec.positions if sides == list(spec.image_size) else "scaled"
     if not given("model.position_grid"):

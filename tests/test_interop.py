@@ -395,7 +395,7 @@ def test_learnt_positions_and_other_networks(tmp_path):
     assert "a norm after pooling" in fault(path)
     options["fc_norm"] = False
     torch.save(timm.create_model("vit_tiny_patch16_224", **options).state_dict(), path)
-    assert "not the fixed sin-cos ones" in fault(path)
+    assert ijepa.load_encoder(path).spec.positions == "stored"
     torch.save(timm.create_model("resnet10t").state_dict(), path)
     assert "expected the weights of an I-JEPA, found " in fault(path)
     save_file({"embeddings.patch_embeddings.projection.weight": torch.ones(2)}, tmp_path / "model.safetensors")
@@ -574,7 +574,7 @@ def test_common_shapes_of_timm_s_files(tmp_path):
     assert found(tmp_path / "rounded.safetensors")[1].spec.positions == "index"
     moved = {**state, "pos_embed": state["pos_embed"] + 0.001 * torch.randn_like(state["pos_embed"])}
     torch.save(moved, tmp_path / "tuned.pth")
-    assert "learnt, or fine-tuned" in fault(tmp_path / "tuned.pth")
+    assert found(tmp_path / "tuned.pth")[1].spec.positions == "stored"
     file, _ = saved(spec_of("square"), tmp_path)
     with pytest.raises(UserError, match=f"^heads=6: checkpoint={file} has 3; leave it out"):
         ijepa.load_encoder(file, heads=6)
@@ -664,3 +664,39 @@ def test_what_stands_beside_an_onnx_file_is_the_user_s(tmp_path, capsys):
     assert main(["convert", str(file), str(tmp_path / "e.onnx"), "--to", "onnx"]) == 2
     assert "e.onnx.data stands beside it" in capsys.readouterr().err
     assert (tmp_path / "e.onnx.data").read_text() == "mine"
+
+
+@pytest.mark.parametrize("size", [(32, 32), (24, 40)])
+def test_learnt_positions(tmp_path, size, capsys):
+    """Fine-tuned networks, and others that learn theirs, are what they are in timm and transformers."""
+    transformers = pytest.importorskip("transformers")
+    options = {"patch_size": 8, "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3}
+    config = transformers.IJepaConfig(
+        **options, image_size=list(size), intermediate_size=192, layer_norm_eps=1e-6)  # fmt: skip
+    judge = transformers.IJepaModel(config).eval()
+    judge.save_pretrained(tmp_path / "hf")
+    encoder = ijepa.load_encoder(tmp_path / "hf")
+    images = torch.rand(2, 3, *size)
+    with torch.no_grad():
+        expected = judge(normalised(encoder.spec, images)).last_hidden_state
+    torch.testing.assert_close(encoder(images), expected, **CLOSE)
+    for to, name in (("timm", "vit.pth"), ("safetensors", "e.safetensors"), ("transformers", "again"),
+                     ("torch-export", "e.pt2")):  # fmt: skip
+        convert(tmp_path / "hf", tmp_path / name, "--to", to)
+        if to == "torch-export":
+            torch.testing.assert_close(torch.export.load(tmp_path / name).module()(images), expected, **CLOSE)
+        elif to != "timm" or size == (32, 32):
+            torch.testing.assert_close(ijepa.load_encoder(tmp_path / name, heads=3)(images), expected, **CLOSE)
+        else:
+            assert "15 patches are no square" in fault(tmp_path / name, heads=3)
+    judge = timm.models.VisionTransformer(**of_timm.arguments(encoder.spec)).eval()
+    judge.load_state_dict(torch.load(tmp_path / "vit.pth"), strict=True)
+    with torch.no_grad():
+        torch.testing.assert_close(judge.forward_features(normalised(encoder.spec, images)), expected, **CLOSE)
+        larger = torch.rand(1, 3, 2 * size[0], 2 * size[1])
+        judge.set_input_size((2 * size[0], 2 * size[1]))
+        theirs = judge.forward_features(normalised(encoder.spec, larger))
+        torch.testing.assert_close(encoder(larger), theirs, **CLOSE)  # both resample them
+    capsys.readouterr()
+    assert main(["inspect", str(tmp_path / "hf")]) == 0
+    assert "learnt, or fine-tuned" in capsys.readouterr().out

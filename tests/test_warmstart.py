@@ -9,8 +9,10 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from test_interop import networks, normalised, saved, spec_of
 from test_parity import reference_name
+from timm.models import VisionTransformer
 from torch.utils.data import DataLoader
 
+import ijepa
 from ijepa import build, warmstart
 from ijepa.data.datamodule import Batch
 from ijepa.interop import timm
@@ -262,3 +264,28 @@ def test_continued_is_for_runs_from_weights_alone(invoke, tmp_path):
     assert config_of(tmp_path / "listed")["optimizer"]["lr"] == 1e-4
     for flag in (["--help"], ["--cfg", "job"]):
         assert invoke("train.py", f"init={file}", *flag)[0] == 0
+
+
+def test_learnt_positions_stay(invoke, tmp_path):
+    judge = VisionTransformer(**timm.arguments(spec_of("square")))
+    torch.save(judge.state_dict(), tmp_path / "vit.pth")
+    init = (f"init={tmp_path / 'vit.pth'}", "model.heads=3")
+    output = start(invoke, tmp_path / "run", *init)
+    assert "learnt, or fine-tuned: kept as they are" in output
+    trained = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt")["state_dict"]
+    for network in ("context_encoder", "target_encoder"):
+        assert torch.equal(trained[f"jepa.{network}.pos_embed"], judge.pos_embed)
+    assert torch.equal(ijepa.load_encoder(tmp_path / "run").encoder.pos_embed, judge.pos_embed)
+    start(invoke, tmp_path / "larger", *init, "data.image_size=48")
+    assert config_of(tmp_path / "larger")["model"]["position_grid"] == [4, 4]
+    (tmp_path / "vit.pth").unlink()
+    code, _, error = invoke("train.py", f"resume={tmp_path / 'larger'}")
+    assert code == 0, error
+    assert invoke("evaluate.py", f"checkpoint={tmp_path / 'larger'}", f"output={tmp_path / 'knn'}")[0] == 0
+    assert "model.positions=index: init has learnt ones" in refused(invoke, *first_of(tmp_path, judge))
+    assert "model.positions=stored: is for init=FILE" in refused(invoke, "model.positions=stored")
+
+
+def first_of(tmp_path, judge):
+    torch.save(judge.state_dict(), tmp_path / "vit.pth")
+    return f"init={tmp_path / 'vit.pth'}", "model.heads=3", "model.positions=index"

@@ -20,10 +20,10 @@ class Model(Section):
     """attention heads; divides width (the predictor's too)"""
     mlp_ratio: Annotated[float, Field(gt=0)]
     """hidden width of the MLPs over width"""
-    positions: Literal["index", "scaled"]
-    """sin-cos positions of patch indices (index, as published) or mapped onto position_grid (scaled)"""
+    positions: Literal["index", "scaled", "stored"]
+    """sin-cos of patch indices (index, as published) or mapped onto position_grid (scaled); init's own (stored)"""
     position_grid: Size | None
-    """rows and columns of the grid that scaled positions refer to; null for this run's own"""
+    """rows and columns of the grid that scaled or stored positions refer to; null for this run's own"""
     init: Literal["published", "reference"]
     """initial weights: as published, or without the depth-wise rescaling that the reference code undoes"""
 

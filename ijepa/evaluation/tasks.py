@@ -1,7 +1,7 @@
 """The tasks of a configuration on every label set; and, beside a checkpoint, random init and raw pixels."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,9 @@ def baselines(tasks: Tasks, spec: Spec, bench: Bench, initial: bool = True) -> l
 
 
 def untrained(spec: Spec, seed: int) -> PretrainedEncoder:
-    """An encoder of this shape with initial weights."""
+    """An encoder of this shape with initial weights; its positions are computed."""
+    if spec.positions == "stored":
+        spec = replace(spec, positions="index", position_grid=None)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return PretrainedEncoder(spec.build(), spec).eval()

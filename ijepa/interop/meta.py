@@ -91,6 +91,8 @@ def write(path: Path, jepa: JEPA, spec: Spec) -> None:
     rows, columns = spec.grid
     if rows != columns:
         raise ValueError(f"the reference implementation knows square images alone, not {rows}x{columns} patches")
+    if spec.positions == "stored":
+        raise ValueError("its positions are learnt; the reference implementation's are sin-cos ones")
     if jepa.predictor.output_width != spec.width:
         raise ValueError("its predictor tells pixels; the reference implementation's tells features")
     write_pickle(path, {**to_meta(jepa), SPEC_KEY: spec.plain()})  # the reference looks up what it knows

@@ -52,7 +52,8 @@ def read_export(metadata: dict[str, str], state: State) -> Weights:
         raise ValueError(f"{SPEC_KEY} in its metadata is no encoder's description") from None
     if which not in ("target", "context"):
         raise ValueError(f"{SPEC_KEY} in its metadata: expected a target or context encoder, found {which}")
-    return Weights(EXPORT, _spec(values), {which: from_timm(state)}).check()
+    spec = _spec(values)
+    return Weights(EXPORT, spec, {which: from_timm(state, spec.positions == "stored")}).check()
 
 
 def _spec(values: Any) -> Spec:

@@ -10,13 +10,14 @@ from torch import nn
 
 from ijepa.files import write_pickle, write_safetensors
 from ijepa.interop.weights import (
+    KEPT,
     SPEC_KEY,
     State,
     Weights,
     Which,
     bare,
     encoder_sizes,
-    placed,
+    placed_or_stored,
     spec_of,
     statistics,
     table_of,
@@ -66,9 +67,10 @@ def arguments(spec: Spec) -> dict[str, Any]:
     }
 
 
-def from_timm(state: State) -> State:
-    """The encoder's state dict: without the positions, which it computes, and without classifiers."""
-    return {name: tensor for name, tensor in state.items() if name != POSITIONS and not name.startswith(HEAD)}
+def from_timm(state: State, stored: bool = False) -> State:
+    """The encoder's state dict: without classifiers, and the positions unless they are ``stored``, not computed."""
+    left = (HEAD,) if stored else (HEAD, POSITIONS)
+    return {name: tensor for name, tensor in state.items() if not name.startswith(left)}
 
 
 def nested(contents: dict[str, Any]) -> dict[str, Any] | None:
@@ -98,7 +100,8 @@ def read(state: dict[str, Any], heads: int | None = None, source: str = FORM) ->
         raise ValueError(f"{POSITIONS} is missing")
     sizes = encoder_sizes(tensors, heads)
     (mean, std), note = statistics(sizes["channels"])
-    spec = spec_of(placed(tensors[POSITIONS]), sizes, mean, std)
+    spec = spec_of(placed_or_stored(tensors[POSITIONS]), sizes, mean, std)
+    stored = spec.positions == "stored"
     left = sorted(name for name in tensors if name.startswith(HEAD))
     guessed = f"it does not say how many attention heads it has: {sizes['heads']}, as published for width {spec.width}"
     notes = [
@@ -106,8 +109,9 @@ def read(state: dict[str, Any], heads: int | None = None, source: str = FORM) ->
         note,
         EITHER,
     ]
+    notes += [KEPT] if stored else []
     notes += [f"left out: {', '.join(left)}"] if left else []
-    found = {name: tensor.float() for name, tensor in from_timm(tensors).items()}
+    found = {name: tensor.float() for name, tensor in from_timm(tensors, stored).items()}
     return Weights(source, spec, {None: found}, notes=tuple(notes)).check()
 
 

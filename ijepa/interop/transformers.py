@@ -13,8 +13,20 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ijepa.files import write_json, write_safetensors
-from ijepa.interop.weights import SPEC_KEY, State, Weights, bare, encoder_sizes, placed, spec_of, statistics, table_of
+from ijepa.interop.weights import (
+    KEPT,
+    SPEC_KEY,
+    State,
+    Weights,
+    bare,
+    encoder_sizes,
+    placed_or_stored,
+    spec_of,
+    statistics,
+    table_of,
+)
 from ijepa.models.encoder import Encoder
+from ijepa.models.positions import Grid
 from ijepa.models.pretrained import Spec
 
 FORM = "a folder of transformers' IJepaModel"
@@ -88,7 +100,9 @@ def read(path: Path) -> Weights:
     left = sorted(name for name in tensors if name.startswith(LEFT_OUT))
     state = {name: tensor.float() for name, tensor in from_transformers(tensors).items()}
     sizes = encoder_sizes(state, config.get("num_attention_heads", 12))
-    found = placed(position)
+    found = placed_or_stored(position, _grid(config, sizes["patch_size"]))
+    if found.positions == "stored":
+        state["pos_embed"] = position.float()
     own = config.get(SPEC_KEY)
     if isinstance(own, dict):  # written here
         try:
@@ -99,8 +113,18 @@ def read(path: Path) -> Weights:
     (mean, std), note = statistics(sizes["channels"])
     notes = [note, "it does not say whether it is the target or the context encoder (the published ones are context "
              "encoders): taken for either"]  # fmt: skip
+    notes += [KEPT] if found.positions == "stored" else []
     notes += [f"left out: {', '.join(left)}"] if left else []
     return Weights(FORM, spec_of(found, sizes, mean, std), {None: state}, notes=tuple(notes)).check()
+
+
+def _grid(config: dict[str, Any], patch_size: int) -> Grid | None:
+    """Patches per column and per row, where the configuration says it."""
+    size = config.get("image_size")
+    sides = [size, size] if isinstance(size, int) else size
+    if not isinstance(sides, list) or len(sides) != 2 or not all(isinstance(side, int) for side in sides):
+        return None
+    return sides[0] // patch_size, sides[1] // patch_size
 
 
 def _tensors(path: Path) -> State:
@@ -198,6 +222,8 @@ def to_transformers(encoder: Encoder) -> State:
     """A state dict of ``IJepaModel``, in the layout of its files."""
     state = {POSITIONS: table_of(encoder)}
     for name, tensor in encoder.state_dict().items():
+        if name == "pos_embed":  # stored ones, which stand there already
+            continue
         tensor = tensor.detach().cpu()
         outer = next((theirs + name.removeprefix(ours) for ours, theirs in OUTER.items() if name.startswith(ours)), "")
         if outer:

@@ -216,6 +216,27 @@ def _reference(first: Tensor, grid: Grid) -> Grid | None:
     return (found[0], found[1]) if min(found) > 0 else None
 
 
+KEPT = "its positions are no sin-cos ones, but learnt, or fine-tuned: kept as they are"
+
+
+def placed_or_stored(table: Tensor, grid: Grid | None = None) -> Placed:
+    """As `placed`; positions that are none of these are to be kept: of ``grid``, or of a square.
+
+    Raises:
+        ValueError: when they are of neither.
+    """
+    try:
+        return placed(table)
+    except ValueError as fault:
+        patches = table.shape[-2]
+        side = math.isqrt(patches)
+        found = grid or (side, side)
+        if found[0] * found[1] != patches:
+            problem = f"{fault}; {patches} patches are no square, so that their rows and columns are unknown"
+            raise ValueError(problem) from None
+        return Placed(found, "stored", None)
+
+
 def spec_of(position: Placed, sizes: dict[str, Any], mean: tuple[float, ...], std: tuple[float, ...]) -> Spec:
     """The description of an encoder of these positions and sizes."""
     rows, columns = position.grid
@@ -248,4 +269,4 @@ def bare(state: Mapping[str, Any]) -> State:
 
 def table_of(encoder: Encoder) -> Tensor:
     """The encoder's positions [1, N, D], as other formats store them."""
-    return encoder.positions(encoder.grid, torch.device("cpu"))[None].clone()
+    return encoder.vectors(encoder.grid, torch.device("cpu"))[None].clone()

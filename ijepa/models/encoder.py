@@ -8,7 +8,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from ijepa.models.initialisation import Init, initialise
-from ijepa.models.positions import Grid, Positions, PositionTable
+from ijepa.models.positions import Grid, Positions, PositionTable, resampled
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
@@ -24,10 +24,13 @@ class Encoder(nn.Module):
         depth: transformer blocks.
         heads: attention heads; divides ``width``.
         mlp_ratio: hidden width of the MLPs over ``width``.
-        positions: see `PositionTable`.
-        position_grid: the grid that ``scaled`` positions are mapped onto; None for this image size's own.
+        positions: see `PositionTable`; or ``stored``: vectors that come with the weights, and are not trained.
+        position_grid: the grid that ``scaled`` positions are mapped onto, or of ``stored`` ones; None for this image
+            size's own.
         init: see `initialise`.
     """
+
+    pos_embed: Tensor
 
     def __init__(
         self,
@@ -56,6 +59,9 @@ class Encoder(nn.Module):
         )
         self.norm = LayerNorm(width)
         self.positions = PositionTable(width, position_grid or self.grid_of(*image_size), positions)
+        if positions == "stored":
+            rows, columns = self.positions.grid
+            self.register_buffer("pos_embed", torch.zeros(1, rows * columns, width))
         initialise(self, self.blocks, init)
 
     def grid_of(self, height: int, width: int) -> Grid:
@@ -63,6 +69,12 @@ class Encoder(nn.Module):
         if height % self.patch_size or width % self.patch_size:
             raise ValueError(f"images of {height}x{width} pixels do not divide into patches of {self.patch_size}")
         return height // self.patch_size, width // self.patch_size
+
+    def vectors(self, grid: Grid, device: torch.device) -> Tensor:
+        """The positions [H * W, D] of an image of ``grid`` patches."""
+        if self.positions.positions == "stored":
+            return resampled(self.pos_embed, self.positions.grid, grid)
+        return self.positions(grid, device)
 
     @property
     def grid(self) -> Grid:
@@ -84,7 +96,7 @@ class Encoder(nn.Module):
             [B, N, D * last]; with indices [B, N', D * last] or [B, T, K, D * last].
         """
         tokens = self.patch_embed(images)  # [B, N, D]
-        tokens = tokens + self.positions(self.grid_of(*images.shape[-2:]), tokens.device).to(tokens.dtype)
+        tokens = tokens + self.vectors(self.grid_of(*images.shape[-2:]), tokens.device).to(tokens.dtype)
         if indices is None:
             return self._blocks(tokens, None, last)
         tokens = gather(tokens, indices)

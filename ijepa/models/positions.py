@@ -1,13 +1,14 @@
-"""Fixed 2-D sin-cos positions for any grid of patches."""
+"""Fixed positions for any grid of patches: 2-D sin-cos ones, or those of another network."""
 
 from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ijepa.errors import ConfigError
 
-Positions = Literal["index", "scaled"]
+Positions = Literal["index", "scaled", "stored"]
 Grid = tuple[int, int]
 
 
@@ -35,6 +36,15 @@ def sincos_2d(width: int, grid: Grid, reference: Grid | None = None) -> Tensor:
     frequencies = 10000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
     angles = torch.stack([columns.flatten(), rows.flatten()], dim=1)[:, :, None] * frequencies  # [N, 2, width / 4]
     return torch.cat([angles.sin(), angles.cos()], dim=2).flatten(1).float()
+
+
+def resampled(table: Tensor, grid: Grid, wanted: Grid) -> Tensor:
+    """Learnt position vectors [1, H * W, D] of ``grid`` for another one, bicubic: [H' * W', D]."""
+    if grid == wanted:
+        return table[0]
+    planes = table.float().unflatten(1, grid).permute(0, 3, 1, 2)  # [1, D, H, W]
+    found = F.interpolate(planes, size=wanted, mode="bicubic", antialias=True, align_corners=False)
+    return found[0].flatten(1).T
 
 
 class PositionTable:

@@ -20,7 +20,7 @@ class Predictor(nn.Module):
         depth: transformer blocks.
         heads: attention heads; divides ``width``.
         mlp_ratio: hidden width of the MLPs over ``width``.
-        positions: see `PositionTable`.
+        positions: see `PositionTable`; ``stored`` ones are the encoder's alone.
         position_grid: the grid that ``scaled`` positions are mapped onto; None for ``grid``.
         init: see `initialise`.
     """
@@ -50,6 +50,8 @@ class Predictor(nn.Module):
         )
         self.norm = LayerNorm(width)
         self.proj = nn.Linear(width, output_width)
+        if positions == "stored":  # an encoder's; the predictor's own are computed
+            positions, position_grid = "index", None
         self.positions = PositionTable(width, position_grid or grid, positions)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
         initialise(self, self.blocks, init)
