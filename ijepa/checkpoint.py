@@ -85,12 +85,7 @@ def read(file: Path, heads: int | None = None, key: str = KEY) -> Weights:
         found = reading.read(file, heads)
     except HeadsError as fault:
         raise ConfigError(key, file, f"{fault}; add {asked}{'=' if '-' not in asked else ' '}N") from None
-    except (
-        ValueError,
-        AttributeError,
-        TypeError,
-        IndexError,
-    ) as fault:  # the last two: of no tensors
+    except (ValueError, AttributeError, TypeError, IndexError) as fault:  # all but the first: of no tensors
         raise ConfigError(key, file, f"{fault}; give {FORMATS}") from None
     if heads is not None and heads != found.spec.heads:
         raise ConfigError(asked, heads, f"{key}={file} has {found.spec.heads}; leave it out")

@@ -57,10 +57,7 @@ def read_export(metadata: dict[str, str], state: State) -> Weights:
 
 
 def _spec(values: Any) -> Spec:
-    """Of plain containers, tried once: what was changed by hand leads to anything."""
     try:
-        spec = Spec.of(values)
-        spec.build()
-    except Exception as error:
+        return Spec.of(values)
+    except (TypeError, ValueError, AttributeError) as error:  # the last: no description at all
         raise ValueError(f"the encoder's description does not fit: {error}") from None
-    return spec
