@@ -332,3 +332,12 @@ def test_what_stands_beside_an_onnx_file_is_the_user_s(tmp_path, capsys):
     assert main(["convert", str(file), str(tmp_path / "e.onnx"), "--to", "onnx"]) == 2
     assert "e.onnx.data stands beside it" in capsys.readouterr().err
     assert (tmp_path / "e.onnx.data").read_text() == "mine"
+
+
+def test_nobody_has_to_read_it_all(tmp_path):
+    file, _ = saved(spec_of("square"), tmp_path)
+    command = [sys.executable, "-m", "ijepa.interop", "inspect", str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0

@@ -1,6 +1,7 @@
 """`python -m ijepa.interop inspect FILE` and `python -m ijepa.interop convert IN OUT --to FORMAT`."""
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -34,9 +35,12 @@ def main(arguments: list[str] | None = None) -> int:
         given = _parser().parse_args(arguments)
         run: Callable[[argparse.Namespace], None] = given.run
         run(given)
+        sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # nobody reads on: `... inspect FILE | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:  # where OUT is to be written
         named = f"{error.filename}: " if error.filename else ""
         print(f"error: {named}{error.strerror or error}", file=sys.stderr)
