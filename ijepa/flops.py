@@ -35,6 +35,14 @@ class Cost(NamedTuple):
     output_width: int
     target: str
 
+    def seen(self) -> float:
+        """Operations for one whole image through an encoder, without backward pass."""
+        return 2.0 * self.patches * self.patch_values * self.encoder.width + self.encoder.forward(self.patches)
+
+    def look(self, context: int, blocks: int, patches: int) -> float:
+        """Operations for one image through all three networks, without backward pass; see `step`."""
+        return self.seen() + (self.step(context, blocks, patches) - self.seen()) / 3
+
     def step(self, context: int, blocks: int, patches: int) -> float:
         """Operations for one image with C, T and K as given.
 

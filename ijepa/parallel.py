@@ -1,6 +1,7 @@
 """bf16 copies, activation checkpointing, then compilation, then sharding: always in this order."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -54,6 +55,29 @@ def full_state(network: nn.Module) -> dict[str, Tensor]:
         name: (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().cpu()
         for name, tensor in network.state_dict().items()
     }
+
+
+def norm(tensors: Iterable[Tensor]) -> float:
+    """The length of all tensors as one vector; every rank must call it where they are sharded."""
+    sharded, squares = False, []
+    for tensor in tensors:
+        sharded = sharded or isinstance(tensor, DTensor)
+        part = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+        squares.append(part.detach().double().square().sum())
+    if not squares:
+        return 0.0
+    whole = torch.stack(squares).sum()
+    if sharded:
+        distributed.all_reduce(whole)
+    return math.sqrt(whole.item())
+
+
+def distance(ones: Iterable[Tensor], others: Iterable[Tensor]) -> float:
+    """How far ``ones`` are from ``others``, as a share of the length of those; see `norm`."""
+    others = [tensor.detach() for tensor in others]
+    whole = norm(others)
+    away = norm(one.detach() - other for one, other in zip(ones, others, strict=True))
+    return away / whole if whole else 0.0
 
 
 def greatest(number: int, device: torch.device) -> int:

@@ -10,7 +10,7 @@ FLOORS = [
     ["config", "masking", "objective", "schedules", "optim", "flops", "signals"],
     ["checks", "models", "data", "plan", "loggers", "pictures"],
     ["interop"],
-    ["explain", "evaluation", "parallel"],
+    ["explain", "evaluation", "health", "parallel"],
     ["checkpoint"],
     ["pretraining", "tables", "warmstart"],
     ["callbacks", "hardware"],

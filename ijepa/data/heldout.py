@@ -1,0 +1,51 @@
+"""Which of the validation images a run is watched on: the same few, before training and all along it."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ijepa.data.sets import Images
+
+OF_A_CLASS, ENOUGH = 16, 8
+"""Images of a class that are taken at most, and that make company."""
+
+
+def heldout(images: Images, count: int) -> list[int]:
+    """Up to ``count`` of ``images``, in order.
+
+    Evenly spread; where the first label set has too many classes for that, of evenly spread classes up to
+    `OF_A_CLASS` images each: of classes with one image apiece none could be told by another.
+    """
+    if len(images) <= count:
+        return list(range(len(images)))
+    first = _first(images.labels)
+    classes = np.unique(first)
+    if len(classes) * ENOUGH <= count:
+        return _spread(len(images), count).tolist()
+    found: list[int] = []
+    for place in _bisected(len(classes)):
+        members = np.flatnonzero(first == classes[place])
+        wanted = min(OF_A_CLASS, len(members), count - len(found))
+        found += members[_spread(len(members), wanted)].tolist()
+        if len(found) == count:
+            break
+    return sorted(found)
+
+
+def _first(labels: Mapping[str, Sequence[int]]) -> np.ndarray:
+    return np.asarray(next(iter(labels.values()), []), dtype=np.int64)
+
+
+def _spread(length: int, count: int) -> np.ndarray:
+    """``count`` of the numbers below ``length``, evenly spread."""
+    return np.linspace(0, length - 1, count).round().astype(np.int64)
+
+
+def _bisected(length: int) -> np.ndarray:
+    """The numbers below ``length`` in an order of which every beginning is spread over all of them."""
+    bits = max(length - 1, 1).bit_length()
+    numbers = np.arange(1 << bits)
+    turned = np.zeros_like(numbers)
+    for bit in range(bits):
+        turned |= ((numbers >> bit) & 1) << (bits - 1 - bit)
+    return turned[turned < length]

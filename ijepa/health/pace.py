@@ -1,0 +1,33 @@
+"""How often a run's health can be looked at."""
+
+import math
+
+from ijepa.flops import Cost
+
+SHARE, PANELS = 0.01, 100
+"""How much of a run's operations the looks may take, and how many there are at most."""
+CROPPED, CROPS = 64, 4
+"""Images, and crops of each, that LiDAR is computed from: it can be no more than one less than the images."""
+
+
+def steps_between(
+    cost: Cost, masks: tuple[int, int, int], images: int, batch_size: int, steps: int, saved: int | None
+) -> int:
+    """So few steps between two looks that they take `SHARE` of the run, and are no more than `PANELS`.
+
+    Checkpoints are written after steps that are looked at: each should be known by how healthy it is.
+
+    Args:
+        cost: of one image.
+        masks: C, T and K.
+        images: held-out images, of which a look takes all.
+        batch_size: images per step and device; every device looks at all.
+        steps: of the run.
+        saved: steps between checkpoints; None where there is no such number.
+    """
+    look = images * cost.look(*masks) + CROPPED * CROPS * cost.seen()
+    least = max(math.ceil(look / (batch_size * cost.step(*masks)) / SHARE), math.ceil(steps / PANELS), 1)
+    whole = saved or 10 ** math.ceil(math.log10(least))
+    if least > whole:
+        return -(-least // whole) * whole
+    return next(every for every in range(least, whole + 1) if whole % every == 0)

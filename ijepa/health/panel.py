@@ -1,0 +1,116 @@
+"""What is measured along a run: the three networks on the same held-out images, crops and masks each time."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ijepa.health import measures, probes
+from ijepa.masking import Masks
+from ijepa.models.encoder import gather
+from ijepa.models.jepa import JEPA
+from ijepa.objective import normalize_targets
+
+BATCH = 64
+"""Images at a time: no more memory than training takes."""
+
+
+@dataclass(frozen=True)
+class Heldout:
+    """What the networks are shown.
+
+    Attributes:
+        images: [n, C, H, W] as evaluations see them.
+        labels: by label set, [n] class indices.
+        crops: [m * q, C, H, W], q training crops of each of m of the images, image by image.
+        each: q.
+        masks: of one image; all have the same, so that predictions can be compared at fixed places.
+    """
+
+    images: Tensor
+    labels: dict[str, Tensor]
+    crops: Tensor
+    each: int
+    masks: Masks
+
+
+@torch.no_grad()
+def measure(
+    jepa: JEPA,
+    heldout: Heldout,
+    prepare: Callable[[Tensor], Tensor],
+    context: Callable[[], AbstractContextManager[Any]],
+) -> dict[str, float]:
+    """Every measure by its name, as metrics.csv has it after ``health/``.
+
+    Those of the target encoder, of whole images, bear no prefix. Every process of a sharded run must call this.
+
+    Args:
+        jepa: the networks; their mode is left as it was.
+        heldout: what they see.
+        prepare: from a batch of images to what the networks take, on their device.
+        context: the precision that they run in.
+    """
+    training = jepa.training
+    jepa.eval()
+    try:
+        found, pooled = _seen(jepa, heldout, prepare, context)
+        crops = []
+        for batch in heldout.crops.split(BATCH):
+            with context():
+                tokens = jepa.target_encoder(prepare(batch))
+            crops.append(tokens.double().mean(dim=1))
+    finally:
+        jepa.train(training)
+    found |= {
+        "rankme": measures.rankme(pooled),
+        "effective_rank": measures.effective_rank(pooled),
+        "alpha_req": measures.alpha_req(pooled),
+    }
+    if heldout.each > 1 and len(crops):
+        found["lidar"] = measures.lidar(torch.cat(crops).unflatten(0, (-1, heldout.each)))
+    for name, labels in heldout.labels.items():
+        prefix = f"{name}/" if len(heldout.labels) > 1 else ""
+        found[f"{prefix}knn"] = probes.knn(pooled, labels)
+        found[f"{prefix}linear"] = probes.linear(pooled, labels)
+    return found
+
+
+def _seen(
+    jepa: JEPA,
+    heldout: Heldout,
+    prepare: Callable[[Tensor], Tensor],
+    context: Callable[[], AbstractContextManager[Any]],
+) -> tuple[dict[str, float], Tensor]:
+    """The spread of target encoder and predictions, how they agree, and the pooled features [n, D]."""
+    encoder, predictor, agreement = measures.Moments(), measures.Moments(), measures.Agreement()
+    pooled = []
+    for batch in heldout.images.split(BATCH):
+        images = prepare(batch)
+        masks = _repeated(heldout.masks, len(images), images.device)
+        with context():
+            tokens = jepa.target_encoder(images)  # [B, N, D]
+            if jepa.target == "output":
+                targets = gather(tokens, masks.targets)
+                targets = normalize_targets(targets) if jepa.normalize else targets
+            else:
+                targets = jepa.targets(images, masks.targets)
+            seen = jepa.context_encoder(images, masks.context, masks.valid)
+            predictions = jepa.predictor(seen, masks.context, masks.targets, masks.valid)  # [B, T, K, D]
+        encoder.add(tokens)
+        predictor.add(predictions.flatten(1, 2))
+        agreement.add(predictions.flatten(1, 2), targets.flatten(1, 2))
+        pooled.append(tokens.double().mean(dim=1))
+    spread = encoder.spread()._asdict()
+    predicted = {f"predictions_{name}": value for name, value in predictor.spread()._asdict().items()}
+    agreed = {"cosine": agreement.cosine(), "correlation": agreement.correlation()}
+    return {**spread, **predicted, **agreed}, torch.cat(pooled)
+
+
+def _repeated(masks: Masks, count: int, device: torch.device) -> Masks:
+    """The masks of one image for ``count`` of them."""
+    valid = None if masks.valid is None else masks.valid.to(device).expand(count, -1)
+    return Masks(masks.context.to(device).expand(count, -1), masks.targets.to(device).expand(count, -1, -1), valid)
