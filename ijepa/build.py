@@ -5,14 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
+from omegaconf import OmegaConf
 from timm.layers import Attention
 
 from ijepa import checks, hardware, masking, parallel, plan, warmstart
 from ijepa import config as schema
 from ijepa.callbacks.checkpoint import Checkpoint, WholeFiles
 from ijepa.callbacks.evaluation import Evaluation
+from ijepa.callbacks.health import Health
 from ijepa.callbacks.progress import ProgressReport
 from ijepa.callbacks.recorder import Recorder
 from ijepa.data import sources
@@ -20,9 +23,10 @@ from ijepa.data.datamodule import DataModule
 from ijepa.data.images import EvalTransform, TrainTransform
 from ijepa.data.sets import Source
 from ijepa.data.workers import processes
-from ijepa.errors import UserError
 from ijepa.evaluation import tasks
+from ijepa.evaluation.bench import label_sets
 from ijepa.flops import Cost, Transformer
+from ijepa.health import pace
 from ijepa.loggers import MetricsCSV
 from ijepa.models.jepa import JEPA
 from ijepa.models.predictor import Predictor
@@ -44,6 +48,7 @@ class Run:
     metrics: MetricsCSV
     recorder: Recorder
     checkpoint: Checkpoint
+    health: Health | None
     trainer: L.Trainer
     start: list[str]
     """What the networks started from, where that is init; a line each."""
@@ -116,13 +121,13 @@ def data(
     )
 
 
-def run(config: schema.TrainConfig, folder: Path, resumed: bool = False) -> Run:
+def run(config: schema.TrainConfig, folder: Path, step: int = 0) -> Run:
     """Wires a training run; ``folder`` is not written to yet.
 
     Args:
         config: everything.
         folder: of the run.
-        resumed: the weights come from a checkpoint of the run itself, not from ``init``.
+        step: after which it goes on with a checkpoint of its own: ``init`` is of no concern then.
 
     Raises:
         UserError: when the configuration does not fit together, the data or the hardware.
@@ -136,7 +141,7 @@ def run(config: schema.TrainConfig, folder: Path, resumed: bool = False) -> Run:
     schedule = plan.plan(config.schedule, config.optimizer, config.data.batch_size, images)
     torch.manual_seed(config.seed)
     jepa = networks(config)
-    start = None if config.init is None or resumed else warmstart.read(config.init, config.model.heads)
+    start = None if config.init is None or step else warmstart.read(config.init, config.model.heads)
     notes = (
         [] if start is None else [f"{start.held} of {start.file}", *warmstart.load(jepa, start, config.init_channels)]
     )
@@ -169,6 +174,11 @@ def run(config: schema.TrainConfig, folder: Path, resumed: bool = False) -> Run:
     datamodule = data(config.data, source, masks, schedule.max_steps, config.hardware, config.seed)
     metrics = MetricsCSV(folder / "metrics.csv")
     recorder = Recorder(config.callbacks.log_every_steps, cost(config), config.data.batch_size, images)
+    often = health_steps(config, masks, schedule.max_steps)
+    health = None
+    if often is not None:
+        wanted = config.callbacks.health_images
+        health = Health(datamodule, recorder, often, wanted, folder / "health.json", config.seed)
     checkpoint = Checkpoint(
         folder / "checkpoints",
         encoder_spec,
@@ -177,8 +187,9 @@ def run(config: schema.TrainConfig, folder: Path, resumed: bool = False) -> Run:
         config.callbacks.checkpoint_every_minutes,
         config.callbacks.checkpoint_keep,
         Signals(),
+        health,
     )
-    callbacks: list[L.Callback] = [recorder]
+    callbacks: list[L.Callback] = [recorder, *([health] if health else [])]
     every = config.callbacks.evaluate_every_epochs
     measured, _ = tasks.possible(config.task, datamodule)
     if every is not None and measured.measured():
@@ -194,7 +205,7 @@ def run(config: schema.TrainConfig, folder: Path, resumed: bool = False) -> Run:
         max_epochs=-1,
         accumulate_grad_batches=config.hardware.accumulation,
         gradient_clip_val=config.optimizer.clip_grad_norm,
-        logger=[metrics, *loggers(config, folder)],
+        logger=[metrics, *loggers(config, folder, label_sets(datamodule), step)],
         callbacks=callbacks,
         plugins=[WholeFiles()],
         default_root_dir=folder,
@@ -206,7 +217,18 @@ def run(config: schema.TrainConfig, folder: Path, resumed: bool = False) -> Run:
         num_sanity_val_steps=0,
         log_every_n_steps=1,
     )
-    return Run(config, folder, encoder_spec, datamodule, module, metrics, recorder, checkpoint, trainer, notes)
+    return Run(config, folder, encoder_spec, datamodule, module, metrics, recorder, checkpoint, health, trainer, notes)
+
+
+def health_steps(config: schema.TrainConfig, masks: masking.Masking, steps: int) -> int | None:
+    """Steps between two looks at the run's health; None: never."""
+    callbacks, devices = config.callbacks, config.hardware.devices * config.hardware.nodes
+    if callbacks.health_every_steps != "auto":
+        return callbacks.health_every_steps
+    drawn = masks.sample(config.seed, 0, np.arange(1))
+    sizes = drawn.context.shape[1], drawn.targets.shape[1], drawn.targets.shape[2]
+    share, every = config.data.batch_size // devices, callbacks.checkpoint_every_steps
+    return pace.steps_between(cost(config), sizes, callbacks.health_images, share, steps, every)
 
 
 def cost(config: schema.TrainConfig) -> Cost:
@@ -223,36 +245,22 @@ def cost(config: schema.TrainConfig) -> Cost:
     )
 
 
-def loggers(config: schema.TrainConfig, folder: Path) -> list[Logger]:
+def loggers(config: schema.TrainConfig, folder: Path, labels: list[str], step: int) -> list[Logger]:
     """What ``logger`` adds to metrics.csv.
 
     Raises:
         UserError: when W&B is to be used online and nobody is logged in.
     """
+    values = config.model_dump()
     if isinstance(config.logger, schema.WandbLogger):
-        return [_wandb(config.logger, folder, config.model_dump())]
+        from ijepa.loggers.wandb_run import WandbRun  # takes a second to import
+
+        return [WandbRun(config.logger, folder, values, labels, step > 0)]
+    if isinstance(config.logger, schema.TensorBoardLogger):
+        from ijepa.loggers.tensorboard import TensorBoardRun
+
+        return [TensorBoardRun(folder, OmegaConf.to_yaml(OmegaConf.create(values)), step)]
     return []
-
-
-def _wandb(logger: schema.WandbLogger, folder: Path, values: dict[str, Any]) -> WandbLogger:
-    import wandb
-
-    if logger.mode == "online" and not wandb.login(prompt=False, verify=False):
-        raise UserError("logger=wandb: not logged in to W&B; run `wandb login`, or add logger.mode=offline")
-    folder.mkdir(parents=True, exist_ok=True)
-    made = WandbLogger(
-        name=logger.run_name or folder.name,
-        save_dir=folder,
-        tags=logger.tags,
-        mode=logger.mode,
-        config=values,
-        project=logger.project,
-        entity=logger.entity,
-        group=logger.group,
-        notes=logger.notes,
-    )
-    getattr(made, "_wandb_init", {}).pop("anonymous", None)  # Lightning sets it, and W&B warns that it is gone
-    return made
 
 
 def _output_width(config: schema.TrainConfig) -> int:

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -16,6 +17,7 @@ FOLDER_VARIABLE = "IJEPA_RUN_DIR"
 """Tells the processes that a launcher starts for other devices which folder the first one has chosen."""
 
 
+_BEGAN = datetime.now().strftime("%Y%m%d-%H%M%S")
 _locks: set[int] = set()
 
 
@@ -49,6 +51,13 @@ def choose(config: TrainConfig, overrides: list[str]) -> Path:
     else:
         folder = numbered(Path("runs"), config.data.source.rpartition(".")[2])
     return folder
+
+
+def sweep(config: TrainConfig) -> str | None:
+    """A name for the sweep that this job belongs to, the same for all of them; None for a run by itself."""
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
+        return None
+    return f"sweep-{_BEGAN}" if config.run_dir is None else Path(config.run_dir).name
 
 
 def refuse_used(folder: Path) -> None:

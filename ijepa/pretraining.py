@@ -64,11 +64,14 @@ class Pretraining(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """The loss of one micro-batch, and its parts."""
         images = batch.images.float() / 255 if batch.images.dtype == torch.uint8 else batch.images
-        images = (images - self.mean) / self.std
-        predictions, targets, context = self.jepa(images, batch.masks)
+        predictions, targets, context = self.jepa(self.normalised(images), batch.masks)
         loss = self.objective(predictions, targets, context, batch.masks.context, batch.masks.valid)
         parts = {name: part.detach() for name, part in loss._asdict().items() if part is not None}
         return {"loss": loss.total, "parts": parts}
+
+    def normalised(self, images: torch.Tensor) -> torch.Tensor:
+        """What the networks take, on their device, of images [B, C, H, W] in 0..1 (float images: in their units)."""
+        return (images.to(self.mean.device, non_blocking=True) - self.mean) / self.std
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW; its learning rate and weight decay are set before each step."""

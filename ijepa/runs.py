@@ -9,18 +9,16 @@ from typing import Any
 
 import numpy as np
 import torch
-import wandb
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from ijepa import build, folders, parallel, pictures, resume, starting, tables
+from ijepa import build, folders, loggers, parallel, pictures, resume, starting, tables
 from ijepa.build import Run
 from ijepa.callbacks.rewind import Rewind
 from ijepa.checks import parse
-from ijepa.config import TrainConfig
+from ijepa.config import TrainConfig, WandbLogger
 from ijepa.errors import ConfigError, InterruptedRunError
 from ijepa.evaluation import tasks
 from ijepa.evaluation.bench import Bench, Subject, label_sets
@@ -50,6 +48,9 @@ def train(composed: DictConfig) -> float | None:
             return _resume(resumed)
     config = parse(TrainConfig, starting.settled(composed))
     folder = folders.choose(config, overrides)
+    if isinstance(config.logger, WandbLogger) and config.logger.group is None:
+        grouped = config.logger.model_copy(update={"group": folders.sweep(config)})
+        config = config.model_copy(update={"logger": grouped})
     try:
         run = _build(config, folder)
     except BaseException:
@@ -64,7 +65,7 @@ def train(composed: DictConfig) -> float | None:
 
 
 def _resume(resumed: Resumed) -> float | None:
-    run = _build(resumed.config, resumed.folder, resumed=True)
+    run = _build(resumed.config, resumed.folder, resumed.step)
     resume.refuse(resumed, run.module, run.data, run.module.plan)
     done = resumed.step
     if done >= run.module.plan.max_steps and _exported(run.folder, done):
@@ -94,8 +95,8 @@ def _exported(folder: Path, steps: int) -> bool:
     return isinstance(summary, dict) and summary.get("steps") == steps
 
 
-def _build(config: TrainConfig, folder: Path, resumed: bool = False) -> Run:
-    run = build.run(config, folder, resumed)
+def _build(config: TrainConfig, folder: Path, step: int = 0) -> Run:
+    run = build.run(config, folder, step)
     if config.hardware.strategy != "single" and HydraConfig.get().mode == RunMode.MULTIRUN:
         problem = "one process starts the others here, and cannot in a sweep; start the jobs one by one"
         raise ConfigError("hardware.strategy", config.hardware.strategy, problem)
@@ -131,9 +132,7 @@ def execute(run: Run, last: Path | None = None, drop: Callable[[], None] = lambd
                 with contextlib.suppress(OSError):
                     run.folder.rmdir()  # where nothing was written yet
             print(f"run_dir {run.folder}", flush=True)
-        for logger in run.trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                wandb.finish()  # the next job of a sweep is a run of its own
+        loggers.finish(run.trainer.loggers)
 
 
 def _execute(run: Run, last: Path | None, rewind: Rewind) -> float | None:
@@ -142,6 +141,8 @@ def _execute(run: Run, last: Path | None, rewind: Rewind) -> float | None:
     run.data.source.prepare()
     if run.trainer.is_global_zero and last is None:
         _write_config(folder / "config.yaml", run.config.model_dump(), folder)
+    if run.trainer.is_global_zero:
+        loggers.begin(run.trainer.loggers)
     run.trainer.callbacks.insert(0, rewind)  # type: ignore[attr-defined]  # Lightning adds the list
     run.trainer.fit(run.module, run.data, ckpt_path=last, weights_only=True)
     rewind.finish(run.trainer)
@@ -175,7 +176,10 @@ def _finish(run: Run) -> float | None:
         **run.recorder.totals(),
         "loss": run.recorder.loss,
         "not_images": run.data.source.not_images,
+        "best": {name: {"value": value, "step": step} for name, (value, step) in run.checkpoint.best.items()},
     }
+    if run.health is not None and run.health.verdicts:
+        summary["health"] = {"verdict": run.health.verdicts[-1].title, "seconds": run.health.seconds}
     accuracy = None
     chosen, left = tasks.possible(run.config.task, run.data)
     for name, why in left.items() if run.config.task.paper is not None else ():
@@ -198,8 +202,13 @@ def _finish(run: Run) -> float | None:
     _draw(run, encoder)
     summary["unreadable"] = sorted({*run.recorder.unreadable, *run.data.unreadable.values()})
     write_json(run.folder / "summary.json", summary)
-    for logger in run.trainer.loggers:
+    log = run.trainer.loggers
+    loggers.log_files(log, "encoder", [run.folder / "encoder.safetensors", run.folder / "config.yaml"])
+    loggers.log_files(log, "checkpoints", [run.checkpoint.path, *sorted(run.checkpoint.folder.glob("best-*.ckpt"))])
+    for logger in log:
         logger.finalize("success")
+    if run.health is not None and run.health.verdicts:
+        print(run.health.summary())
     if summary["unreadable"]:
         print(f"{len(summary['unreadable'])} files could not be read; summary.json names them")
     print(f"{summary['images']} images, {summary['flops']:.3g} FLOPs, {summary['seconds']:.0f} s")

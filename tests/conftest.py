@@ -66,6 +66,7 @@ SMALL = (
     "schedule.warmup_steps=1",
     "callbacks.log_every_steps=1",
     "callbacks.evaluate_every_epochs=null",
+    "callbacks.health_every_steps=null",
 )
 
 
@@ -92,6 +93,7 @@ TINY = (
     "hardware=cpu", "hardware.precision=32-true", "model.width=24", "model.depth=2", "predictor.width=12",
     "predictor.depth=1", "data.workers=0",
     "schedule.max_steps=3", "schedule.warmup_steps=1", "callbacks.log_every_steps=1",
+    "callbacks.health_every_steps=null",
 )  # fmt: skip
 
 EXACT = {"atol": 0, "rtol": 0}

@@ -28,7 +28,7 @@ def images(pictures):
     return ("data=folder", f"data.root={pictures}", "data.image_size=[16,24]", "model.patch_size=4",
             "data.batch_size=8", *TINY, "schedule.max_steps=5", "callbacks.checkpoint_every_steps=2",
             "callbacks.checkpoint_keep=9", "callbacks.evaluate_every_epochs=1",
-            "schedule.momentum.start=0.9")  # fmt: skip
+            "schedule.momentum.start=0.9", "callbacks.health_every_steps=2", "callbacks.health_images=16")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def runs(images, tmp_path_factory):
 
 def losses(folder):
     with (folder / "metrics.csv").open() as file:
-        return [(row["step"], float(row["train/loss"])) for row in csv.DictReader(file)]
+        return [(row["step"], float(row["train/loss"])) for row in csv.DictReader(file) if row["train/loss"]]
 
 
 def assert_same_run(one, other, atol=1e-6):
@@ -63,9 +63,22 @@ def assert_same_run(one, other, atol=1e-6):
 def test_two_processes_equal_one(runs, strategy):
     assert_same_run(runs / "single", runs / strategy)
     names = {path.name for path in (runs / strategy).iterdir()}
-    assert names == {"config.yaml", "metrics.csv", "checkpoints", "encoder.safetensors", "summary.json", "pictures"}
+    assert names == {"config.yaml", "metrics.csv", "checkpoints", "encoder.safetensors", "health.json", "summary.json",
+                     "pictures"}  # fmt: skip
     with (runs / strategy / "metrics.csv").open() as file:
         assert [row["step"] for row in csv.DictReader(file) if row["val/knn20"]] == ["3", "5"]
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_are_as_healthy_as_one(runs, strategy):
+    looks = []
+    for name in ("single", strategy):
+        with (runs / name / "metrics.csv").open() as file:
+            looks.append([row for row in csv.DictReader(file) if row["health/rankme"]])
+    assert [row["step"] for row in looks[0]] == [row["step"] for row in looks[1]] == ["0", "2", "4", "5"]
+    for one, other in zip(*looks, strict=True):
+        for name in (name for name in one if name.startswith("health/") and name != "health/verdict"):
+            assert float(one[name] or 0) == pytest.approx(float(other[name] or 0), rel=1e-4, abs=1e-6), name
 
 
 @pytest.mark.parametrize(("hardware", "on"), [(DDP, "tokens"), (FSDP, "context")], ids=["ddp", "fsdp"])

@@ -135,25 +135,3 @@ def test_a_sweep_in_which_the_software_is_at_fault_exits_with_1(tmp_path):
     assert result.returncode == 1
     assert "Traceback" in result.stderr
     assert result.stderr.splitlines()[-1] == "error: 2 of 2 jobs failed"
-
-
-def test_wandb_offline(invoke, tmp_path, monkeypatch):
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    folder = tmp_path / "run"
-    code, _, error = invoke(
-        "train.py", "data=digits", *TINY, f"run_dir={folder}", "logger=wandb", "logger.mode=offline"
-    )
-    assert code == 0, error
-    assert "anonymous" not in error
-    assert list((folder / "wandb").glob("offline-run-*/*.wandb"))
-    assert (folder / "metrics.csv").exists()
-
-
-def test_wandb_without_a_login(invoke, tmp_path, monkeypatch):
-    for name in ("WANDB_API_KEY", "WANDB_MODE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    monkeypatch.setenv("HOME", str(tmp_path))
-    code, _, error = invoke("train.py", "data=digits", *TINY, f"run_dir={tmp_path / 'run'}", "logger=wandb")
-    assert code == 2
-    assert error.splitlines()[-1].startswith("error: logger=wandb: not logged in")

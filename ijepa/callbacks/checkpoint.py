@@ -1,6 +1,7 @@
-"""checkpoints/step-000100.ckpt and last.ckpt."""
+"""checkpoints/step-000100.ckpt, last.ckpt, and best-*.ckpt."""
 
 import errno
+import math
 import os
 import shutil
 import time
@@ -11,7 +12,8 @@ import lightning as L
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
-from ijepa.checkpoint import IMAGES_KEY
+from ijepa.callbacks.health import Health
+from ijepa.checkpoint import IMAGES_KEY, load
 from ijepa.data.datamodule import DataModule
 from ijepa.files import replacing
 from ijepa.interop.weights import SPEC_KEY
@@ -36,6 +38,10 @@ class WholeFiles(TorchCheckpointIO):
 class Checkpoint(L.Callback):
     """Writes ``folder/step-000100.ckpt`` and ``last.ckpt``, another name for the newest; the last at the run's end.
 
+    Where the run's health is known at a checkpoint's step, ``best-rankme.ckpt``, ``best-lidar.ckpt`` and, with labels,
+    ``best-knn.ckpt`` are further names for the best of them so far: they outlive its own, and cost nothing to write.
+    RankMe and LiDAR go without labels, and are heuristics: see docs/health.md.
+
     Args:
         folder: for checkpoints.
         spec: of the encoders, stored beside the weights so that they can be rebuilt from the file alone.
@@ -43,6 +49,10 @@ class Checkpoint(L.Callback):
         every_steps, every_minutes: between writes; None: not by this measure.
         keep: how many of the newest to keep.
         signals: the first ends the run after the step.
+        health: knows how good a checkpoint is; None: nobody does.
+
+    Attributes:
+        best: the value and the step of the best so far, by its name.
     """
 
     def __init__(
@@ -54,6 +64,7 @@ class Checkpoint(L.Callback):
         every_minutes: float | None,
         keep: int,
         signals: Signals,
+        health: Health | None = None,
     ) -> None:
         self.folder = folder
         self.spec = spec
@@ -62,9 +73,17 @@ class Checkpoint(L.Callback):
         self.every_minutes = every_minutes
         self.keep = keep
         self.signals = signals
+        self.health = health
+        self.best: dict[str, tuple[float, int]] = {}
         self._saved = self._step = -1
         self._clock = 0.0
         self._agreement = Agreement()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": {name: list(place) for name, place in self.best.items()}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = {name: (value, step) for name, (value, step) in state_dict["best"].items()}
 
     @property
     def path(self) -> Path:
@@ -78,6 +97,8 @@ class Checkpoint(L.Callback):
         for later in numbered(self.folder):
             if _number(later) > step:
                 later.unlink()
+        for file in self.folder.glob("best-*.ckpt"):
+            self._rewind_best(file)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint[SPEC_KEY] = self.spec.plain()
@@ -116,11 +137,34 @@ class Checkpoint(L.Callback):
         self._saved = trainer.global_step
         self._clock = time.monotonic()
         path = self.folder / f"step-{trainer.global_step:06}.ckpt"
+        better = self._better(trainer.global_step)
         trainer.save_checkpoint(path, weights_only=False)  # everything to go on from
         if trainer.is_global_zero:
-            _link(path, self.path)
+            for name in [self.path, *map(self._best, better)]:
+                _link(path, name)
             for old in numbered(self.folder)[: -self.keep]:
                 old.unlink(missing_ok=True)
+
+    def _better(self, step: int) -> list[str]:
+        """In which respects the networks now are the best so far; notes it."""
+        found = {} if self.health is None else self.health.merits(step)
+        better = [name for name, value in found.items() if value > self.best.get(name, (-math.inf, 0))[0]]
+        self.best.update({name: (found[name], step) for name in better})
+        return better
+
+    def _best(self, name: str) -> Path:
+        return self.folder / f"best-{name}.ckpt"
+
+    def _rewind_best(self, file: Path) -> None:
+        """Makes ``file`` the best of the steps up to now again; without it, where that is gone."""
+        name = file.stem.removeprefix("best-")
+        _, step = self.best.get(name, (0.0, -1))
+        own = self.folder / f"step-{step:06}.ckpt"
+        if own.exists():
+            _link(own, file)
+        elif step < 0 or load(file, mapped=True)["global_step"] != step:
+            file.unlink()
+            self.best.pop(name, None)
 
 
 class Agreement:

@@ -8,7 +8,7 @@ from ijepa.config.data import Data, Scenes
 from ijepa.config.fields import Count, Section, Text
 from ijepa.config.masking import Masking, MultiBlock, Random, Rasterized, Reference
 from ijepa.config.model import Model, Predictor
-from ijepa.config.running import Callbacks, CsvLogger, Hardware, Logger, WandbLogger
+from ijepa.config.running import Callbacks, CsvLogger, Hardware, Logger, TensorBoardLogger, WandbLogger
 from ijepa.config.tasks import (
     Attentive,
     Counting,
@@ -71,6 +71,7 @@ __all__ = [
     "StatisticsConfig",
     "Task",
     "Tasks",
+    "TensorBoardLogger",
     "Text",
     "TrainConfig",
     "Tuning",

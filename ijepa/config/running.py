@@ -45,7 +45,9 @@ class WandbLogger(Section):
     entity: Text | None
     """user or team; null: your default"""
     group: Text | None
-    """group of runs"""
+    """group of runs; null: in a sweep, the sweep's"""
+    job_type: Text | None
+    """kind of run within the group"""
     tags: list[Text]
     """tags"""
     notes: Text | None
@@ -53,7 +55,16 @@ class WandbLogger(Section):
     run_name: Text | None
     """name; null: the run folder's"""
     mode: Literal["online", "offline", "disabled"]
-    """offline keeps everything in the run's folder"""
+    """offline keeps everything in the run's folder, for wandb sync; disabled: nothing; WANDB_MODE replaces online"""
+    artifacts: list[Literal["encoder", "checkpoints"]]
+    """what to upload at the end: the exported encoder; the last checkpoint and the best ones"""
+
+
+class TensorBoardLogger(Section):
+    """TensorBoard, beside metrics.csv."""
+
+    name: Literal["tensorboard"]
+    """event files in tensorboard/ of the run's folder"""
 
 
 class Callbacks(Section):
@@ -69,8 +80,12 @@ class Callbacks(Section):
     """minutes between checkpoints, whatever the steps; null: only by steps"""
     checkpoint_keep: Count
     """how many of the newest checkpoints/step-*.ckpt to keep; last.ckpt is the newest of them"""
+    health_every_steps: Literal["auto"] | Count | None
+    """steps between looks at the run's health; auto: so many that they take about 1 % of it; null: never"""
+    health_images: Annotated[int, Field(ge=16)]
+    """held-out images that they are computed from"""
     evaluate_every_epochs: Annotated[float, Field(gt=0)] | None
     """epochs between evaluations by task where images have labels; null: only at the end"""
 
 
-Logger = Annotated[CsvLogger | WandbLogger, Field(discriminator="name")]
+Logger = Annotated[CsvLogger | WandbLogger | TensorBoardLogger, Field(discriminator="name")]

@@ -1,14 +1,13 @@
 """What is measured along a run: the three networks on the same held-out images, crops and masks each time."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ijepa.health import measures, probes
+from ijepa.health.pace import PREDICTED
 from ijepa.masking import Masks
 from ijepa.models.encoder import gather
 from ijepa.models.jepa import JEPA
@@ -38,12 +37,7 @@ class Heldout:
 
 
 @torch.no_grad()
-def measure(
-    jepa: JEPA,
-    heldout: Heldout,
-    prepare: Callable[[Tensor], Tensor],
-    context: Callable[[], AbstractContextManager[Any]],
-) -> dict[str, float]:
+def measure(jepa: JEPA, heldout: Heldout, prepare: Callable[[Tensor], Tensor]) -> dict[str, float]:
     """Every measure by its name, as metrics.csv has it after ``health/``.
 
     Those of the target encoder, of whole images, bear no prefix. Every process of a sharded run must call this.
@@ -52,16 +46,14 @@ def measure(
         jepa: the networks; their mode is left as it was.
         heldout: what they see.
         prepare: from a batch of images to what the networks take, on their device.
-        context: the precision that they run in.
     """
     training = jepa.training
     jepa.eval()
     try:
-        found, pooled = _seen(jepa, heldout, prepare, context)
+        found, pooled = _seen(jepa, heldout, prepare)
         crops = []
         for batch in heldout.crops.split(BATCH):
-            with context():
-                tokens = jepa.target_encoder(prepare(batch))
+            tokens = jepa.target_encoder(prepare(batch))
             crops.append(tokens.double().mean(dim=1))
     finally:
         jepa.train(training)
@@ -79,27 +71,22 @@ def measure(
     return found
 
 
-def _seen(
-    jepa: JEPA,
-    heldout: Heldout,
-    prepare: Callable[[Tensor], Tensor],
-    context: Callable[[], AbstractContextManager[Any]],
-) -> tuple[dict[str, float], Tensor]:
+def _seen(jepa: JEPA, heldout: Heldout, prepare: Callable[[Tensor], Tensor]) -> tuple[dict[str, float], Tensor]:
     """The spread of target encoder and predictions, how they agree, and the pooled features [n, D]."""
     encoder, predictor, agreement = measures.Moments(), measures.Moments(), measures.Agreement()
     pooled = []
     for batch in heldout.images.split(BATCH):
         images = prepare(batch)
-        masks = _repeated(heldout.masks, len(images), images.device)
-        with context():
-            tokens = jepa.target_encoder(images)  # [B, N, D]
-            if jepa.target == "output":
-                targets = gather(tokens, masks.targets)
-                targets = normalize_targets(targets) if jepa.normalize else targets
-            else:
-                targets = jepa.targets(images, masks.targets)
-            seen = jepa.context_encoder(images, masks.context, masks.valid)
-            predictions = jepa.predictor(seen, masks.context, masks.targets, masks.valid)  # [B, T, K, D]
+        some = images[::PREDICTED]
+        masks = _repeated(heldout.masks, len(some), images.device)
+        tokens = jepa.target_encoder(images)  # [B, N, D]
+        if jepa.target == "output":
+            targets = gather(tokens[::PREDICTED], masks.targets)  # [B / 4, T, K, D]
+            targets = normalize_targets(targets) if jepa.normalize else targets
+        else:
+            targets = jepa.targets(some, masks.targets)
+        seen = jepa.context_encoder(some, masks.context, masks.valid)
+        predictions = jepa.predictor(seen, masks.context, masks.targets, masks.valid)
         encoder.add(tokens)
         predictor.add(predictions.flatten(1, 2))
         agreement.add(predictions.flatten(1, 2), targets.flatten(1, 2))

@@ -134,8 +134,9 @@ def _divergence(panels: Sequence[Panel]) -> list[str]:
     if losses and now["loss"] > JUMP * max(*losses, 1.0):
         evidence.append(f"loss {now['loss']:.3g}, at most {max(losses):.3g} before")
     for name in ("gradient_norm", "predictions_norm"):
-        values = [panel[name] for panel in past if name in panel]
-        if len(values) >= SEVERAL and now[name] > EXPLODED * median(values):
+        *values, last = [panel[name] for panel in past if name in panel] or [0.0]
+        most = EXPLODED * median(values) if len(values) >= SEVERAL else math.inf
+        if min(now.get(name, 0.0), last) > most:  # at two looks: once is one odd batch
             evidence.append(f"{name.replace('_', ' ')} {now[name]:.3g}, median before {median(values):.3g}")
     return evidence
 

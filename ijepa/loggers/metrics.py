@@ -38,7 +38,7 @@ class MetricsCSV(Logger):
         return ""
 
     @rank_zero_only
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
         """Adds ``metrics`` to the row of ``step``."""
         row = {"step": str(step), **{name: _number(value) for name, value in metrics.items()}}
         merged = bool(self._rows) and self._rows[-1]["step"] == row["step"]
@@ -62,6 +62,10 @@ class MetricsCSV(Logger):
             self._rows = kept
             write_text(self.path, self._text(kept, header=True))
 
+    def log_text(self, name: str, text: str, step: int) -> None:
+        """A column of words."""
+        self.log_metrics({name: text}, step)
+
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """config.yaml holds them."""
 
@@ -74,5 +78,5 @@ class MetricsCSV(Logger):
         return buffer.getvalue()
 
 
-def _number(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.9g}"
+def _number(value: Any) -> str:
+    return str(value) if isinstance(value, int | str) else f"{value:.9g}"

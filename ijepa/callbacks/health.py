@@ -1,0 +1,200 @@
+"""Watches over a run: measures on held-out images along it, and what they mean."""
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+
+from ijepa import parallel
+from ijepa.callbacks.recorder import Recorder
+from ijepa.data.datamodule import DataModule
+from ijepa.data.heldout import heldout
+from ijepa.data.sets import UnreadableError
+from ijepa.files import write_json
+from ijepa.health import panel
+from ijepa.health.pace import CROPPED, CROPS
+from ijepa.health.panel import Heldout
+from ijepa.health.verdict import Verdict, judge
+from ijepa.loggers import alert, log_text
+from ijepa.pretraining import Pretraining
+from ijepa.randomness import seed_of
+
+CROP_STREAM = 18
+PREFIX = "health/"
+
+
+class Health(L.Callback):
+    """Before training, every ``every`` steps and at the end: measures as ``health/*``, a verdict, ``health.json``.
+
+    The images are the same all along, and so are their crops and masks. Networks run in
+    float32: rounding to bf16 adds dimensions that are not there. Its own seconds are left out of the run's,
+    and stand in `seconds`. Every process measures (sharded weights need all of them), the first speaks.
+
+    Args:
+        data: with validation images; without any, training images serve.
+        recorder: its clock stands still meanwhile; knows the loss.
+        every: steps between panels.
+        images: how many held-out images.
+        path: of health.json.
+        seed: of crops and masks.
+    """
+
+    def __init__(self, data: DataModule, recorder: Recorder, every: int, images: int, path: Path, seed: int) -> None:
+        self.data = data
+        self.recorder = recorder
+        self.every = every
+        self.images = images
+        self.path = path
+        self.seed = seed
+        self.panels: list[dict[str, float]] = []
+        self.verdicts: list[Verdict] = []
+        self.seconds = 0.0
+        self._heldout: Heldout | None = None
+        self._gradient = float("nan")
+        self._done = -1
+
+    def state_dict(self) -> dict[str, Any]:
+        verdicts = [verdict.plain() for verdict in self.verdicts]
+        return {"panels": self.panels, "verdicts": verdicts, "seconds": self.seconds, "done": self._done}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.panels, self.seconds, self._done = (state_dict[name] for name in ("panels", "seconds", "done"))
+        self.verdicts = [Verdict(**values) for values in state_dict["verdicts"]]
+
+    @property
+    def newest(self) -> dict[str, float]:
+        """The last panel, with its ``step``; empty before the first."""
+        return self.panels[-1] if self.panels else {}
+
+    def merits(self, step: int) -> dict[str, float]:
+        """What tells good networks from better ones at ``step``: the higher the better; {} if unknown, or not well."""
+        if self.newest.get("step") != step or self.verdicts[-1].bad:
+            return {}
+        accuracies = [value for name, value in self.newest.items() if name.rpartition("/")[2] == "knn"]
+        found = {name: value for name, value in self.newest.items() if name in ("rankme", "lidar")}
+        if accuracies:
+            found["knn"] = sum(accuracies) / len(accuracies)
+        return {name: value for name, value in found.items() if math.isfinite(value)}
+
+    def summary(self) -> str:
+        """The last verdict, and what the looks have taken."""
+        share = self.seconds / max(self.seconds + self.recorder.seconds, 1e-9)
+        looks = f"{len(self.panels)} looks took {self.seconds:.1f} s, {100 * share:.1f} % of the run"
+        return f"health   {self.verdicts[-1].text}\n         {looks}"
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._done < 0 and trainer.global_step == 0:
+            self._look(trainer, pl_module)
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        if self._due(trainer, trainer.global_step + 1):
+            began = time.perf_counter()
+            gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            self._gradient = parallel.norm(gradients)
+            self.seconds += time.perf_counter() - began
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step != self._done and self._due(trainer, trainer.global_step):
+            self._look(trainer, pl_module)
+
+    def _due(self, trainer: L.Trainer, step: int) -> bool:
+        return step % self.every == 0 or step == trainer.max_steps
+
+    def _look(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, Pretraining)
+        began = time.perf_counter()
+        self._done = step = trainer.global_step
+        if self._heldout is None:
+            self._heldout = self._read()
+        if not len(self._heldout.images):
+            return
+        jepa = module.jepa
+
+        with _tensor_float():
+            found = panel.measure(jepa, self._heldout, module.normalised)
+        if step:
+            found |= {"gradient_norm": self._gradient, "loss": self.recorder.loss}
+        found["distance"] = parallel.distance(jepa.context_encoder.parameters(), jepa.target_encoder.parameters())
+        self.panels.append({"step": step, **found})
+        verdict = judge(self.panels, module.plan.warmup_steps)
+        self.verdicts.append(verdict)
+        self._tell(trainer, module, verdict)
+        self.seconds += time.perf_counter() - began
+        self.recorder.pause()
+
+    def _tell(self, trainer: L.Trainer, module: Pretraining, verdict: Verdict) -> None:
+        if not trainer.is_global_zero:
+            return
+        step, last = trainer.global_step, max(trainer.global_step - 1, 0)
+        values = {f"{PREFIX}{name}": value for name, value in self.newest.items() if name not in ("step", "loss")}
+        plan = module.plan
+        values |= {"lr": plan.lr(last), "weight_decay": plan.weight_decay(last), "momentum": plan.momentum(last)}
+        for logger in trainer.loggers:
+            logger.log_metrics({**self.recorder.totals(), **values}, step=step)
+        log_text(trainer.loggers, f"{PREFIX}verdict", verdict.title, step)
+        write_json(self.path, {"verdicts": [known.plain() for known in self.verdicts], "seconds": self.seconds})
+        before = self.verdicts[-2].title if len(self.verdicts) > 1 else None
+        if verdict.title != before:
+            print(f"step {step}  health: {verdict.text}", flush=True)
+            if verdict.bad:
+                for remedy in verdict.remedies:
+                    print(f"         try: {remedy}", flush=True)
+                alert(trainer.loggers, f"{verdict.title} at step {step}", verdict.text)
+
+    def _read(self) -> Heldout:
+        """Reads images and makes their crops, once."""
+        source, transform = self.data.source, self.data.eval_transform
+        images = source.val if len(source.val) else source.train
+        views: list[Tensor] = []
+        kept: list[int] = []
+        crops: list[Tensor] = []
+        indices = heldout(images, self.images)
+        cropped = set(indices[::CROPPED])
+        for index in indices:
+            try:
+                picture = images.read(index)
+            except UnreadableError:
+                continue
+            views.append(transform(picture))
+            kept.append(index)
+            if index in cropped:
+                seeds = [seed_of(self.seed, CROP_STREAM, crop, index) for crop in range(CROPS)]
+                crops += [self.data.transform(picture, seed) for seed in seeds]
+        labels = {name: torch.tensor([theirs[index] for index in kept]) for name, theirs in images.labels.items()}
+        assert self.data.masking is not None
+        masks = self.data.masking.sample(self.seed, 0, np.arange(1))
+        empty = torch.empty(0, self.data.channels, *transform.size)
+        return Heldout(
+            torch.stack(views) if views else empty,
+            labels if kept else {},
+            torch.stack([floats(crop) for crop in crops]) if crops else empty,
+            CROPS,
+            masks,
+        )
+
+
+@contextlib.contextmanager
+def _tensor_float() -> Iterator[None]:
+    """Products of float32 matrices in TensorFloat-32 on GPUs: precise enough, and eight times as fast."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def floats(crop: Tensor) -> Tensor:
+    """In 0..1, as evaluations see 8-bit images."""
+    return crop.float() / 255 if crop.dtype == torch.uint8 else crop

@@ -1,0 +1,42 @@
+"""TensorBoard, beside metrics.csv."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+
+class TensorBoardRun(TensorBoardLogger):
+    """Event files in ``tensorboard/`` of the run's folder.
+
+    Args:
+        folder: of the run.
+        config: as text, shown beside the curves.
+        step: after which the run goes on; what stands there of later ones is dropped. 0 for a new run.
+    """
+
+    def __init__(self, folder: Path, config: str, step: int) -> None:
+        purge: dict[str, Any] = {"purge_step": step + 1} if step else {}
+        super().__init__(folder, name="tensorboard", version="", default_hp_metric=False, **purge)
+        self.config = config
+        self.resumed = step > 0
+
+    @rank_zero_only
+    def begin(self) -> None:
+        """Writes the configuration."""
+        if not self.resumed:
+            self.experiment.add_text("config", f"```yaml\n{self.config}\n```", 0)
+
+    @rank_zero_only
+    def finish(self) -> None:
+        """Closes the file."""
+        self.experiment.close()
+
+    @rank_zero_only
+    def log_text(self, name: str, text: str, step: int) -> None:
+        """Under the tab of texts."""
+        self.experiment.add_text(name, text, step)
+
+    def save(self) -> None:
+        """Nothing but events: config.yaml holds the rest."""

@@ -1,0 +1,128 @@
+"""A run of Weights & Biases, beside metrics.csv."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import wandb
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from ijepa import config as schema
+from ijepa.errors import UserError
+from ijepa.files import write_json
+
+REMEMBERED = "wandb.json"
+"""Which run of W&B a run's folder belongs to."""
+BEST = {
+    "train/loss": "min",
+    "val/*": "max",
+    "health/rankme": "max",
+    "health/lidar": "max",
+    "health/knn": "max",
+    "health/linear": "max",
+}
+"""What is better of these; their best values stand in the run's summary as ``NAME.max`` or ``NAME.min``."""
+
+
+class WandbRun(WandbLogger):
+    """Goes on with the run that the folder belongs to, when the training run is resumed.
+
+    Args:
+        settings: of the configuration.
+        folder: of the training run.
+        values: the whole configuration.
+        labels: label sets, of which the names of metrics consist.
+        resumed: the training run goes on.
+
+    Raises:
+        UserError: when W&B is to be used online and nobody is logged in.
+    """
+
+    def __init__(
+        self, settings: schema.WandbLogger, folder: Path, values: dict[str, Any], labels: Sequence[str], resumed: bool
+    ) -> None:
+        mode = os.environ.get("WANDB_MODE", settings.mode) if settings.mode == "online" else settings.mode
+        if mode == "online" and not wandb.login(prompt=False, verify=False):
+            raise UserError("logger=wandb: not logged in to W&B; run `wandb login`, or add logger.mode=offline")
+        known = remembered(folder) if resumed else {}
+        same = all(known.get(name, theirs) == theirs for name, theirs in _place(settings).items())
+        super().__init__(
+            name=settings.run_name or folder.name,
+            save_dir=folder,
+            id=known.get("id") if same else None,
+            project=settings.project,
+            mode=mode,
+            config=values,
+            entity=settings.entity,
+            group=settings.group,
+            job_type=settings.job_type,
+            tags=settings.tags,
+            notes=settings.notes,
+        )
+        self._wandb_init.pop("anonymous", None)  # Lightning sets it, and W&B warns that it is gone
+        self.settings = settings
+        self.folder = folder
+        self.labels = labels
+
+    @rank_zero_only
+    def begin(self) -> None:
+        """Starts or goes on with the run, and remembers which it is."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            run = self.experiment
+        except wandb.errors.Error as error:
+            reason = str(error).splitlines()[0]
+            problem = f"logger=wandb: no run could be begun ({reason}); see to that, or add logger.mode=offline"
+            raise UserError(problem) from None
+        for name, better in BEST.items():
+            run.define_metric(name, step_metric="trainer/global_step", summary=f"{better},last")
+        for label in self.labels if len(self.labels) > 1 else ():
+            for probe in ("knn", "linear"):
+                name = f"health/{label}/{probe}"
+                run.define_metric(name, step_metric="trainer/global_step", summary="max,last")
+        if self.settings.mode != "disabled":
+            write_json(self.folder / REMEMBERED, {"id": run.id, **_place(self.settings)})
+
+    @rank_zero_only
+    def finish(self) -> None:
+        """Ends the run."""
+        if self._experiment is not None:
+            self._experiment.finish()
+            self._experiment = None
+
+    @rank_zero_only
+    def log_text(self, name: str, text: str, step: int) -> None:  # type: ignore[override]
+        """In the history, and so in the summary."""
+        self.experiment.log({name: text, "trainer/global_step": step})
+
+    @rank_zero_only
+    def alert(self, title: str, text: str) -> None:
+        """As W&B sends it: by mail or to Slack, as people have chosen there."""
+        self.experiment.alert(title, text, level="WARN")
+
+    @rank_zero_only
+    def log_files(self, name: str, paths: Sequence[Path]) -> None:
+        """As an artifact of that name, where the configuration asks for it."""
+        there = [path for path in paths if path.is_file()]
+        if name not in self.settings.artifacts or not there:
+            return
+        artifact = wandb.Artifact(f"{name}-{self.experiment.id}", type="model", metadata={"run": self.folder.name})
+        for path in there:
+            artifact.add_file(str(path), name=path.name)
+        self.experiment.log_artifact(artifact)
+
+
+def remembered(folder: Path) -> dict[str, Any]:
+    """What `REMEMBERED` says, {} without it."""
+    try:
+        values = json.loads((folder / REMEMBERED).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _place(settings: schema.WandbLogger) -> dict[str, Any]:
+    return {"project": settings.project, "entity": settings.entity}

@@ -1,0 +1,279 @@
+"""Verdicts: on synthetic features of each kind, and on runs that do what they are said to do."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL, fit, rows, train_config
+
+from ijepa import build
+from ijepa.data.heldout import heldout
+from ijepa.flops import Cost, Transformer
+from ijepa.health import measures, pace
+from ijepa.health.verdict import judge
+
+IMAGES, PLACES, D = 64, 16, 24
+
+
+def tokens(across=1.0, places=1.0, constant=0.0, rank=D, seed=0):
+    """Features [n, N, D]: what images, places and all have in common, each of its own size."""
+    draw = np.random.default_rng(seed).normal
+    image = draw(size=(IMAGES, 1, rank)) @ draw(size=(rank, D)) / math.sqrt(rank)
+    found = across * image + places * draw(size=(1, PLACES, D)) + constant * draw(size=D)
+    return torch.from_numpy(found)
+
+
+def panel(step, features, **others):
+    moments = measures.Moments()
+    moments.add(features)
+    pooled = features.mean(dim=1)
+    return {
+        "step": step,
+        **moments.spread()._asdict(),
+        "rankme": measures.rankme(pooled),
+        "effective_rank": measures.effective_rank(pooled),
+        "predictions_norm": 3.0,
+        **({"loss": 0.5, "gradient_norm": 1.0} if step else {}),
+        **others,
+    }
+
+
+INITIAL = {"across": 0.2, "places": 1.0, "constant": 1.0, "rank": 6}
+"""As an untrained encoder's: most is common to all or belongs to the place."""
+START = panel(0, tokens(**INITIAL))
+
+
+def verdict(*panels, warmup=0):
+    return judge([START, *panels], warmup)
+
+
+def test_before_training():
+    assert judge([START]).verdict == "warming up"
+
+
+def test_healthy():
+    found = verdict(panel(100, tokens(0.4, rank=12), knn=0.6))
+    assert (found.verdict, found.kind, found.bad, found.remedies) == ("healthy", None, False, [])
+    assert "spread across images" in found.text
+    assert verdict(panel(100, tokens(0.4, rank=12)), warmup=101).verdict == "warming up"
+
+
+def test_nothing_has_moved_yet():
+    assert verdict(panel(100, tokens(**INITIAL, seed=1))).verdict == "warming up"
+
+
+def test_weights_that_came_from_elsewhere_are_healthy_from_the_start():
+    start = panel(0, tokens(2.0, 0.5))
+    assert judge([start, panel(10, tokens(2.0, 0.5, seed=1))]).verdict == "healthy"
+
+
+def test_complete_collapse():
+    found = verdict(panel(100, tokens(0.01, 0.05, 1.0)))
+    assert found.title == "collapsing (complete)"
+    assert any("momentum" in remedy for remedy in found.remedies)
+    assert any("spread of tokens" in line for line in found.evidence)
+
+
+def test_a_complete_collapse_of_which_the_rest_is_across_images():
+    found = verdict(panel(100, tokens(0.1, 0.02, 2.0)))
+    assert found.title == "collapsing (complete)"
+    assert "% of the variance is across images" in found.text
+
+
+def test_features_that_tell_less_than_before_training():
+    start, good = START | {"a/linear": 0.9, "b/linear": 0.5}, tokens(0.4, rank=12)
+    assert judge([start, panel(9, good) | {"a/linear": 0.85, "b/linear": 0.4}]).verdict == "healthy"
+    assert judge([start, panel(9, good) | {"a/linear": 0.7, "b/linear": 0.4}]).verdict == "diverging"
+
+
+def test_nothing_but_a_constant():
+    assert verdict(panel(100, torch.ones(IMAGES, PLACES, D))).title == "collapsing (complete)"
+
+
+def test_positional_collapse_while_tokens_are_far_apart():
+    found = verdict(panel(100, tokens(0.02, 2.0, 1.0, rank=6)))
+    assert found.title == "collapsing (positional)"
+    assert any("tokens" in remedy for remedy in found.remedies)
+
+
+def test_dimensional_collapse_while_images_are_far_apart():
+    found = verdict(panel(100, tokens(1.0, rank=1)))
+    assert found.title == "collapsing (dimensional)"
+
+
+def test_a_collapse_late_in_a_healthy_run():
+    good = [panel(step, tokens(1.0, rank=12, seed=step)) for step in (100, 200, 300)]
+    assert verdict(*good).verdict == "healthy"
+    assert verdict(*good, panel(400, tokens(0.25, 1.0, 1.0, rank=12))).title == "collapsing (positional)"
+    assert verdict(*good, panel(400, tokens(1.0, rank=2))).title == "collapsing (dimensional)"
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [{"loss": math.nan}, {"gradient_norm": 25.0}, {"gradient_norm": math.inf}, {"norm": math.nan},
+     {"predictions_norm": 90.0},],
+)  # fmt: skip
+def test_divergence(broken):
+    good = [panel(step, tokens(0.4, rank=12, seed=step)) for step in range(100, 600, 100)]
+    now = panel(600, tokens(0.4, rank=12)) | broken
+    found = verdict(*good, now, now | {"step": 700})
+    assert found.title == "diverging"
+    assert any("lr" in remedy for remedy in found.remedies)
+    assert len(found.evidence) == 1
+
+
+def test_a_loss_that_jumps():
+    good = [panel(step, tokens(0.4, rank=12, seed=step)) for step in range(100, 600, 100)]
+    assert verdict(*good, panel(600, tokens(0.4, rank=12), loss=3.5)).verdict == "diverging"
+    assert verdict(*good, panel(600, tokens(0.4, rank=12), loss=2.5)).verdict == "healthy"
+
+
+def test_one_odd_batch_is_no_divergence():
+    good = [panel(step, tokens(0.4, rank=12, seed=step)) for step in range(100, 600, 100)]
+    odd = panel(600, tokens(0.4, rank=12)) | {"gradient_norm": 150.0}
+    assert verdict(*good, odd).verdict == "healthy"
+    assert verdict(*good, odd, panel(700, tokens(0.4, rank=12))).verdict == "healthy"
+
+
+def test_a_loss_that_rises_as_it_usually_does_is_no_divergence():
+    losses = [0.9, 0.2, 0.1, 0.3, 0.5, 0.6]
+    assert (
+        verdict(*(panel(i + 1, tokens(0.4, rank=12), loss=loss) for i, loss in enumerate(losses))).verdict == "healthy"
+    )
+
+
+class Listed:
+    def __init__(self, **labels):
+        self.labels = labels
+
+    def __len__(self):
+        return len(next(iter(self.labels.values())))
+
+
+def test_heldout_images_are_spread_and_have_company():
+    few = np.repeat(np.arange(10), 50)
+    chosen = heldout(Listed(label=few), 100)
+    assert len(chosen) == 100 == len(set(chosen))
+    assert chosen == sorted(chosen)
+    assert np.bincount(few[chosen]).min() >= 9
+    many = np.repeat(np.arange(1000), 50)
+    chosen = heldout(Listed(label=many), 256)
+    counts = np.bincount(many[chosen], minlength=1000)
+    assert len(chosen) == 256
+    assert set(counts) == {0, 16}
+    assert np.diff(np.flatnonzero(counts)).max() <= 125  # of all parts of the list of classes
+    rare = np.repeat(np.arange(1000), 3)
+    assert set(np.bincount(rare[heldout(Listed(label=rare), 256)], minlength=1000)) <= {0, 1, 3}
+    assert heldout(Listed(label=few[:7]), 256) == list(range(7))
+
+
+def test_looks_are_rare_enough_and_meet_the_checkpoints():
+    cost = Cost(64, 48, Transformer(96, 6, 4.0), Transformer(48, 3, 4.0), 96, "output")
+    masks = (30, 4, 10)
+    every = pace.steps_between(cost, masks, 256, 64, 10_000, 500)
+    assert 500 % every == 0
+    look = (256 + 32 * 4) * cost.seen() + 64 * (cost.look(*masks) - cost.seen())
+    assert look <= pace.SHARE * every * 64 * cost.step(*masks)
+    assert pace.steps_between(cost, masks, 256, 4096, 100_000, 500) == 1000  # no more than so many
+    assert pace.steps_between(cost, masks, 256, 1, 10_000, 500) % 500 == 0
+    assert pace.steps_between(cost, masks, 256, 64, 10_000, None) == 200  # a round number
+
+
+def test_a_run_tells_how_it_is(tmp_path):
+    folder = tmp_path / "run"
+    fit(folder, *SMALL, "callbacks.health_every_steps=2", "callbacks.health_images=32")
+    looked = [row for row in rows(folder) if row["health/rankme"]]
+    assert [row["step"] for row in looked] == ["0", "2", "4"]
+    for row in looked:
+        for name in ("std", "std_across", "share", "norm", "rankme", "alpha_req", "lidar", "knn", "linear", "cosine",
+                     "predictions_std", "predictions_std_across", "predictions_norm"):  # fmt: skip
+            assert math.isfinite(float(row[f"health/{name}"])), name
+        assert row["health/verdict"]
+        assert row["lr"]
+        assert row["momentum"]
+    assert looked[0]["health/gradient_norm"] == ""
+    assert float(looked[-1]["health/gradient_norm"]) > 0
+    assert float(looked[0]["health/distance"]) == 0
+    assert float(looked[-1]["health/distance"]) > 0
+    told = json.loads((folder / "health.json").read_text())
+    assert [verdict["step"] for verdict in told["verdicts"]] == [0, 2, 4]
+
+
+def test_looking_changes_nothing(tmp_path):
+    from conftest import EXACT, assert_same, weights
+
+    often = fit(tmp_path / "a", *SMALL, "callbacks.health_every_steps=1", "callbacks.health_images=16")
+    never = fit(tmp_path / "b", *SMALL, "callbacks.health_every_steps=null")
+    assert_same(weights(often), weights(never), **EXACT)
+
+
+def test_a_resumed_run_goes_on_with_what_it_knew(tmp_path):
+    changes = [*SMALL, "callbacks.health_every_steps=1", "callbacks.health_images=16",
+               "callbacks.checkpoint_every_steps=1"]  # fmt: skip
+    whole = fit(tmp_path / "a", *changes)
+    fit(tmp_path / "b", *changes, stop=2)
+    rest = fit(tmp_path / "b", *changes, last=tmp_path / "b" / "checkpoints" / "last.ckpt")
+    one, other = (
+        [[row[name] for name in row if name.startswith("health/")] for row in rows(tmp_path / run)] for run in "ab"
+    )
+    assert one == other
+    assert rest.trainer.callbacks is not None
+    told = [json.loads((tmp_path / run / "health.json").read_text())["verdicts"] for run in "ab"]
+    assert told[0] == told[1]
+    assert whole.checkpoint.best == rest.checkpoint.best
+
+
+def test_the_checkpoints_to_keep(tmp_path):
+    run = fit(
+        tmp_path, *SMALL, "callbacks.health_every_steps=1", "callbacks.health_images=32",
+        "callbacks.checkpoint_every_steps=1", "callbacks.checkpoint_keep=1", "optimizer.lr=0.003",
+    )  # fmt: skip
+    table = {int(row["step"]): row for row in rows(tmp_path)}
+    assert set(run.checkpoint.best) == {"rankme", "lidar", "knn"}
+    for name, (value, step) in run.checkpoint.best.items():
+        column = {at: float(row[f"health/{name}"]) for at, row in table.items() if at}
+        assert value == pytest.approx(max(column.values()), rel=1e-6)
+        assert column[step] == pytest.approx(value, rel=1e-6)
+        saved = torch.load(tmp_path / "checkpoints" / f"best-{name}.ckpt", weights_only=True)
+        assert saved["global_step"] == step
+
+
+def test_best_checkpoints_of_a_way_that_is_not_gone_any_more(tmp_path):
+    changes = [*SMALL, "callbacks.health_every_steps=1", "callbacks.health_images=16",
+               "callbacks.checkpoint_every_steps=1", "callbacks.checkpoint_keep=10"]  # fmt: skip
+    folder = tmp_path / "checkpoints"
+    run = fit(tmp_path, *changes)
+    run.checkpoint.load_state_dict(
+        torch.load(folder / "step-000002.ckpt", weights_only=True)["callbacks"]["Checkpoint"]
+    )
+    run.checkpoint.rewind(folder / "step-000002.ckpt", 2)
+    for file in folder.glob("best-*.ckpt"):
+        name = file.stem.removeprefix("best-")
+        assert torch.load(file, weights_only=True)["global_step"] == run.checkpoint.best[name][1] <= 2
+
+
+RUN = ("data=digits", "hardware=cpu", "hardware.precision=32-true", "data.workers=0", "callbacks.health_every_steps=20",
+       "callbacks.evaluate_every_epochs=null", "callbacks.pictures=null")  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "steps", "expected"),
+    [
+        ((), 120, "healthy"),
+        (("objective=l2",), 120, "warming up"),  # learns slowly, and is not accused
+        (("objective=l2", "schedule.momentum.start=0", "schedule.momentum.end=0"), 60, "collapsing (complete)"),
+        (("objective=l2", "optimizer.lr=0.03"), 60, "collapsing (complete)"),
+    ],
+    ids=["default", "l2", "momentum 0", "learning rate"],
+)
+def test_runs_that_learn_and_runs_that_fail(tmp_path, changes, steps, expected):
+    """As docs/health.md tells of them; schedules are those of 300 steps, of which these are the first."""
+    run = build.run(train_config(*RUN, "schedule.max_steps=300", *changes), tmp_path)
+    run.trainer.fit_loop.epoch_loop.max_steps = steps
+    run.trainer.fit(run.module, run.data)
+    told = [verdict.title for verdict in run.health.verdicts]
+    assert told[-1] == expected
+    assert set(told) <= {"warming up", expected}
