@@ -1,0 +1,63 @@
+"""What evaluations found: nearest neighbours, depth and classes of pixels."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ijepa.pictures.sheet import HIDDEN, rgb, sheet
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def neighbours(rows: Tensor) -> "Figure":
+    """Images and their nearest neighbours, a row per image.
+
+    Args:
+        rows: [Q, 1 + K, C, H, W]: an image and then its K nearest, see `rgb`.
+    """
+    shown = rgb(rows.flatten(0, 1)).reshape(*rows.shape[:2], *rows.shape[-2:], 3)
+    titles = ["image", "nearest", *(f"{number}." for number in range(2, rows.shape[1]))]
+    return sheet([list(row) for row in shown], titles[: rows.shape[1]])
+
+
+def depths(images: Tensor, truth: Tensor, predicted: Tensor) -> "Figure":
+    """Images, their depth and what was predicted, a row per image: near is light, what is not known grey.
+
+    Args:
+        images: [B, C, H, W], see `rgb`.
+        truth: [B, H, W]; 0, NaN or infinite where it is not known.
+        predicted: [B, H, W].
+    """
+    from matplotlib import colormaps
+
+    known = truth.isfinite() & (truth > 0)
+    low, high = np.percentile(truth[known].numpy(), (1, 99)) if known.any() else (0.0, 1.0)
+
+    def coloured(depth: Tensor) -> NDArray[np.float32]:
+        place = ((depth - low) / max(high - low, 1e-12)).clamp(0, 1).nan_to_num()
+        return np.asarray(colormaps["viridis_r"](place.numpy()))[..., :3].astype(np.float32)
+
+    shown = np.where(known[..., None].numpy(), coloured(truth), np.float32(HIDDEN))
+    rows = zip(rgb(images), shown, coloured(predicted), strict=True)
+    return sheet([list(row) for row in rows], ["image", f"depth {low:.3g} to {high:.3g}", "predicted"])
+
+
+def classes(images: Tensor, truth: Tensor, predicted: Tensor) -> "Figure":
+    """Images, the classes of their pixels and what was predicted, a row per image; light grey where none counts.
+
+    Args:
+        images: [B, C, H, W], see `rgb`.
+        truth: [B, H, W] class indices, -1 where none counts.
+        predicted: [B, H, W].
+    """
+    from matplotlib import colormaps
+
+    few = np.asarray(colormaps["tab10"].colors)  # type: ignore[attr-defined]
+    many = max(int(truth.max()), int(predicted.max())) + 1 - len(few)
+    hues = colormaps["hsv"]((np.arange(max(many, 0)) * 0.618) % 1)[:, :3]  # neighbours are far apart
+    colours = np.concatenate([few, hues, [[HIDDEN] * 3]]).astype(np.float32)  # -1 is the last
+    rows = zip(rgb(images), colours[truth.numpy()], colours[predicted.numpy()], strict=True)
+    return sheet([list(row) for row in rows], ["image", "classes", "predicted"])
