@@ -95,13 +95,17 @@ class Encoder(nn.Module):
         Returns:
             [B, N, D * last]; with indices [B, N', D * last] or [B, T, K, D * last].
         """
-        tokens = self.patch_embed(images)  # [B, N, D]
-        tokens = tokens + self.vectors(self.grid_of(*images.shape[-2:]), tokens.device).to(tokens.dtype)
+        tokens = self.embed(images)  # [B, N, D]
         if indices is None:
             return self._blocks(tokens, None, last)
         tokens = gather(tokens, indices)
         mask = None if valid is None else valid[:, None, None, :]  # [B, 1, 1, N']
         return self._blocks(tokens.flatten(0, -3), mask, last).unflatten(0, indices.shape[:-1])
+
+    def embed(self, images: Tensor) -> Tensor:
+        """What the first block sees of images [B, C, H, W], normalised: patches and their positions, [B, N, D]."""
+        tokens: Tensor = self.patch_embed(images)
+        return tokens + self.vectors(self.grid_of(*images.shape[-2:]), tokens.device).to(tokens.dtype)
 
     def _blocks(self, tokens: Tensor, mask: Tensor | None, last: int) -> Tensor:
         outputs = []

@@ -1,8 +1,27 @@
 """Figures: pure functions from tensors to matplotlib figures, for W&B, TensorBoard and files alike."""
 
-from ijepa.pictures.features import components
-from ijepa.pictures.masks import masks
+from ijepa.pictures.attention import attention
+from ijepa.pictures.curves import compute, curves, read
+from ijepa.pictures.features import Colours, colours, components, similarity
+from ijepa.pictures.masks import masks, outlines
 from ijepa.pictures.results import classes, depths, neighbours
 from ijepa.pictures.sheet import HIDDEN, rgb, write
 
-__all__ = ["HIDDEN", "classes", "components", "depths", "masks", "neighbours", "rgb", "write"]
+__all__ = [
+    "HIDDEN",
+    "Colours",
+    "attention",
+    "classes",
+    "colours",
+    "components",
+    "compute",
+    "curves",
+    "depths",
+    "masks",
+    "neighbours",
+    "outlines",
+    "read",
+    "rgb",
+    "similarity",
+    "write",
+]

@@ -1,41 +1,142 @@
-"""The principal components of patch features, as colours."""
+"""What the features of patches tell apart: principal components as colours, and similarity to one patch."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from ijepa.pictures.sheet import Grid, rgb, sheet
+from ijepa.pictures.sheet import Grid, bar, heat, mark, rgb, sheet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+FEW = 8
+"""Of fewer images, what they have in common at a place is a good part of what each of them is."""
 
 
 def components(images: Tensor, named: dict[str, Tensor], grid: Grid) -> "Figure":
     """The three strongest principal components of patch features as red, green and blue, a row per image.
 
-    What all images have in common at a place, their positions above all, is subtracted first: what is left tells the
-    contents. The components are those of all the patches that are given, also of more images than are shown.
+    What all images have in common at a place is subtracted first, see `centred`. The components are those of all the
+    patches that are given, also of more images than are shown.
 
     Args:
         images: [B, C, H, W], shown beside, see `rgb`.
         named: features [M, N, D] by title, M >= B; of ``images`` first.
         grid: rows and columns of patches.
     """
-    columns = [rgb(images)]
-    columns += [_principal(features.float())[: len(images)].unflatten(1, grid).numpy() for features in named.values()]
-    return sheet([list(row) for row in zip(*columns, strict=True)], ["image", *named])
+    return colours(images, {title: stretched(scores(features)) for title, features in named.items()}, grid)
 
 
-def _principal(features: Tensor) -> Tensor:
-    """[M, N, 3] in 0..1 from [M, N, D]: each component between its second and last but one percentile."""
-    centred = features - features.mean(dim=0)
-    flat = centred.flatten(0, 1)
+def colours(images: Tensor, named: dict[str, Tensor], grid: Grid) -> "Figure":
+    """Colours of patches beside their images, a row per image.
+
+    Args:
+        images: [B, C, H, W], see `rgb`.
+        named: colours [M, N, 3] in 0..1 by title, M >= B; of ``images`` first.
+        grid: rows and columns of patches.
+    """
+    pictures = rgb(images)
+    columns = [values[: len(images)].unflatten(1, grid).numpy() for values in named.values()]
+    rows = [[pictures[index], *(column[index] for column in columns)] for index in range(len(images))]
+    figure, axes = sheet(rows, ["image", *named])
+    for axis in axes[:, 1:].flat:
+        axis.images[0].set_interpolation("nearest")
+    return figure
+
+
+def similarity(
+    images: Tensor, features: Tensor, grid: Grid, queries: Sequence[Grid], of: int | None = None
+) -> "Figure":
+    """Cosine similarity of one patch's features to those of all patches, a row per image; the patch is framed.
+
+    What all images have in common at a place is subtracted first, see `centred`: raw features tell where a patch is
+    so loudly that all one sees is a blob around it, with random weights, too.
+
+    Args:
+        images: [B, C, H, W], see `rgb`.
+        features: [M, N, D], M >= B; of ``images`` first.
+        grid: rows and columns of patches.
+        queries: rows and columns of the patches, a column of the figure each.
+        of: the image whose patches these are; None: each image's own.
+    """
+    pictures, patch_size = rgb(images), images.shape[-2] // grid[0]
+    found = similarities(features, grid, queries, of)[: len(images)].numpy()  # [B, Q, h, w]
+    rows = [[picture] * (1 + len(queries)) for picture in pictures]
+    titles = ["image", *("similarity" if len(queries) == 1 else f"to patch {n + 1}" for n in range(len(queries)))]
+    figure, axes = sheet(rows, titles, below=0.42)
+    limits = (float(np.floor(10 * np.percentile(found, 2)) / 10), 1.0)
+    for row in range(len(rows)):
+        own = of is None or row == of
+        for column, place in enumerate(queries, 1):
+            shown = heat(axes[row, column], found[row, column - 1], pictures[row], limits)
+            if own:
+                mark(axes[row, column], place, patch_size)
+                mark(axes[row, 0], place, patch_size)
+    bar(figure, shown, list(axes.flat), "cosine similarity", "min")
+    return figure
+
+
+def similarities(features: Tensor, grid: Grid, queries: Sequence[Grid], of: int | None = None) -> Tensor:
+    """The cosines that `similarity` shows: [M, Q, h, w]."""
+    unit = F.normalize(centred(features.float()), dim=-1)  # [M, N, D]
+    places = [row * grid[1] + column for row, column in queries]
+    asked = unit[:, places] if of is None else unit[of : of + 1, places].expand(len(unit), -1, -1)  # [M, Q, D]
+    return (asked @ unit.transpose(1, 2)).unflatten(2, grid)
+
+
+class Colours:
+    """The principal components of the same images' patches from step to step, in colours that stay comparable.
+
+    The components of another step may come in another order, with other signs, or turned against each other: all of
+    these span the same picture. So the three scores of each patch, whitened, are turned onto those of the picture
+    before: by the orthogonal matrix that brings them closest (orthogonal Procrustes, Schönemann 1966). What still
+    changes in colour has changed in the features.
+
+    Attributes:
+        reference: [M, N, 3], the scores of the last picture; None before the first.
+    """
+
+    def __init__(self) -> None:
+        self.reference: Tensor | None = None
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """The colours [M, N, 3] in 0..1 of features [M, N, D], the next picture's."""
+        found = scores(features)
+        if self.reference is not None and self.reference.shape == found.shape:
+            found = turned(found, self.reference)
+        self.reference = found
+        return stretched(found)
+
+
+def centred(features: Tensor) -> Tensor:
+    """[M, N, D] without what all images have in common at a place, above all where it is: what is left tells contents.
+
+    Of fewer than `FEW` images, without the mean of all patches.
+    """
+    return features - (features.mean(dim=0) if len(features) >= FEW else features.mean(dim=(0, 1)))
+
+
+def scores(features: Tensor) -> Tensor:
+    """The three strongest principal components of `centred` features [M, N, D]: [M, N, 3], each of variance 1."""
+    flat = centred(features.float()).flatten(0, 1)
     kept = min(3, flat.shape[1])
     _, vectors = torch.linalg.eigh((flat.T @ flat).double())  # ascending
     values = flat @ vectors[:, -kept:].flip(1).float()
-    low, high = (torch.from_numpy(np.percentile(values.numpy(), q, axis=0)).float() for q in (2, 98))
-    values = ((values - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
-    values = torch.nn.functional.pad(values, (0, 3 - kept))
-    return values.unflatten(0, features.shape[:2])
+    values = values / values.square().mean(dim=0).sqrt().clamp_min(1e-12)
+    return F.pad(values, (0, 3 - kept)).unflatten(0, features.shape[:2])
+
+
+def turned(values: Tensor, reference: Tensor) -> Tensor:
+    """``values`` [M, N, 3] under the rotation or reflection that brings them closest to ``reference``."""
+    left, _, right = torch.linalg.svd((values.flatten(0, 1).T @ reference.flatten(0, 1)).double())
+    return values @ (left @ right).to(values.dtype)
+
+
+def stretched(values: Tensor) -> Tensor:
+    """[M, N, 3] in 0..1: each channel between its second and last but one percentile."""
+    low, high = (torch.from_numpy(np.percentile(values.flatten(0, 1).numpy(), q, axis=0)).float() for q in (2, 98))
+    return ((values - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)

@@ -20,7 +20,7 @@ def neighbours(rows: Tensor) -> "Figure":
     """
     shown = rgb(rows.flatten(0, 1)).reshape(*rows.shape[:2], *rows.shape[-2:], 3)
     titles = ["image", "nearest", *(f"{number}." for number in range(2, rows.shape[1]))]
-    return sheet([list(row) for row in shown], titles[: rows.shape[1]])
+    return sheet([list(row) for row in shown], titles[: rows.shape[1]])[0]
 
 
 def depths(images: Tensor, truth: Tensor, predicted: Tensor) -> "Figure":
@@ -42,7 +42,7 @@ def depths(images: Tensor, truth: Tensor, predicted: Tensor) -> "Figure":
 
     shown = np.where(known[..., None].numpy(), coloured(truth), np.float32(HIDDEN))
     rows = zip(rgb(images), shown, coloured(predicted), strict=True)
-    return sheet([list(row) for row in rows], ["image", f"depth {low:.3g} to {high:.3g}", "predicted"])
+    return sheet([list(row) for row in rows], ["image", f"depth {low:.3g} to {high:.3g}", "predicted"])[0]
 
 
 def classes(images: Tensor, truth: Tensor, predicted: Tensor) -> "Figure":
@@ -60,4 +60,4 @@ def classes(images: Tensor, truth: Tensor, predicted: Tensor) -> "Figure":
     hues = colormaps["hsv"]((np.arange(max(many, 0)) * 0.618) % 1)[:, :3]  # neighbours are far apart
     colours = np.concatenate([few, hues, [[HIDDEN] * 3]]).astype(np.float32)  # -1 is the last
     rows = zip(rgb(images), colours[truth.numpy()], colours[predicted.numpy()], strict=True)
-    return sheet([list(row) for row in rows], ["image", "classes", "predicted"])
+    return sheet([list(row) for row in rows], ["image", "classes", "predicted"])[0]

@@ -1,7 +1,11 @@
-"""What all figures share: how an image is shown, how a sheet of them is laid out, how it is written."""
+"""What all figures share: how an image is shown, how a sheet of them is laid out, how it is written.
+
+At their own size the figures fit a page's width: an eight-column sheet is about 8 inches wide, with letters of 7 and
+8 points.
+"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,16 +15,26 @@ from torch import Tensor
 from ijepa.files import replacing
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Grid = tuple[int, int]
+Picture = NDArray[np.float32]
+"""[H, W, 3] in 0..1."""
 HIDDEN = 0.93
 """Grey of what a network does not see."""
-CELL = 1.7
+CELL = 1.0
 """Inches a picture is high or wide, whichever is more."""
+TITLE, SMALL = 8, 7
+"""Points of titles, and of all other letters."""
+DPI = 200
+HEAT = "magma"
+"""Perceptually uniform, and readable in grey."""
+LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Colours that the colour-blind tell apart (Okabe and Ito, 2008), without yellow, which is too light for lines."""
 
 
-def rgb(images: Tensor) -> NDArray[np.float32]:
+def rgb(images: Tensor) -> Picture:
     """What can be shown of images [B, C, H, W]: [B, H, W, 3] in 0..1.
 
     One channel becomes grey, of more than three the first three are shown. Values that do not lie in 0..1, as floats in
@@ -31,29 +45,79 @@ def rgb(images: Tensor) -> NDArray[np.float32]:
         flat = shown.transpose(0, 1).flatten(1).numpy()  # [3, B * H * W]
         low, high = (torch.from_numpy(np.percentile(flat, q, axis=1)).float().view(3, 1, 1) for q in (1, 99))
         shown = (shown - low) / (high - low).clamp_min(1e-12)
-    result: NDArray[np.float32] = shown.clamp(0, 1).permute(0, 2, 3, 1).numpy()
+    result: Picture = shown.clamp(0, 1).permute(0, 2, 3, 1).numpy()
     return result
 
 
 def write(figure: "Figure", path: Path) -> None:
     """Writes a PNG, atomically."""
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
+        figure.savefig(temporary, format="png", dpi=DPI)
 
 
-def sheet(rows: list[list[NDArray[np.float32]]], titles: list[str]) -> "Figure":
+def sheet(
+    rows: list[list[Picture]], titles: list[str], below: float = 0.0, cell: float = CELL
+) -> "tuple[Figure, NDArray[Any]]":
+    """Pictures in rows and columns.
+
+    Args:
+        rows: all of one shape; [h, w] instead of [H, W, 3] is left to the caller to colour.
+        titles: of the columns.
+        below: inches for what the caller adds below.
+        cell: inches a picture is high or wide, whichever is more.
+
+    Returns:
+        The figure and its axes [rows, columns].
+    """
     from matplotlib.figure import Figure  # pyplot would keep every figure, and takes a second to import
 
     height, width = rows[0][0].shape[:2]
-    scale = CELL / max(height, width)
-    size = (len(titles) * (width * scale + 0.05), len(rows) * (height * scale + 0.05) + 0.3)
+    scale = cell / max(height, width)
+    top = 0.18 if any(titles) else 0.04
+    size = (len(titles) * (width * scale + 0.05) + 0.04, len(rows) * (height * scale + 0.05) + top + below)
     figure = Figure(figsize=size, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02)  # type: ignore[union-attr, call-arg]
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)  # type: ignore[union-attr, call-arg]
     axes = figure.subplots(len(rows), len(titles), squeeze=False)
     for row, pictures in enumerate(rows):
         for column, picture in enumerate(pictures):
-            axes[row, column].imshow(picture, interpolation="nearest")
-            axes[row, column].set_axis_off()
+            axes[row, column].imshow(picture)
+            frameless(axes[row, column])
             if row == 0:
-                axes[row, column].set_title(titles[column], fontsize=10)
-    return figure
+                axes[row, column].set_title(titles[column], fontsize=TITLE, pad=3)
+    return figure, axes
+
+
+def frameless(axes: "Axes") -> None:
+    """No ticks and no frame, but room for a label."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def heat(axes: "Axes", values: NDArray[np.floating], like: Picture, limits: tuple[float, float]) -> Any:
+    """Values of patches [h, w] in `HEAT`, as large as the image ``like``; returns what a `bar` explains."""
+    height, width = like.shape[:2]
+    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    axes.images[0].remove()
+    return axes.imshow(values, cmap=HEAT, vmin=limits[0], vmax=limits[1], extent=extent, interpolation="nearest")
+
+
+def bar(figure: "Figure", shown: Any, axes: list[Any], label: str, end: str = "neither") -> None:
+    """A colour bar below ``axes``; ``end``: where values go on beyond it."""
+    made = figure.colorbar(
+        shown, ax=axes, location="bottom", label=label, extend=end, pad=0.02, aspect=30, fraction=0.05,
+        shrink=min(1.0, 3 / len({axis.get_subplotspec().colspan.start for axis in axes})),
+    )  # fmt: skip
+    made.set_label(label, fontsize=SMALL, labelpad=2)
+    made.ax.tick_params(labelsize=SMALL, length=2, width=0.5, pad=2)
+    made.outline.set_linewidth(0.5)  # type: ignore[operator]
+
+
+def mark(axes: "Axes", place: Grid, patch_size: int) -> None:
+    """A frame around the patch at ``place``, white in black: seen on anything."""
+    from matplotlib.patches import Rectangle
+
+    corner = (place[1] * patch_size - 0.5, place[0] * patch_size - 0.5)
+    for colour, width in (("black", 2.2), ("white", 1.1)):
+        axes.add_patch(Rectangle(corner, patch_size, patch_size, fill=False, edgecolor=colour, linewidth=width))
