@@ -16,6 +16,7 @@ from ijepa import config as schema
 from ijepa.callbacks.checkpoint import Checkpoint, WholeFiles
 from ijepa.callbacks.evaluation import Evaluation
 from ijepa.callbacks.health import Health
+from ijepa.callbacks.pictures import Pictures
 from ijepa.callbacks.progress import ProgressReport
 from ijepa.callbacks.recorder import Recorder
 from ijepa.data import sources
@@ -93,11 +94,16 @@ def networks(config: schema.TrainConfig) -> JEPA:
 def sampler(config: schema.TrainConfig) -> masking.Masking:
     """The masks' sampler for the configuration's grid of patches."""
     rows, columns = (side // config.model.patch_size for side in config.data.image_size)
+    return sampler_of(config.masking, (rows, columns))
+
+
+def sampler_of(masks: schema.Masking, grid: tuple[int, int]) -> masking.Masking:
+    """The sampler that ``masks`` describes, for a grid of patches; raises ConfigError where they do not fit."""
     arguments: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
-        for name, value in config.masking.model_dump(exclude={"name"}).items()
+        for name, value in masks.model_dump(exclude={"name"}).items()
     }
-    chosen: masking.Masking = masking.SAMPLERS[config.masking.name](grid=(rows, columns), **arguments)
+    chosen: masking.Masking = masking.SAMPLERS[masks.name](grid=grid, **arguments)
     return chosen
 
 
@@ -194,6 +200,10 @@ def run(config: schema.TrainConfig, folder: Path, step: int = 0) -> Run:
     measured, _ = tasks.possible(config.task, datamodule)
     if every is not None and measured.measured():
         callbacks.append(Evaluation(measured, datamodule, encoder_spec, recorder, every, config.seed))
+    count = config.callbacks.pictures
+    if count is not None:
+        pictures = folder / "pictures"
+        callbacks.append(Pictures(datamodule, encoder_spec, recorder, pictures, schedule.max_steps, count))
     callbacks += [ProgressReport(recorder, schedule.max_steps, config.callbacks.progress_every_seconds), checkpoint]
     trainer = L.Trainer(
         accelerator=accelerator,

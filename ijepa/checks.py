@@ -75,6 +75,9 @@ def check(config: TrainConfig) -> None:
     _check_width("predictor.width", config.predictor.width, model.heads)
     check_data(data)
     check_task(config.task, model.depth)
+    if config.task.pictures is not None:
+        problem = "a run leaves pictures anyway; afterwards, python evaluate.py checkpoint=RUN_DIR task=pictures"
+        raise ConfigError("task", "pictures", problem)
     if not config.task.measured():
         raise ConfigError("task", "features", "measures nothing that a run could report; add another, [knn,features]")
     if isinstance(config.masking, MultiBlock | Reference):
@@ -128,6 +131,9 @@ def check_task(task: Tasks, depth: int) -> None:
         if probe is not None and max(probe.layers) > depth:
             problem = f"the encoder has {depth} blocks; [1,{depth}] would do"
             raise ConfigError(f"task.{name}.layers", probe.layers, problem)
+    if task.pictures is not None and not 1 <= abs(task.pictures.block) <= depth:
+        problem = f"the encoder has {depth} blocks; 1 to {depth}, or -1 for the last, would do"
+        raise ConfigError("task.pictures.block", task.pictures.block, problem)
     for name, chosen in task.chosen().items():
         scale = getattr(chosen, "crop_scale", None)
         if scale is not None:

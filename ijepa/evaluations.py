@@ -8,22 +8,24 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from pydantic import TypeAdapter
 from rich.console import Console
 
-from ijepa import build, checkpoint, folders, hardware, tables
+from ijepa import build, checkpoint, folders, hardware, resume, tables
+from ijepa import config as schema
 from ijepa.checks import check_data, check_model, check_task, parse, saved
 from ijepa.config import TRAINING, EvaluateConfig
 from ijepa.data import sources
 from ijepa.data.datamodule import DataModule
 from ijepa.errors import ConfigError, UserError
 from ijepa.evaluation import export, paper, tasks
-from ijepa.evaluation.bench import Bench, Subject, label_sets
+from ijepa.evaluation.bench import UNTRAINED, Bench, Subject, label_sets
 from ijepa.evaluation.features import Runtime
-from ijepa.evaluation.tasks import UNTRAINED
 from ijepa.files import write_json
 from ijepa.interop import transformers
 from ijepa.interop.reading import FORMATS
-from ijepa.models.pretrained import PretrainedEncoder, Spec
+from ijepa.masking import Masking
+from ijepa.models.pretrained import PretrainedEncoder, Spec, untrained
 
 RANDOM = "random"
 """The checkpoint that is none: initial weights."""
@@ -65,7 +67,8 @@ def evaluate(composed: DictConfig) -> float | None:
     hardware.check_launcher(config.hardware)
     hardware.device(config.hardware)
     source = sources.build(config.data, _split_seed(path, config))
-    data = build.data(config.data, source, None, 0, config.hardware, config.seed)
+    masks = None if config.task.pictures is None else _masks(path, config, encoder.spec.patch_size, first)
+    data = build.data(config.data, source, masks, 0, config.hardware, config.seed)
     if config.task.paper is not None:
         chosen, left = tasks.possible(config.task, data)
         config = config.model_copy(update={"task": chosen})
@@ -94,7 +97,10 @@ def _measure(
         folders.make(folder, "output")
         print(f"{_names(config)} on {len(source.train)} training and {len(source.val)} validation images", flush=True)
     cache = None if config.cache is None else Path(config.cache).expanduser()
-    bench = Bench(data, runtime, config.seed, config.layers, cache, folder if first else None, quiet=not first)
+    bench = Bench(
+        data, runtime, config.seed, config.layers, cache, folder if first else None, not first, config.baselines,
+        path and _folder(path),
+    )  # fmt: skip
     rows = [tasks.evaluate(config.task, Subject(f"{config.encoder} encoder" if path else UNTRAINED, encoder), bench)]
     if config.baselines and config.task.measured():
         rows += tasks.baselines(config.task, encoder.spec, bench, initial=path is not None)
@@ -138,7 +144,7 @@ def _random(config: EvaluateConfig) -> PretrainedEncoder:
     assert config.model is not None
     check_data(config.data)
     check_model(config.model, config.data)
-    return tasks.untrained(build.spec(config.model, config.data), config.seed)
+    return untrained(build.spec(config.model, config.data), config.seed)
 
 
 def _given() -> set[str]:
@@ -185,6 +191,25 @@ def _split_seed(path: Path | None, config: EvaluateConfig) -> int:
     loaded = saved(written)
     same = (loaded.data.source, loaded.data.root) == (config.data.source, config.data.root)
     return int(loaded.seed) if same else config.seed
+
+
+def _masks(path: Path | None, config: EvaluateConfig, patch_size: int, first: bool) -> Masking | None:
+    """The sampler of the run's masks on this grid, else of the published ones; None where it has no room for them."""
+    written = path and _folder(path) / "config.yaml"
+    if written is not None and written.is_file():
+        chosen = saved(written).masking
+    else:
+        chosen = OmegaConf.load(resume.CONF / "masking" / "multiblock.yaml")
+        if first:
+            print("masks    those of masking=multiblock: the checkpoint does not say what it was trained with")
+    try:
+        values = TypeAdapter(schema.Masking).validate_python(OmegaConf.to_container(chosen))
+        rows, columns = (side // patch_size for side in config.data.image_size)
+        return build.sampler_of(values, (rows, columns))
+    except ValueError as error:  # ConfigError among them
+        if first:
+            print(f"masks    left out: {str(error).splitlines()[0]}")
+        return None
 
 
 def _folder(path: Path) -> Path:

@@ -5,36 +5,41 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from ijepa import build, folders, loggers, parallel, pictures, resume, starting, tables
+from ijepa import build, folders, loggers, parallel, resume, starting, tables
 from ijepa.build import Run
+from ijepa.callbacks.pictures import PROJECTED, SHOWN, Pictures, drop_later
 from ijepa.callbacks.rewind import Rewind
 from ijepa.checks import parse
 from ijepa.config import TrainConfig, WandbLogger
 from ijepa.errors import ConfigError, InterruptedRunError
+from ijepa.evaluation import pictures as drawing
 from ijepa.evaluation import tasks
 from ijepa.evaluation.bench import Bench, Subject, label_sets
 from ijepa.evaluation.features import Runtime
 from ijepa.files import write_json, write_text
 from ijepa.interop import timm
+from ijepa.loggers import log_picture
 from ijepa.models.encoder import Encoder
-from ijepa.models.pretrained import PretrainedEncoder
+from ijepa.models.pretrained import PretrainedEncoder, untrained
 from ijepa.resume import Resumed
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 HYDRA = ["hydra_setup", {"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}, "_self_"]
 """What config.yaml needs to be a primary configuration of its own."""
-RESULTS = ("encoder.safetensors", "summary.json", "pictures/masks.png", "pictures/features.png")
+PICTURES = ("masks", "features", "similarity", "attention", "curves", "progress")
+RESULTS = ("encoder.safetensors", "summary.json", *(f"pictures/{name}.png" for name in PICTURES))
 """What a run writes at its end, but for its metrics."""
-SHOWN, PROJECTED = 4, 64
-"""Images in a picture, and images whose principal components it shows."""
+HEADS = 4
+"""Heads that are shown one by one."""
 
 
 def train(composed: DictConfig) -> float | None:
@@ -77,6 +82,7 @@ def _resume(resumed: Resumed) -> float | None:
         run.metrics.cut(done)
         for name in RESULTS:  # of another length of the run
             (run.folder / name).unlink(missing_ok=True)
+        drop_later(run.folder, done)
         for path in resume.later_configs(resumed):
             path.unlink()
         lasting = resume.lasting(resumed, run.data.identity)
@@ -221,20 +227,30 @@ def _finish(run: Run) -> float | None:
 
 
 def _draw(run: Run, encoder: Encoder) -> None:
-    """The pictures of a finished run: what was predicted from what, and what the features tell apart."""
-    images = run.data.examples(PROJECTED)
-    if not len(images):
-        return
-    assert run.data.masking is not None
+    """The pictures of a finished run: what was predicted from what, what the encoder sees, and how it came there."""
+    images, step = run.data.examples(PROJECTED), run.trainer.global_step
     shown = images[:SHOWN]
-    masks = run.data.masking.sample(run.config.seed, run.trainer.global_step, np.arange(len(shown)))
-    pictures.write(pictures.masks(shown, masks, run.spec.patch_size), run.folder / "pictures" / "masks.png")
-    untrained = tasks.untrained(run.spec, run.config.seed)
-    named = {"target encoder": PretrainedEncoder(encoder, run.spec).cpu().eval(), "random init": untrained}
-    with torch.inference_mode():
-        features = {title: network(images) for title, network in named.items()}
-    figure = pictures.components(shown, features, run.spec.grid)
-    pictures.write(figure, run.folder / "pictures" / "features.png")
+    figures: dict[str, drawing.Make] = {}
+    if len(images):
+        runtime = Runtime(run.trainer.strategy.root_device)
+        network = PretrainedEncoder(encoder, run.spec).eval()
+        view = drawing.View("target encoder", network, images, len(shown), runtime)
+        middle = view.place([0.5, 0.5])
+        figures = {
+            "masks": drawing.masks(run.data, shown, run.spec.patch_size, run.config.seed, step)["masks"],
+            "features": lambda: view.components(untrained(run.spec, run.config.seed)),
+            "similarity": lambda: view.similarity([middle]),
+            "attention": lambda: view.attention(middle, -1, HEADS),
+        }
+        for callback in run.trainer.callbacks:  # type: ignore[attr-defined]  # Lightning adds the list
+            if isinstance(callback, Pictures):
+                figures["progress"] = callback.progress
+    figures["curves"] = drawing.curves(run.metrics.path)["curves"]
+
+    def log(name: str, figure: "Figure") -> None:
+        log_picture(run.trainer.loggers, f"final/{name}", figure, step)
+
+    drawing.draw(figures, run.folder / "pictures", log)
 
 
 def _announce(run: Run) -> None:

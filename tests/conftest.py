@@ -67,6 +67,7 @@ SMALL = (
     "callbacks.log_every_steps=1",
     "callbacks.evaluate_every_epochs=null",
     "callbacks.health_every_steps=null",
+    "callbacks.pictures=null",
 )
 
 
@@ -94,6 +95,7 @@ TINY = (
     "predictor.depth=1", "data.workers=0",
     "schedule.max_steps=3", "schedule.warmup_steps=1", "callbacks.log_every_steps=1",
     "callbacks.health_every_steps=null",
+    "callbacks.pictures=null",
 )  # fmt: skip
 
 EXACT = {"atol": 0, "rtol": 0}

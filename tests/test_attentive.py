@@ -12,7 +12,7 @@ from ijepa.data.sets import Arrays, Source
 from ijepa.evaluation import attentive, linear
 from ijepa.evaluation.bench import Bench, Subject
 from ijepa.evaluation.features import Runtime
-from ijepa.evaluation.tasks import untrained
+from ijepa.models.pretrained import untrained
 
 
 def spots(count, seed):

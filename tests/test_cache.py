@@ -12,7 +12,7 @@ from ijepa.data import sources
 from ijepa.evaluation import cache
 from ijepa.evaluation.bench import Bench, Subject
 from ijepa.evaluation.features import Runtime
-from ijepa.evaluation.tasks import untrained
+from ijepa.models.pretrained import untrained
 
 
 @pytest.fixture

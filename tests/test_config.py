@@ -25,6 +25,10 @@ def test_every_option_composes_and_fits_the_schema(group, name):
     if name == "features":
         name = "[knn,features]"  # alone it measures nothing
     config = train_config(f"{group}={name}", *extra)
+    if name == "pictures":
+        with pytest.raises(UserError, match=r"a run leaves pictures anyway; .* evaluate\.py"):
+            check(config)
+        return
     check(config)
     assert build.sampler(config).context_patches > 0
 

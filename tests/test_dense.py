@@ -23,7 +23,7 @@ from ijepa.evaluation.bench import Bench, Subject
 from ijepa.evaluation.features import Runtime, pixel_patches
 from ijepa.evaluation.pixelheads import PixelHeads, upsampled
 from ijepa.evaluation.targets import Classes, Depths
-from ijepa.evaluation.tasks import untrained
+from ijepa.models.pretrained import untrained
 
 NAN, INF = float("nan"), float("inf")
 

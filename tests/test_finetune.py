@@ -20,8 +20,9 @@ from ijepa.errors import ConfigError
 from ijepa.evaluation import fewlabels, finetune, lowshot, views
 from ijepa.evaluation.bench import Bench, Subject
 from ijepa.evaluation.features import Runtime
-from ijepa.evaluation.tasks import possible, untrained
+from ijepa.evaluation.tasks import possible
 from ijepa.models.classifier import Classifier
+from ijepa.models.pretrained import untrained
 
 
 def task(kind=Finetune, **changes):

@@ -16,7 +16,7 @@ from ijepa.evaluation.bench import Bench, Subject
 from ijepa.evaluation.features import Runtime
 from ijepa.evaluation.heads import Heads
 from ijepa.evaluation.ranks import ALONE, Ranks
-from ijepa.evaluation.tasks import untrained
+from ijepa.models.pretrained import untrained
 
 RATES, DECAYS = torch.tensor([0.1, 0.5, 0.02]), torch.tensor([0.0, 0.01, 0.3])
 

@@ -14,7 +14,7 @@ from ijepa import loggers
 
 HEADER, BLOCK = 7, 1 << 15
 WANDB = ("data=digits", *TINY, "logger=wandb", "logger.mode=offline", "callbacks.health_every_steps=2",
-         "callbacks.health_images=32", "task=knn")  # fmt: skip
+         "callbacks.health_images=32", "callbacks.pictures=1", "task=knn")  # fmt: skip
 
 
 def records(file):
@@ -93,6 +93,8 @@ def test_wandb_is_told_everything(invoke, tmp_path, offline):
     assert steps == {0, 1, 2, 3}
     logged = {name for row in found.history for name in row}
     assert {"train/loss", "lr", "momentum", "health/rankme", "health/verdict", "val/knn20"} <= logged
+    images = [value for row in found.history for value in row.values() if isinstance(value, dict) and "_type" in value]
+    assert {image["_type"] for image in images} == {"images/separated"}
     for name, better in (("train/loss", "min"), ("val/*", "max"), ("health/rankme", "max")):
         assert getattr(found.metrics[name].summary, better), name
     assert {artifact.name for artifact in found.artifacts} == {f"encoder-{run.run_id}", f"checkpoints-{run.run_id}"}
@@ -171,6 +173,7 @@ def test_tensorboard_is_told_the_same(invoke, tmp_path):
     for event in events.Scalars("health/rankme"):
         assert event.value == pytest.approx(float(table[str(event.step)]["health/rankme"]), rel=1e-6)
     assert {"config/text_summary", "health/verdict/text_summary"} <= set(tags["tensors"])
+    assert {"pictures/features", "pictures/final/masks"} <= set(tags["images"])
     code, _, error = invoke("train.py", f"resume={folder / 'checkpoints' / 'last.ckpt'}", "schedule.max_steps=5")
     assert code == 0, error
     steps = [event.step for event in EventAccumulator(str(folder / "tensorboard")).Reload().Scalars("train/loss")]

@@ -33,6 +33,18 @@ pytestmark = pytest.mark.slow
             "task.lowshot.shares=[]: needs one here",
         ),
         (["train.py", "task=features"], "task=features: measures nothing"),
+        (["train.py", "task=[knn,pictures]"], "task=pictures: a run leaves pictures anyway"),
+        (["train.py", "callbacks.pictures=0"], "callbacks.pictures=0: should be greater"),
+        *(
+            (["evaluate.py", "checkpoint={folder}", "task=pictures", f"task.pictures.{wrong}"], f"task.pictures.{line}")
+            for wrong, line in {
+                "block=0": "block=0: the encoder has 2 blocks; 1 to 2, or -1 for the last",
+                "block=-3": "block=-3: the encoder has 2 blocks",
+                "queries=[[2,0]]": "queries=2: should be less than or equal to 1",
+                "queries=0.5": "queries=0.5: should be a list",
+                "heads=0": "heads=0: should be greater",
+            }.items()
+        ),
         (["evaluate.py", "checkpoint={folder}", "task=nothing"], "task=nothing: no such option"),
         (["evaluate.py", "checkpoint={folder}", "data.channels=1"], "data.channels=1: the encoder was trained on 3"),
         (["evaluate.py", "checkpoint={folder}", "data.image_size=30"], "data.image_size=[30,30]: not divisible"),

@@ -16,7 +16,7 @@ from conftest import ROOT, TINY, assert_same, command
 from safetensors.torch import load_file
 
 from ijepa import load_encoder
-from ijepa.evaluation.tasks import untrained
+from ijepa.models.pretrained import untrained
 
 pytestmark = pytest.mark.slow
 

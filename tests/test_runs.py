@@ -34,6 +34,9 @@ def test_a_run_s_folder(finished):
         "summary.json",
         "pictures/masks.png",
         "pictures/features.png",
+        "pictures/similarity.png",
+        "pictures/attention.png",
+        "pictures/curves.png",
     }
     assert "24 for training, 8 for validation, 2 classes" in output
     assert "context patches per image" in output

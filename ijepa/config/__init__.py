@@ -8,6 +8,7 @@ from ijepa.config.data import Data, Scenes
 from ijepa.config.fields import Count, Section, Text
 from ijepa.config.masking import Masking, MultiBlock, Random, Rasterized, Reference
 from ijepa.config.model import Model, Predictor
+from ijepa.config.pictures import Pictures
 from ijepa.config.running import Callbacks, CsvLogger, Hardware, Logger, TensorBoardLogger, WandbLogger
 from ijepa.config.tasks import (
     Attentive,
@@ -59,6 +60,7 @@ __all__ = [
     "Objective",
     "Optimizer",
     "Paper",
+    "Pictures",
     "Predictor",
     "Random",
     "Rasterized",

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ijepa.config.fields import Count, Pair, Section, Text, Weight
+from ijepa.config.pictures import Pictures
 
 
 class Knn(Section):
@@ -242,6 +243,7 @@ Task = (
     | Depth
     | Segmentation
     | Export
+    | Pictures
 )
 
 
@@ -274,6 +276,8 @@ class Tasks(Section):
     """class of every pixel"""
     features: Export | None = None
     """features to a file"""
+    pictures: Pictures | None = None
+    """pictures of what the encoder sees"""
     paper: Paper | None = None
     """one table of all, beside the paper's own figures"""
 
@@ -283,7 +287,7 @@ class Tasks(Section):
 
     def measured(self) -> dict[str, Task]:
         """Those of them that have results, of images with labels."""
-        return {name: task for name, task in self.chosen().items() if not isinstance(task, Export)}
+        return {name: task for name, task in self.chosen().items() if not isinstance(task, Export | Pictures)}
 
     def leading(self) -> Task:
         """The first of those: its first metric stands for all."""

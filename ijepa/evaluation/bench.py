@@ -16,6 +16,9 @@ from ijepa.evaluation.features import Embed, Features, Runtime, of_last, pixel_p
 from ijepa.evaluation.measures import Measured
 from ijepa.models.pretrained import PretrainedEncoder
 
+UNTRAINED = "random init"
+"""What an encoder with initial weights is called."""
+
 
 class Found(NamedTuple):
     """What a task has found on one label set: results by metric, and anything else worth writing down (JSON)."""
@@ -69,6 +72,8 @@ class Bench:
         cache: folder that keeps features; None: nowhere.
         folder: where pictures and files go; None: none are made.
         quiet: without progress.
+        baselines: whether pictures show random init beside.
+        run: folder of the run that the encoder is of; None: there is none, or it has no matter.
         files: what tasks have written.
         kept: what a task has found and needs again: for its picture, for the next subject.
     """
@@ -80,6 +85,8 @@ class Bench:
     cache: Path | None = None
     folder: Path | None = None
     quiet: bool = False
+    baselines: bool = True
+    run: Path | None = None
     files: list[Path] = field(default_factory=list)
     kept: dict[str, Any] = field(default_factory=dict)
     _kept: dict[tuple[str, int], tuple[Features, Features]] = field(default_factory=dict)

@@ -1,11 +1,9 @@
 """The tasks of a configuration on every label set; and, beside a checkpoint, random init and raw pixels."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from ijepa.config import (
     Attentive,
@@ -20,6 +18,7 @@ from ijepa.config import (
     Logistic,
     Lowshot,
     LowshotFinetune,
+    Pictures,
     Retrieval,
     Segmentation,
     Task,
@@ -27,10 +26,10 @@ from ijepa.config import (
 )
 from ijepa.data.datamodule import DataModule
 from ijepa.errors import UnavailableError
-from ijepa.evaluation import attentive, dense, export, finetune, knn, linear, logistic, lowshot, retrieval
-from ijepa.evaluation.bench import Bench, Subject, label_sets
+from ijepa.evaluation import attentive, dense, export, finetune, knn, linear, logistic, lowshot, pictures, retrieval
+from ijepa.evaluation.bench import UNTRAINED, Bench, Subject, label_sets
 from ijepa.evaluation.measures import Measured
-from ijepa.models.pretrained import PretrainedEncoder, Spec
+from ijepa.models.pretrained import Spec, untrained
 
 MODULES: dict[type, Any] = {
     Knn: knn,
@@ -46,6 +45,7 @@ MODULES: dict[type, Any] = {
     Depth: dense,
     Segmentation: dense,
     Export: export,
+    Pictures: pictures,
 }
 """Each has ``evaluate(task, subject, bench)``: what is found by label set, or under "" without labels; ``metrics``,
 see there; and perhaps ``refuse(task, data)``, which raises ConfigError where the images are not what it needs."""
@@ -54,11 +54,12 @@ WRITERS: dict[type, Callable[..., list[Path]]] = {
     Depth: dense.write,
     Segmentation: dense.write,
     Export: export.write,
+    Pictures: pictures.write,
 }
 """Of those that leave more than results: pictures and files in a folder."""
-UNLABELLED = ("retrieval", "depth", "segmentation", "features")
+UNLABELLED = ("retrieval", "depth", "segmentation", "features", "pictures")
 """What can be had of images without labels."""
-UNTRAINED, PIXELS = "random init", "raw pixels"
+PIXELS = "raw pixels"
 
 
 @dataclass(frozen=True)
@@ -109,15 +110,6 @@ def baselines(tasks: Tasks, spec: Spec, bench: Bench, initial: bool = True) -> l
     subjects = [Subject(UNTRAINED, untrained(spec, bench.seed), baseline=True)] if initial else []
     subjects.append(Subject(PIXELS, None, baseline=True, patch_size=spec.patch_size))
     return [evaluate(tasks, subject, bench) for subject in subjects]
-
-
-def untrained(spec: Spec, seed: int) -> PretrainedEncoder:
-    """An encoder of this shape with initial weights; its positions are computed."""
-    if spec.positions == "stored":
-        spec = replace(spec, positions="index", position_grid=None)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return PretrainedEncoder(spec.build(), spec).eval()
 
 
 def refuse(tasks: Tasks, data: DataModule, images: Data | None = None) -> None:

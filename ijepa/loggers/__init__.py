@@ -3,15 +3,23 @@
 What is more than a number goes through the functions here, one for each kind, whatever loggers there are.
 """
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from lightning.pytorch.loggers import Logger
+from PIL import Image
 
 from ijepa.loggers.metrics import MetricsCSV
 
-__all__ = ["MetricsCSV", "alert", "begin", "finish", "log_files", "log_text"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["MetricsCSV", "alert", "begin", "finish", "log_files", "log_picture", "log_text"]
+
+DPI = 120
+"""Of pictures on a screen."""
 
 
 @runtime_checkable
@@ -19,6 +27,13 @@ class Texts(Protocol):
     """Takes words."""
 
     def log_text(self, name: str, text: str, step: int) -> None: ...
+
+
+@runtime_checkable
+class Pictures(Protocol):
+    """Takes pictures, RGB."""
+
+    def log_picture(self, name: str, picture: Image.Image, step: int) -> None: ...
 
 
 @runtime_checkable
@@ -62,6 +77,19 @@ def log_text(loggers: Sequence[Logger], name: str, text: str, step: int) -> None
     for logger in loggers:
         if isinstance(logger, Texts):
             logger.log_text(name, text, step)
+
+
+def log_picture(loggers: Sequence[Logger], name: str, figure: "Figure", step: int) -> None:
+    """A figure as ``pictures/NAME``; for the first process."""
+    chosen = [logger for logger in loggers if isinstance(logger, Pictures)]
+    if not chosen:
+        return
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI)
+    with Image.open(buffer) as image:
+        picture = image.convert("RGB")
+    for logger in chosen:
+        logger.log_picture(f"pictures/{name}", picture, step)
 
 
 def alert(loggers: Sequence[Logger], title: str, text: str) -> None:

@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from PIL import Image
 
 
 class TensorBoardRun(TensorBoardLogger):
@@ -37,6 +39,11 @@ class TensorBoardRun(TensorBoardLogger):
     def log_text(self, name: str, text: str, step: int) -> None:
         """Under the tab of texts."""
         self.experiment.add_text(name, text, step)
+
+    @rank_zero_only
+    def log_picture(self, name: str, picture: Image.Image, step: int) -> None:
+        """Under the tab of images, with a slider through the steps."""
+        self.experiment.add_image(name, np.asarray(picture), step, dataformats="HWC")
 
     def save(self) -> None:
         """Nothing but events: config.yaml holds the rest."""

@@ -9,6 +9,7 @@ from typing import Any
 import wandb
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
+from PIL import Image
 
 from ijepa import config as schema
 from ijepa.errors import UserError
@@ -97,6 +98,11 @@ class WandbRun(WandbLogger):
     def log_text(self, name: str, text: str, step: int) -> None:  # type: ignore[override]
         """In the history, and so in the summary."""
         self.experiment.log({name: text, "trainer/global_step": step})
+
+    @rank_zero_only
+    def log_picture(self, name: str, picture: Image.Image, step: int) -> None:
+        """As W&B's images, with a slider through the steps."""
+        self.log_image(name, [picture], step=step)
 
     @rank_zero_only
     def alert(self, title: str, text: str) -> None:

@@ -1,7 +1,7 @@
 """An encoder with what is needed to rebuild it and to feed it."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, get_args
 
 import torch
@@ -124,3 +124,12 @@ class PretrainedEncoder(nn.Module):
         """[B, N, D]; the last blocks' outputs concatenated, [B, N, D * last], for ``last`` > 1."""
         features: Tensor = self.encoder((images - self.mean) / self.std, last=last)
         return features
+
+
+def untrained(spec: Spec, seed: int) -> PretrainedEncoder:
+    """An encoder of this shape with initial weights; its positions are computed."""
+    if spec.positions == "stored":
+        spec = replace(spec, positions="index", position_grid=None)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return PretrainedEncoder(spec.build(), spec).eval()

@@ -58,7 +58,7 @@ def outlines(images: Tensor, chosen: Masks, patch_size: int) -> "Figure":
     from matplotlib.patches import Patch
 
     grid = images.shape[-2] // patch_size, images.shape[-1] // patch_size
-    columns = min(len(images), MOST)
+    columns = -(-len(images) // -(-len(images) // MOST))  # rows as full as can be
     shown = [_faded(p, _parts(chosen, index, grid)[0], patch_size) for index, p in enumerate(rgb(images))]
     count = len(shown)
     shown += [np.ones_like(shown[0])] * (-count % columns)

@@ -1,0 +1,113 @@
+"""The same images through the run, as the target encoder sees them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from ijepa import pictures
+from ijepa.callbacks.recorder import Recorder
+from ijepa.data.datamodule import DataModule
+from ijepa.evaluation.features import Runtime
+from ijepa.evaluation.pictures import patches
+from ijepa.loggers import log_picture
+from ijepa.models.pretrained import PretrainedEncoder, Spec
+from ijepa.pretraining import Pretraining
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SHOWN, PROJECTED = 4, 64
+"""Images in a picture, and images whose principal components it shows."""
+
+
+class Pictures(L.Callback):
+    """Principal components of held-out images' patches, before the first step and ``count`` times along the run.
+
+    Written as ``folder/features/step-000500.png`` and handed to the loggers. Colours stay comparable from picture to
+    picture (`ijepa.pictures.Colours`), also where the run was stopped in between: what they are matched with is a part
+    of the checkpoint.
+
+    Args:
+        data: the images.
+        spec: of the encoder.
+        recorder: its clock stands still meanwhile.
+        folder: for pictures.
+        max_steps: of the run.
+        count: pictures along the run, evenly spaced, the last one at its end.
+    """
+
+    def __init__(
+        self, data: DataModule, spec: Spec, recorder: Recorder, folder: Path, max_steps: int, count: int
+    ) -> None:
+        self.data = data
+        self.spec = spec
+        self.recorder = recorder
+        self.folder = folder
+        self.steps = {round(number * max_steps / count) for number in range(count + 1)}
+        self._colours = pictures.Colours()
+        self._drawn: dict[int, Tensor] = {}
+        self._images: Tensor | None = None
+        self._done = -1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"reference": self._colours.reference, "drawn": dict(self._drawn)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._colours.reference, self._drawn = state_dict["reference"], dict(state_dict["drawn"])
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.global_step == 0:
+            self._draw(trainer, pl_module)
+        self._done = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if step != self._done and step in self.steps:
+            self._draw(trainer, pl_module)
+        self._done = step
+
+    def progress(self) -> "Figure | None":
+        """The pictures so far side by side; None before there are two."""
+        images, patches = self._examples()[:SHOWN], self.spec.grid[0] * self.spec.grid[1]
+        drawn = {
+            f"step {step:,}": colours.float() / 255
+            for step, colours in sorted(self._drawn.items())
+            if colours.shape[:2] == (len(images), patches)  # others are from before the images changed
+        }
+        return pictures.colours(images, drawn, self.spec.grid) if len(drawn) > 1 else None
+
+    def _draw(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Every process encodes, the weights may be spread over them; the first draws."""
+        images, step = self._examples(), trainer.global_step
+        if not len(images):
+            return
+        assert isinstance(pl_module, Pretraining)
+        network = pl_module.jepa.target_encoder
+        training = network.training
+        features = patches(PretrainedEncoder(network, self.spec).eval(), images, Runtime(pl_module.device))
+        network.train(training)
+        if trainer.is_global_zero:
+            colours = self._colours(features)[:SHOWN]
+            self._drawn[step] = (255 * colours).round().to(torch.uint8)
+            figure = pictures.colours(images[:SHOWN], {f"step {step:,}": colours}, self.spec.grid)
+            pictures.write(figure, self.folder / "features" / f"step-{step:06}.png")
+            log_picture(trainer.loggers, "features", figure, step)
+        self.recorder.pause()
+
+    def _examples(self) -> Tensor:
+        if self._images is None:
+            self._images = self.data.examples(PROJECTED)
+        return self._images
+
+
+def drop_later(folder: Path, step: int) -> None:
+    """Removes a run's pictures of steps after ``step``."""
+    for path in (folder / "pictures" / "features").glob("step-*.png"):
+        number = path.stem.removeprefix("step-")
+        if number.isdecimal() and int(number) > step:
+            path.unlink()
