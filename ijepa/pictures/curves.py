@@ -85,6 +85,8 @@ def _panel(axis: "Axes", columns: Columns, against: str, title: str, lines: dict
         axis.plot(columns[against][known], values[known], color=LINES[number % len(LINES)], linewidth=1.0,
                   linestyle="-" if number < len(LINES) else "--", label=label, **style)  # type: ignore[arg-type]  # fmt: skip
     percent = ", %" if any(map(_is_accuracy, lines.values())) else ""
+    if against == "step":
+        axis.set_xlim(0, 1.02 * np.nanmax(columns[against]))
     axis.set_title(title + percent, fontsize=TITLE, pad=3)
     axis.set_xlabel("FLOPs" if against == "flops" else against, fontsize=SMALL, labelpad=1)
     if len(lines) > 1:

@@ -63,11 +63,12 @@ def outlines(images: Tensor, chosen: Masks, patch_size: int) -> "Figure":
     count = len(shown)
     shown += [np.ones_like(shown[0])] * (-count % columns)
     rows = [shown[start : start + columns] for start in range(0, len(shown), columns)]
-    figure, axes = sheet(rows, [""] * columns, below=0.22, cell=OVERVIEW)
+    blocks = chosen.targets.shape[1]
+    across = {1: 1, 2: 3}.get(columns, 5)
+    figure, axes = sheet(rows, [""] * columns, below=0.08 + 0.14 * -(-(1 + blocks) // across), cell=OVERVIEW)
     for index, axis in enumerate(axes.flat):
         if index < count:
             _outline(axis, *_parts(chosen, index, grid), patch_size)
-    blocks = chosen.targets.shape[1]
     handles: list[Any] = [Patch(facecolor="white", edgecolor="black", linewidth=0.6, label="context, in full colour")]
     handles += [
         Line2D(
@@ -79,7 +80,7 @@ def outlines(images: Tensor, chosen: Masks, patch_size: int) -> "Figure":
         )
         for number in range(blocks)
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), columns + 1), fontsize=SMALL,
+    figure.legend(handles=handles, loc="outside lower center", ncols=across, fontsize=SMALL,
                   frameon=False, handlelength=1.2, columnspacing=1.2, borderaxespad=0.1)  # fmt: skip
     return figure
 

@@ -105,10 +105,12 @@ def heat(axes: "Axes", values: NDArray[np.floating], like: Picture, limits: tupl
 
 def bar(figure: "Figure", shown: Any, axes: list[Any], label: str, end: str = "neither") -> None:
     """A colour bar below ``axes``; ``end``: where values go on beyond it."""
+    columns = len({axis.get_subplotspec().colspan.start for axis in axes})
     made = figure.colorbar(
-        shown, ax=axes, location="bottom", label=label, extend=end, pad=0.02, aspect=30, fraction=0.05,
-        shrink=min(1.0, 3 / len({axis.get_subplotspec().colspan.start for axis in axes})),
+        shown, ax=axes, location="bottom", label=label, extend=end, pad=0.02, fraction=0.05,
+        aspect=10 * min(columns, 3), shrink=min(1.0, 3 / columns),
     )  # fmt: skip
+    made.ax.locator_params(axis="x", nbins=3 if columns < 3 else 6)
     made.set_label(label, fontsize=SMALL, labelpad=2)
     made.ax.tick_params(labelsize=SMALL, length=2, width=0.5, pad=2)
     made.outline.set_linewidth(0.5)  # type: ignore[operator]
@@ -119,5 +121,5 @@ def mark(axes: "Axes", place: Grid, patch_size: int) -> None:
     from matplotlib.patches import Rectangle
 
     corner = (place[1] * patch_size - 0.5, place[0] * patch_size - 0.5)
-    for colour, width in (("black", 2.2), ("white", 1.1)):
+    for colour, width in (("black", 1.8), ("white", 0.8)):
         axes.add_patch(Rectangle(corner, patch_size, patch_size, fill=False, edgecolor=colour, linewidth=width))
