@@ -27,7 +27,7 @@ DDP, FSDP = (("hardware.strategy=" + name, "hardware.devices=2") for name in ("d
 def images(pictures):
     return ("data=folder", f"data.root={pictures}", "data.image_size=[16,24]", "model.patch_size=4",
             "data.batch_size=8", *TINY, "schedule.max_steps=5", "callbacks.checkpoint_every_steps=2",
-            "callbacks.checkpoint_keep=9", "callbacks.evaluate_every_epochs=1",
+            "callbacks.checkpoint_keep=9", "callbacks.evaluate_every_epochs=1", "callbacks.pictures=2",
             "schedule.momentum.start=0.9", "callbacks.health_every_steps=2", "callbacks.health_images=16")  # fmt: skip
 
 
@@ -67,6 +67,13 @@ def test_two_processes_equal_one(runs, strategy):
                      "pictures"}  # fmt: skip
     with (runs / strategy / "metrics.csv").open() as file:
         assert [row["step"] for row in csv.DictReader(file) if row["val/knn20"]] == ["3", "5"]
+    one, other = (
+        torch.load(runs / run / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]["Pictures"]
+        for run in ("single", strategy)
+    )
+    assert list(one["drawn"]) == list(other["drawn"]) == [0, 2, 5]
+    torch.testing.assert_close(one["reference"], other["reference"], atol=1e-2, rtol=0)  # the same colours
+    assert len(list((runs / strategy / "pictures" / "features").iterdir())) == 3
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])

@@ -10,10 +10,8 @@ from torch import Tensor
 from ijepa import pictures
 from ijepa.callbacks.recorder import Recorder
 from ijepa.data.datamodule import DataModule
-from ijepa.evaluation.features import Runtime
-from ijepa.evaluation.pictures import patches
 from ijepa.loggers import log_picture
-from ijepa.models.pretrained import PretrainedEncoder, Spec
+from ijepa.models.pretrained import Spec
 from ijepa.pretraining import Pretraining
 
 if TYPE_CHECKING:
@@ -21,6 +19,8 @@ if TYPE_CHECKING:
 
 SHOWN, PROJECTED = 4, 64
 """Images in a picture, and images whose principal components it shows."""
+BATCH = 16
+"""Images at once."""
 
 
 class Pictures(L.Callback):
@@ -73,11 +73,11 @@ class Pictures(L.Callback):
 
     def progress(self) -> "Figure | None":
         """The pictures so far side by side; None before there are two."""
-        images, patches = self._examples()[:SHOWN], self.spec.grid[0] * self.spec.grid[1]
+        images, places = self._examples()[:SHOWN], self.spec.grid[0] * self.spec.grid[1]
         drawn = {
             f"step {step:,}": colours.float() / 255
             for step, colours in sorted(self._drawn.items())
-            if colours.shape[:2] == (len(images), patches)  # others are from before the images changed
+            if colours.shape[:2] == (len(images), places)  # others are from before the images changed
         }
         return pictures.colours(images, drawn, self.spec.grid) if len(drawn) > 1 else None
 
@@ -89,7 +89,9 @@ class Pictures(L.Callback):
         assert isinstance(pl_module, Pretraining)
         network = pl_module.jepa.target_encoder
         training = network.training
-        features = patches(PretrainedEncoder(network, self.spec).eval(), images, Runtime(pl_module.device))
+        network.eval()
+        with torch.no_grad():  # FSDP keeps its buffers, and trains with them later: not in inference mode
+            features = torch.cat([self._features(pl_module, part) for part in images.split(BATCH)])
         network.train(training)
         if trainer.is_global_zero:
             colours = self._colours(features)[:SHOWN]
@@ -98,6 +100,12 @@ class Pictures(L.Callback):
             pictures.write(figure, self.folder / "features" / f"step-{step:06}.png")
             log_picture(trainer.loggers, "features", figure, step)
         self.recorder.pause()
+
+    def _features(self, module: Pretraining, images: Tensor) -> Tensor:
+        """[B, N, D], on the CPU; computed where and as the encoder is, whose weights may be sharded."""
+        seen = (images.to(module.device) - module.mean) / module.std
+        features: Tensor = module.jepa.target_encoder(seen)
+        return features.float().cpu()
 
     def _examples(self) -> Tensor:
         if self._images is None:
