@@ -24,7 +24,7 @@ def main() -> None:
     transform = EvalTransform((SIDE, SIDE))
     images = torch.stack([transform(Image.fromarray(picture)) for picture in load_sample_images().images])
     masks = sampler.sample(0, 4, np.arange(len(images)))
-    pictures.write(pictures.masks(images, masks, PATCH), OUTPUT)
+    pictures.write(pictures.masks(images, masks, PATCH), OUTPUT, dpi=150)
     print(f"{OUTPUT}: {sampler.context_patches} context patches, target blocks of {sampler.sizes(0, 4)[0]}")
 
 

@@ -49,10 +49,10 @@ def rgb(images: Tensor) -> Picture:
     return result
 
 
-def write(figure: "Figure", path: Path) -> None:
+def write(figure: "Figure", path: Path, dpi: int = DPI) -> None:
     """Writes a PNG, atomically."""
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=DPI)
+        figure.savefig(temporary, format="png", dpi=dpi)
 
 
 def sheet(
