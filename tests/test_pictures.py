@@ -54,7 +54,9 @@ def test_outlines_fade_what_is_not_context_and_frame_each_target():
     assert [axes.get_subplotspec().colspan.start for axes in figure.axes] == [0, 1, 2] * 2
     picture, image = np.asarray(shown(figure)[0][1]), np.repeat(images[1].permute(1, 2, 0).numpy(), 3, 2)
     assert np.array_equal(picture[2:, 2:4], image[2:, 2:4])  # patch 4
-    assert np.allclose(picture[:2, 2:4], 0.3 * image[:2, 2:4] + 0.7 * 0.8, atol=1e-6)
+    assert np.allclose(picture[:2, 2:4], 0.3 * image[:2, 2:4] + 0.7, atol=1e-6)
+    light = pictures.outlines(torch.ones(5, 1, 4, 6), chosen, 2)
+    assert np.asarray(shown(light)[0][1])[0, 2].max() < 0.8  # white would not show on white
     context, first, second = (lines.get_paths() for lines in figure.axes[1].collections)
     assert [len(paths) for paths in (context, first, second)] == [2, 1, 1]
     for paths, corner, wide in ((first, (2, 0), (4, 2)), (second, (4, 0), (2, 4))):

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Bools = NDArray[np.bool_]
-FADED, FOG = 0.7, 0.8
-"""What is not context is so far turned into this grey where outlines are drawn; white would not show on white."""
+FADED, FOG = 0.7, (1.0, 0.65)
+"""Where outlines are drawn, what is not context is so far turned into white; into grey, in a mostly white image."""
 OVERVIEW = 1.6
 """Inches of an image with outlines."""
 MOST = 4
@@ -105,7 +105,8 @@ def _only(picture: Picture, where: Bools, patch_size: int, otherwise: Picture | 
 
 
 def _faded(picture: Picture, context: Bools, patch_size: int) -> Picture:
-    faded = picture + np.float32(FADED) * (np.float32(FOG) - picture)
+    fog = np.float32(FOG[int(np.median(picture) > sum(FOG) / 2)])
+    faded = picture + np.float32(FADED) * (fog - picture)
     return _only(picture, context, patch_size, faded)
 
 

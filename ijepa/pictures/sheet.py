@@ -73,7 +73,7 @@ def sheet(
 
     height, width = rows[0][0].shape[:2]
     scale = cell / max(height, width)
-    top = 0.18 if any(titles) else 0.04
+    top = 0.2 if any(titles) else 0.04
     size = (len(titles) * (width * scale + 0.05) + 0.04, len(rows) * (height * scale + 0.05) + top + below)
     figure = Figure(figsize=size, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)  # type: ignore[union-attr, call-arg]
