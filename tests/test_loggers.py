@@ -93,8 +93,9 @@ def test_wandb_is_told_everything(invoke, tmp_path, offline):
     assert steps == {0, 1, 2, 3}
     logged = {name for row in found.history for name in row}
     assert {"train/loss", "lr", "momentum", "health/rankme", "health/verdict", "val/knn20"} <= logged
-    images = [value for row in found.history for value in row.values() if isinstance(value, dict) and "_type" in value]
-    assert {image["_type"] for image in images} == {"images/separated"}
+    kinds = {name: row[name] for row in found.history for name in row if name.endswith("/_type")}
+    for name in ("pictures/features", "pictures/final/masks", "pictures/final/attention"):
+        assert kinds[f"{name}/_type"] == "images/separated"
     for name, better in (("train/loss", "min"), ("val/*", "max"), ("health/rankme", "max")):
         assert getattr(found.metrics[name].summary, better), name
     assert {artifact.name for artifact in found.artifacts} == {f"encoder-{run.run_id}", f"checkpoints-{run.run_id}"}
