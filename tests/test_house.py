@@ -18,7 +18,7 @@ FLOORS = [
     ["folders", "resume", "starting"],
     ["runs", "evaluations"],
     ["cli", "plugins"],
-    ["data.statistics", "interop.__main__"],  # commands
+    ["data.statistics", "interop.__main__", "report"],  # commands
 ]
 
 
