@@ -12,6 +12,7 @@ from ijepa.checks import check, parse
 from ijepa.config import TRAINING, EvaluateConfig, TrainConfig
 from ijepa.data import statistics
 from ijepa.interop import __main__ as interop
+from ijepa.report import __main__ as report
 
 pytestmark = pytest.mark.slow
 
@@ -45,6 +46,9 @@ def test_every_command_of_the_readme(line, finished, checkpoint_file, pictures, 
         return
     if script == "-m" and arguments[0] == "ijepa.interop":
         assert interop.main(arguments[1:]) == 0
+        return
+    if script == "-m" and arguments[0] == "ijepa.report":
+        assert report.main([*arguments[1:], "--out", str(tmp_path / "report.html")]) == 0
         return
     if script == "-m":
         assert arguments.pop(0) == "ijepa.data.statistics"
