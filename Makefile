@@ -18,7 +18,7 @@ train: $(VENV)/installed ## set up, then python train.py $(ARGS)
 	$(BIN)/python train.py $(ARGS)
 
 test: $(VENV)/installed-dev ## set up, then the whole test suite (ARGS='-m "not slow"': without whole runs)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/installed-dev ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -24,7 +24,11 @@ REFERENCE = Path(__file__).parent / "reference"
 
 @pytest.fixture(scope="session", autouse=True)
 def _environment(tmp_path_factory):
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    if "PYTEST_XDIST_WORKER" in os.environ:  # beside others: one thread, here and in the processes that tests start
+        os.environ["OMP_NUM_THREADS"] = "1"
+        torch.set_num_threads(1)
+    else:
+        torch.set_num_threads(min(2, os.cpu_count() or 1))
     os.environ["IJEPA_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 

@@ -6,13 +6,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import EXACT, TINY, assert_same, fit, picture, rows, weights
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
-from matplotlib.figure import Figure
 from PIL import Image
 
 from ijepa.callbacks.pictures import Pictures, drop_later
 from ijepa.evaluation.pictures import _spread
-from ijepa.loggers import log_picture
 
 pytestmark = pytest.mark.slow
 
@@ -126,24 +123,6 @@ def test_a_whole_run_leaves_pictures_of_its_course(invoke, tmp_path):
     finals = ("masks", "features", "similarity", "attention", "curves", "progress")
     assert names(folder / "pictures") == {"features", *(f"{name}.png" for name in finals)}
     assert names(folder / "pictures" / "features") == {f"step-{step:06}.png" for step in range(4)}
-
-
-def test_loggers_that_take_pictures_get_them(monkeypatch):
-    got = []
-
-    class Board:
-        def add_image(self, *arguments, **options):
-            got.append((*arguments, options))
-
-    monkeypatch.setattr(WandbLogger, "log_image", lambda self, *arguments, **options: got.append((*arguments, options)))
-    monkeypatch.setattr(TensorBoardLogger, "experiment", Board())
-    wandb, board = (object.__new__(kind) for kind in (WandbLogger, TensorBoardLogger))
-    log_picture([object.__new__(CSVLogger), wandb, board], "features", Figure(figsize=(2, 1)), 7)
-    (key, (image,), options), (name, array, step, layout) = got
-    assert (key, options) == ("pictures/features", {"step": 7})
-    assert (image.mode, image.width) == ("RGB", 2 * image.height)
-    assert (name, step, layout) == ("pictures/features", 7, {"dataformats": "HWC"})
-    assert np.array_equal(array, np.asarray(image))
 
 
 def test_the_state_of_the_pictures_is_plain(tmp_path):

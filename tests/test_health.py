@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, fit, rows, train_config
+from conftest import EXACT, SMALL, assert_same, fit, rows, train_config, weights
 
 from ijepa import build
 from ijepa.data.heldout import heldout
@@ -201,9 +201,34 @@ def test_a_run_tells_how_it_is(tmp_path):
     assert [verdict["step"] for verdict in told["verdicts"]] == [0, 2, 4]
 
 
-def test_looking_changes_nothing(tmp_path):
-    from conftest import EXACT, assert_same, weights
+@pytest.mark.parametrize(
+    "override",
+    ["objective=pixels", "objective.target=input", "objective=variance_covariance", "masking=random",
+     "masking.surplus=keep", "hardware.precision=bf16-true", "hardware.precision=bf16-mixed",
+     "hardware.checkpointing=true", "hardware.accumulation=2", "data.val_fraction=0", "data.image_size=[32,48]"],
+)  # fmt: skip
+def test_every_kind_of_run_is_looked_at(tmp_path, override):
+    look = ("callbacks.health_every_steps=1", "callbacks.health_images=16", "schedule.max_steps=1")
+    run = fit(tmp_path, *SMALL, *look, override)
+    first, last = run.health.panels
+    assert (first["step"], last["step"]) == (0, 1)
+    assert all(math.isfinite(value) for value in last.values())
+    assert run.health.verdicts[-1].verdict == "warming up"
 
+
+def test_a_run_on_a_single_image(tmp_path):
+    from PIL import Image
+
+    Image.new("L", (40, 40), 99).save(tmp_path / "only.png")
+    run = fit(
+        tmp_path / "run", *SMALL, "data=folder", f"data.root={tmp_path}", "data.val_fraction=0", "data.channels=1",
+        "data.image_size=32", "data.mean=[0.5]", "data.std=[0.5]", "model.patch_size=4", "data.batch_size=2",
+        "data.workers=0", "callbacks.health_every_steps=1", "callbacks.health_images=16",
+    )  # fmt: skip
+    assert run.health.verdicts[-1].verdict != "diverging"
+
+
+def test_looking_changes_nothing(tmp_path):
     often = fit(tmp_path / "a", *SMALL, "callbacks.health_every_steps=1", "callbacks.health_images=16")
     never = fit(tmp_path / "b", *SMALL, "callbacks.health_every_steps=null")
     assert_same(weights(often), weights(never), **EXACT)

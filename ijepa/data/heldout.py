@@ -1,31 +1,30 @@
 """Which of the validation images a run is watched on: the same few, before training and all along it."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ijepa.data.sets import Images
 
-OF_A_CLASS, ENOUGH = 16, 8
-"""Images of a class that are taken at most, and that make company."""
-
 
 def heldout(images: Images, count: int) -> list[int]:
     """Up to ``count`` of ``images``, in order.
 
     Evenly spread; where the first label set has too many classes for that, of evenly spread classes up to
-    `OF_A_CLASS` images each: of classes with one image apiece none could be told by another.
+    sqrt(count) images each: of classes with one image apiece none could be told by another.
     """
     if len(images) <= count:
         return list(range(len(images)))
     first = _first(images.labels)
     classes = np.unique(first)
-    if len(classes) * ENOUGH <= count:
+    company = math.isqrt(count)
+    if len(classes) * company // 2 <= count:
         return _spread(len(images), count).tolist()
     found: list[int] = []
     for place in _bisected(len(classes)):
         members = np.flatnonzero(first == classes[place])
-        wanted = min(OF_A_CLASS, len(members), count - len(found))
+        wanted = min(company, len(members), count - len(found))
         found += members[_spread(len(members), wanted)].tolist()
         if len(found) == count:
             break
