@@ -195,8 +195,8 @@ def test_a_run_tells_how_it_is(tmp_path):
         assert row["momentum"]
     assert looked[0]["health/gradient_norm"] == ""
     assert float(looked[-1]["health/gradient_norm"]) > 0
-    assert float(looked[0]["health/distance"]) == 0
-    assert float(looked[-1]["health/distance"]) > 0
+    assert float(looked[0]["health/encoder_distance"]) == 0
+    assert float(looked[-1]["health/encoder_distance"]) > 0
     told = json.loads((folder / "health.json").read_text())
     assert [verdict["step"] for verdict in told["verdicts"]] == [0, 2, 4]
 

@@ -125,7 +125,9 @@ class Health(L.Callback):
             found = panel.measure(jepa, self._heldout, module.normalised)
         if step:
             found |= {"gradient_norm": self._gradient, "loss": self.recorder.loss}
-        found["distance"] = parallel.distance(jepa.context_encoder.parameters(), jepa.target_encoder.parameters())
+        found["encoder_distance"] = parallel.distance(
+            jepa.context_encoder.parameters(), jepa.target_encoder.parameters()
+        )
         self.panels.append({"step": step, **found})
         verdict = judge(self.panels, module.plan.warmup_steps)
         self.verdicts.append(verdict)

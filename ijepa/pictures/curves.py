@@ -20,7 +20,11 @@ TOTALS = ("step", "images", "epoch", "flops", "seconds")
 NAMES = {
     "loss": "loss", "lr": "learning rate", "weight_decay": "weight decay", "momentum": "momentum",
     "images_per_second": "images per second", "rankme": "RankMe", "lidar": "LiDAR", "std": "standard deviation",
-    "share": "share across images", "logistic": "logistic regression", "linear": "linear probe", "knn": "k-NN",
+    "std_across": "std. across images", "share": "share across images", "relative": "relative spread",
+    "predictions_std": "std. of predictions", "predictions_std_across": "predictions across images",
+    "predictions_share": "share of predictions", "predictions_norm": "norm of predictions",
+    "predictions_relative": "predictions, relative", "alpha_req": "alpha-ReQ", "encoder_distance": "encoders' distance",
+    "logistic": "logistic regression", "linear": "linear probe", "knn": "k-NN",
 }  # fmt: skip
 """Titles, where a column's name is none."""
 ACCURACIES = ("knn", "logistic", "linear", "attentive", "count", "distance", "lowshot", "finetune", "retrieval",

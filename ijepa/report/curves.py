@@ -37,7 +37,7 @@ KNOWN = {
     "health/cosine_beyond": ("Cosine beyond the mean", "of what is particular to an image"),
     "health/correlation": ("Correlation", "of predictions and targets across images; 0 knows nothing of them"),
     "health/gradient_norm": ("Gradient norm", ""),
-    "health/distance": ("Distance of the encoders", "context to target encoder, relative"),
+    "health/encoder_distance": ("Distance of the encoders", "context to target encoder, relative"),
 }
 """Title and explanation by column."""
 HEALTH = {
@@ -45,7 +45,7 @@ HEALTH = {
     "Spread of the target encoder's features": ("std", "std_across", "share", "norm", "relative"),
     "Predictions": ("predictions_std", "predictions_std_across", "predictions_share", "predictions_norm",
                     "predictions_relative", "cosine", "cosine_beyond", "correlation"),
-    "Optimisation": ("gradient_norm", "distance"),
+    "Optimisation": ("gradient_norm", "encoder_distance"),
 }  # fmt: skip
 PROBES = {"knn": "k-NN", "linear": "Linear probe"}
 """What the health panel reads from the features along the run."""
