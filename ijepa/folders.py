@@ -54,7 +54,7 @@ def choose(config: TrainConfig, overrides: list[str]) -> Path:
 
 
 def sweep(config: TrainConfig) -> str | None:
-    """A name for the sweep that this job belongs to, the same for all of them; None for a run by itself."""
+    """A name for the sweep that this job belongs to, the same for all in this process; None for a run by itself."""
     if HydraConfig.get().mode != RunMode.MULTIRUN:
         return None
     return f"sweep-{_BEGAN}" if config.run_dir is None else Path(config.run_dir).name

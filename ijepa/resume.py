@@ -199,7 +199,7 @@ def _compose(file: Path, overrides: list[str]) -> DictConfig:
     groups = {path.name for path in CONF.iterdir() if path.is_dir()}
     chosen = [_key(item) for item in overrides if _key(item) in groups and item[0].isalpha()]
     items = [f"+{item}" if _key(item) in chosen else item for item in overrides]
-    values = saved(file)
+    values = _filled(saved(file))
     for group in chosen:
         values.pop(group, None)
     with tempfile.TemporaryDirectory() as folder:
@@ -211,6 +211,18 @@ def _compose(file: Path, overrides: list[str]) -> DictConfig:
     with open_dict(composed):
         del composed["hydra"]
     return composed
+
+
+def _filled(values: DictConfig) -> DictConfig:
+    """The configuration of an older version of this software, with the keys that it did not have yet.
+
+    Of loggers and callbacks alone, which change nothing that is computed.
+    """
+    kind = (values.get("logger") or {}).get("name", "csv")
+    for section, file in {"callbacks": "callbacks/default.yaml", "logger": f"logger/{kind}.yaml"}.items():
+        if (CONF / file).is_file():
+            values[section] = OmegaConf.merge(OmegaConf.load(CONF / file), values.get(section) or {})
+    return values
 
 
 def _key(override: str) -> str:

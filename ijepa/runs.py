@@ -83,6 +83,10 @@ def _resume(resumed: Resumed) -> float | None:
         for name in RESULTS:  # of another length of the run
             (run.folder / name).unlink(missing_ok=True)
         drop_later(run.folder, done)
+        if run.health is not None:
+            run.health.write()
+        else:
+            (run.folder / "health.json").unlink(missing_ok=True)  # nobody goes on with it
         for path in resume.later_configs(resumed):
             path.unlink()
         lasting = resume.lasting(resumed, run.data.identity)
@@ -125,9 +129,12 @@ def execute(run: Run, last: Path | None = None, drop: Callable[[], None] = lambd
     signals.watch(run.trainer)
     if run.config.hardware.strategy != "single":
         os.environ[folders.FOLDER_VARIABLE] = str(run.folder)  # for the processes that Lightning starts
+    failed = True
     try:
         with signals:
-            return _execute(run, last, rewind)
+            result = _execute(run, last, rewind)
+        failed = False
+        return result
     except InterruptedRunError as interrupted:
         message = _interrupted(run, rewind.done) if run.trainer.is_global_zero else ""
         raise InterruptedRunError(interrupted.signal, message) from None
@@ -138,17 +145,17 @@ def execute(run: Run, last: Path | None = None, drop: Callable[[], None] = lambd
                 with contextlib.suppress(OSError):
                     run.folder.rmdir()  # where nothing was written yet
             print(f"run_dir {run.folder}", flush=True)
-        loggers.finish(run.trainer.loggers)
+        loggers.finish(run.trainer.loggers, failed)
 
 
 def _execute(run: Run, last: Path | None, rewind: Rewind) -> float | None:
     folder = run.folder
     _announce(run)
     run.data.source.prepare()
-    if run.trainer.is_global_zero and last is None:
-        _write_config(folder / "config.yaml", run.config.model_dump(), folder)
     if run.trainer.is_global_zero:
-        loggers.begin(run.trainer.loggers)
+        loggers.begin(run.trainer.loggers)  # first: where one cannot, there is no run yet
+        if last is None:
+            _write_config(folder / "config.yaml", run.config.model_dump(), folder)
     run.trainer.callbacks.insert(0, rewind)  # type: ignore[attr-defined]  # Lightning adds the list
     run.trainer.fit(run.module, run.data, ckpt_path=last, weights_only=True)
     rewind.finish(run.trainer)
@@ -205,9 +212,9 @@ def _finish(run: Run) -> float | None:
         accuracy = sum(found.values()) / len(found) if found else None  # retrieval of images without labels has none
         print(f"results on {len(run.data.source.val)} validation images, %")
         Console().print(tables.results(rows, chosen, names))
-    _draw(run, encoder)
     summary["unreadable"] = sorted({*run.recorder.unreadable, *run.data.unreadable.values()})
     write_json(run.folder / "summary.json", summary)
+    _draw(run, encoder)
     log = run.trainer.loggers
     loggers.log_files(log, "encoder", [run.folder / "encoder.safetensors", run.folder / "config.yaml"])
     loggers.log_files(log, "checkpoints", [run.checkpoint.path, *sorted(run.checkpoint.folder.glob("best-*.ckpt"))])

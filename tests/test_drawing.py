@@ -8,6 +8,7 @@ import torch
 from conftest import EXACT, TINY, assert_same, fit, picture, rows, weights
 from PIL import Image
 
+from ijepa import pictures
 from ijepa.callbacks.pictures import Pictures, drop_later
 from ijepa.evaluation.pictures import _spread
 
@@ -130,3 +131,8 @@ def test_the_state_of_the_pictures_is_plain(tmp_path):
     saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]["Pictures"]
     assert list(saved["drawn"]) == [0, 2, 4]
     assert saved["reference"].shape[2] == 3
+
+
+def test_features_of_a_run_that_diverges_are_drawn():
+    broken = torch.full((8, 4, 5), torch.nan)
+    assert pictures.Colours()(broken).isfinite().all()

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import EXACT, SMALL, assert_same, fit, rows, train_config, weights
+from conftest import EXACT, SMALL, TINY, assert_same, fit, rows, train_config, weights
 
 from ijepa import build
 from ijepa.data.heldout import heldout
@@ -302,3 +302,34 @@ def test_runs_that_learn_and_runs_that_fail(tmp_path, changes, steps, expected):
     told = [verdict.title for verdict in run.health.verdicts]
     assert told[-1] == expected
     assert set(told) <= {"warming up", expected}
+
+
+def test_one_label_set_that_cannot_be_judged_does_not_hide_another(tmp_path):
+    run = fit(tmp_path, *SMALL, "callbacks.health_every_steps=1", "callbacks.health_images=16", "schedule.max_steps=1")
+    run.health.panels[-1] |= {"a/knn": 0.5, "b/knn": math.nan, "knn": math.nan}
+    assert run.health.merits(1)["knn"] == 0.5
+    run.health.panels[-1]["std"] = math.inf
+    run.health.verdicts[-1] = judge([run.health.panels[0], run.health.panels[-1] | {"norm": math.inf}])
+    assert run.health.merits(1) == {}
+
+
+def test_a_first_look_at_a_network_that_was_trained_before():
+    first = panel(100, tokens(0.4, rank=12))
+    assert judge([first]).evidence == ["the first look, at step 100"]
+    assert judge([first, panel(200, tokens(0.4, rank=12, seed=1))]).verdict == "healthy"
+    assert judge([first, panel(200, tokens(0.05, rank=12))]).verdict == "collapsing"
+
+
+def test_looks_of_steps_that_are_done_again_are_dropped(tmp_path, invoke):
+    folder = tmp_path / "run"
+    options = ("data=digits", *TINY, "callbacks.health_every_steps=1", "callbacks.health_images=16",
+               "callbacks.checkpoint_every_steps=1", "schedule=constant", "schedule.warmup_steps=0")  # fmt: skip
+    assert invoke("train.py", *options, f"run_dir={folder}")[0] == 0
+    config = folder / "config.yaml"
+    lines = config.read_text().splitlines(keepends=True)
+    missing = ("health_every_steps", "health_images", "pictures:")
+    config.write_text("".join(line for line in lines if not any(key in line for key in missing)))
+    code, _, error = invoke("train.py", f"resume={folder / 'checkpoints' / 'step-000002.ckpt'}", "schedule.max_steps=2",
+                            "callbacks.health_every_steps=null")  # fmt: skip
+    assert code == 0, error  # also from a configuration that is older than these keys
+    assert not (folder / "health.json").exists()

@@ -157,7 +157,7 @@ def test_an_alert_reaches_wandb(tmp_path, offline, invoke):
     logger = WandbRun(settings, tmp_path, {}, [], resumed=False)
     loggers.begin([logger])
     loggers.alert([logger], "collapsing at step 5", "why")
-    loggers.finish([logger])
+    loggers.finish([logger], failed=False)
     assert [(alert.title, alert.text) for alert in told(tmp_path).alerts] == [("collapsing at step 5", "why")]
 
 

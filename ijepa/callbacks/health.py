@@ -34,7 +34,7 @@ class Health(L.Callback):
     """Before training, every ``every`` steps and at the end: measures as ``health/*``, a verdict, ``health.json``.
 
     The images are the same all along, and so are their crops and masks. Networks run in
-    float32: rounding to bf16 adds dimensions that are not there. Its own seconds are left out of the run's,
+    float32, but for bf16-true: rounding adds dimensions that are not there. Its own seconds are left out of the run's,
     and stand in `seconds`. Every process measures (sharded weights need all of them), the first speaks.
 
     Args:
@@ -73,11 +73,16 @@ class Health(L.Callback):
         """The last panel, with its ``step``; empty before the first."""
         return self.panels[-1] if self.panels else {}
 
+    def write(self) -> None:
+        """health.json, as it stands."""
+        write_json(self.path, {"verdicts": [known.plain() for known in self.verdicts], "seconds": self.seconds})
+
     def merits(self, step: int) -> dict[str, float]:
         """What tells good networks from better ones at ``step``: the higher the better; {} if unknown, or not well."""
         if self.newest.get("step") != step or self.verdicts[-1].bad:
             return {}
         accuracies = [value for name, value in self.newest.items() if name.rpartition("/")[2] == "knn"]
+        accuracies = [value for value in accuracies if math.isfinite(value)]
         found = {name: value for name, value in self.newest.items() if name in ("rankme", "lidar")}
         if accuracies:
             found["knn"] = sum(accuracies) / len(accuracies)
@@ -124,7 +129,7 @@ class Health(L.Callback):
         with _tensor_float():
             found = panel.measure(jepa, self._heldout, module.normalised)
         if step:
-            found |= {"gradient_norm": self._gradient, "loss": self.recorder.loss}
+            found |= {"gradient_norm": self._gradient, "loss": self.recorder.newest()}
         found["encoder_distance"] = parallel.distance(
             jepa.context_encoder.parameters(), jepa.target_encoder.parameters()
         )
@@ -145,7 +150,7 @@ class Health(L.Callback):
         for logger in trainer.loggers:
             logger.log_metrics({**self.recorder.totals(), **values}, step=step)
         log_text(trainer.loggers, f"{PREFIX}verdict", verdict.title, step)
-        write_json(self.path, {"verdicts": [known.plain() for known in self.verdicts], "seconds": self.seconds})
+        self.write()
         before = self.verdicts[-2].title if len(self.verdicts) > 1 else None
         if verdict.title != before:
             print(f"step {step}  health: {verdict.text}", flush=True)
@@ -188,11 +193,12 @@ class Health(L.Callback):
 
 @contextlib.contextmanager
 def _tensor_float() -> Iterator[None]:
-    """Products of float32 matrices in TensorFloat-32 on GPUs: precise enough, and eight times as fast."""
+    """Products of float32 matrices in TensorFloat-32 on GPUs: precise enough, and eight times as fast; uncompiled."""
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = True
     try:
-        yield
+        with torch.compiler.set_stance("force_eager"):  # else blocks would be compiled again for what is seen here
+            yield
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
 

@@ -87,6 +87,12 @@ class Recorder(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._report(trainer)  # a run that goes on later writes the row that is due then
 
+    def newest(self) -> float:
+        """The loss since the last row, of all devices, each of which must call this; that of the last row before."""
+        if not self._count:
+            return self.loss
+        return float(_mean_of_ranks(self._sums["total"])) / self._count
+
     def pause(self) -> None:
         """Leaves what happened since the last step, an evaluation for example, out of the seconds."""
         self._clock = time.perf_counter()

@@ -143,7 +143,10 @@ def lidar(features: Tensor) -> float:
     within = inner.T @ inner / (images * (crops - 1)) + RIDGE * torch.eye(width).to(inner)
     outer = means - means.mean(dim=0)
     # The eigenvalues of Sw^-1/2 Sb Sw^-1/2 are the squared singular values of the means, whitened by any root of Sw.
-    whitened = torch.linalg.solve_triangular(torch.linalg.cholesky(within), outer.T, upper=False)
+    root, failed = torch.linalg.cholesky_ex(within)
+    if failed:  # of features so large that the ridge is nothing beside them
+        return math.nan
+    whitened = torch.linalg.solve_triangular(root, outer.T, upper=False)
     return _effective(torch.linalg.svdvals(whitened).square())
 
 

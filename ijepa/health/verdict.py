@@ -117,10 +117,12 @@ def judge(panels: Sequence[Panel], warmup_steps: int = 0) -> Verdict:
         _compared("effective rank", first["effective_rank"], now["effective_rank"], first),
         *_accuracies(first, now),
     ]
-    learns = _across(now) >= RISEN * _across(first) or now["share"] >= TOLD
-    if learns and step >= warmup_steps and len(panels) > 1:
+    if len(panels) == 1:
+        return Verdict(step, "warming up", None, [f"the first look, at step {step}" if step else "before training"], [])
+    risen = RISEN if first["step"] == 0 else 1 - FALLEN  # of a network that was trained before, all but a fall
+    if (_across(now) >= risen * _across(first) or now["share"] >= TOLD) and step >= warmup_steps:
         return Verdict(step, "healthy", None, evidence, [])
-    return Verdict(step, "warming up", None, evidence if len(panels) > 1 else ["before training"], [])
+    return Verdict(step, "warming up", None, evidence, [])
 
 
 def _divergence(panels: Sequence[Panel]) -> list[str]:

@@ -55,7 +55,7 @@ class Connected(Protocol):
     """Has a run of its own that begins and ends."""
 
     def begin(self) -> None: ...
-    def finish(self) -> None: ...
+    def finish(self, failed: bool) -> None: ...
 
 
 def begin(loggers: Sequence[Logger]) -> None:
@@ -65,11 +65,11 @@ def begin(loggers: Sequence[Logger]) -> None:
             logger.begin()
 
 
-def finish(loggers: Sequence[Logger]) -> None:
+def finish(loggers: Sequence[Logger], failed: bool) -> None:
     """After the run, however it ended: the next one of a sweep is another."""
     for logger in loggers:
         if isinstance(logger, Connected):
-            logger.finish()
+            logger.finish(failed)
 
 
 def log_text(loggers: Sequence[Logger], name: str, text: str, step: int) -> None:

@@ -22,18 +22,19 @@ class TensorBoardRun(TensorBoardLogger):
         purge: dict[str, Any] = {"purge_step": step + 1} if step else {}
         super().__init__(folder, name="tensorboard", version="", default_hp_metric=False, **purge)
         self.config = config
-        self.resumed = step > 0
+        self.folder = folder
 
     @rank_zero_only
     def begin(self) -> None:
         """Writes the configuration."""
-        if not self.resumed:
+        if not any((self.folder / "tensorboard").glob("events.*")):
             self.experiment.add_text("config", f"```yaml\n{self.config}\n```", 0)
 
     @rank_zero_only
-    def finish(self) -> None:
-        """Closes the file."""
-        self.experiment.close()
+    def finish(self, failed: bool) -> None:
+        """Closes the file, where one was begun."""
+        if self._experiment is not None:
+            self._experiment.close()
 
     @rank_zero_only
     def log_text(self, name: str, text: str, step: int) -> None:

@@ -19,6 +19,7 @@ REMEMBERED = "wandb.json"
 """Which run of W&B a run's folder belongs to."""
 BEST = {
     "train/loss": "min",
+    "val/depth_rmse": "min",
     "val/*": "max",
     "health/rankme": "max",
     "health/lidar": "max",
@@ -84,14 +85,16 @@ class WandbRun(WandbLogger):
             for probe in ("knn", "linear"):
                 name = f"health/{label}/{probe}"
                 run.define_metric(name, step_metric="trainer/global_step", summary="max,last")
+        for prefix in ("val/", *(f"val/{label}/" for label in self.labels)):  # no accuracies
+            run.define_metric(f"{prefix}logistic_l2", step_metric="trainer/global_step", summary="last")
         if self.settings.mode != "disabled":
             write_json(self.folder / REMEMBERED, {"id": run.id, **_place(self.settings)})
 
     @rank_zero_only
-    def finish(self) -> None:
-        """Ends the run."""
+    def finish(self, failed: bool) -> None:
+        """Ends the run; one that ``failed`` is not shown as finished."""
         if self._experiment is not None:
-            self._experiment.finish()
+            self._experiment.finish(exit_code=int(failed))
             self._experiment = None
 
     @rank_zero_only

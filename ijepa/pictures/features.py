@@ -122,7 +122,7 @@ def centred(features: Tensor) -> Tensor:
 
 def scores(features: Tensor) -> Tensor:
     """The three strongest principal components of `centred` features [M, N, D]: [M, N, 3], each of variance 1."""
-    flat = centred(features.float()).flatten(0, 1)
+    flat = centred(features.float()).flatten(0, 1).nan_to_num(0, 0, 0)  # a run that diverges is drawn, too
     kept = min(3, flat.shape[1])
     _, vectors = torch.linalg.eigh((flat.T @ flat).double())  # ascending
     values = flat @ vectors[:, -kept:].flip(1).float()
