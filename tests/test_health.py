@@ -333,3 +333,16 @@ def test_looks_of_steps_that_are_done_again_are_dropped(tmp_path, invoke):
                             "callbacks.health_every_steps=null")  # fmt: skip
     assert code == 0, error  # also from a configuration that is older than these keys
     assert not (folder / "health.json").exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_ends_in_no_numbers_says_so(invoke, tmp_path):
+    folder = tmp_path / "run"
+    looks = ("callbacks.health_every_steps=1", "callbacks.pictures=1", "callbacks.health_images=16")
+    code, out, error = invoke("train.py", "data=digits", *TINY, *looks, "optimizer.lr=1e20", f"run_dir={folder}")
+    assert code == 2
+    assert "health: diverging" in out
+    assert error.splitlines()[-1].startswith("error: target encoder: features of training images are not finite")
+    assert json.loads((folder / "health.json").read_text())["verdicts"][-1]["verdict"] == "diverging"
+    assert (folder / "checkpoints" / "last.ckpt").exists()
+    assert not (folder / "checkpoints" / "best-rankme.ckpt").exists()

@@ -136,8 +136,10 @@ class Health(L.Callback):
         self.panels.append({"step": step, **found})
         verdict = judge(self.panels, module.plan.warmup_steps)
         self.verdicts.append(verdict)
+        measured = time.perf_counter()
+        self.seconds += measured - began
         self._tell(trainer, module, verdict)
-        self.seconds += time.perf_counter() - began
+        self.seconds += time.perf_counter() - measured
         self.recorder.pause()
 
     def _tell(self, trainer: L.Trainer, module: Pretraining, verdict: Verdict) -> None:

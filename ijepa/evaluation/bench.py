@@ -131,6 +131,11 @@ class Bench:
             subject.embed(self.runtime, layers), images, self.data, batch_size, self.runtime, self.cache,
             self.title(f"{subject.name}: features of {part} images"),
         )  # fmt: skip
+        if not values.isfinite().all():
+            told = (
+                "not finite, its training has diverged; take an earlier checkpoint, or train with a lower optimizer.lr"
+            )
+            raise UserError(f"{subject.name}: features of {part} images are {told}")
         for index in (~readable).nonzero().flatten().tolist():
             if images.name(index) not in self.data.unreadable:
                 self.data.unreadable[images.name(index)] = fault = _fault(images, index)
