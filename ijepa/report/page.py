@@ -18,6 +18,8 @@ ASSETS = Path(__file__).parent / "assets"
 STYLES, SCRIPTS = ("style.css",), ("charts.js", "page.js")
 COLOURS = 8
 """Of the palette; further runs have its colours again, dashed."""
+FIRST = ("features", "masks", "progress")
+"""The pictures that a page begins with: those of the run, not of its end."""
 VERDICTS = {"healthy": "good", "warming up": "early", "collapsing": "bad", "diverging": "worse"}
 """How they are drawn; others are neutral."""
 
@@ -108,7 +110,7 @@ def _pictures(runs: list[Run]) -> list[tuple[str, list[int], list[tuple[int, lis
     for number, run in enumerate(runs):
         for picture in run.pictures:
             found.setdefault(picture.name, {}).setdefault(number, []).append(picture)
-    order = sorted(found, key=lambda name: (name.startswith("evaluation/"), name))
+    order = sorted(found, key=lambda name: (name.startswith("evaluation/"), name not in FIRST, name))
     return [
         (name, sorted({p.step for shown in found[name].values() for p in shown if p.step is not None}),
          list(found[name].items()))
