@@ -15,8 +15,8 @@ from pathlib import Path
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--hide-scrollbars", "--remote-debugging-pipe",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
+    "--remote-debugging-pipe",
 )  # fmt: skip
 
 
@@ -29,15 +29,10 @@ class Browser:
         theirs_in, self.out = os.pipe()
         self.into, theirs_out = os.pipe()
         ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (theirs_in, theirs_out)]
-
-        def connect():  # where Chromium looks for its pipe
-            os.dup2(ends[0], 3)
-            os.dup2(ends[1], 4)
-
         self.process = subprocess.Popen(
             [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
-            pass_fds=(3, 4), preexec_fn=connect, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True,
+            preexec_fn=lambda: [os.dup2(end, place) for place, end in enumerate(ends, 3)],  # where Chromium looks
+            pass_fds=(3, 4), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         for end in (theirs_in, theirs_out, *ends):
             os.close(end)
@@ -96,7 +91,7 @@ class Browser:
         elif method == "Page.loadEventFired":
             self.loaded = True
 
-    def size(self, width, height=1000, dark=False, reduced=True):
+    def size(self, width, height=1000, dark=False):
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
@@ -114,8 +109,9 @@ class Browser:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
-    def screenshot(self, path, whole=True):
+    def screenshot(self, path):
+        """The whole page, up to what Chromium draws at once."""
         size = self.run("({width: innerWidth, height: Math.min(document.documentElement.scrollHeight, 16000)})")
-        part = {"clip": {"x": 0, "y": 0, "scale": 1, **size}} if whole else {}
-        shot = self.call("Page.captureScreenshot", captureBeyondViewport=whole, **part)
+        clip = {"x": 0, "y": 0, "scale": 1, **size}
+        shot = self.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
         Path(path).write_bytes(base64.b64decode(shot["data"]))

@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ijepa.report.reading import AXES, Run
@@ -29,12 +29,11 @@ KNOWN = {
     "health/norm": ("Length of features", "mean norm of a token"),
     "health/relative": ("Relative spread", "over the tokens' root mean square; 0: all the same"),
     "health/predictions_std": ("Spread of predictions", "standard deviation over all tokens"),
-    "health/predictions_std_across": ("Spread of predictions across images", "at each fixed position"),
-    "health/predictions_share": ("Share of predictions across images", "of their variance; the rest is position"),
+    "health/predictions_std_across": ("Predictions across images", "their standard deviation at each fixed position"),
+    "health/predictions_share": ("Predictions, share across images", "of their variance; the rest is position"),
     "health/predictions_norm": ("Length of predictions", "mean norm of a token"),
     "health/predictions_relative": ("Relative spread of predictions", "over their root mean square"),
     "health/cosine": ("Cosine", "of predictions and targets"),
-    "health/cosine_beyond": ("Cosine beyond the mean", "of what is particular to an image"),
     "health/correlation": ("Correlation", "of predictions and targets across images; 0 knows nothing of them"),
     "health/gradient_norm": ("Gradient norm", ""),
     "health/encoder_distance": ("Distance of the encoders", "context to target encoder, relative"),
@@ -44,7 +43,7 @@ HEALTH = {
     "Rank": ("rankme", "effective_rank", "alpha_req", "lidar"),
     "Spread of the target encoder's features": ("std", "std_across", "share", "norm", "relative"),
     "Predictions": ("predictions_std", "predictions_std_across", "predictions_share", "predictions_norm",
-                    "predictions_relative", "cosine", "cosine_beyond", "correlation"),
+                    "predictions_relative", "cosine", "correlation"),
     "Optimisation": ("gradient_norm", "encoder_distance"),
 }  # fmt: skip
 PROBES = {"knn": "k-NN", "linear": "Linear probe"}
@@ -82,6 +81,7 @@ class Group:
 
     title: str
     charts: list[Chart]
+    minor: bool = False
 
 
 def groups(runs: list[Run]) -> tuple[list[Group], list[Group]]:
@@ -106,7 +106,8 @@ def groups(runs: list[Run]) -> tuple[list[Group], list[Group]]:
         title = "Validation" + (f": {label_set}" if label_set else "")
         training.append(take(title, [column for column in results if split(column)[0] == label_set]))
     training.append(take("Schedule and speed", list(SCHEDULES)))
-    training.append(take("Further columns", list(left)))
+    further = take("Further columns", list(left))
+    training.append(replace(further, minor=True))
     return [group for group in health if group.charts], [group for group in training if group.charts]
 
 
@@ -132,9 +133,13 @@ def split(column: str) -> tuple[str, str]:
 
 def metric_title(name: str) -> str:
     """A result in the field's words: knn20 is k-NN, k = 20."""
-    neighbours = re.fullmatch(r"knn(\d+)", name)
-    if neighbours:
-        return f"k-NN, k = {neighbours[1]}"
+    if found := re.fullmatch(r"knn(\d+)", name):
+        return f"k-NN, k = {found[1]}"
+    if found := re.fullmatch(r"retrieval(\d+)", name):
+        return f"Retrieval, {found[1]} neighbours"
+    if found := re.fullmatch(r"lowshot(_finetune)?_(.+)", name):
+        amount = re.sub(r"shot$", " per class", re.sub(r"pct$", " %", found[2]))
+        return f"{'Fine-tuning, few labels' if found[1] else 'Few labels'}: {amount}"
     titles = {"logistic": "Logistic regression", "logistic_l2": "Logistic regression, chosen penalty",
               "linear": "Linear probe", "attentive": "Attentive probe", "finetune": "Fine-tuning",
               "depth_rmse": "Depth, RMSE", "depth_delta1": "Depth, \u03b4 < 1.25", "count": "Count",

@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from ijepa.errors import show
 from ijepa.report import curves, results, text
 from ijepa.report.pictures import Picture
 from ijepa.report.reading import AXES, Run
@@ -32,8 +33,8 @@ def render(runs: list[Run], title: str | None = None) -> str:
         "axes": AXES,
         "kinds": VERDICTS,
         "runs": [curves.data(run, charts) for run in runs],
-        "charts": {chart.column: {"title": chart.title, "unit": chart.unit, "log": chart.log,
-                                  "references": _references(runs, chart.column)} for chart in charts},
+        "charts": [{"column": chart.column, "title": chart.title, "unit": chart.unit, "log": chart.log,
+                    "references": _references(runs, chart.column)} for chart in charts],
     }  # fmt: skip
     return fill(
         "page.html",
@@ -42,6 +43,7 @@ def render(runs: list[Run], title: str | None = None) -> str:
         runs=runs,
         health=health,
         training=training,
+        columns=[chart.column for chart in charts],
         headlines=[results.headlines(run) for run in runs],
         tables=results.tables(runs),
         pictures=_pictures(runs),
@@ -62,7 +64,13 @@ def fill(template: str, data: Any, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": text.number, "duration": text.duration, "name": text.name, "shown": _shown}
+    environment.filters |= {
+        "number": text.number,
+        "duration": text.duration,
+        "name": text.name,
+        "shown": _shown,
+        "spaced": _spaced,
+    }
     environment.globals |= {"colour": lambda run: run % COLOURS, "verdict_kind": lambda of: VERDICTS.get(of, "other")}
     style, script = ("\n".join((ASSETS / file).read_text("utf-8") for file in files) for files in (STYLES, SCRIPTS))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -82,9 +90,12 @@ def embedded(value: Any) -> Markup:
 
 def _shown(value: Any) -> str:
     """A value of a configuration, as it would be typed."""
-    from ijepa.errors import show
-
     return "{}" if value == {} else show(value)
+
+
+def _spaced(value: Any) -> str:
+    """The same with room to break the line in lists."""
+    return _shown(value).replace(",", ", ") if isinstance(value, list) else _shown(value)
 
 
 def _references(runs: list[Run], column: str) -> list[dict[str, Any]]:

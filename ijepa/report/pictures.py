@@ -89,10 +89,9 @@ def _encoded(path: Path) -> tuple[bytes, int, int]:
     data = path.read_bytes()
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        opened = Image.open(io.BytesIO(data))
-        opened.load()
-    image: Image.Image = opened
-    if opened.format == "PNG" and image.width <= WIDEST:
+        image: Image.Image = Image.open(io.BytesIO(data))
+        image.load()
+    if image.format == "PNG" and image.width <= WIDEST:
         return data, image.width, image.height
     if image.mode not in ("L", "RGB", "RGBA"):
         image = image.convert("RGBA" if "A" in image.mode or "transparency" in image.info else "RGB")

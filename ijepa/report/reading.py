@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,9 +27,11 @@ AXES = {"step": "step", "epoch": "epoch", "images": "images", "flops": "FLOPs", 
 WORDS = ("health/verdict",)
 """Columns of words; health.json has them with their evidence."""
 
-Found = TypeVar("Found")
 Results = dict[str, dict[str, float | None]]
 """By whose features they are of, and metric."""
+Intervals = dict[str, dict[str, tuple[float, float]]]
+"""The same, of 95 %."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Evaluation:
 
     name: str
     results: Results
-    intervals: dict[str, dict[str, tuple[float, float]]]
+    intervals: Intervals
     images: int | None
 
 
@@ -148,12 +149,12 @@ def _read(folder: Path, whole: Path, name: str) -> Run:
     metrics = _metrics(whole / "metrics.csv")
     written = datetime.fromtimestamp((whole / "metrics.csv").stat().st_mtime)
     run = Run(folder, name, config, changes, metrics, written, _summary(whole / "summary.json"))
-    if (whole / "health.json").exists():
-        run.verdicts = _optional(whole, Path("health.json"), run.notes, _verdicts) or []
+    run.verdicts = _optional(whole, Path("health.json"), run.notes, _verdicts) or []
     for path in sorted(whole.glob("evaluation/**/metrics.json")):
         inside = path.relative_to(whole)
-        evaluation = _optional(whole, inside, run.notes, partial(_evaluation, text.name(Path(*inside.parts[1:-1]))))
-        run.evaluations += [] if evaluation is None else [evaluation]
+        found = _optional(whole, inside, run.notes, _evaluation)
+        if found is not None:
+            run.evaluations.append(Evaluation(text.name(Path(*inside.parts[1:-1])), *found))
     run.pictures, notes = pictures(whole)
     run.notes.extend(notes)
     return run
@@ -224,30 +225,32 @@ def _summary(path: Path) -> dict[str, Any] | None:
     return found
 
 
-def _optional(folder: Path, inside: Path, notes: list[str], parse: Callable[[Any], Found]) -> Found | None:
-    """What ``parse`` makes of a JSON file; what is wrong with it becomes a note."""
+def _optional(folder: Path, inside: Path, notes: list[str], understood: Callable[[Any], T]) -> T | None:
+    """What a JSON file tells, None where there is none; a broken one becomes a note."""
     try:
-        return parse(json.loads((folder / inside).read_bytes()))
+        return understood(json.loads((folder / inside).read_bytes()))
+    except FileNotFoundError:
+        return None
     except (ValueError, LookupError, TypeError, AttributeError, OSError):
         notes.append(f"{text.name(inside)} is broken and was left out")
         return None
 
 
 def _verdicts(found: Any) -> list[Verdict]:
-    return [_verdict(item) for item in found["verdicts"]]
+    verdicts = []
+    for item in found["verdicts"]:
+        evidence, remedies = ([str(line) for line in item.get(key) or []] for key in ("evidence", "remedies"))
+        kind = item.get("kind")
+        named = None if kind is None else str(kind)
+        verdicts.append(Verdict(int(item["step"]), str(item["verdict"]), named, evidence, remedies))
+    return verdicts
 
 
-def _verdict(item: dict[str, Any]) -> Verdict:
-    evidence, remedies = ([str(line) for line in item.get(key) or []] for key in ("evidence", "remedies"))
-    kind = item.get("kind")
-    return Verdict(int(item["step"]), str(item["verdict"]), None if kind is None else str(kind), evidence, remedies)
-
-
-def _evaluation(name: str, found: dict[str, Any]) -> Evaluation:
+def _evaluation(found: Any) -> tuple[Results, Intervals, int | None]:
     intervals = {str(who): {str(metric): (float(low), float(high)) for metric, (low, high) in values.items()}
                  for who, values in found.get("intervals", {}).items()}  # fmt: skip
     images = found.get("images", {}).get("val")
-    return Evaluation(name, _results(found["results"]), intervals, images if isinstance(images, int) else None)
+    return _results(found["results"]), intervals, images if isinstance(images, int) else None
 
 
 def _results(found: Any) -> Results:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ijepa.report import curves, text
-from ijepa.report.reading import Results, Run
+from ijepa.report.reading import Intervals, Results, Run
 
 LESS_IS_BETTER = ("depth_rmse",)
 PREFERRED = ("linear", "logistic", "attentive", "finetune")
@@ -77,7 +77,7 @@ def _table(
     title: str,
     about: str,
     results: dict[int, Results],
-    intervals: dict[int, dict[str, dict[str, tuple[float, float]]]],
+    intervals: dict[int, Intervals],
     runs: int,
 ) -> Table:
     subjects = list(dict.fromkeys(subject for found in results.values() for subject in found))

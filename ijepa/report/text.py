@@ -9,7 +9,7 @@ SUPERSCRIPTS = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u207
 
 
 def name(path: Path | str) -> str:
-    """A file's name, or another text, on one line; bytes that are no UTF-8 are written as escapes."""
+    """A file's name, or another text, on one line; bytes that are no UTF-8 are spelt out."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace") if isinstance(path, Path) else path
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
@@ -26,7 +26,8 @@ def number(value: float | None, digits: int = 3) -> str:
         decimals = max(digits - 1 - math.floor(math.log10(abs(value))), 0)
         return f"{value:,.{decimals}f}".replace("-", MINUS)
     mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
-    return f"{mantissa} {TIMES} 10{str(int(exponent)).translate(SUPERSCRIPTS)}".replace("-", MINUS)
+    factor = "" if float(mantissa) == 1 else f"{float(mantissa):g} {TIMES} "
+    return f"{factor}10{str(int(exponent)).translate(SUPERSCRIPTS)}".replace("-", MINUS)
 
 
 def duration(seconds: float | None) -> str:

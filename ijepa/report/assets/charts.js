@@ -103,11 +103,11 @@ function lineChart(box, chart, series, domain, label) {
   const all = [];
   for (const one of series) for (const y of one.y) if (y !== null && !(chart.log && y <= 0)) all.push(y * factor);
   for (const reference of chart.references) if (!(chart.log && reference.value <= 0)) all.push(reference.value * factor);
-  const [low, high] = all.length ? padded(...extent(all), chart.log) : [0, 1];
+  const [low, high] = all.length ? padded(...extent(all), chart.log) : [1, 10];
   let y;
   const drawn = frame(box, domain, label, 190, (top, bottom) => {
     y = scale(low, high, bottom, top, chart.log);
-    return (chart.log ? logTicks(low, high) : ticks(low, high, 4)).map((value) => [y(value), format(value)]);
+    return (chart.log ? logTicks(low, high) : ticks(low, high, 5)).map((value) => [y(value), format(value)]);
   });
   if (!drawn) return null;
   const { svg, x } = drawn;
@@ -166,6 +166,8 @@ function point(drawn, at, log) {
   for (const one of drawn.series) {
     const i = nearest(one, at);
     if (i < 0) continue;
+    const ended = at > one.x[i] && i === one.x.length - 1, to = Math.abs(drawn.x(at) - drawn.x(one.x[i]));
+    if (ended && to > 12) continue; // a run that was over by then
     found.push([one, i]);
     const value = one.y[i] === null ? null : one.y[i] * drawn.factor;
     if (value === null || (log && value <= 0)) continue;

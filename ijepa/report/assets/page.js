@@ -71,9 +71,9 @@
       const bounds = svg.getBoundingClientRect();
       const across = ((event.clientX - bounds.left) / bounds.width) * item.drawn.width;
       const share = (across - MARGIN.left) / (item.drawn.right - MARGIN.left);
-      aim(item, room[0] + Math.min(Math.max(share, 0), 1) * (room[1] - room[0]));
+      soon(item, room[0] + Math.min(Math.max(share, 0), 1) * (room[1] - room[0]));
     });
-    svg.addEventListener("pointerleave", () => aim(item, null));
+    svg.addEventListener("pointerleave", () => soon(item, null));
     svg.addEventListener("blur", () => aim(item, null));
     svg.addEventListener("keydown", (event) => walk(item, event));
   }
@@ -92,12 +92,18 @@
     return value === null ? "not finite" : item.chart.unit === "%" ? `${format(value * 100)} %` : format(value);
   }
 
-  function aim(aimed, at) {
+  let aimed = null;
+  function soon(item, at) { // once per frame, however often the pointer moves
+    if (!aimed) requestAnimationFrame(() => { const [each, place] = aimed; aimed = null; aim(each, place); });
+    aimed = [item, at];
+  }
+
+  function aim(target, at) {
     crosshair = at;
     for (const item of charts) {
       if (!item.drawn || !item.drawn.svg.isConnected) continue;
       const found = point(item.drawn, at, item.log);
-      item.tip.hidden = item !== aimed || !found.length;
+      item.tip.hidden = item !== target || !found.length;
       if (item.tip.hidden) continue;
       const [one, i] = found[0];
       item.tip.replaceChildren(make("div", { class: "head" }, make("span", {}, `${data.axes[axis]} ${format(one.x[i], 5)}`)));
@@ -114,7 +120,7 @@
   }
 
   for (const figure of document.querySelectorAll(".chart")) {
-    const column = figure.dataset.column, chart = data.charts[column];
+    const chart = data.charts[figure.dataset.chart], column = chart.column;
     const item = { column, chart, box: figure.querySelector(".plot"), log: chart.log, drawn: null, series: [] };
     item.tip = make("div", { class: "tip", role: "status" });
     const values = data.runs.flatMap((run) => (run.series[column] ? run.series[column].values : [])).filter((value) => value !== null);
@@ -228,5 +234,7 @@
   window.addEventListener("resize", () => {
     if (document.body.clientWidth !== wide) { wide = document.body.clientWidth; redraw(); }
   });
-  for (const group of document.querySelectorAll("details.group")) group.addEventListener("toggle", () => { if (group.open) redraw(); });
+  for (const group of document.querySelectorAll("details.group")) {
+    group.addEventListener("toggle", () => charts.filter((item) => group.open && !item.drawn && group.contains(item.box)).forEach(draw));
+  }
 })();
