@@ -68,10 +68,10 @@ class Verdict(NamedTuple):
 
 REMEDIES = {
     "complete": [
+        "regularisers: objective=variance_covariance",
         "a slower target: schedule.momentum.start=0.996, or more where batches are small",
         "normalised targets: objective.normalize_targets=true",
         "a lower learning rate: optimizer.lr at a third",
-        "regularisers: objective=variance_covariance",
     ],
     "positional": [
         "regularisers at every place: objective=variance_covariance objective.regularize=tokens",
