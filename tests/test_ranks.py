@@ -85,7 +85,8 @@ def test_two_processes_are_as_healthy_as_one(runs, strategy):
     assert [row["step"] for row in looks[0]] == [row["step"] for row in looks[1]] == ["0", "2", "4", "5"]
     for one, other in zip(*looks, strict=True):
         for name in (name for name in one if name.startswith("health/") and name != "health/verdict"):
-            assert float(one[name] or 0) == pytest.approx(float(other[name] or 0), rel=1e-4, abs=1e-6), name
+            least = 1e-4 if name == "health/correlation" else 1e-6  # of predictions that hardly differ yet
+            assert float(one[name] or 0) == pytest.approx(float(other[name] or 0), rel=1e-4, abs=least), name
 
 
 @pytest.mark.parametrize(("hardware", "on"), [(DDP, "tokens"), (FSDP, "context")], ids=["ddp", "fsdp"])
@@ -183,7 +184,8 @@ def test_ctrl_c_before_the_processes_have_met(images, tmp_path, delay):
 def test_checkpoints_by_the_clock_are_written_once(images, tmp_path):
     """Here every step is late; what one step's lag makes both hear twice is written once."""
     folder = tmp_path / "run"
-    clock = ("callbacks.checkpoint_every_steps=null", "callbacks.checkpoint_every_minutes=0.000001")
+    clock = ("callbacks.checkpoint_every_steps=null", "callbacks.checkpoint_every_minutes=0.000001",
+             "callbacks.health_every_steps=null")  # fmt: skip
     result = command("train.py", *images, *clock, "callbacks.evaluate_every_epochs=null", *DDP, f"run_dir={folder}")
     assert result.returncode == 0, result.stderr
     names = sorted(path.name for path in (folder / "checkpoints").iterdir())

@@ -59,6 +59,7 @@ def test_the_recorded_losses(checkpoint_file, trace, tmp_path):
         "data.scenes.train=400", "data.scenes.val=4", "objective=smooth_l1", "optimizer.lr=1e-3",
         "schedule.max_steps=40", "schedule.warmup_steps=10", "hardware=cpu", "hardware.precision=32-true",
         "callbacks.log_every_steps=1", "callbacks.evaluate_every_epochs=null",
+        "callbacks.health_every_steps=null", "callbacks.pictures=null",
     )  # fmt: skip
     run = build.run(config, tmp_path)
     mean, std = run.module.mean, run.module.std

@@ -169,7 +169,7 @@ class Health(L.Callback):
         kept: list[int] = []
         crops: list[Tensor] = []
         indices = heldout(images, self.images)
-        cropped = set(indices[::CROPPED])
+        cropped = set(indices[:: max(min(CROPPED, len(indices) // 2), 1)])  # two at least, to be told apart
         for index in indices:
             try:
                 picture = images.read(index)
