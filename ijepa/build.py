@@ -183,8 +183,8 @@ def run(config: schema.TrainConfig, folder: Path, step: int = 0) -> Run:
     often = health_steps(config, masks, schedule.max_steps)
     health = None
     if often is not None:
-        wanted = config.callbacks.health_images
-        health = Health(datamodule, recorder, often, wanted, folder / "health.json", config.seed)
+        wanted, file = config.callbacks.health_images, folder / "health.json"
+        health = Health(datamodule, recorder, often, wanted, file, config.seed, schedule.warmup_steps)
     checkpoint = Checkpoint(
         folder / "checkpoints",
         encoder_spec,

@@ -36,6 +36,16 @@ def show(value: Any) -> str:
     return str(value)
 
 
+def one_line(text: str) -> str:
+    """A text, a file's name for example, on one line; bytes that are no UTF-8 are spelt out."""
+    return "".join(character if character.isprintable() else _spelt(character) for character in text)
+
+
+def _spelt(character: str) -> str:
+    byte = ord(character) - 0xDC00  # what Python makes of bytes in names that are no UTF-8
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else character.encode("unicode_escape").decode()
+
+
 class InterruptedRunError(BaseException):
     """A signal ended the run early. Like KeyboardInterrupt, no handler of errors is to catch it on the way."""
 

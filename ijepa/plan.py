@@ -41,6 +41,10 @@ class Plan:
         curve = self.schedule.momentum
         return schedules.between(curve.shape, curve.start, curve.end, step, self.max_steps)
 
+    def values(self, step: int) -> dict[str, float]:
+        """All three, by the names that they are logged under."""
+        return {"lr": self.lr(step), "weight_decay": self.weight_decay(step), "momentum": self.momentum(step)}
+
 
 def plan(schedule: Schedule, optimizer: Optimizer, batch_size: int, images: int) -> Plan:
     """Turns epochs into steps for a training set of ``images``.

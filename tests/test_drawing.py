@@ -10,7 +10,7 @@ from PIL import Image
 
 from ijepa import pictures
 from ijepa.callbacks.pictures import Pictures, drop_later
-from ijepa.evaluation.pictures import _spread
+from ijepa.data.heldout import spread
 
 pytestmark = pytest.mark.slow
 
@@ -77,10 +77,10 @@ def test_masks_that_the_grid_has_no_room_for_are_left_out(finished, pictures, in
 
 
 def test_spread():
-    assert _spread(5, 9) == [0, 1, 2, 3, 4]
-    assert _spread(9, 3) == [0, 4, 8]
-    assert _spread(1, 3) == [0]
-    assert _spread(0, 3) == []
+    assert spread(5, 9) == [0, 1, 2, 3, 4]
+    assert spread(9, 3) == [0, 4, 8]
+    assert spread(1, 3) == [0]
+    assert spread(0, 3) == []
 
 
 COUNT = "callbacks.pictures=2"

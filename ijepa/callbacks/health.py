@@ -33,9 +33,9 @@ PREFIX = "health/"
 class Health(L.Callback):
     """Before training, every ``every`` steps and at the end: measures as ``health/*``, a verdict, ``health.json``.
 
-    The images are the same all along, and so are their crops and masks. Networks run in
-    float32, but for bf16-true: rounding adds dimensions that are not there. Its own seconds are left out of the run's,
-    and stand in `seconds`. Every process measures (sharded weights need all of them), the first speaks.
+    The images are the same all along, and so are their crops and masks. Networks run in float32, but for bf16-true:
+    rounding adds dimensions that are not there. Its own seconds are left out of the run's, and stand in `seconds`.
+    Every process measures (sharded weights need all of them), the first speaks.
 
     Args:
         data: with validation images; without any, training images serve.
@@ -44,29 +44,34 @@ class Health(L.Callback):
         images: how many held-out images.
         path: of health.json.
         seed: of crops and masks.
+        warmup_steps: of the learning rate; until then nobody is called healthy.
+
+    Attributes:
+        panels: what was measured so far; `verdicts` follow from it.
     """
 
-    def __init__(self, data: DataModule, recorder: Recorder, every: int, images: int, path: Path, seed: int) -> None:
+    def __init__(
+        self, data: DataModule, recorder: Recorder, every: int, images: int, path: Path, seed: int, warmup_steps: int
+    ) -> None:
         self.data = data
         self.recorder = recorder
         self.every = every
         self.images = images
         self.path = path
         self.seed = seed
+        self.warmup_steps = warmup_steps
         self.panels: list[dict[str, float]] = []
         self.verdicts: list[Verdict] = []
         self.seconds = 0.0
         self._heldout: Heldout | None = None
         self._gradient = float("nan")
-        self._done = -1
 
     def state_dict(self) -> dict[str, Any]:
-        verdicts = [verdict.plain() for verdict in self.verdicts]
-        return {"panels": self.panels, "verdicts": verdicts, "seconds": self.seconds, "done": self._done}
+        return {"panels": self.panels, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.panels, self.seconds, self._done = (state_dict[name] for name in ("panels", "seconds", "done"))
-        self.verdicts = [Verdict(**values) for values in state_dict["verdicts"]]
+        self.panels, self.seconds = state_dict["panels"], state_dict["seconds"]
+        self.verdicts = [judge(self.panels[: count + 1], self.warmup_steps) for count in range(len(self.panels))]
 
     @property
     def newest(self) -> dict[str, float]:
@@ -95,7 +100,7 @@ class Health(L.Callback):
         return f"health   {self.verdicts[-1].text}\n         {looks}"
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._done < 0 and trainer.global_step == 0:
+        if trainer.global_step == 0 and not self.panels:
             self._look(trainer, pl_module)
 
     def on_before_optimizer_step(
@@ -110,7 +115,7 @@ class Health(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step != self._done and self._due(trainer, trainer.global_step):
+        if trainer.global_step != self.newest.get("step") and self._due(trainer, trainer.global_step):
             self._look(trainer, pl_module)
 
     def _due(self, trainer: L.Trainer, step: int) -> bool:
@@ -119,13 +124,12 @@ class Health(L.Callback):
     def _look(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, Pretraining)
         began = time.perf_counter()
-        self._done = step = trainer.global_step
+        step = trainer.global_step
         if self._heldout is None:
             self._heldout = self._read()
         if not len(self._heldout.images):
             return
         jepa = module.jepa
-
         with _tensor_float():
             found = panel.measure(jepa, self._heldout, module.normalised)
         if step:
@@ -134,7 +138,7 @@ class Health(L.Callback):
             jepa.context_encoder.parameters(), jepa.target_encoder.parameters()
         )
         self.panels.append({"step": step, **found})
-        verdict = judge(self.panels, module.plan.warmup_steps)
+        verdict = judge(self.panels, self.warmup_steps)
         self.verdicts.append(verdict)
         measured = time.perf_counter()
         self.seconds += measured - began
@@ -147,10 +151,8 @@ class Health(L.Callback):
             return
         step, last = trainer.global_step, max(trainer.global_step - 1, 0)
         values = {f"{PREFIX}{name}": value for name, value in self.newest.items() if name not in ("step", "loss")}
-        plan = module.plan
-        values |= {"lr": plan.lr(last), "weight_decay": plan.weight_decay(last), "momentum": plan.momentum(last)}
         for logger in trainer.loggers:
-            logger.log_metrics({**self.recorder.totals(), **values}, step=step)
+            logger.log_metrics({**self.recorder.totals(), **values, **module.plan.values(last)}, step=step)
         log_text(trainer.loggers, f"{PREFIX}verdict", verdict.title, step)
         self.write()
         before = self.verdicts[-2].title if len(self.verdicts) > 1 else None
@@ -163,8 +165,7 @@ class Health(L.Callback):
 
     def _read(self) -> Heldout:
         """Reads images and makes their crops, once."""
-        source, transform = self.data.source, self.data.eval_transform
-        images = source.val if len(source.val) else source.train
+        images, transform = self.data.watched, self.data.eval_transform
         views: list[Tensor] = []
         kept: list[int] = []
         crops: list[Tensor] = []

@@ -90,7 +90,8 @@ class Pictures(L.Callback):
         network = pl_module.jepa.target_encoder
         training = network.training
         network.eval()
-        with torch.no_grad():  # FSDP keeps its buffers, and trains with them later: not in inference mode
+        # FSDP keeps its buffers, and trains with them later: not in inference mode. Compiled blocks stay as they are.
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
             features = torch.cat([self._features(pl_module, part) for part in images.split(BATCH)])
         network.train(training)
         if trainer.is_global_zero:
@@ -103,8 +104,7 @@ class Pictures(L.Callback):
 
     def _features(self, module: Pretraining, images: Tensor) -> Tensor:
         """[B, N, D], on the CPU; computed where and as the encoder is, whose weights may be sharded."""
-        seen = (images.to(module.device) - module.mean) / module.std
-        features: Tensor = module.jepa.target_encoder(seen)
+        features: Tensor = module.jepa.target_encoder(module.normalised(images))
         return features.float().cpu()
 
     def _examples(self) -> Tensor:

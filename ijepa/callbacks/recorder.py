@@ -122,13 +122,10 @@ class Recorder(L.Callback):
         self.images_per_second = (self.images - images) / max(self.seconds - seconds, 1e-9)
         self._window = (self.images, self.seconds)
         last = trainer.global_step - 1
-        plan = pl_module.plan
         row = {
             **self.totals(),
             **{f"train/{name}": value for name, value in values.items()},
-            "lr": plan.lr(last),
-            "weight_decay": plan.weight_decay(last),
-            "momentum": plan.momentum(last),
+            **pl_module.plan.values(last),
             "images_per_second": self.images_per_second,
         }
         for logger in trainer.loggers:

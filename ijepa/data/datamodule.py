@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2 import functional as TF
 
+from ijepa.data.heldout import spread
 from ijepa.data.images import EvalTransform, TrainTransform
 from ijepa.data.sets import Images, Source, UnreadableError
 from ijepa.data.workers import start_worker
@@ -236,14 +237,17 @@ class DataModule(L.LightningDataModule):
         dataset = EvalImages(images, self.eval_transform, self.channels)
         return DataLoader(dataset, batch_size, num_workers=self.workers, worker_init_fn=start_worker)
 
+    @property
+    def watched(self) -> Images:
+        """What a run is watched on: images for validation, or for training if none are."""
+        return self.source.val if len(self.source.val) else self.source.train
+
     def examples(self, count: int) -> Tensor:
-        """Up to ``count`` readable images, evenly spread over those for validation, or for training if none are.
+        """Up to ``count`` readable images, evenly spread over those that are `watched`.
 
         Returns:
             [n, C, H, W] float32, see `EvalImages`.
         """
-        images = self.source.val if len(self.source.val) else self.source.train
-        dataset = EvalImages(images, self.eval_transform, self.channels)
-        spread = np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int).tolist()
-        found = [image for image, readable in (dataset[index] for index in spread) if readable]
+        dataset = EvalImages(self.watched, self.eval_transform, self.channels)
+        found = [image for image, readable in (dataset[index] for index in spread(len(dataset), count)) if readable]
         return torch.stack(found) if found else torch.empty(0, self.channels, *self.eval_transform.size)

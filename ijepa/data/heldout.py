@@ -17,15 +17,15 @@ def heldout(images: Images, count: int) -> list[int]:
     if len(images) <= count:
         return list(range(len(images)))
     first = _first(images.labels)
-    classes = np.unique(first)
+    classes = np.unique(first[first >= 0])  # -1: no label
     company = math.isqrt(count)
     if len(classes) * company // 2 <= count:
-        return _spread(len(images), count).tolist()
+        return spread(len(images), count)
     found: list[int] = []
     for place in _bisected(len(classes)):
         members = np.flatnonzero(first == classes[place])
         wanted = min(company, len(members), count - len(found))
-        found += members[_spread(len(members), wanted)].tolist()
+        found += members[spread(len(members), wanted)].tolist()
         if len(found) == count:
             break
     return sorted(found)
@@ -35,9 +35,10 @@ def _first(labels: Mapping[str, Sequence[int]]) -> np.ndarray:
     return np.asarray(next(iter(labels.values()), []), dtype=np.int64)
 
 
-def _spread(length: int, count: int) -> np.ndarray:
-    """``count`` of the numbers below ``length``, evenly spread."""
-    return np.linspace(0, length - 1, count).round().astype(np.int64)
+def spread(length: int, count: int) -> list[int]:
+    """Up to ``count`` of the numbers below ``length``, evenly spread."""
+    found: list[int] = np.linspace(0, length - 1, min(count, length)).round().astype(int).tolist()
+    return found
 
 
 def _bisected(length: int) -> np.ndarray:

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ijepa import pictures
 from ijepa.config import Dense, Depth
 from ijepa.data.datamodule import DataModule
+from ijepa.data.heldout import spread
 from ijepa.data.sets import Images
 from ijepa.errors import UserError
 from ijepa.evaluation import pairs, views
@@ -198,8 +198,8 @@ def _outcomes(
 def _examples(task: Dense, target: Target, probe: Probe, trial: Trial, bench: Bench) -> tuple[Tensor, Tensor, Tensor]:
     """Images, maps and a head's predictions, of validation images."""
     val = bench.data.source.val
-    spread = np.linspace(0, len(val) - 1, min(task.examples, len(val))).round().astype(int).tolist()
-    batch = next(iter(pairs.ordered(bench, target.kind, val, spread, len(spread))))
+    shown = spread(len(val), task.examples)
+    batch = next(iter(pairs.ordered(bench, target.kind, val, shown, len(shown))))
     images, maps = pairs.readable(bench, target.kind, *batch)
     if not len(images):
         return images, maps, maps

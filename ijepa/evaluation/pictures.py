@@ -11,6 +11,7 @@ from torch import Tensor
 from ijepa import pictures
 from ijepa.config import Pictures
 from ijepa.data.datamodule import DataModule
+from ijepa.data.heldout import spread
 from ijepa.evaluation.bench import UNTRAINED, Bench, Found, Subject
 from ijepa.evaluation.features import Runtime
 from ijepa.evaluation.knn import neighbours
@@ -155,8 +156,8 @@ class Pool:
         self._transform = bench.data.eval_transform
         self._files = [(source.val, index) for index in val.indices.tolist()]
         self._files += [(source.train, index) for index in train.indices.tolist()]
-        self.shown = _spread(len(val.values) if len(val.values) >= task.images else len(self.values), task.images)
-        others = [row for row in _spread(len(self.values), task.projected) if row not in self.shown]
+        self.shown = spread(len(val.values) if len(val.values) >= task.images else len(self.values), task.images)
+        others = [row for row in spread(len(self.values), task.projected) if row not in self.shown]
         self.rows = self.shown + others[: max(task.projected - len(self.shown), 0)]
 
     def read(self, rows: list[int]) -> Tensor:
@@ -175,9 +176,3 @@ class Pool:
         for query, theirs in zip(self.shown, nearest, strict=True):
             rows.append(self.read([query, *[row for row in theirs if row != query][:count]]))
         return pictures.neighbours(torch.stack(rows))
-
-
-def _spread(available: int, wanted: int) -> list[int]:
-    """Whole numbers below ``available``, evenly spread."""
-    found: list[int] = np.linspace(0, available - 1, min(available, wanted)).round().astype(int).tolist()
-    return found

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ijepa import pictures
 from ijepa.config import Retrieval
 from ijepa.data.datamodule import DataModule
+from ijepa.data.heldout import spread
 from ijepa.errors import UnavailableError
 from ijepa.evaluation.bench import Bench, Found, Subject, label_sets
 from ijepa.evaluation.features import Features
@@ -42,8 +42,8 @@ def metrics(task: Retrieval, several: bool) -> list[str]:
 def write(task: Retrieval, subject: Subject, bench: Bench, folder: Path) -> list[Path]:
     """The picture: a row per query, evenly spread over the validation images, and its nearest training images."""
     train, test = bench.features(subject, bench.layers, task.batch_size)
-    shown = np.linspace(0, len(test.values) - 1, min(task.queries, len(test.values))).round().astype(int)
-    chosen = torch.from_numpy(shown)
+    shown = spread(len(test.values), task.queries)
+    chosen = torch.tensor(shown)
     nearest = _nearest(train.values, test.values[chosen], task.neighbours)
     rows = [
         torch.stack([_image(bench, "val", test, int(query)), *(_image(bench, "train", train, i) for i in row.tolist())])

@@ -1,15 +1,11 @@
 """`python -m ijepa.interop inspect FILE` and `python -m ijepa.interop convert IN OUT --to FORMAT`."""
 
 import argparse
-import os
-import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
 
-from ijepa import checkpoint
-from ijepa.errors import ConfigError, UserError
+from ijepa import checkpoint, commands
+from ijepa.errors import ConfigError
 from ijepa.interop import meta, programs, timm, transformers
 from ijepa.interop.card import Card
 from ijepa.interop.weights import Weights, Which
@@ -21,45 +17,20 @@ FOLDERS = ("transformers",)
 PICKLED = (".pt", ".pth", ".bin")
 
 
-class Parser(argparse.ArgumentParser):
-    """One line for a mistake."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises UserError."""
-        raise UserError(f"{message}; see {self.prog} --help")
-
-
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command; returns its exit code: 2, and one line, for what the user got wrong."""
-    try:
-        given = _parser().parse_args(arguments)
-        run: Callable[[argparse.Namespace], None] = given.run
-        run(given)
-        sys.stdout.flush()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:  # nobody reads on: `... inspect FILE | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:  # where OUT is to be written
-        named = f"{error.filename}: " if error.filename else ""
-        print(f"error: {named}{error.strerror or error}", file=sys.stderr)
-        return UserError.exit_code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
-    return 0
+    """Runs a command; returns its exit code."""
+    return commands.run(_parser(), lambda given: given.run(given), arguments)
 
 
-def _parser() -> Parser:
-    parser = Parser("python -m ijepa.interop", description="Weights between formats: docs/weights.md.")
-    commands = parser.add_subparsers(required=True, metavar="inspect|convert")
+def _parser() -> commands.Parser:
+    parser = commands.Parser("python -m ijepa.interop", description="Weights between formats: docs/weights.md.")
+    kinds = parser.add_subparsers(required=True, metavar="inspect|convert")
     heads = "attention heads, where the file does not tell and the width is no published one"
-    inspect = commands.add_parser("inspect", help="what a file holds")
+    inspect = kinds.add_parser("inspect", help="what a file holds")
     inspect.add_argument("file", help="run folder, file, timm name or https:// address")
     inspect.add_argument("--heads", type=int, help=heads)
     inspect.set_defaults(run=_inspect)
-    convert = commands.add_parser("convert", help="write it in another format, with a model card beside it")
+    convert = kinds.add_parser("convert", help="write it in another format, with a model card beside it")
     convert.add_argument("file", metavar="IN", help="run folder, file, timm name or https:// address")
     convert.add_argument("out", metavar="OUT", type=_path, help="file; for transformers a folder")
     convert.add_argument("--to", choices=FORMATS, required=True)

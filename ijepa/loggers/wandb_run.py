@@ -87,7 +87,7 @@ class WandbRun(WandbLogger):
                 run.define_metric(name, step_metric="trainer/global_step", summary="max,last")
         for prefix in ("val/", *(f"val/{label}/" for label in self.labels)):  # no accuracies
             run.define_metric(f"{prefix}logistic_l2", step_metric="trainer/global_step", summary="last")
-        if self.settings.mode != "disabled":
+        if self._wandb_init["mode"] != "disabled":
             write_json(self.folder / REMEMBERED, {"id": run.id, **_place(self.settings)})
 
     @rank_zero_only

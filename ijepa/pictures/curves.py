@@ -30,6 +30,8 @@ NAMES = {
 ACCURACIES = ("knn", "logistic", "linear", "attentive", "count", "distance", "lowshot", "finetune", "retrieval",
               "depth_delta", "segmentation")  # fmt: skip
 """What the names of shares begin with, which are drawn in per cent."""
+PROBES = ("knn", "linear")
+"""Those of the health panel."""
 HIDDEN = ("val/logistic_l2",)
 """What tells nothing along a run."""
 PANEL = (1.75, 1.35)
@@ -130,8 +132,11 @@ def _place(name: str) -> tuple[str, str]:
 
 
 def _is_accuracy(name: str) -> bool:
-    origin, _, metric = name.partition("/")
-    return origin in ("val", "health") and metric.rpartition("/")[2].startswith(ACCURACIES) and name not in HIDDEN
+    origin, _, rest = name.partition("/")
+    metric = rest.rpartition("/")[2]
+    if origin == "health":
+        return metric in PROBES
+    return origin == "val" and metric.startswith(ACCURACIES) and name not in HIDDEN
 
 
 def _rank(name: str) -> int:

@@ -1,13 +1,11 @@
 """`python -m ijepa.report RUN_DIR [RUN_DIR...]`."""
 
 import argparse
-import os
-import signal
 import sys
 from pathlib import Path
-from typing import NoReturn
 
-from ijepa.errors import ConfigError, UserError
+from ijepa import commands
+from ijepa.errors import ConfigError
 from ijepa.files import write_text
 from ijepa.report import text
 from ijepa.report.page import render
@@ -16,45 +14,23 @@ from ijepa.report.reading import read
 NAME = "report.html"
 
 
-class Parser(argparse.ArgumentParser):
-    """One line for a mistake."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises UserError."""
-        raise UserError(f"{message}; see {self.prog} --help")
-
-
 def main(arguments: list[str] | None = None) -> int:
-    """Writes a page; returns the exit code: 2, and one line, for what the user got wrong."""
-    try:
-        given = _parser().parse_args(arguments)
-        out = _out(given)
-        runs = read(given.folders)
-        write_text(out, render(runs, given.title))
-        print(f"written  {text.name(out)} ({text.size(out.stat().st_size)})", flush=True)
-        for run in runs:
-            for note in run.notes:
-                print(f"note: {run.name}: {note}", flush=True)
-    except UserError as error:
-        return _refused(str(error), error.exit_code)
-    except BrokenPipeError:  # nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:  # what cannot be read or written
-        named = f"{error.filename}: " if error.filename else ""
-        return _refused(f"{named}{error.strerror or error}", UserError.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
-    return 0
+    """Writes a page; returns the exit code."""
+    return commands.run(_parser(), _report, arguments)
 
 
-def _refused(message: str, code: int) -> int:
-    print(f"error: {text.name(message)}", file=sys.stderr)
-    return code
+def _report(given: argparse.Namespace) -> None:
+    out = _out(given)
+    runs = read(given.folders)
+    write_text(out, render(runs, given.title))
+    print(f"written  {text.name(out)} ({text.size(out.stat().st_size)})", flush=True)
+    for run in runs:
+        for note in run.notes:
+            print(f"note: {run.name}: {note}", flush=True)
 
 
-def _parser() -> Parser:
-    parser = Parser(
+def _parser() -> commands.Parser:
+    parser = commands.Parser(
         "python -m ijepa.report", description="Runs as one HTML page that needs no network: docs/report.md."
     )
     parser.add_argument("folders", metavar="RUN_DIR", nargs="+", type=Path, help="a run's folder")

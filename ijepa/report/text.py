@@ -1,17 +1,17 @@
 """Numbers and names as a reader wants them."""
 
 import math
-import os
 from pathlib import Path
+
+from ijepa.errors import one_line
 
 MINUS, TIMES = "\u2212", "\u00d7"
 SUPERSCRIPTS = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
 
 
 def name(path: Path | str) -> str:
-    """A file's name, or another text, on one line; bytes that are no UTF-8 are spelt out."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace") if isinstance(path, Path) else path
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    """A file's name, or another text, as `one_line`."""
+    return one_line(str(path))
 
 
 def number(value: float | None, digits: int = 3) -> str:

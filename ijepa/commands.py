@@ -1,0 +1,41 @@
+"""What the `python -m ijepa....` commands share: one line for a mistake, and an end without a traceback."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from ijepa.errors import UserError, one_line
+
+
+class Parser(argparse.ArgumentParser):
+    """One line for a mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UserError."""
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def run(parser: Parser, job: Callable[[argparse.Namespace], None], arguments: list[str] | None) -> int:
+    """Does ``job`` with what is typed; returns the exit code: 2, and one line, for what the user got wrong."""
+    try:
+        job(parser.parse_args(arguments))
+        sys.stdout.flush()
+    except UserError as error:
+        return _refused(str(error), error.exit_code)
+    except BrokenPipeError:  # nobody reads on: `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # what cannot be read or written
+        named = f"{error.filename}: " if error.filename else ""
+        return _refused(f"{named}{error.strerror or error}", UserError.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    return 0
+
+
+def _refused(message: str, code: int) -> int:
+    print(f"error: {one_line(message)}", file=sys.stderr)
+    return code
