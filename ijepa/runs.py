@@ -5,41 +5,24 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
-from ijepa import build, folders, loggers, parallel, resume, starting, tables
+from ijepa import build, finishing, folders, loggers, parallel, resume, starting
 from ijepa.build import Run
-from ijepa.callbacks.pictures import PROJECTED, SHOWN, Pictures, drop_later
+from ijepa.callbacks.pictures import drop_later
 from ijepa.callbacks.rewind import Rewind
 from ijepa.checks import parse
 from ijepa.config import TrainConfig, WandbLogger
 from ijepa.errors import ConfigError, InterruptedRunError
-from ijepa.evaluation import pictures as drawing
-from ijepa.evaluation import tasks
-from ijepa.evaluation.bench import Bench, Subject, label_sets
-from ijepa.evaluation.features import Runtime
-from ijepa.files import write_json, write_text
-from ijepa.interop import timm
-from ijepa.loggers import log_picture
-from ijepa.models.encoder import Encoder
-from ijepa.models.pretrained import PretrainedEncoder, untrained
+from ijepa.files import write_text
 from ijepa.resume import Resumed
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 HYDRA = ["hydra_setup", {"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}, "_self_"]
 """What config.yaml needs to be a primary configuration of its own."""
-PICTURES = ("masks", "features", "similarity", "attention", "curves", "progress")
-RESULTS = ("encoder.safetensors", "summary.json", *(f"pictures/{name}.png" for name in PICTURES))
-"""What a run writes at its end, but for its metrics."""
-HEADS = 4
-"""Heads that are shown one by one."""
 
 
 def train(composed: DictConfig) -> float | None:
@@ -80,7 +63,7 @@ def _resume(resumed: Resumed) -> float | None:
     def drop() -> None:
         run.checkpoint.rewind(resumed.last, done)
         run.metrics.cut(done)
-        for name in RESULTS:  # of another length of the run
+        for name in finishing.RESULTS:  # of another length of the run
             (run.folder / name).unlink(missing_ok=True)
         drop_later(run.folder, done)
         if run.health is not None:
@@ -162,7 +145,7 @@ def _execute(run: Run, last: Path | None, rewind: Rewind) -> float | None:
     number = parallel.greatest(run.checkpoint.signals.number or 0, run.trainer.strategy.root_device)
     if number:
         raise InterruptedRunError(number, "")
-    return _finish(run)
+    return finishing.finish(run)
 
 
 def _interrupted(run: Run, started: bool) -> str:
@@ -174,90 +157,6 @@ def _interrupted(run: Run, started: bool) -> str:
     if not started and run.checkpoint.path.exists():
         return f"{done}; nothing has changed, give the same command again"
     return done + (f"; go on with: python train.py resume={run.folder}" if run.checkpoint.path.exists() else "")
-
-
-def _finish(run: Run) -> float | None:
-    state = parallel.full_state(run.module.jepa.target_encoder)
-    run.trainer.strategy.barrier()  # a process that ended now would cut off one that still waits for its shard
-    if not run.trainer.is_global_zero:
-        return None
-    encoder = run.spec.build()
-    encoder.load_state_dict(state)
-    timm.write(run.folder / "encoder.safetensors", encoder, run.spec, "target")
-    summary: dict[str, Any] = {
-        "steps": run.trainer.global_step,
-        **run.recorder.totals(),
-        "loss": run.recorder.loss,
-        "not_images": run.data.source.not_images,
-        "best": {name: {"value": value, "step": step} for name, (value, step) in run.checkpoint.best.items()},
-    }
-    if run.health is not None and run.health.verdicts:
-        summary["health"] = {"verdict": run.health.verdicts[-1].title, "seconds": run.health.seconds}
-    accuracy = None
-    chosen, left = tasks.possible(run.config.task, run.data)
-    for name, why in left.items() if run.config.task.paper is not None else ():
-        print(f"task=paper leaves out {name}: {why}")
-    if chosen.measured():
-        names = label_sets(run.data)
-        runtime = Runtime(run.trainer.strategy.root_device, compiled=run.config.hardware.compile)
-        bench = Bench(run.data, runtime, run.config.seed, folder=run.folder / "pictures")
-        subject = Subject("target encoder", PretrainedEncoder(encoder, run.spec).eval())
-        rows = [tasks.evaluate(chosen, subject, bench)]
-        rows += tasks.baselines(chosen, run.spec, bench)
-        for logger in run.trainer.loggers:
-            values = {f"val/{name}": value for name, value in rows[0].values.items()}
-            logger.log_metrics({**run.recorder.totals(), **values}, step=run.trainer.global_step)
-        summary["results"] = {row.name: row.values for row in rows}
-        found = tasks.headlines(chosen, rows[0], names)
-        accuracy = sum(found.values()) / len(found) if found else None  # retrieval of images without labels has none
-        print(f"results on {len(run.data.source.val)} validation images, %")
-        Console().print(tables.results(rows, chosen, names))
-    summary["unreadable"] = sorted({*run.recorder.unreadable, *run.data.unreadable.values()})
-    write_json(run.folder / "summary.json", summary)
-    _draw(run, encoder)
-    log = run.trainer.loggers
-    loggers.log_files(log, "encoder", [run.folder / "encoder.safetensors", run.folder / "config.yaml"])
-    loggers.log_files(log, "checkpoints", [run.checkpoint.path, *sorted(run.checkpoint.folder.glob("best-*.ckpt"))])
-    for logger in log:
-        logger.finalize("success")
-    if run.health is not None and run.health.verdicts:
-        print(run.health.summary())
-    if summary["unreadable"]:
-        print(f"{len(summary['unreadable'])} files could not be read; summary.json names them")
-    print(f"{summary['images']} images, {summary['flops']:.3g} FLOPs, {summary['seconds']:.0f} s")
-    for name in ("metrics.csv", *RESULTS):
-        if (run.folder / name).exists():
-            print(f"         {run.folder / name}")
-    print(f"next: python evaluate.py checkpoint={run.folder}")
-    print("      python train.py data=folder data.root=IMAGES   # your own images", flush=True)
-    return accuracy
-
-
-def _draw(run: Run, encoder: Encoder) -> None:
-    """The pictures of a finished run: what was predicted from what, what the encoder sees, and how it came there."""
-    images, step = run.data.examples(PROJECTED), run.trainer.global_step
-    shown = images[:SHOWN]
-    figures: dict[str, drawing.Make] = {}
-    if len(images):
-        runtime = Runtime(run.trainer.strategy.root_device)
-        network = PretrainedEncoder(encoder, run.spec).eval()
-        view = drawing.View("target encoder", network, images, len(shown), runtime)
-        middle = view.place([0.5, 0.5])
-        figures = {
-            "masks": drawing.masks(run.data, shown, run.spec.patch_size, run.config.seed, step)["masks"],
-            "features": lambda: view.components(untrained(run.spec, run.config.seed)),
-            "similarity": lambda: view.similarity([middle]),
-            "attention": lambda: view.attention(middle, -1, HEADS),
-        }
-        for callback in run.trainer.callbacks:  # type: ignore[attr-defined]  # Lightning adds the list
-            if isinstance(callback, Pictures):
-                figures["progress"] = callback.progress
-    figures["curves"] = drawing.curves(run.metrics.path)["curves"]
-
-    def log(name: str, figure: "Figure") -> None:
-        log_picture(run.trainer.loggers, f"final/{name}", figure, step)
-
-    drawing.draw(figures, run.folder / "pictures", log)
 
 
 def _announce(run: Run) -> None:

@@ -15,7 +15,7 @@ FLOORS = [
     ["pretraining", "tables", "warmstart"],
     ["callbacks", "hardware"],
     ["build"],
-    ["folders", "resume", "starting"],
+    ["finishing", "folders", "resume", "starting"],
     ["runs", "evaluations"],
     ["cli", "plugins"],
     ["data.statistics", "interop.__main__", "report"],  # commands
