@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
@@ -120,6 +121,7 @@ def _run(name: str, job: Callable[[DictConfig], float | None]) -> None:
 
     def guarded(composed: DictConfig) -> float | None:
         try:
+            _quiet()  # also in a process of its own that a launcher has started
             return job(composed)
         except Exception as fault:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -164,7 +166,7 @@ def help_text(name: str, overrides: list[str]) -> str:
     values = OmegaConf.to_container(composed, resolve=False)
     assert isinstance(values, dict)
     lines = [f"python {COMMANDS[name]} [key=value ...]      -m: a sweep over comma-separated values", "", "Groups:"]
-    shown = [*SCHEMAS[name].model_fields, *(["experiment"] if name == "train" else [])]
+    shown = [*SCHEMAS[name].model_fields, *(["experiment", "sweep"] if name == "train" else [])]
     lines += [line for group in sorted(CONF.iterdir()) if group.name in shown for line in _choices(group)]
     return "\n".join([*lines, "", "Keys, their values now, and what they mean:", *_rows(SCHEMAS[name], values, "")])
 
@@ -211,9 +213,14 @@ def _register_plugins() -> None:
     """Hydra takes plugins from packages called hydra_plugins alone, and looks for them when it is first used."""
     if str(PLUGINS) not in sys.path:
         sys.path.append(str(PLUGINS))
+        found = os.environ.get("PYTHONPATH")  # for the processes that launchers start
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(PLUGINS), *([found] if found else [])])
     sweeping = importlib.import_module("hydra_plugins.ijepa_sweeping")
-    for plugin in (sweeping.Sweeper, sweeping.Launcher):
+    for plugin in (sweeping.Sweeper, sweeping.Optuna, sweeping.Launcher):
         Plugins.instance().register(plugin)
+    # Hydra takes no file of conf/ that is called as what a plugin has stored: this one takes its place.
+    search = OmegaConf.load(CONF / "hydra" / "sweeper" / "_optuna.yaml")
+    ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=search, provider="ijepa")
 
 
 def _quiet() -> None:

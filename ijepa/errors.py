@@ -19,6 +19,11 @@ class ConfigError(UserError):
     def __init__(self, key: str, value: Any, problem: str) -> None:
         super().__init__(f"{key}={show(value)}: {problem}")
         self.problem = problem
+        self._given = key, value, problem
+
+    def __reduce__(self) -> tuple[type["ConfigError"], tuple[str, Any, str]]:
+        """Travels from the process of a job to that of its sweep."""
+        return type(self), self._given
 
 
 class UnavailableError(ConfigError):
@@ -52,3 +57,6 @@ class InterruptedRunError(BaseException):
     def __init__(self, signal: int, message: str) -> None:
         super().__init__(message)
         self.signal = signal
+
+    def __reduce__(self) -> tuple[type["InterruptedRunError"], tuple[int, str]]:
+        return type(self), (self.signal, str(self))

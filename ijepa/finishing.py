@@ -16,6 +16,7 @@ from ijepa.interop import timm
 from ijepa.loggers import log_picture
 from ijepa.models.encoder import Encoder
 from ijepa.models.pretrained import PretrainedEncoder, untrained
+from ijepa.sweeps.metric import HEADLINE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,12 +28,12 @@ HEADS = 4
 """Heads that are shown one by one."""
 
 
-def finish(run: Run) -> float | None:
-    """Writes and tells all of it, on the first process; returns the headline accuracy where there is one."""
+def finish(run: Run, brief: bool) -> None:
+    """Writes and tells all of it, on the first process; ``brief``: without the files and what to type next."""
     state = parallel.full_state(run.module.jepa.target_encoder)
     run.trainer.strategy.barrier()  # a process that ended now would cut off one that still waits for its shard
     if not run.trainer.is_global_zero:
-        return None
+        return
     encoder = run.spec.build()
     encoder.load_state_dict(state)
     timm.write(run.folder / "encoder.safetensors", encoder, run.spec, "target")
@@ -45,7 +46,6 @@ def finish(run: Run) -> float | None:
     }
     if run.health is not None and run.health.verdicts:
         summary["health"] = {"verdict": run.health.verdicts[-1].title, "seconds": run.health.seconds}
-    accuracy = None
     chosen, left = tasks.possible(run.config.task, run.data)
     for name, why in left.items() if run.config.task.paper is not None else ():
         print(f"task=paper leaves out {name}: {why}")
@@ -55,13 +55,15 @@ def finish(run: Run) -> float | None:
         bench = Bench(run.data, runtime, run.config.seed, folder=run.folder / "pictures")
         subject = Subject("target encoder", PretrainedEncoder(encoder, run.spec).eval())
         rows = [tasks.evaluate(chosen, subject, bench)]
-        rows += tasks.baselines(chosen, run.spec, bench)
+        if run.config.callbacks.baselines:
+            rows += tasks.baselines(chosen, run.spec, bench)
         for logger in run.trainer.loggers:
             values = {f"val/{name}": value for name, value in rows[0].values.items()}
             logger.log_metrics({**run.recorder.totals(), **values}, step=run.trainer.global_step)
         summary["results"] = {row.name: row.values for row in rows}
         found = tasks.headlines(chosen, rows[0], names)
-        accuracy = sum(found.values()) / len(found) if found else None  # retrieval of images without labels has none
+        if found:  # retrieval of images without labels has none
+            summary[HEADLINE] = sum(found.values()) / len(found)
         print(f"results on {len(run.data.source.val)} validation images, %")
         Console().print(tables.results(rows, chosen, names))
     summary["unreadable"] = sorted({*run.recorder.unreadable, *run.data.unreadable.values()})
@@ -77,12 +79,13 @@ def finish(run: Run) -> float | None:
     if summary["unreadable"]:
         print(f"{len(summary['unreadable'])} files could not be read; summary.json names them")
     print(f"{summary['images']} images, {summary['flops']:.3g} FLOPs, {summary['seconds']:.0f} s")
+    if brief:
+        return
     for name in ("metrics.csv", *RESULTS):
         if (run.folder / name).exists():
             print(f"         {run.folder / name}")
     print(f"next: python evaluate.py checkpoint={run.folder}")
     print("      python train.py data=folder data.root=IMAGES   # your own images", flush=True)
-    return accuracy
 
 
 def _draw(run: Run, encoder: Encoder) -> None:

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -17,7 +16,8 @@ FOLDER_VARIABLE = "IJEPA_RUN_DIR"
 """Tells the processes that a launcher starts for other devices which folder the first one has chosen."""
 
 
-_BEGAN = datetime.now().strftime("%Y%m%d-%H%M%S")
+NAME = 80
+"""Characters of a sweep's name, at most."""
 _locks: set[int] = set()
 
 
@@ -33,37 +33,70 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 
 def choose(config: TrainConfig, overrides: list[str]) -> Path:
-    """The new run's folder, free; the same for all processes of a run."""
-    sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    """The new run's folder, free unless it `goes_on`; the same for all processes of a run."""
     if FOLDER_VARIABLE in os.environ:
         return Path(os.environ[FOLDER_VARIABLE])
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return Path(HydraConfig.get().sweep.dir) / job(overrides, _shared())
     alone = "TORCHELASTIC_RUN_ID" not in os.environ and config.hardware.nodes == 1
     if config.run_dir is None and not (alone and int(os.environ.get("SLURM_NTASKS", "1")) == 1):
         problem = "with torchrun, SLURM or several nodes every process needs to know the folder; add run_dir=FOLDER"
         raise ConfigError("run_dir", None, problem)
     if config.run_dir == "":
         raise ConfigError("run_dir", "", "needs a folder; null makes a new one under runs/")
-    if config.run_dir is not None:
-        folder = Path(config.run_dir).expanduser()
-        if sweep:
-            folder /= slug([item for item in overrides if not item.startswith("run_dir=")])
+    if config.run_dir is None:
+        return numbered(Path("runs"), config.data.source.rpartition(".")[2])
+    folder = Path(config.run_dir).expanduser()
+    if not goes_on(config):
         refuse_used(folder)
-    else:
-        folder = numbered(Path("runs"), config.data.source.rpartition(".")[2])
     return folder
 
 
-def sweep(config: TrainConfig) -> str | None:
-    """A name for the sweep that this job belongs to, the same for all in this process; None for a run by itself."""
-    if HydraConfig.get().mode != RunMode.MULTIRUN:
-        return None
-    return f"sweep-{_BEGAN}" if config.run_dir is None else Path(config.run_dir).name
+def goes_on(config: TrainConfig) -> bool:
+    """Whether a run that is in the folder already is this one: it is skipped where finished, and resumed where not."""
+    return HydraConfig.get().mode == RunMode.MULTIRUN or config.resume == "auto"
+
+
+def sweep(run_dir: str | None, default: str, overrides: list[str], shared: list[str]) -> Path:
+    """A sweep's folder: the same for the same command.
+
+    Args:
+        run_dir: the configuration's.
+        default: hydra.sweep.dir.
+        overrides: those of the command, sweeps over values included.
+        shared: keys that are the same in all jobs; but for sweep=, they are a few digits of the name alone.
+    """
+    if run_dir is not None:
+        return Path(run_dir).expanduser().absolute()
+    if default != "runs":
+        return Path(default).absolute()
+    rest = [key for key in shared if key != "sweep"]
+    named = [item for item in overrides if item.lstrip("+~").partition("=")[0] not in rest]
+    others = sorted(item for item in overrides if item not in named)
+    name = "sweep_" + job(named, []).removeprefix("sweep-")[:NAME]
+    if others or len(job(named, [])) > NAME:
+        name += "_" + hashlib.sha256("\n".join([*named, *others]).encode()).hexdigest()[:8]
+    return Path("runs", name).absolute()
+
+
+def job(overrides: list[str], shared: list[str]) -> str:
+    """The name of a job's folder in its sweep's: what tells it from the others.
+
+    Args:
+        overrides: of the job.
+        shared: keys that are the same in all jobs.
+    """
+    return slug([item for item in overrides if item.lstrip("+~").partition("=")[0] not in ("run_dir", *shared)])
+
+
+def _shared() -> list[str]:
+    return list(HydraConfig.get().job.config.override_dirname.exclude_keys)
 
 
 def refuse_used(folder: Path) -> None:
     """Raises ConfigError when ``folder`` holds a run."""
     found = [name for name in ("config.yaml", "metrics.csv", "checkpoints") if (folder / name).exists()]
-    if not found or _follows():
+    if not found or follows():
         return
     if "config.yaml" not in found:
         raise ConfigError("run_dir", folder, f"holds a part of a run, {found[0]}; give another run_dir")
@@ -86,7 +119,7 @@ def claimed(folder: Path) -> Iterator[None]:
     Raises:
         ConfigError: when one does, or the folder cannot be written to.
     """
-    if _follows():
+    if follows():
         yield
         return
     if not os.access(folder, os.W_OK):
@@ -120,7 +153,7 @@ def numbered(parent: Path, name: str) -> Path:
             return folder
 
 
-def _follows() -> bool:
+def follows() -> bool:
     """Whether this process is another than the first of its run, which looks after the folder."""
     names = ("RANK", "SLURM_PROCID", "NODE_RANK", "LOCAL_RANK")
     return any(int(os.environ.get(name, "0")) > 0 for name in names)

@@ -1,6 +1,8 @@
 """Going on with a run: its configuration with what may change, its last checkpoint, and what stands in the way."""
 
 import re
+import shutil
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +22,10 @@ from ijepa.checks import parse, saved
 from ijepa.config import TrainConfig
 from ijepa.data.datamodule import DataModule
 from ijepa.errors import ConfigError, UserError, show
+from ijepa.sweeps import metric
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
-FREE = ("run_dir", "resume", "force", "hardware", "logger", "callbacks", "task", "data.workers", "data.root",
+FREE = ("run_dir", "resume", "force", "metric", "hardware", "logger", "callbacks", "task", "data.workers", "data.root",
         "data.depth_root", "data.depth_scale", "data.segmentation_root")  # fmt: skip
 """What may change in a run that goes on: it changes what is computed by rounding at most."""
 LENGTH = ("schedule.epochs", "schedule.max_steps")
@@ -83,6 +86,45 @@ def resume(path: Path, overrides: list[str]) -> Resumed:
     shapes = {name: tensor.shape for name, tensor in contents["state_dict"].items()}
     images = contents[checkpoint.IMAGES_KEY]
     return Resumed(folder, last, contents["global_step"], images, shapes, old, new, lasting)
+
+
+def finished(folder: Path, config: TrainConfig) -> bool:
+    """Whether the run in ``folder`` is that of ``config``, and has its results.
+
+    Raises:
+        ConfigError: when it is another one.
+    """
+    if not (folder / "config.yaml").is_file():
+        return False
+    old = parse(TrainConfig, _compose(_latest(folder, sys.maxsize), []))
+    before, after = (_flat(each.model_dump()) for each in (old, config))
+    keys = {key: None for key in [*after, *before] if before.get(key) != after.get(key)}
+    other = [key for key in keys if not any(key == free or key.startswith(f"{free}.") for free in FREE)]
+    if other:
+        items = [f"{key}={show(before.get(key))}, not {show(after.get(key))}" for key in other[:SHOWN]]
+        raise ConfigError("run_dir", folder, f"holds a run of {', '.join(items)}; give another run_dir, or remove it")
+    return metric.summary(folder) is not None
+
+
+def again(folder: Path, config: TrainConfig) -> Resumed | None:
+    """The stopped run in ``folder``, which is that of ``config``; None where it has no whole checkpoint."""
+    checkpoints = folder / "checkpoints"
+    for last in (checkpoints / "last.ckpt", *reversed(numbered(checkpoints))):
+        if last.is_file() and _whole(last):
+            contents = _load(folder, last)
+            shapes = {name: tensor.shape for name, tensor in contents["state_dict"].items()}
+            config = config.model_copy(update={"resume": None})
+            return Resumed(folder, last, contents["global_step"], contents[checkpoint.IMAGES_KEY], shapes, config,
+                           config, [])  # fmt: skip
+    return None
+
+
+def clear(folder: Path) -> None:
+    """Removes what a run without a checkpoint has left."""
+    for name in ("config.yaml", "metrics.csv", "health.json"):
+        (folder / name).unlink(missing_ok=True)
+    for name in ("checkpoints", "pictures", "wandb", "tensorboard"):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def refuse(resumed: Resumed, module: nn.Module, data: DataModule, steps: plan.Plan) -> None:

@@ -20,29 +20,54 @@ from ijepa.config import TrainConfig, WandbLogger
 from ijepa.errors import ConfigError, InterruptedRunError
 from ijepa.files import write_text
 from ijepa.resume import Resumed
+from ijepa.sweeps import metric
 
-HYDRA = ["hydra_setup", {"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}, "_self_"]
+CHOSEN = {"sweeper": "grid", "launcher": "local", "job_logging": "none", "hydra_logging": "none"}
+HYDRA = ["hydra_setup", *({f"override hydra/{group}": name} for group, name in CHOSEN.items()), "_self_"]
 """What config.yaml needs to be a primary configuration of its own."""
 
 
 def train(composed: DictConfig) -> float | None:
-    """Runs, or resumes, what the configuration describes; returns the headline accuracy where images have labels."""
+    """Runs, or resumes, what the configuration describes; returns the value of its metric, for sweeps."""
     overrides = list(HydraConfig.get().overrides.task)
-    if composed.get("resume") is not None:
+    if composed.get("resume") not in (None, "auto"):
         resumed = resume.resume(Path(str(composed.resume)).expanduser(), overrides)
         if composed.run_dir is not None and Path(composed.run_dir).expanduser().resolve() != resumed.folder.resolve():
             raise ConfigError("run_dir", composed.run_dir, "a resumed run stays in its folder; leave it out")
         with folders.claimed(resumed.folder):
             return _resume(resumed)
     config = parse(TrainConfig, starting.settled(composed))
+    if config.resume == "auto" and config.run_dir is None:
+        raise ConfigError("resume", "auto", "goes on with the run in run_dir; add run_dir=FOLDER")
     folder = folders.choose(config, overrides)
-    if isinstance(config.logger, WandbLogger) and config.logger.group is None:
-        grouped = config.logger.model_copy(update={"group": folders.sweep(config)})
+    sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    if sweep and isinstance(config.logger, WandbLogger) and config.logger.group is None:
+        grouped = config.logger.model_copy(update={"group": folder.parent.name})
         config = config.model_copy(update={"logger": grouped})
+    if folders.goes_on(config) and folder.exists():
+        return _again(config, folder)
+    return _begin(config, folder)
+
+
+def _again(config: TrainConfig, folder: Path) -> float | None:
+    """Goes on with the run in ``folder``, if there is one."""
+    with folders.claimed(folder):
+        if resume.finished(folder, config):
+            print(f"run_dir {folder}: finished before")
+            return metric.value(config.metric, folder)
+        resumed = resume.again(folder, config)
+        if resumed is not None:
+            return _resume(resumed)
+        resume.clear(folder)
+    return _begin(config, folder)
+
+
+def _begin(config: TrainConfig, folder: Path) -> float | None:
+    there = folder.exists()
     try:
         run = _build(config, folder)
     except BaseException:
-        if config.run_dir is None:
+        if config.run_dir is None and there:
             with contextlib.suppress(OSError):
                 folder.rmdir()  # made for this run, and still empty
         raise
@@ -58,7 +83,7 @@ def _resume(resumed: Resumed) -> float | None:
     done = resumed.step
     if done >= run.module.plan.max_steps and _exported(run.folder, done):
         print(f"run_dir {run.folder}: finished, all {done} steps are done")
-        return None
+        return metric.value(run.config.metric, run.folder)
 
     def drop() -> None:
         run.checkpoint.rewind(resumed.last, done)
@@ -90,8 +115,9 @@ def _exported(folder: Path, steps: int) -> bool:
 
 def _build(config: TrainConfig, folder: Path, step: int = 0) -> Run:
     run = build.run(config, folder, step)
-    if config.hardware.strategy != "single" and HydraConfig.get().mode == RunMode.MULTIRUN:
-        problem = "one process starts the others here, and cannot in a sweep; start the jobs one by one"
+    launched = "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_PROCID" in os.environ
+    if config.hardware.strategy != "single" and HydraConfig.get().mode == RunMode.MULTIRUN and not launched:
+        problem = "in a sweep the processes of a job are started by torchrun or submitit, see docs/sweeps.md"
         raise ConfigError("hardware.strategy", config.hardware.strategy, problem)
     return run
 
@@ -145,7 +171,8 @@ def _execute(run: Run, last: Path | None, rewind: Rewind) -> float | None:
     number = parallel.greatest(run.checkpoint.signals.number or 0, run.trainer.strategy.root_device)
     if number:
         raise InterruptedRunError(number, "")
-    return finishing.finish(run)
+    finishing.finish(run, brief=HydraConfig.get().mode == RunMode.MULTIRUN)
+    return metric.value(run.config.metric, run.folder)
 
 
 def _interrupted(run: Run, started: bool) -> str:

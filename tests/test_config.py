@@ -19,7 +19,11 @@ NEED_A_ROOT = ("folder", "imagenet", "places205", "inat18", "clevr")
 
 @pytest.mark.parametrize(("group", "name"), OPTIONS)
 def test_every_option_composes_and_fits_the_schema(group, name):
-    extra = ["data.root=X"] if name in NEED_A_ROOT or (group == "experiment" and name.startswith("in")) else []
+    extra = (
+        ["data.root=X"]
+        if name in NEED_A_ROOT or (group == "experiment" and name.startswith(("in", "ablation_in1k")))
+        else []
+    )
     if name == "reference":
         extra = ["data=digits", "data.image_size=56"]  # it never ends on a grid of 8x8
     if name == "features":

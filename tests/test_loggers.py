@@ -124,7 +124,7 @@ def test_wandb_has_a_run_for_each_job_of_a_sweep(invoke, tmp_path, offline):
     code, _, error = invoke("train.py", "-m", *WANDB, f"run_dir={tmp_path / 'sweep'}", "seed=0,1",
                             f"hydra.sweep.dir={tmp_path}")  # fmt: skip
     assert code == 0, error
-    runs = [told(folder).runs[-1] for folder in sorted((tmp_path / "sweep").iterdir())]
+    runs = [told(folder).runs[-1] for folder in sorted((tmp_path / "sweep").iterdir()) if folder.is_dir()]
     assert len({run.run_id for run in runs}) == 2
     assert {run.run_group for run in runs} == {"sweep"}
     assert len({run.display_name for run in runs}) == 2

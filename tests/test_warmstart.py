@@ -259,7 +259,7 @@ def test_continued_is_for_runs_from_weights_alone(invoke, tmp_path):
     code, output, error = invoke("train.py", "-m", f"init=null,{file}", *SCENES, "callbacks.evaluate_every_epochs=null",
                                  f"run_dir={tmp_path / 'sweep'}")  # fmt: skip
     assert code == 0, output + error
-    found = {config["init"]: config["optimizer"]["lr"] for config in map(config_of, (tmp_path / "sweep").iterdir())}
+    found = {config["init"]: config["optimizer"]["lr"] for config in map(config_of, (tmp_path / "sweep").glob("*/"))}
     assert found == {None: 5e-4, str(file): 1e-4}
     start(invoke, tmp_path / "listed", f"init={file}", "experiment=[continued]")
     assert config_of(tmp_path / "listed")["optimizer"]["lr"] == 1e-4

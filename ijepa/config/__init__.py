@@ -94,9 +94,11 @@ class TrainConfig(Section):
     init_channels: Literal["average", "inflate"] | None
     """with another data.channels than init's: patch embeddings of their mean, or repeated; null: refused"""
     resume: Text | None
-    """run folder or checkpoint to go on from"""
+    """run folder or checkpoint to go on from; auto: run_dir's own run, where it has one"""
     force: bool
     """resume even with changed values or images that change the result"""
+    metric: Text | None = None
+    """what a sweep compares runs by, and Optuna searches for: count/logistic, train/loss, ...; null: mean headline"""
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     """of initial weights, order, crops and masks"""
     model: Model

@@ -86,6 +86,8 @@ class Callbacks(Section):
     """held-out images that they are computed from"""
     evaluate_every_epochs: Annotated[float, Field(gt=0)] | None
     """epochs between evaluations by task where images have labels; null: only at the end"""
+    baselines: bool
+    """at the end also evaluate random init and raw pixels"""
     pictures: Count | None
     """of the same images' features along the run, evenly spaced, beside the one before its first step; null: none"""
 

@@ -1,12 +1,12 @@
-"""Hydra's basic sweeper and launcher, made to go on when a job's configuration is faulty.
+"""Hydra's sweepers and its basic launcher, made to keep a sweep's folder and to go on whatever becomes of a job.
 
 Hydra finds plugins in packages called hydra_plugins on the path; ijepa/cli.py puts this one there.
 """
 
+import logging
 import sys
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
@@ -14,11 +14,17 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from hydra.plugins.sweeper import Sweeper as AnySweeper
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
 
-from ijepa.errors import UNWRITABLE, UserError
+from ijepa import folders
+from ijepa.checks import parse
+from ijepa.config import TrainConfig
+from ijepa.errors import UNWRITABLE, ConfigError, InterruptedRunError, UserError
 from ijepa.explain import explain
+from ijepa.sweeps import jobs, metric, table
 
 
 class SweepError(UserError):
@@ -31,41 +37,227 @@ class SweepError(UserError):
 
 
 class Launcher(BasicLauncher):  # type: ignore[misc]  # Hydra's plugins are untyped
-    """Runs jobs one after another; one that cannot be composed fails alone, with one line on stderr."""
-
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        results = []
-        for number, overrides in enumerate(job_overrides, start=initial_job_idx):
-            print(f"job {number}: {' '.join(overrides)}", flush=True)
-            try:
-                result = super().launch([overrides], number)[0]
-            except Exception as error:
-                result = JobReturn(overrides=overrides, status=JobStatus.FAILED)
-                result.return_value = error
-            if result.status == JobStatus.FAILED:
-                if not _mendable(result):
-                    traceback.print_exception(result._return_value)
-                fault = explain(result._return_value, list(overrides))
-                print(f"error: job {number} ({' '.join(overrides)}): {fault}", file=sys.stderr, flush=True)
-            results.append(result)
-        return results
+    """Runs jobs one after another, in this process."""
 
 
 class Sweeper(BasicSweeper):  # type: ignore[misc]
-    """The Cartesian product of the values given; all jobs run, whatever becomes of the others."""
+    """The Cartesian product of the values given."""
 
     def sweep(self, arguments: list[str]) -> Any:
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        batches = self.split_arguments(parser.parse_overrides(arguments), self.max_batch_size)
-        folder = Path(self.config.hydra.sweep.dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.config, folder / "multirun.yaml")
-        results: list[JobReturn] = []
-        for batch in batches:
-            results += self.launcher.launch(batch, initial_job_idx=len(results))
-        if any(result.status == JobStatus.FAILED for result in results):
-            raise SweepError(results)
-        return [results]
+        given = [*self._parse_config(), *arguments]
+        overrides = OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(given)
+        launching = Jobs(self, given, arguments)
+        count = 0
+        for batch in self.split_arguments(overrides, self.max_batch_size):
+            launching.launch(batch, initial_job_idx=count)
+            count += len(batch)
+        launching.end()
+        return [launching.results]
+
+
+class Optuna(AnySweeper):  # type: ignore[misc]
+    """Optuna's search: in the direction of the metric, over all that is given a range or several values."""
+
+    def __init__(self, direction: str, **options: Any) -> None:
+        from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
+
+        self.direction = direction
+        self.search = OptunaSweeperImpl(direction=direction, **options)
+
+    def setup(self, **context: Any) -> None:
+        self.search.setup(**context)
+        self.config, self.hydra_context, self.launcher = (
+            self.search.config, self.search.hydra_context, self.search.launcher,
+        )  # fmt: skip
+
+    def sweep(self, arguments: list[str]) -> Any:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        given = [*self.search._parse_sweeper_params_config(), *arguments]
+        self.search.launcher = launching = Jobs(self, given, arguments, valued=True)
+        launching.masked = self.search.max_failure_rate == 1.0
+        if self.direction == "auto":
+            self.search.direction = launching.direction
+        logging.getLogger("hydra_plugins.hydra_optuna_sweeper").setLevel(logging.CRITICAL)
+        try:
+            self.search.sweep(arguments)
+        except ValueError:  # of a search in which no job has a value
+            if any(result.status == JobStatus.COMPLETED for result in launching.results):
+                raise
+        launching.end()
+        return launching.results
+
+
+class Jobs:
+    """The jobs of a sweep, through its launcher: composed first, left out where finished, and kept in its folder.
+
+    Args:
+        sweeper: set up by Hydra.
+        arguments: overrides of the whole sweep, with those of the sweeper's configuration.
+        typed: those of the command line.
+        valued: whether a job without a value of the metric has failed.
+    """
+
+    def __init__(self, sweeper: Any, arguments: list[str], typed: list[str], valued: bool = False) -> None:
+        self.sweeper, self.valued = sweeper, valued
+        self.config: DictConfig = sweeper.config
+        self.results: list[JobReturn] = []
+        self.quiet = folders.follows()
+        self.local = isinstance(sweeper.launcher, BasicLauncher)
+        parsed = OverridesParser.create().parse_overrides(arguments)
+        swept = [each.get_key_element().lstrip("+~") for each in parsed if each.is_sweep_override()]
+        self.shared = [each.get_key_element().lstrip("+~") for each in parsed if not each.is_sweep_override()]
+        self.masked = False
+        """Whether failed jobs are handed back without their errors, which have been told, and which Optuna repeats."""
+        self.sweep: jobs.Sweep | None = None
+        if "run_dir" in self.config:
+            folder = folders.sweep(self.config.run_dir, self.config.hydra.sweep.dir, typed, self.shared)
+            self.sweep = jobs.Sweep(folder, typed, swept, self.config.metric)
+            folders.make(folder)
+            self._set("hydra.sweep.dir", str(folder))
+            self._set("hydra.job.config.override_dirname.exclude_keys", self.shared)
+            self._tell(f"sweep    {folder}")
+
+    @property
+    def direction(self) -> str:
+        """Optuna's word for what is better."""
+        return metric.direction(self.config.get("metric"))
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """As a launcher of Hydra's; no job's fault is raised."""
+        numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
+        batch = {number: list(overrides) for number, overrides in zip(numbers, job_overrides, strict=True)}
+        found: dict[int, JobReturn] = {}
+        for number, overrides in batch.items():
+            self._note(overrides)
+            result = self._beforehand(overrides)
+            if result is not None:
+                found[number] = result
+                self._report(number, overrides, result)
+        left = [number for number in batch if number not in found]
+        together = [[number] for number in left] if self.local else [left]
+        for numbered in filter(None, together):
+            for number in numbered:
+                self._tell(f"job {number}: {' '.join(self._telling(batch[number]))}")
+            for number, result in zip(numbered, self._launch(numbered, batch), strict=True):
+                found[number] = self._judged(batch[number], result)
+                self._report(number, batch[number], found[number])
+            self._write()
+        results = [found[number] for number in batch]
+        self.results += results
+        if self.masked:
+            return [_result(each.overrides, None) if each.status == JobStatus.FAILED else each for each in results]
+        return results
+
+    def end(self) -> None:
+        """Tells the table; raises SweepError where jobs failed."""
+        self._write()
+        if self.sweep is not None and not self.quiet:
+            Console().print(table.shown(self.sweep))
+            self._tell(f"         {self.sweep.folder / table.FILE}")
+            self._tell(f"next: python -m ijepa.report {self.sweep.folder}")
+        if any(result.status == JobStatus.FAILED for result in self.results):
+            raise SweepError(self.results)
+
+    def _launch(self, numbers: list[int], batch: dict[int, list[str]]) -> list[JobReturn]:
+        """What the launcher makes of jobs with successive numbers; a fault of its own is one of them all."""
+        try:
+            return list(self.sweeper.launcher.launch([batch[number] for number in numbers], numbers[0]))
+        except InterruptedRunError as stopped:
+            self._write()
+            text = f"{stopped}\n" if str(stopped) else ""
+            raise InterruptedRunError(stopped.signal, f"{text}the same command goes on with the sweep") from None
+        except Exception as error:
+            return [self._from_folder(batch[number], error) for number in numbers]
+
+    def _from_folder(self, overrides: list[str], error: Exception) -> JobReturn:
+        """A job's result where its launcher has lost it: that of its folder, or else the error."""
+        job = self._job(overrides)
+        if job is not None and job.status == jobs.FINISHED:
+            return _result(overrides, metric.value(self.config.metric, job.folder))
+        return _result(overrides, error)
+
+    def _beforehand(self, overrides: list[str]) -> JobReturn | None:
+        """The result of a job that cannot be composed, or is finished already."""
+        try:
+            composed = self.sweeper.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+        except Exception as error:
+            return _result(overrides, error)
+        job = self._job(overrides)
+        if job is None or composed.get("init") is not None or not (job.folder / "config.yaml").exists():
+            return None
+        with read_write(composed), open_dict(composed):
+            del composed["hydra"]
+        try:
+            from ijepa import resume
+
+            if resume.finished(job.folder, parse(TrainConfig, composed)):
+                self._tell(f"job finished before: {' '.join(self._telling(overrides))}")
+                return self._judged(overrides, _result(overrides, metric.value(composed.metric, job.folder)))
+        except UserError as error:
+            return _result(overrides, error)
+        return None
+
+    def _judged(self, overrides: list[str], result: JobReturn) -> JobReturn:
+        if self.valued and result.status == JobStatus.COMPLETED and result.return_value is None:
+            problem = "the run has no such value; choose train/loss, health/rankme or a result of its summary.json"
+            return _result(overrides, ConfigError("metric", self.config.metric, problem))
+        return result
+
+    def _report(self, number: int, overrides: list[str], result: JobReturn) -> None:
+        if result.status != JobStatus.FAILED:
+            return
+        if not _mendable(result):
+            traceback.print_exception(result._return_value)
+        fault = explain(result._return_value, list(overrides))
+        job = self._job(overrides)
+        if job is not None:
+            job.error = fault
+        named = " ".join(self._telling(overrides))
+        print(f"error: job {number} ({named}): {fault}", file=sys.stderr, flush=True)
+
+    def _note(self, overrides: list[str]) -> None:
+        if self.sweep is not None and self._job(overrides) is None:
+            values = {key.lstrip("+~"): value for key, _, value in (item.partition("=") for item in overrides)}
+            values = {key: value for key, value in values.items() if key in self.sweep.keys}
+            self.sweep.jobs.append(jobs.Job(self._place(overrides), values))
+
+    def _job(self, overrides: list[str]) -> jobs.Job | None:
+        if self.sweep is None:
+            return None
+        return next((job for job in self.sweep.jobs if job.folder == self._place(overrides)), None)
+
+    def _place(self, overrides: list[str]) -> Any:
+        assert self.sweep is not None
+        return self.sweep.folder / folders.job(overrides, self.shared)
+
+    def _telling(self, overrides: list[str]) -> list[str]:
+        """Without what is the same in all jobs."""
+        return [item for item in overrides if item.partition("=")[0].lstrip("+~") not in self.shared] or overrides
+
+    def _write(self) -> None:
+        if self.sweep is not None and not self.quiet:
+            self.sweep.write()
+            table.write(self.sweep)
+
+    def _set(self, key: str, value: str | list[str]) -> None:
+        """For this process, and for the jobs, which compose their configurations anew."""
+        with read_write(self.config), open_dict(self.config):
+            OmegaConf.update(self.config, key, value)
+            typed = "'" + value.replace("'", "\\'") + "'" if isinstance(value, str) else f"[{','.join(value)}]"
+            self.config.hydra.overrides.hydra.append(f"{key}={typed}")
+
+    def _tell(self, line: str) -> None:
+        if not self.quiet:
+            print(line, flush=True)
+
+
+def _result(overrides: Sequence[str], value: Any) -> JobReturn:
+    result = JobReturn(overrides=overrides)
+    result.status = JobStatus.FAILED if isinstance(value, BaseException) else JobStatus.COMPLETED
+    result.return_value = value
+    return result
 
 
 def _mendable(result: JobReturn) -> bool:

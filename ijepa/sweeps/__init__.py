@@ -1,0 +1,1 @@
+"""Sweeps: their folders, what they compare runs by, and their tables."""

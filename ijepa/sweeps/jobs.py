@@ -1,0 +1,97 @@
+"""A sweep's folder: which jobs it has, and how far each one is."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ijepa.files import write_json
+from ijepa.sweeps import metric
+
+RECORD = "sweep.json"
+FINISHED, FAILED, STOPPED, WAITING = "finished", "failed", "stopped", "not begun"
+
+
+@dataclass
+class Job:
+    """A job of a sweep.
+
+    Attributes:
+        folder: of its run.
+        values: what was swept, by key, as typed.
+        error: why it failed, in a line; None where it did not.
+    """
+
+    folder: Path
+    values: dict[str, str]
+    error: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Its folder's."""
+        return self.folder.name
+
+    @property
+    def summary(self) -> dict[str, Any] | None:
+        """What the run has written at its end."""
+        return metric.summary(self.folder)
+
+    @property
+    def status(self) -> str:
+        """Whether it finished, failed, was stopped or did not begin."""
+        if self.error is not None:
+            return FAILED
+        if self.summary is not None:
+            return FINISHED
+        return STOPPED if (self.folder / "config.yaml").exists() else WAITING
+
+
+@dataclass
+class Sweep:
+    """What a sweep's folder says.
+
+    Attributes:
+        folder: it holds a folder for each job.
+        command: the overrides that it was started with.
+        keys: what is swept.
+        metric: what runs are compared by; None: `metric.HEADLINE`.
+        jobs: in order.
+    """
+
+    folder: Path
+    command: list[str]
+    keys: list[str]
+    metric: str | None
+    jobs: list[Job] = field(default_factory=list)
+
+    @property
+    def better(self) -> str:
+        """Maximize or minimize."""
+        return metric.direction(self.metric)
+
+    def ranked(self) -> list[tuple[Job, float | None]]:
+        """Jobs with their values of the metric, the best first; those without one last."""
+        valued = [(job, metric.value(self.metric, job.folder)) for job in self.jobs]
+        sign = -1 if self.better == "maximize" else 1
+        return sorted(valued, key=lambda pair: (pair[1] is None, sign * (pair[1] or 0.0)))
+
+    def write(self) -> None:
+        """Keeps it in the folder."""
+        jobs = [{"folder": job.name, "values": job.values, "error": job.error} for job in self.jobs]
+        known = {"command": self.command, "keys": self.keys, "metric": self.metric, "jobs": jobs}
+        write_json(self.folder / RECORD, known)
+
+
+def read(folder: Path) -> Sweep | None:
+    """The sweep in ``folder``, or None where there is none; raises ValueError where its record is broken."""
+    file = folder / RECORD
+    if not file.is_file():
+        return None
+    try:
+        known = json.loads(file.read_bytes())
+        jobs = [Job(folder / str(job["folder"]), {str(key): str(value) for key, value in job["values"].items()},
+                    job["error"]) for job in known["jobs"]]  # fmt: skip
+        return Sweep(folder, [str(item) for item in known["command"]], [str(key) for key in known["keys"]],
+                     known["metric"], jobs)  # fmt: skip
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise ValueError(f"{file}: broken; start the sweep again, it skips what is finished") from None

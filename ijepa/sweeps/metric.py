@@ -1,0 +1,58 @@
+"""What a sweep compares runs by: a value of a run's folder, and whether more of it is better."""
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+LESS_IS_BETTER = ("loss", "depth_rmse", "gradient_norm", "seconds", "flops", "images", "alpha_req")
+"""Names, or what follows the last slash of them."""
+HEADLINE = "headline"
+"""The mean of the first task's results on the label sets, in summary.json; what metric=null stands for."""
+SETTINGS = ("logistic_l2",)
+"""Results that are chosen settings: no name to compare by."""
+TOTALS = ("loss", "images", "flops", "seconds")
+"""Numbers of summary.json."""
+
+
+def direction(name: str | None) -> str:
+    """Optuna's word for what is better: maximize or minimize."""
+    kind, _, last = (name or HEADLINE).rpartition("/")
+    return "minimize" if last in LESS_IS_BETTER or kind == "train" else "maximize"
+
+
+def summary(folder: Path) -> dict[str, Any] | None:
+    """What a finished run has written; None where there is none."""
+    try:
+        found = json.loads((folder / "summary.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and "steps" in found else None
+
+
+def results(found: dict[str, Any]) -> dict[str, float]:
+    """The results of the run's own encoder, its totals, and its headline, by name."""
+    rows = found.get("results") or {}
+    own: dict[str, Any] = next(iter(rows.values()), {}) if isinstance(rows, dict) else {}
+    values = {HEADLINE: found.get(HEADLINE), **own, **{name: found.get(name) for name in TOTALS}}
+    return {name: float(value) for name, value in values.items()
+            if isinstance(value, int | float) and not name.endswith(SETTINGS)}  # fmt: skip
+
+
+def value(name: str | None, folder: Path) -> float | None:
+    """Of the finished run in ``folder``: a result, a number of its summary, or the last of a column of metrics.csv."""
+    found = results(summary(folder) or {})
+    wanted = (name or HEADLINE).removeprefix("val/")
+    return found.get(wanted, last(wanted, folder))
+
+
+def last(column: str, folder: Path) -> float | None:
+    """The last value in a column of metrics.csv; None where there is none."""
+    try:
+        with (folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
+            cells = [row.get(column) for row in csv.DictReader(file)]
+        number = float(next(cell for cell in reversed(cells) if cell))
+    except (OSError, ValueError, StopIteration):
+        return None
+    return number if math.isfinite(number) else None

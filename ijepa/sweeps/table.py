@@ -1,0 +1,175 @@
+"""A sweep's table: for the terminal, as CSV, and over seeds."""
+
+import csv
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+from scipy import stats
+
+from ijepa.files import write_text
+from ijepa.sweeps import metric
+from ijepa.sweeps.jobs import FINISHED, Job, Sweep
+
+FILE, OVER_SEEDS = "sweep.csv", "over_seeds.csv"
+BRIEF = 8
+"""Characters of a number that is shown as it is."""
+SHOWN = 4
+"""Results that the terminal shows."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Jobs that differ by seed alone.
+
+    Attributes:
+        values: what they share of what was swept.
+        seeds: how many of them have results.
+        verdicts: on their health, or what has become of them.
+        results: mean and half the width of its 95 % interval over seeds (None of one seed), by name.
+    """
+
+    values: dict[str, str]
+    seeds: int
+    verdicts: list[str]
+    results: dict[str, tuple[float, float | None]]
+
+
+def names(jobs: list[Job]) -> list[str]:
+    """The results that some job has."""
+    return list(dict.fromkeys(name for job in jobs for name in metric.results(job.summary or {})))
+
+
+def write(sweep: Sweep) -> None:
+    """``sweep.csv`` in its folder, a row for each job in the order of the sweep; with seeds also ``over_seeds.csv``."""
+    results = names(sweep.jobs)
+    further = [sweep.metric] if sweep.metric is not None and sweep.metric.removeprefix("val/") not in results else []
+    rows = [["job", "status", *sweep.keys, *further, *results, "verdict", "error"]]
+    for job in sweep.jobs:
+        values = metric.results(job.summary or {})
+        chosen = [_number(metric.value(name, job.folder)) for name in further]
+        rows.append([job.name, job.status, *(job.values.get(key, "") for key in sweep.keys), *chosen,
+                     *(_number(values.get(name)) for name in results), _told(job), job.error or ""])  # fmt: skip
+    _csv(sweep.folder / FILE, rows)
+    if "seed" in sweep.keys:
+        groups = over_seeds(sweep)
+        keys = [key for key in sweep.keys if key != "seed"]
+        head = [title for name in results for title in (name, f"{name} +-")]
+        rows = [[*keys, "seeds", *head]]
+        for group in groups:
+            ends = [group.results.get(name, (None, None)) for name in results]
+            rows.append([*(group.values.get(key, "") for key in keys), str(group.seeds),
+                         *(_number(end) for pair in ends for end in pair)])  # fmt: skip
+        _csv(sweep.folder / OVER_SEEDS, rows)
+
+
+def over_seeds(sweep: Sweep) -> list[Group]:
+    """Means over seeds, with Student's 95 % intervals, of the finished jobs that share all else."""
+    alike: dict[tuple[tuple[str, str], ...], list[Job]] = {}
+    for job in sweep.jobs:
+        alike.setdefault(tuple((key, value) for key, value in job.values.items() if key != "seed"), []).append(job)
+    groups = []
+    for shared, jobs in alike.items():
+        finished = [job for job in jobs if job.status == FINISHED]
+        found: dict[str, tuple[float, float | None]] = {}
+        values = [metric.results(job.summary or {}) for job in finished]
+        for name in names(finished):
+            numbers = np.array([row[name] for row in values if name in row])
+            found[name] = (float(numbers.mean()), _half(numbers))
+        groups.append(Group(dict(shared), len(finished), [_told(job) for job in jobs], found))
+    return groups
+
+
+def shown(sweep: Sweep) -> Table:
+    """Its jobs, the best first, or with seeds their means, as a table for the terminal."""
+    results = [name for name in names(sweep.jobs) if name not in (metric.HEADLINE, sweep.metric, *metric.TOTALS)]
+    results = _first(results)
+    wanted = (sweep.metric or metric.HEADLINE).removeprefix("val/")
+    groups = over_seeds(sweep) if "seed" in sweep.keys else []
+    seeds = 0 < len(groups) < len(sweep.jobs)
+    keys = [key for key in sweep.keys if not (seeds and key == "seed")]
+    title = f"{len(sweep.jobs)} jobs, the best {'mean headline' if wanted == metric.HEADLINE else wanted} first"
+    table = Table(*_short(keys), title=title + ("; means over seeds with 95 % intervals" if seeds else ""))
+    for name in [*(["seeds"] if seeds else []), wanted, *results, "verdict"]:
+        table.add_column(name, justify="right")
+    if seeds:
+        sign = -1 if sweep.better == "maximize" else 1
+        groups.sort(key=lambda group: sign * group.results.get(wanted, (sign * math.inf, 0))[0])
+        for group in groups:
+            cells = [_interval(name, group.results.get(name)) for name in (wanted, *results)]
+            told = ", ".join(sorted(set(group.verdicts)))
+            table.add_row(*(_brief(group.values.get(key, "")) for key in keys), str(group.seeds), *cells, told)
+        return table
+    for job, value in sweep.ranked():
+        found = job.summary or {}
+        numbers = metric.results(found)
+        cells = [_cell(wanted, value), *(_cell(name, numbers.get(name)) for name in results)]
+        table.add_row(*(_brief(job.values.get(key, "")) for key in keys), *cells, _told(job))
+    return table
+
+
+def _told(job: Job) -> str:
+    """The verdict on a job's health, or what has become of it."""
+    found = job.summary
+    return job.status if found is None or job.error else str((found.get("health") or {}).get("verdict", ""))
+
+
+def _short(keys: list[str]) -> list[str]:
+    """The last part of each key, where that tells it from the others."""
+    ends = [key.rpartition(".")[2] for key in keys]
+    return [end if ends.count(end) == 1 else key for key, end in zip(keys, ends, strict=True)]
+
+
+def _brief(value: str) -> str:
+    """A value as typed; a number of many digits with four of them."""
+    try:
+        return f"{float(value):.4g}" if len(value) > BRIEF else value
+    except ValueError:
+        return value
+
+
+def _first(results: list[str]) -> list[str]:
+    """As many as a terminal has room for: with several label sets those of the first task's metric."""
+    kinds = [name.rpartition("/")[2] for name in results]
+    same = [name for name, kind in zip(results, kinds, strict=True) if kind == kinds[0]]
+    return same if 1 < len(same) <= SHOWN else results[:SHOWN]
+
+
+def _half(numbers: np.ndarray) -> float | None:
+    if len(numbers) < 2:
+        return None
+    quantile = stats.t.ppf(0.975, len(numbers) - 1)
+    return float(quantile * numbers.std(ddof=1) / math.sqrt(len(numbers)))
+
+
+def share(name: str, value: float) -> bool:
+    """Whether a result is shown in per cent."""
+    return metric.direction(name) == "maximize" and 0 <= value <= 1
+
+
+def _cell(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{100 * value:.1f}" if share(name, value) else f"{value:.4g}"
+
+
+def _interval(name: str, found: tuple[float, float | None] | None) -> str:
+    if found is None:
+        return "-"
+    mean, half = found
+    scale = 100 if share(name, mean) else 1
+    text = _cell(name, mean)
+    return text if half is None else f"{text} ±{scale * half:.{1 if scale == 100 else 3}f}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else repr(value)
+
+
+def _csv(path: Path, rows: list[list[str]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_text(path, text.getvalue())

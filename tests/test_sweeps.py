@@ -1,0 +1,165 @@
+"""Sweeps as a user starts them: folders, tables, what is skipped and resumed, Optuna and the launchers."""
+
+import csv
+import json
+import shutil
+
+import pytest
+from conftest import TINY, command
+
+from ijepa import folders
+from ijepa.sweeps import jobs, metric, table
+
+DIGITS = ("data=digits", *TINY, "task=knn", "task.knn.k=[5]", "task.knn.headline=5", "callbacks.baselines=false")
+
+
+def listed(folder):
+    with (folder / table.FILE).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def square(tmp_path_factory):
+    """A finished sweep of two by two, and what it said."""
+    folder = tmp_path_factory.mktemp("sweeps") / "square"
+    result = command("train.py", "-m", *DIGITS, "optimizer.lr=1e-3,3e-4", "seed=0,1", f"run_dir={folder}")
+    assert result.returncode == 0, result.stderr
+    return folder, result.stdout
+
+
+def test_two_by_two(square):
+    folder, said = square
+    rows = listed(folder)
+    assert [row["job"] for row in rows] == [
+        "optimizer.lr-0.001_seed-0", "optimizer.lr-0.001_seed-1", "optimizer.lr-0.0003_seed-0",
+        "optimizer.lr-0.0003_seed-1",
+    ]  # fmt: skip
+    assert all(row["status"] == "finished" and row["error"] == "" for row in rows)
+    for row in rows:
+        summary = json.loads((folder / row["job"] / "summary.json").read_text())
+        assert float(row["knn5"]) == summary["results"]["target encoder"]["knn5"] == float(row["headline"])
+        assert float(row["loss"]) == summary["loss"]
+        assert list(summary["results"]) == ["target encoder"]
+    assert "4 jobs, the best mean headline first" in said
+    assert f"{folder / table.FILE}" in said
+
+
+def test_means_over_seeds(square):
+    folder, _ = square
+    with (folder / table.OVER_SEEDS).open(newline="") as file:
+        means = list(csv.DictReader(file))
+    assert [(row["optimizer.lr"], row["seeds"]) for row in means] == [("0.001", "2"), ("0.0003", "2")]
+    values = [float(row["loss"]) for row in listed(folder)[:2]]
+    assert float(means[0]["loss"]) == pytest.approx(sum(values) / 2, rel=1e-12)
+    # Student's t of one degree of freedom; the standard error of two numbers is half their distance
+    assert float(means[0]["loss +-"]) == pytest.approx(12.7062047 * abs(values[0] - values[1]) / 2, rel=1e-6)
+
+
+def test_a_sweep_started_again_skips_what_is_finished_and_resumes_what_is_not(invoke, square, tmp_path):
+    folder = tmp_path / "sweep"
+    shutil.copytree(square[0], folder)
+    whole = listed(folder)
+    for name in ("summary.json", "encoder.safetensors"):  # a run stopped after its last step
+        (folder / "optimizer.lr-0.001_seed-1" / name).unlink()
+    shutil.rmtree(folder / "optimizer.lr-0.0003_seed-0")  # and one that never began
+    rest = folder / "optimizer.lr-0.0003_seed-1"  # and one without a checkpoint
+    shutil.rmtree(rest / "checkpoints")
+    (rest / "summary.json").unlink()
+    code, said, error = invoke("train.py", "-m", *DIGITS, "optimizer.lr=1e-3,3e-4", "seed=0,1", f"run_dir={folder}")
+    assert code == 0, error
+    assert said.count("job finished before") == 1
+    for before, after in zip(whole, listed(folder), strict=True):
+        assert float(after["loss"]) == pytest.approx(float(before["loss"]), rel=1e-6)  # the fixture had other threads
+        changing = ("loss", "seconds")
+        assert [after[key] for key in after if key not in changing] == [
+            before[key] for key in before if key not in changing
+        ]
+
+
+def test_a_job_of_another_sweep_in_its_folder(invoke, square, tmp_path):
+    folder = tmp_path / "sweep"
+    shutil.copytree(square[0], folder)
+    code, _, error = invoke("train.py", "-m", *DIGITS, "optimizer.lr=1e-3", "seed=0,1", f"run_dir={folder}",
+                            "schedule.warmup_steps=0")  # fmt: skip
+    assert code == 0, error  # its jobs are called seed-0 and seed-1
+    code, _, error = invoke("train.py", "-m", *DIGITS, "optimizer.lr=1e-3,3e-4", "seed=0,1", f"run_dir={folder}",
+                            "schedule.warmup_steps=0")  # fmt: skip
+    assert code == 2
+    assert "holds a run of schedule.warmup_steps=1, not 0; give another run_dir, or remove it" in error
+    assert error.splitlines()[-1] == "error: 4 of 4 jobs failed"
+
+
+def test_a_sweep_s_folder_depends_on_the_command_alone():
+    arguments = ["data=digits", "seed=0,1", "optimizer.lr=1e-3,3e-4"]
+    folder = folders.sweep(None, "runs", arguments, ["data"])
+    assert folder.parent.name == "runs"
+    assert folder.name.startswith("sweep_seed-0-1_optimizer.lr-1e-3-3e-4_")
+    assert folders.sweep(None, "runs", arguments, ["data"]) == folder
+    assert folders.sweep(None, "runs", ["data=scenes", *arguments[1:]], ["data"]) != folder
+    assert folders.sweep(None, "runs", ["sweep=masking"], ["sweep"]).name == "sweep_masking"
+    assert len(folders.sweep(None, "runs", [f"data.root={'x,' * 200}"], []).name) < 120
+
+
+def test_optuna_searches_in_the_metric_s_direction(invoke, tmp_path):
+    search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=5", "metric=train/loss", f"run_dir={tmp_path}",
+              "optimizer.lr=tag(log,interval(1e-4,1e-2))", "model.patch_size=4,5"]  # fmt: skip
+    code, _, error = invoke("train.py", "-m", *DIGITS, *search)
+    assert code == 2
+    rows = listed(tmp_path)
+    assert len(rows) == 5
+    failed = [row for row in rows if row["status"] == "failed"]
+    assert 0 < len(failed) < 5
+    assert all("model.patch_size=5: does not divide" in row["error"] for row in failed)
+    lines = error.splitlines()
+    assert len(lines) == len(failed) + 1  # one line each
+    assert lines[-1] == f"error: {len(failed)} of 5 jobs failed"
+    best = min(float(row["train/loss"]) for row in rows if row["train/loss"])
+    assert f"best_value: {best}" in (tmp_path / "optimization_results.yaml").read_text()
+    code, again, error = invoke("train.py", "-m", *DIGITS, *search)
+    assert again.count("job finished before") == 5 - len(failed)
+    assert listed(tmp_path) == rows
+
+
+def test_optuna_without_a_value_to_compare(invoke, pictures, tmp_path):
+    code, _, error = invoke("train.py", "-m", *DIGITS, "hydra/sweeper=optuna", "hydra.sweeper.n_trials=1",
+                            "seed=range(0,9)", "metric=count/knn", f"run_dir={tmp_path}")  # fmt: skip
+    assert code == 2
+    assert "metric=count/knn: " in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_launchers(launcher, tmp_path):
+    result = command("train.py", "-m", *DIGITS, "model.patch_size=4,5", "seed=0,1", f"hydra/launcher={launcher}",
+                     f"run_dir={tmp_path}")  # fmt: skip
+    assert result.returncode == 2, result.stderr
+    rows = listed(tmp_path)
+    assert [row["status"] for row in rows] == ["finished", "finished", "failed", "failed"]
+    assert all("model.patch_size=5: does not divide" in row["error"] for row in rows[2:])
+    assert result.stderr.splitlines()[-1] == "error: 2 of 4 jobs failed"
+
+
+def test_auto_begins_goes_on_and_ends(invoke, tmp_path):
+    folder = tmp_path / "run"
+    code, said, error = invoke("train.py", *DIGITS, "resume=auto", f"run_dir={folder}")
+    assert code == 0, error
+    code, said, error = invoke("train.py", *DIGITS, "resume=auto", f"run_dir={folder}")
+    assert (code, said) == (0, f"run_dir {folder}: finished before\n")
+    code, _, error = invoke("train.py", *DIGITS, "resume=auto")
+    assert (code, error) == (2, "error: resume=auto: goes on with the run in run_dir; add run_dir=FOLDER\n")
+
+
+def test_directions():
+    assert (
+        metric.direction(None) == metric.direction("count/logistic") == metric.direction("health/rankme") == "maximize"
+    )
+    assert metric.direction("distance/knn20") == "maximize"
+    assert {metric.direction(name) for name in ("train/loss", "loss", "depth_rmse", "train/distance")} == {"minimize"}
+
+
+def test_a_record_that_is_broken(tmp_path):
+    assert jobs.read(tmp_path) is None
+    (tmp_path / jobs.RECORD).write_text('{"jobs": [{}]}')
+    with pytest.raises(ValueError, match="broken; start the sweep again"):
+        jobs.read(tmp_path)
