@@ -9,6 +9,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
+from ijepa import cluster
 from ijepa.config import TrainConfig
 from ijepa.errors import ConfigError
 
@@ -38,14 +39,16 @@ def choose(config: TrainConfig, overrides: list[str]) -> Path:
         return Path(os.environ[FOLDER_VARIABLE])
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return Path(HydraConfig.get().sweep.dir) / job(overrides, _shared())
-    alone = "TORCHELASTIC_RUN_ID" not in os.environ and config.hardware.nodes == 1
-    if config.run_dir is None and not (alone and int(os.environ.get("SLURM_NTASKS", "1")) == 1):
-        problem = "with torchrun, SLURM or several nodes every process needs to know the folder; add run_dir=FOLDER"
+    name, queued = config.data.source.rpartition(".")[2], cluster.job()
+    if config.run_dir is None and queued is not None and os.environ.get("SLURM_PROCID") is not None:
+        return Path("runs", f"{name}-slurm-{queued}")  # the same for all its processes, and after a restart
+    if config.run_dir is None and ("TORCHELASTIC_RUN_ID" in os.environ or config.hardware.nodes > 1):
+        problem = "with torchrun or several nodes every process needs to know the folder; add run_dir=FOLDER"
         raise ConfigError("run_dir", None, problem)
     if config.run_dir == "":
         raise ConfigError("run_dir", "", "needs a folder; null makes a new one under runs/")
     if config.run_dir is None:
-        return numbered(Path("runs"), config.data.source.rpartition(".")[2])
+        return numbered(Path("runs"), name)
     folder = Path(config.run_dir).expanduser()
     if not goes_on(config):
         refuse_used(folder)
@@ -54,7 +57,7 @@ def choose(config: TrainConfig, overrides: list[str]) -> Path:
 
 def goes_on(config: TrainConfig) -> bool:
     """Whether a run that is in the folder already is this one: it is skipped where finished, and resumed where not."""
-    return HydraConfig.get().mode == RunMode.MULTIRUN or config.resume == "auto"
+    return HydraConfig.get().mode == RunMode.MULTIRUN or config.resume == "auto" or cluster.restarted()
 
 
 def sweep(run_dir: str | None, default: str, overrides: list[str], shared: list[str]) -> Path:

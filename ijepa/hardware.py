@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.fabric.strategies.ddp import DDPStrategy
 from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 
@@ -90,6 +91,11 @@ def check_launcher(hardware: schema.Hardware) -> None:
     if "TORCHELASTIC_RUN_ID" in os.environ and int(started) != wanted:
         problem = f"torchrun has started {started} processes; add hardware=ddp or fsdp, and devices x nodes as many"
         raise ConfigError("hardware.devices", hardware.devices, problem)
+
+
+def plugins() -> list[SLURMEnvironment]:
+    """What the trainer needs to know of where it runs: this software's own signals put a job back into the queue."""
+    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
 def strategy(hardware: schema.Hardware) -> str | Strategy:

@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from ijepa import build, finishing, folders, loggers, parallel, resume, starting
+from ijepa import build, cluster, finishing, folders, loggers, parallel, resume, starting
 from ijepa.build import Run
 from ijepa.callbacks.pictures import drop_later
 from ijepa.callbacks.rewind import Rewind
@@ -138,13 +138,14 @@ def execute(run: Run, last: Path | None = None, drop: Callable[[], None] = lambd
     signals.watch(run.trainer)
     if run.config.hardware.strategy != "single":
         os.environ[folders.FOLDER_VARIABLE] = str(run.folder)  # for the processes that Lightning starts
-    failed = True
+    failed, stopped = True, 0
     try:
         with signals:
             result = _execute(run, last, rewind)
         failed = False
         return result
     except InterruptedRunError as interrupted:
+        stopped = interrupted.signal
         message = _interrupted(run, rewind.done) if run.trainer.is_global_zero else ""
         raise InterruptedRunError(interrupted.signal, message) from None
     finally:
@@ -155,6 +156,8 @@ def execute(run: Run, last: Path | None = None, drop: Callable[[], None] = lambd
                     run.folder.rmdir()  # where nothing was written yet
             print(f"run_dir {run.folder}", flush=True)
         loggers.finish(run.trainer.loggers, failed)
+        if stopped and run.trainer.is_global_zero and cluster.requeue(stopped):
+            print("requeued: the job goes on with the run when Slurm starts it again", flush=True)
 
 
 def _execute(run: Run, last: Path | None, rewind: Rewind) -> float | None:

@@ -1,4 +1,4 @@
-"""A graceful end of a run on SIGINT (Ctrl-C) and SIGTERM."""
+"""A graceful end of a run on SIGINT (Ctrl-C) and SIGTERM, and on what a cluster sends ahead of a time limit."""
 
 import contextlib
 import multiprocessing
@@ -8,12 +8,13 @@ import sys
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from ijepa import cluster
 from ijepa.errors import InterruptedRunError
 
 if TYPE_CHECKING:
     import lightning as L
 
-NUMBERS = (signal.SIGINT, signal.SIGTERM)
+NUMBERS = (signal.SIGINT, signal.SIGTERM, *(cluster.WARNINGS if cluster.job() else ()))
 
 
 def launched() -> bool:
@@ -108,9 +109,12 @@ class Signals:
                 process.wait()
             raise InterruptedRunError(self.number, "")
         if not first:
+            if cluster.job():
+                return  # Slurm may say it several times, to several processes; it kills what takes too long
             self._abandon()
         with contextlib.suppress(OSError):  # print could meet itself here, and a reader that is gone
-            os.write(1, f"\n{signal.Signals(number).name}: ends after this step; once more to end at once\n".encode())
+            again = "" if cluster.job() else "; once more to end at once"
+            os.write(1, f"\n{signal.Signals(number).name}: ends after this step{again}\n".encode())
 
     def _abandon(self) -> None:
         """Ends this process and those that it has started, whatever they wait for."""

@@ -6,7 +6,7 @@ from conftest import ROOT
 
 # From the ground up; a file imports only from floors below its own, or from its own package.
 FLOORS = [
-    ["errors", "files", "randomness"],
+    ["errors", "files", "randomness", "cluster"],
     ["config", "masking", "objective", "schedules", "optim", "flops", "signals", "commands", "sweeps"],
     ["checks", "models", "data", "plan", "loggers", "pictures"],
     ["interop"],
