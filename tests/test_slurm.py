@@ -1,8 +1,10 @@
 """Runs on a real Slurm cluster of two nodes, started here; skipped where it cannot start."""
 
+import contextlib
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -22,7 +24,6 @@ RUN = (*SMALL, "hardware=slurm", "hardware.accelerator=cpu", "schedule.max_steps
        "callbacks.baselines=false")  # fmt: skip
 JOB = """#!/bin/bash
 #SBATCH --nodes=2 --ntasks-per-node=1 --requeue --open-mode=append --signal=USR1@60
-export MASTER_ADDR=127.0.0.1 OMP_NUM_THREADS=1  # the nodes' names are no hosts here
 srun {python} {script} {overrides}
 """
 
@@ -38,6 +39,22 @@ def until(found, seconds, what):
     raise TimeoutError(f"{what}: not in {seconds} s")
 
 
+def free_ports(count):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def end(variable):
+    """Ends all processes that have the variable in their environment: daemons, and what they have started."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if variable.encode() in (folder / "environ").read_bytes().split(b"\0"):
+                os.kill(int(folder.name), signal.SIGKILL)
+
+
 @pytest.fixture(scope="module")
 def slurm():
     """Runs a command of Slurm's and returns what it prints."""
@@ -49,15 +66,20 @@ def slurm():
         pytest.skip("the daemons here run as root")
     folder = Path(tempfile.mkdtemp(prefix="ijepa-slurm-"))
     conf, key = folder / "slurm.conf", folder / "key"
-    filled = (ROOT / "tests" / "slurm.conf").read_text().replace("DIR", str(folder))
-    conf.write_text(filled.replace("HOST", socket.gethostname().partition(".")[0]))
+    ports = free_ports(3)
+    filled = {"DIR": folder, "HOST": socket.gethostname().partition(".")[0], "FIRST": 1000 + os.getpid() % 8000}
+    text = (ROOT / "tests" / "slurm.conf").read_text()
+    for word, value in (filled | {f"PORT{number}": port for number, port in enumerate(ports)}).items():
+        text = re.sub(rf"\b{word}\b", str(value), text)
+    conf.write_text(text)
     key.write_bytes(os.urandom(1024))
     key.chmod(0o400)
-    environment = {**os.environ, "PATH": path, "SLURM_CONF": str(conf)}
+    environment = {**os.environ, "PATH": path, "SLURM_CONF": str(conf), "MASTER_ADDR": "127.0.0.1",
+                   "OMP_NUM_THREADS": "1"}  # fmt: skip  # the nodes' names are no hosts here
     files = [f"--{name}={folder / name}" for name in ("socket", "pid-file", "log-file", "seed-file")]
 
     def run(*command, check=True):
-        done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=200)
         if check and done.returncode:
             raise RuntimeError(f"{command}: {done.stdout}{done.stderr}")
         return done.stdout
@@ -78,9 +100,7 @@ def slurm():
         yield run
     finally:
         run("scancel", "--user=root", check=False)
-        for file in [*folder.glob("slurm*.pid"), folder / "pid-file"]:
-            if file.exists():
-                os.kill(int(file.read_text()), signal.SIGKILL if "slurmd-" in file.name else signal.SIGTERM)
+        end(f"SLURM_CONF={conf}")
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -168,3 +188,17 @@ def test_submitit_s_handler_comes_first(scontrol):
 def test_no_slurm_no_requeue(monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     assert not cluster.requeue(signal.SIGUSR1)
+
+
+@pytest.mark.slow
+def test_a_sweep_of_jobs_with_two_ranks_through_submitit(slurm, tmp_path):
+    launcher = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=low", "hydra.launcher.nodes=2",
+                "hydra.launcher.tasks_per_node=1", "hydra.launcher.cpus_per_task=1"]  # fmt: skip
+    command = [sys.executable, ROOT / "train.py", "-m", *RUN, "schedule.max_steps=4", "seed=0,1", "optimizer.lr=1e-3",
+               f"run_dir={tmp_path / 'sweep'}", *launcher]  # fmt: skip
+    said = slurm(*command)
+    with (tmp_path / "sweep" / "sweep.csv").open(newline="") as file:
+        assert [row["status"] for row in csv.DictReader(file)] == ["finished", "finished"]
+    assert "2 jobs" in said
+    config = (tmp_path / "sweep" / "seed-0" / "config.yaml").read_text()
+    assert "nodes: 2" in config

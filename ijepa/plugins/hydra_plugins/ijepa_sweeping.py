@@ -115,6 +115,9 @@ class Jobs:
             folder = folders.sweep(self.config.run_dir, self.config.hydra.sweep.dir, typed, self.shared)
             self.sweep = jobs.Sweep(folder, typed, swept, self.config.metric)
             folders.make(folder)
+            options: dict[str, Any] = getattr(sweeper.launcher, "params", {})  # submitit's, with the folder of before
+            if "submitit_folder" in options:
+                options["submitit_folder"] = str(folder / ".submitit" / "%j")
             self._set("hydra.sweep.dir", str(folder))
             self._set("hydra.job.config.override_dirname.exclude_keys", self.shared)
             self._tell(f"sweep    {folder}")
