@@ -8,6 +8,7 @@ import pytest
 from conftest import TINY, command
 
 from ijepa import folders
+from ijepa.report import __main__ as report
 from ijepa.sweeps import jobs, metric, table
 
 DIGITS = ("data=digits", *TINY, "task=knn", "task.knn.k=[5]", "task.knn.headline=5", "callbacks.baselines=false")
@@ -163,3 +164,18 @@ def test_a_record_that_is_broken(tmp_path):
     (tmp_path / jobs.RECORD).write_text('{"jobs": [{}]}')
     with pytest.raises(ValueError, match="broken; start the sweep again"):
         jobs.read(tmp_path)
+
+
+def test_a_report_of_a_sweep(square, tmp_path, capsys):
+    folder = tmp_path / "sweep"
+    shutil.copytree(square[0], folder)
+    shutil.rmtree(folder / "optimizer.lr-0.0003_seed-1")
+    assert report.main([str(folder)]) == 0
+    page = (folder / "report.html").read_text()
+    assert all(job.name in page for job in jobs.read(folder).jobs[:3])
+    assert "note: optimizer.lr-0.0003_seed-1: not begun" in capsys.readouterr().out
+    (folder / jobs.RECORD).write_text("{")
+    assert report.main([str(folder)]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {folder / jobs.RECORD}: broken; start the sweep again, it skips what is finished\n"
+    )

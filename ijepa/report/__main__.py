@@ -1,15 +1,16 @@
-"""`python -m ijepa.report RUN_DIR [RUN_DIR...]`."""
+"""`python -m ijepa.report RUN_DIR [RUN_DIR...]`, or SWEEP_DIR."""
 
 import argparse
 import sys
 from pathlib import Path
 
 from ijepa import commands
-from ijepa.errors import ConfigError
+from ijepa.errors import ConfigError, UserError
 from ijepa.files import write_text
 from ijepa.report import text
 from ijepa.report.page import render
 from ijepa.report.reading import read
+from ijepa.sweeps import jobs
 
 NAME = "report.html"
 
@@ -21,19 +22,43 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _report(given: argparse.Namespace) -> None:
     out = _out(given)
-    runs = read(given.folders)
-    write_text(out, render(runs, given.title))
+    folders, notes = _jobs(given.folders)
+    runs = read(folders)
+    titled = given.title or (text.name(given.folders[0].resolve().name) if folders != given.folders else None)
+    write_text(out, render(runs, titled))
     print(f"written  {text.name(out)} ({text.size(out.stat().st_size)})", flush=True)
+    for note in notes:
+        print(f"note: {note}", flush=True)
     for run in runs:
         for note in run.notes:
             print(f"note: {run.name}: {note}", flush=True)
+
+
+def _jobs(given: list[Path]) -> tuple[list[Path], list[str]]:
+    """Folders of runs, those of a sweep's jobs in the place of its own; and which of them have nothing to show."""
+    found: list[Path] = []
+    notes: list[str] = []
+    for folder in given:
+        try:
+            sweep = jobs.read(folder.expanduser())
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        if sweep is None:
+            found.append(folder)
+            continue
+        begun = [job for job in sweep.jobs if (job.folder / "metrics.csv").is_file()]
+        if not begun:
+            raise ConfigError("RUN_DIR", text.name(folder), "a sweep of which no job has begun")
+        found += [job.folder for job in begun]
+        notes += [f"{text.name(job.name)}: {job.error or job.status}" for job in sweep.jobs if job not in begun]
+    return found, notes
 
 
 def _parser() -> commands.Parser:
     parser = commands.Parser(
         "python -m ijepa.report", description="Runs as one HTML page that needs no network: docs/report.md."
     )
-    parser.add_argument("folders", metavar="RUN_DIR", nargs="+", type=Path, help="a run's folder")
+    parser.add_argument("folders", metavar="RUN_DIR", nargs="+", type=Path, help="a run's folder, or a sweep's")
     parser.add_argument("--out", type=Path, metavar="FILE",
                         help=f"default: {NAME} in the run's folder; of several runs, in the current one")  # fmt: skip
     parser.add_argument("--title", help="default: the run's name, or how many runs there are")
