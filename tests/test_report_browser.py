@@ -1,8 +1,12 @@
 """A report in headless Chromium: no errors, nothing that overflows, and what can be done on it."""
 
+import json
+
 import pytest
 from browser import CHROMIUM, Browser
 from test_report import EVIL, drawn, make, png, report, write
+
+from ijepa.sweeps import jobs
 
 pytestmark = pytest.mark.slow
 
@@ -77,3 +81,36 @@ def test_what_can_be_done_in_chromium(chromium, pages):
     found = "[...document.querySelectorAll('.leaf:not([hidden])')].map(each => each.dataset.text)"
     assert set(chromium.run(found)) == {"optimizer.lr=0.001"}
     assert chromium.faults == []
+
+
+def test_a_sweep_in_chromium(chromium, tmp_path):
+    sweep = jobs.Sweep(tmp_path, ["seed=0,1", EVIL], ["masking", "optimizer.lr"], None)
+    for number, masking in enumerate(("multiblock", "block", EVIL)):
+        folder = make(tmp_path / f"job-{number}", seed=number, steps=30)
+        summary = {"steps": 30, "loss": 0.5, "headline": 0.1 + 0.2 * number, "results": {EVIL: {EVIL: 0.5}}}
+        (folder / "summary.json").write_text(json.dumps(summary))
+        sweep.jobs.append(jobs.Job(folder, {"masking": masking, "optimizer.lr": f"{10.0**-number}"}))
+    sweep.jobs.append(jobs.Job(tmp_path / "none", {"masking": "x", "optimizer.lr": "1"}, EVIL))
+    sweep.write()
+    report(tmp_path, tmp_path / "sweep.html")
+    chromium.faults.clear()
+    chromium.requests.clear()
+    for width in (1400, 390):
+        chromium.size(width)
+        chromium.open(tmp_path / "sweep.html")
+        chromium.run("new Promise(done => setTimeout(done, 200))")
+        assert chromium.run("document.documentElement.scrollWidth") <= width
+        assert chromium.run("document.querySelectorAll('circle.job').length") == 3
+        assert chromium.run("document.querySelectorAll('polyline.job').length") == 3
+    order = "[...document.querySelectorAll('tbody tr')].map(row => row.dataset.job).join('')"
+    assert chromium.run(order) == "2103"  # the best first, what failed last
+    chromium.run("document.querySelectorAll('th button')[1].click()")
+    assert chromium.run(order) == "2103"  # by learning rate, least first; the failed one has none of the least
+    chromium.run("document.querySelectorAll('th button')[1].click()")
+    assert chromium.run(order) in ("0312", "3012")
+    chromium.run("document.querySelector('tbody tr[data-job=\"1\"]').dispatchEvent(new PointerEvent('pointerenter'))")
+    assert chromium.run("document.querySelectorAll('.picked').length") == 3  # row, point and line
+    chromium.run("(up.value = '1', up.dispatchEvent(new Event('change')))")
+    assert chromium.run("document.querySelectorAll('circle.job').length") == 3 + 1
+    assert chromium.faults == []
+    assert [address for address in chromium.requests if not address.startswith(("file:", "data:"))] == []

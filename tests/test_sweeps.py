@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 
 import pytest
@@ -172,8 +173,20 @@ def test_a_report_of_a_sweep(square, tmp_path, capsys):
     shutil.rmtree(folder / "optimizer.lr-0.0003_seed-1")
     assert report.main([str(folder)]) == 0
     page = (folder / "report.html").read_text()
-    assert all(job.name in page for job in jobs.read(folder).jobs[:3])
+    assert "3 of 4 jobs finished" in page
+    drawn = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
+    assert [column["name"] for column in drawn["columns"][:3]] == ["optimizer.lr", "seed", "headline"]
+    rows = listed(square[0])
+    assert [job["values"][:2] for job in drawn["jobs"]] == [
+        [float(row["optimizer.lr"]), float(row["seed"])] for row in rows
+    ]
+    assert [job["values"][2] for job in drawn["jobs"]] == [*(float(row["headline"]) for row in rows[:3]), None]
+    capsys.readouterr()
+    assert (
+        report.main([str(folder), str(folder / "optimizer.lr-0.001_seed-0"), "--out", str(tmp_path / "side.html")]) == 0
+    )
     assert "note: optimizer.lr-0.0003_seed-1: not begun" in capsys.readouterr().out
+    assert "3 runs side by side" in (tmp_path / "side.html").read_text()
     (folder / jobs.RECORD).write_text("{")
     assert report.main([str(folder)]) == 2
     assert capsys.readouterr().err == (

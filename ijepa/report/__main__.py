@@ -9,7 +9,8 @@ from ijepa.errors import ConfigError, UserError
 from ijepa.files import write_text
 from ijepa.report import text
 from ijepa.report.page import render
-from ijepa.report.reading import read
+from ijepa.report.reading import Run, read
+from ijepa.report.sweep import render as render_sweep
 from ijepa.sweeps import jobs
 
 NAME = "report.html"
@@ -22,10 +23,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _report(given: argparse.Namespace) -> None:
     out = _out(given)
-    folders, notes = _jobs(given.folders)
-    runs = read(folders)
-    titled = given.title or (text.name(given.folders[0].resolve().name) if folders != given.folders else None)
-    write_text(out, render(runs, titled))
+    folders: list[Path] = given.folders
+    notes: list[str] = []
+    runs: list[Run] = []
+    sweep = _sweep(folders[0]) if len(folders) == 1 else None
+    if sweep is not None:
+        page = render_sweep(sweep, given.title)
+    else:
+        folders, notes = _jobs(folders)
+        runs = read(folders)
+        page = render(runs, given.title)
+    write_text(out, page)
     print(f"written  {text.name(out)} ({text.size(out.stat().st_size)})", flush=True)
     for note in notes:
         print(f"note: {note}", flush=True)
@@ -34,15 +42,19 @@ def _report(given: argparse.Namespace) -> None:
             print(f"note: {run.name}: {note}", flush=True)
 
 
+def _sweep(folder: Path) -> jobs.Sweep | None:
+    try:
+        return jobs.read(folder.expanduser())
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
 def _jobs(given: list[Path]) -> tuple[list[Path], list[str]]:
     """Folders of runs, those of a sweep's jobs in the place of its own; and which of them have nothing to show."""
     found: list[Path] = []
     notes: list[str] = []
     for folder in given:
-        try:
-            sweep = jobs.read(folder.expanduser())
-        except ValueError as error:
-            raise UserError(str(error)) from None
+        sweep = _sweep(folder)
         if sweep is None:
             found.append(folder)
             continue

@@ -52,7 +52,7 @@ def render(runs: list[Run], title: str | None = None) -> str:
     )
 
 
-def fill(template: str, data: Any, **values: Any) -> str:
+def fill(template: str, data: Any, scripts: tuple[str, ...] = SCRIPTS, **values: Any) -> str:
     """A page from a template of `ASSETS`, with styles, scripts and their data inside; values are escaped.
 
     Nothing but these scripts can run in it, and nothing can be loaded: its content security policy says so.
@@ -72,7 +72,7 @@ def fill(template: str, data: Any, **values: Any) -> str:
         "spaced": _spaced,
     }
     environment.globals |= {"colour": lambda run: run % COLOURS, "verdict_kind": lambda of: VERDICTS.get(of, "other")}
-    style, script = ("\n".join((ASSETS / file).read_text("utf-8") for file in files) for files in (STYLES, SCRIPTS))
+    style, script = ("\n".join((ASSETS / file).read_text("utf-8") for file in files) for files in (STYLES, scripts))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = environment.get_template(template).render(
         style=Markup(style), script=Markup(script), digest=digest, embedded=embedded(data), **values

@@ -101,13 +101,13 @@ def shown(sweep: Sweep) -> Table:
         for group in groups:
             cells = [_interval(name, group.results.get(name)) for name in (wanted, *results)]
             told = ", ".join(sorted(set(group.verdicts)))
-            table.add_row(*(_brief(group.values.get(key, "")) for key in keys), str(group.seeds), *cells, told)
+            table.add_row(*(brief(group.values.get(key, "")) for key in keys), str(group.seeds), *cells, told)
         return table
     for job, value in sweep.ranked():
         found = job.summary or {}
         numbers = metric.results(found)
         cells = [_cell(wanted, value), *(_cell(name, numbers.get(name)) for name in results)]
-        table.add_row(*(_brief(job.values.get(key, "")) for key in keys), *cells, _told(job))
+        table.add_row(*(brief(job.values.get(key, "")) for key in keys), *cells, _told(job))
     return table
 
 
@@ -123,7 +123,7 @@ def _short(keys: list[str]) -> list[str]:
     return [end if ends.count(end) == 1 else key for key, end in zip(keys, ends, strict=True)]
 
 
-def _brief(value: str) -> str:
+def brief(value: str) -> str:
     """A value as typed; a number of many digits with four of them."""
     try:
         return f"{float(value):.4g}" if len(value) > BRIEF else value
