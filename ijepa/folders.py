@@ -42,8 +42,9 @@ def choose(config: TrainConfig, overrides: list[str]) -> Path:
     name, queued = config.data.source.rpartition(".")[2], cluster.job()
     if config.run_dir is None and queued is not None and os.environ.get("SLURM_PROCID") is not None:
         return Path("runs", f"{name}-slurm-{queued}")  # the same for all its processes, and after a restart
-    if config.run_dir is None and ("TORCHELASTIC_RUN_ID" in os.environ or config.hardware.nodes > 1):
-        problem = "with torchrun or several nodes every process needs to know the folder; add run_dir=FOLDER"
+    several = config.hardware.nodes > 1 or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+    if config.run_dir is None and ("TORCHELASTIC_RUN_ID" in os.environ or several):
+        problem = "with torchrun, SLURM or several nodes every process needs to know the folder; add run_dir=FOLDER"
         raise ConfigError("run_dir", None, problem)
     if config.run_dir == "":
         raise ConfigError("run_dir", "", "needs a folder; null makes a new one under runs/")

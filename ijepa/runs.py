@@ -58,7 +58,8 @@ def _again(config: TrainConfig, folder: Path) -> float | None:
         resumed = resume.again(folder, config)
         if resumed is not None:
             return _resume(resumed)
-        resume.clear(folder)
+        if not folders.follows():  # a process that comes late would clear what the first one has begun
+            resume.clear(folder)
     return _begin(config, folder)
 
 
