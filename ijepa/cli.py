@@ -52,7 +52,8 @@ def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
     before_a_run()
     try:
         _quiet()
-        _register_plugins()
+        with importing():
+            _register_plugins()
         _check_arguments()
         if "--help" in arguments or "-h" in arguments:
             print(help_text(name, overrides))

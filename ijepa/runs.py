@@ -175,7 +175,7 @@ def _execute(run: Run, last: Path | None, rewind: Rewind) -> float | None:
     number = parallel.greatest(run.checkpoint.signals.number or 0, run.trainer.strategy.root_device)
     if number:
         raise InterruptedRunError(number, "")
-    finishing.finish(run, brief=HydraConfig.get().mode == RunMode.MULTIRUN)
+    finishing.finish(run, brief=HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN)
     return metric.value(run.config.metric, run.folder)
 
 
