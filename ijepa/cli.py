@@ -217,7 +217,7 @@ def _register_plugins() -> None:
         found = os.environ.get("PYTHONPATH")  # for the processes that launchers start
         os.environ["PYTHONPATH"] = os.pathsep.join([str(PLUGINS), *([found] if found else [])])
     sweeping = importlib.import_module("hydra_plugins.ijepa_sweeping")
-    for plugin in (sweeping.Sweeper, sweeping.Optuna, sweeping.Launcher):
+    for plugin in (sweeping.Sweeper, sweeping.Optuna):
         Plugins.instance().register(plugin)
     # Hydra takes no file of conf/ that is called as what a plugin has stored: this one takes its place.
     search = OmegaConf.load(CONF / "hydra" / "sweeper" / "_optuna.yaml")

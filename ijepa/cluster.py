@@ -10,7 +10,9 @@ WARNINGS = (signal.SIGUSR1, signal.SIGUSR2) if hasattr(signal, "SIGUSR1") else (
 
 
 def job() -> str | None:
-    """The number of the Slurm job that this process belongs to, None outside of one."""
+    """The number of the Slurm job that this process belongs to; None outside of one, and in an interactive shell."""
+    if os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+        return None
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 

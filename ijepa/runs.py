@@ -22,7 +22,7 @@ from ijepa.files import write_text
 from ijepa.resume import Resumed
 from ijepa.sweeps import metric
 
-CHOSEN = {"sweeper": "grid", "launcher": "local", "job_logging": "none", "hydra_logging": "none"}
+CHOSEN = {"sweeper": "grid", "job_logging": "none", "hydra_logging": "none"}
 HYDRA = ["hydra_setup", *({f"override hydra/{group}": name} for group, name in CHOSEN.items()), "_self_"]
 """What config.yaml needs to be a primary configuration of its own."""
 

@@ -172,6 +172,8 @@ def test_a_warning_requeues_and_scancel_does_not(scontrol, monkeypatch):
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "5")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
     assert cluster.job() == "5_2"
+    monkeypatch.setenv("SLURM_JOB_NAME", "bash")
+    assert cluster.job() is None  # an interactive shell
 
 
 def test_submitit_s_handler_comes_first(scontrol):

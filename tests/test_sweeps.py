@@ -152,6 +152,21 @@ def test_auto_begins_goes_on_and_ends(invoke, tmp_path):
     assert (code, error) == (2, "error: resume=auto: goes on with the run in run_dir; add run_dir=FOLDER\n")
 
 
+@pytest.mark.parametrize("key", ["run_dir", "sweep"])
+def test_what_cannot_be_swept(invoke, tmp_path, key):
+    code, _, error = invoke("train.py", "-m", *DIGITS, f"{key}=lr,masking", f"hydra.sweep.dir={tmp_path}")
+    assert (code, error) == (2, f"error: {key}=...: one for all jobs of a sweep; give a single one\n")
+
+
+def test_means_of_a_metric_that_is_no_result(square):
+    sweep = jobs.read(square[0])
+    sweep.metric = "train/loss"
+    losses = [metric.last("train/loss", job.folder) for job in sweep.jobs]
+    assert [group.results["train/loss"][0] for group in table.over_seeds(sweep)] == pytest.approx(
+        [sum(losses[:2]) / 2, sum(losses[2:]) / 2], rel=1e-12
+    )
+
+
 def test_directions():
     assert (
         metric.direction(None) == metric.direction("count/logistic") == metric.direction("health/rankme") == "maximize"

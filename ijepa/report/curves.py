@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ijepa.report.reading import AXES, Run
+from ijepa.sweeps.metric import SETTINGS
 
 POINTS = 1200
 """Of a curve; of longer ones the least and the greatest value of each stretch are drawn."""
@@ -52,8 +53,6 @@ SCHEDULES = ("lr", "weight_decay", "momentum", "images_per_second")
 SHARES = ("knn", "logistic", "linear", "attentive", "count", "distance", "lowshot", "finetune", "retrieval",
           "depth_delta", "segmentation")  # fmt: skip
 """What the names of results in per cent begin with."""
-SETTINGS = ("logistic_l2",)
-"""Results that are chosen settings."""
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from ijepa.report import curves, text
 from ijepa.report.reading import Intervals, Results, Run
+from ijepa.sweeps import metric as metrics
 
-LESS_IS_BETTER = ("depth_rmse",)
 PREFERRED = ("linear", "logistic", "attentive", "finetune")
 """What stands for a run, before k-NN."""
 HEADLINES = 4
@@ -105,8 +105,8 @@ def _cells(name: str, values: list[float | None], between: list[tuple[float, flo
     share = curves.unit(name) == "%"
     known = [value for value in values if value is not None]
     best = None
-    if len(known) > 1 and name not in curves.SETTINGS:
-        best = min(known) if name in LESS_IS_BETTER else max(known)
+    if len(known) > 1 and name not in metrics.SETTINGS:
+        best = min(known) if metrics.direction(name) == "minimize" else max(known)
     cells = []
     for value, interval in zip(values, between, strict=True):
         if value is None:

@@ -61,8 +61,8 @@ def render(sweep: Sweep, title: str | None = None) -> str:
 
 
 def _columns(sweep: Sweep) -> list[Column]:
-    found = table.names(sweep.jobs)
-    chosen = (sweep.metric or metric.HEADLINE).removeprefix("val/")
+    found = table.names(sweep)
+    chosen = metric.named(sweep.metric)
     keys = []
     for key in sweep.keys:
         words = any(_number(job.values.get(key, "")) is None for job in sweep.jobs)

@@ -75,6 +75,12 @@ class Sweep:
         sign = -1 if self.better == "maximize" else 1
         return sorted(valued, key=lambda pair: (pair[1] is None, sign * (pair[1] or 0.0)))
 
+    def values(self, job: Job) -> dict[str, float]:
+        """The results of a finished job, and its metric where that is none of them."""
+        found = metric.results(job.summary or {})
+        value = metric.value(self.metric, job.folder)
+        return found if value is None else {metric.named(self.metric): value} | found
+
     def write(self) -> None:
         """Keeps it in the folder."""
         jobs = [{"folder": job.name, "values": job.values, "error": job.error} for job in self.jobs]

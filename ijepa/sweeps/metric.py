@@ -43,8 +43,13 @@ def results(found: dict[str, Any]) -> dict[str, float]:
 def value(name: str | None, folder: Path) -> float | None:
     """Of the finished run in ``folder``: a result, a number of its summary, or the last of a column of metrics.csv."""
     found = results(summary(folder) or {})
-    wanted = (name or HEADLINE).removeprefix("val/")
-    return found.get(wanted, last(wanted, folder))
+    wanted = named(name)
+    return found[wanted] if wanted in found else last(wanted, folder)
+
+
+def named(name: str | None) -> str:
+    """What ``metric`` is called among the results."""
+    return (name or HEADLINE).removeprefix("val/")
 
 
 def last(column: str, folder: Path) -> float | None:

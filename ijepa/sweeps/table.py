@@ -38,20 +38,18 @@ class Group:
     results: dict[str, tuple[float, float | None]]
 
 
-def names(jobs: list[Job]) -> list[str]:
-    """The results that some job has."""
-    return list(dict.fromkeys(name for job in jobs for name in metric.results(job.summary or {})))
+def names(sweep: Sweep) -> list[str]:
+    """The results that some job has, and the metric."""
+    return list(dict.fromkeys(name for job in sweep.jobs for name in sweep.values(job)))
 
 
 def write(sweep: Sweep) -> None:
     """``sweep.csv`` in its folder, a row for each job in the order of the sweep; with seeds also ``over_seeds.csv``."""
-    results = names(sweep.jobs)
-    further = [sweep.metric] if sweep.metric is not None and sweep.metric.removeprefix("val/") not in results else []
-    rows = [["job", "status", *sweep.keys, *further, *results, "verdict", "error"]]
+    results = names(sweep)
+    rows = [["job", "status", *sweep.keys, *results, "verdict", "error"]]
     for job in sweep.jobs:
-        values = metric.results(job.summary or {})
-        chosen = [_number(metric.value(name, job.folder)) for name in further]
-        rows.append([job.name, job.status, *(job.values.get(key, "") for key in sweep.keys), *chosen,
+        values = sweep.values(job)
+        rows.append([job.name, job.status, *(job.values.get(key, "") for key in sweep.keys),
                      *(_number(values.get(name)) for name in results), _told(job), job.error or ""])  # fmt: skip
     _csv(sweep.folder / FILE, rows)
     if "seed" in sweep.keys:
@@ -75,8 +73,8 @@ def over_seeds(sweep: Sweep) -> list[Group]:
     for shared, jobs in alike.items():
         finished = [job for job in jobs if job.status == FINISHED]
         found: dict[str, tuple[float, float | None]] = {}
-        values = [metric.results(job.summary or {}) for job in finished]
-        for name in names(finished):
+        values = [sweep.values(job) for job in finished]
+        for name in dict.fromkeys(name for row in values for name in row):
             numbers = np.array([row[name] for row in values if name in row])
             found[name] = (float(numbers.mean()), _half(numbers))
         groups.append(Group(dict(shared), len(finished), [_told(job) for job in jobs], found))
@@ -85,9 +83,8 @@ def over_seeds(sweep: Sweep) -> list[Group]:
 
 def shown(sweep: Sweep) -> Table:
     """Its jobs, the best first, or with seeds their means, as a table for the terminal."""
-    results = [name for name in names(sweep.jobs) if name not in (metric.HEADLINE, sweep.metric, *metric.TOTALS)]
-    results = _first(results)
-    wanted = (sweep.metric or metric.HEADLINE).removeprefix("val/")
+    wanted = metric.named(sweep.metric)
+    results = _first([name for name in names(sweep) if name not in (metric.HEADLINE, wanted, *metric.TOTALS)])
     groups = over_seeds(sweep) if "seed" in sweep.keys else []
     seeds = 0 < len(groups) < len(sweep.jobs)
     keys = [key for key in sweep.keys if not (seeds and key == "seed")]
@@ -104,8 +101,7 @@ def shown(sweep: Sweep) -> Table:
             table.add_row(*(brief(group.values.get(key, "")) for key in keys), str(group.seeds), *cells, told)
         return table
     for job, value in sweep.ranked():
-        found = job.summary or {}
-        numbers = metric.results(found)
+        numbers = sweep.values(job)
         cells = [_cell(wanted, value), *(_cell(name, numbers.get(name)) for name in results)]
         table.add_row(*(brief(job.values.get(key, "")) for key in keys), *cells, _told(job))
     return table

@@ -1,9 +1,10 @@
-"""Hydra's sweepers and its basic launcher, made to keep a sweep's folder and to go on whatever becomes of a job.
+"""Hydra's sweepers, made to keep a sweep's folder and to go on whatever becomes of a job.
 
 Hydra finds plugins in packages called hydra_plugins on the path; ijepa/cli.py puts this one there.
 """
 
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -36,11 +37,7 @@ class SweepError(UserError):
         self.exit_code = UserError.exit_code if all(_mendable(result) for result in failed) else 1
 
 
-class Launcher(BasicLauncher):  # type: ignore[misc]  # Hydra's plugins are untyped
-    """Runs jobs one after another, in this process."""
-
-
-class Sweeper(BasicSweeper):  # type: ignore[misc]
+class Sweeper(BasicSweeper):  # type: ignore[misc]  # Hydra's plugins are untyped
     """The Cartesian product of the values given."""
 
     def sweep(self, arguments: list[str]) -> Any:
@@ -73,6 +70,8 @@ class Optuna(AnySweeper):  # type: ignore[misc]
     def sweep(self, arguments: list[str]) -> Any:
         import optuna
 
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # each would search by itself, with what it knows of the results
+            raise ConfigError("hydra/sweeper", "optuna", "not under torchrun; hydra/launcher=submitit_slurm would do")
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         given = [*self.search._parse_sweeper_params_config(), *arguments]
         self.search.launcher = launching = Jobs(self, given, arguments, valued=True)
@@ -107,6 +106,8 @@ class Jobs:
         self.local = isinstance(sweeper.launcher, BasicLauncher)
         parsed = OverridesParser.create().parse_overrides(arguments)
         swept = [each.get_key_element().lstrip("+~") for each in parsed if each.is_sweep_override()]
+        for key in {"run_dir", "sweep"} & set(swept):
+            raise ConfigError(key, "...", "one for all jobs of a sweep; give a single one")
         self.shared = [each.get_key_element().lstrip("+~") for each in parsed if not each.is_sweep_override()]
         self.masked = False
         """Whether failed jobs are handed back without their errors, which have been told, and which Optuna repeats."""
