@@ -18,6 +18,8 @@ from ijepa.callbacks.rewind import Rewind
 from ijepa.checks import parse
 from ijepa.config import TrainConfig, WandbLogger
 from ijepa.errors import ConfigError, InterruptedRunError
+from ijepa.evaluation import tasks
+from ijepa.evaluation.bench import label_sets
 from ijepa.files import write_text
 from ijepa.resume import Resumed
 from ijepa.sweeps import metric
@@ -116,6 +118,8 @@ def _exported(folder: Path, steps: int) -> bool:
 
 def _build(config: TrainConfig, folder: Path, step: int = 0) -> Run:
     run = build.run(config, folder, step)
+    measured, _ = tasks.possible(config.task, run.data)
+    metric.check(config.metric, tasks.promised(measured, label_sets(run.data)), run.health is not None)
     launched = "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_PROCID" in os.environ
     if config.hardware.strategy != "single" and HydraConfig.get().mode == RunMode.MULTIRUN and not launched:
         problem = "in a sweep the processes of a job are started by torchrun or submitit, see docs/sweeps.md"

@@ -142,6 +142,18 @@ def test_torchrun(images, runs, tmp_path):
     assert result.stdout.count("run_dir") == 2
 
 
+def test_a_sweep_under_torchrun(images, runs, tmp_path):
+    """Every process goes through the jobs; the first keeps the sweep's folder, and says what there is to say."""
+    result = torchrun("-m", *images, *DDP, "seed=0,1", f"run_dir={tmp_path}")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("2 jobs, the best mean headline first") == 1
+    with (tmp_path / "sweep.csv").open() as file:
+        assert [(row["job"], row["status"]) for row in csv.DictReader(file)] == [
+            ("seed-0", "finished"), ("seed-1", "finished")
+        ]  # fmt: skip
+    assert_same_run(runs / "single", tmp_path / "seed-0")
+
+
 @pytest.mark.parametrize("hardware", [DDP, FSDP], ids=["ddp", "fsdp"])
 def test_a_signal_to_the_first_process_ends_both_saved(images, tmp_path, hardware):
     folder = tmp_path / "run"

@@ -122,12 +122,23 @@ def test_optuna_searches_in_the_metric_s_direction(invoke, tmp_path):
     assert listed(tmp_path) == rows
 
 
-def test_optuna_without_a_value_to_compare(invoke, pictures, tmp_path):
-    code, _, error = invoke("train.py", "-m", *DIGITS, "hydra/sweeper=optuna", "hydra.sweeper.n_trials=1",
-                            "seed=range(0,9)", "metric=count/knn", f"run_dir={tmp_path}")  # fmt: skip
+@pytest.mark.parametrize("sweeper", ["grid", "optuna"])
+def test_a_metric_that_no_run_will_have_is_refused_before_training(invoke, tmp_path, sweeper):
+    code, said, error = invoke("train.py", "-m", *DIGITS, f"hydra/sweeper={sweeper}", "seed=0,1", "metric=val/knn6",
+                               f"run_dir={tmp_path}", *["hydra.sweeper.n_trials=2"][: sweeper == "optuna"])  # fmt: skip
     assert code == 2
-    assert "metric=count/knn: " in error
+    assert "metric=val/knn6: a run will not have it, did you mean knn5?; " in error
+    assert "results would do: knn5" in error
     assert "Traceback" not in error
+    assert "step" not in said.replace("steps", "")
+    assert not list(tmp_path.glob("*/metrics.csv"))
+
+
+def test_a_metric_of_what_is_switched_off(invoke, tmp_path):
+    code, _, error = invoke("train.py", *DIGITS, "metric=health/rankme", f"run_dir={tmp_path}",
+                            "callbacks.health_every_steps=null")  # fmt: skip
+    assert code == 2
+    assert error == ("error: metric=health/rankme: is not measured with callbacks.health_every_steps=null\n")
 
 
 @pytest.mark.slow

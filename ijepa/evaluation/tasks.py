@@ -157,6 +157,12 @@ def shown(tasks: Tasks, rows: list[Row], names: list[str]) -> list[list[str]]:
     return [list(dict.fromkeys(group)) for group in found if group]
 
 
+def promised(tasks: Tasks, names: list[str]) -> list[str]:
+    """What the results will be called on these label sets."""
+    listed = [metric for task in tasks.chosen().values() for metric in metrics(task, several=False)]
+    return [key(names, name, metric) for name in [*names, ""] for metric in listed]
+
+
 def metrics(task: Task, several: bool = True) -> list[str]:
     """What a table shows of the task, with ``several`` label sets or one; the first stands for the task."""
     return MODULES[type(task)].metrics(task, several)

@@ -1,10 +1,13 @@
 """What a sweep compares runs by: a value of a run's folder, and whether more of it is better."""
 
 import csv
+import difflib
 import json
 import math
 from pathlib import Path
 from typing import Any
+
+from ijepa.errors import ConfigError
 
 LESS_IS_BETTER = ("loss", "depth_rmse", "gradient_norm", "seconds", "flops", "images", "alpha_req")
 """Names, or what follows the last slash of them."""
@@ -14,6 +17,34 @@ SETTINGS = ("logistic_l2",)
 """Results that are chosen settings: no name to compare by."""
 TOTALS = ("loss", "images", "flops", "seconds")
 """Numbers of summary.json."""
+
+
+TRAINING = ("train/loss", "train/distance", "train/variance", "train/covariance", "images_per_second")
+"""Columns of metrics.csv that training fills."""
+
+
+def check(name: str | None, promised: list[str], watched: bool) -> None:
+    """Refuses what a run will not have, before it trains.
+
+    Args:
+        name: ``metric``.
+        promised: the names of its results.
+        watched: whether it measures its health.
+
+    Raises:
+        ConfigError: names what would do.
+    """
+    wanted = named(name)
+    known = [HEADLINE, *TOTALS, *TRAINING, *promised]
+    if wanted in known or (watched and wanted.startswith("health/")):
+        return
+    if wanted.startswith("health/"):
+        raise ConfigError("metric", name, "is not measured with callbacks.health_every_steps=null")
+    close = difflib.get_close_matches(wanted, known, n=1)
+    meant = f", did you mean {close[0]}?" if close else ""
+    choices = ", ".join(promised)
+    problem = f"a run will not have it{meant}; train/loss, health/rankme and results would do: {choices}"
+    raise ConfigError("metric", name, problem)
 
 
 def direction(name: str | None) -> str:
