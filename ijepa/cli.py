@@ -29,7 +29,7 @@ from pydantic import BaseModel
 from ijepa.config import EvaluateConfig, StatisticsConfig, TrainConfig
 from ijepa.errors import UNWRITABLE, InterruptedRunError, UserError, show
 from ijepa.explain import explain
-from ijepa.signals import before_a_run, launched
+from ijepa.signals import apart, before_a_run, launched
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 PLUGINS = Path(__file__).resolve().parent / "plugins"
@@ -119,11 +119,12 @@ def _outlive_readers() -> None:
 
 def _run(name: str, job: Callable[[DictConfig], float | None]) -> None:
     faults: list[Exception] = []
+    here = os.getpid()
 
     def guarded(composed: DictConfig) -> float | None:
         try:
             _quiet()  # also in a process of its own that a launcher has started
-            return job(composed)
+            return job(composed) if os.getpid() == here else apart(lambda: job(composed))
         except Exception as fault:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise  # for the launcher to report

@@ -51,6 +51,10 @@ def _spelt(character: str) -> str:
     return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else character.encode("unicode_escape").decode()
 
 
+class StoppedJobError(Exception):
+    """Ctrl-C ended a job of a sweep in a process of its own: what its `InterruptedRunError` becomes on the way back."""
+
+
 class InterruptedRunError(BaseException):
     """A signal ended the run early. Like KeyboardInterrupt, no handler of errors is to catch it on the way."""
 

@@ -5,11 +5,13 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ijepa import cluster
-from ijepa.errors import InterruptedRunError
+from ijepa.errors import InterruptedRunError, StoppedJobError
 
 if TYPE_CHECKING:
     import lightning as L
@@ -35,6 +37,67 @@ def before_a_run() -> None:
 def _interrupt(number: int, frame: FrameType | None) -> None:
     _lost.append(number)
     raise KeyboardInterrupt
+
+
+POLL_SECONDS = 0.2
+_stopped: list[int] = []
+"""Where Ctrl-C has ended a job in this process."""
+
+
+@contextlib.contextmanager
+def left_to_jobs() -> Iterator[list[int]]:
+    """While jobs run in processes of their own, which get Ctrl-C too: this one waits for them to save and to end.
+
+    Those that are started meanwhile begin with SIGINT blocked, until their run can take it: a launcher's processes in
+    between would end the run that they watch over at once.
+
+    Yields:
+        the signals that came.
+    """
+    came: list[int] = []
+
+    def take(number: int, frame: FrameType | None = None) -> None:
+        came.append(number)
+        again = "once more ends them at once" if len(came) == 1 else "they end at once"
+        os.write(1, f"\n{signal.Signals(number).name}: the jobs end after their steps; {again}\n".encode())
+
+    over = threading.Event()
+
+    def listen() -> None:
+        while not over.is_set():
+            if signal.sigtimedwait([signal.SIGINT], POLL_SECONDS):
+                take(signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, take)  # it comes to any thread that does not block it, or else to this one
+    listener = threading.Thread(target=listen, daemon=True)
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        listener.start()
+    try:
+        yield came
+    finally:
+        if hasattr(signal, "pthread_sigmask"):
+            over.set()
+            listener.join()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        signal.signal(signal.SIGINT, before)
+
+
+def apart(job: Callable[[], float | None]) -> float | None:
+    """``job()`` in a process that a launcher has started, perhaps for several jobs: after Ctrl-C, no more begins.
+
+    Raises:
+        StoppedJobError: in place of what would take the launcher itself down, and jobs beside this one with it.
+    """
+    if _stopped:
+        raise StoppedJobError("")
+    try:
+        return job()
+    except InterruptedRunError as stopped:
+        if stopped.signal != signal.SIGINT:
+            raise
+        _stopped.append(stopped.signal)
+        raise StoppedJobError(str(stopped)) from None
 
 
 class Signals:
@@ -86,6 +149,8 @@ class Signals:
             raise InterruptedRunError(_lost.pop(), "")
         self._before = {number: signal.getsignal(number) for number in NUMBERS}
         self._install()
+        if not launched():
+            _block(False)
         return self
 
     def __exit__(self, *_: object) -> None:

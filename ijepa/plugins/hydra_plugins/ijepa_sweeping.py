@@ -5,9 +5,11 @@ Hydra finds plugins in packages called hydra_plugins on the path; ijepa/cli.py p
 
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
@@ -23,9 +25,13 @@ from rich.console import Console
 from ijepa import folders
 from ijepa.checks import parse
 from ijepa.config import TrainConfig
-from ijepa.errors import UNWRITABLE, ConfigError, InterruptedRunError, UserError
+from ijepa.errors import UNWRITABLE, ConfigError, InterruptedRunError, StoppedJobError, UserError
 from ijepa.explain import explain
+from ijepa.signals import left_to_jobs
 from ijepa.sweeps import jobs, metric, table
+
+BESIDE = ("JoblibLauncher", "LocalLauncher")
+"""Launchers whose jobs are processes of this terminal, which get Ctrl-C as this one does."""
 
 
 class SweepError(UserError):
@@ -166,14 +172,24 @@ class Jobs:
 
     def _launch(self, numbers: list[int], batch: dict[int, list[str]]) -> list[JobReturn]:
         """What the launcher makes of jobs with successive numbers; a fault of its own is one of them all."""
+        results, ended, came = [], "", []
+        beside = type(self.sweeper.launcher).__name__ in BESIDE
         try:
-            return list(self.sweeper.launcher.launch([batch[number] for number in numbers], numbers[0]))
-        except InterruptedRunError as stopped:
-            self._write()
-            text = f"{stopped}\n" if str(stopped) else ""
-            raise InterruptedRunError(stopped.signal, f"{text}the same command goes on with the sweep") from None
+            with left_to_jobs() if beside else nullcontext([]) as came:
+                results = list(self.sweeper.launcher.launch([batch[number] for number in numbers], numbers[0]))
+        except (InterruptedRunError, KeyboardInterrupt) as stopped:
+            came, ended = [getattr(stopped, "signal", signal.SIGINT)], str(stopped)
         except Exception as error:
-            return [self._from_folder(batch[number], error) for number in numbers]
+            results = [self._from_folder(batch[number], error) for number in numbers]
+        stops = [each for each in results if isinstance(each._return_value, StoppedJobError)]
+        if not came and not stops:
+            return results
+        self._write()
+        told = [ended, *(str(each._return_value) for each in stops)]
+        if not self.local and not beside:
+            told.append("jobs that were submitted go on by themselves; when they have ended,")
+        told.append("the same command goes on with the sweep")
+        raise InterruptedRunError(came[0] if came else signal.SIGINT, "\n".join(filter(None, told)))
 
     def _from_folder(self, overrides: list[str], error: Exception) -> JobReturn:
         """A job's result where its launcher has lost it: that of its folder, or else the error."""
