@@ -9,7 +9,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
@@ -172,10 +172,12 @@ class Jobs:
 
     def _launch(self, numbers: list[int], batch: dict[int, list[str]]) -> list[JobReturn]:
         """What the launcher makes of jobs with successive numbers; a fault of its own is one of them all."""
-        results, ended, came = [], "", []
+        results: list[JobReturn] = []
+        came, ended = list[int](), ""
         beside = type(self.sweeper.launcher).__name__ in BESIDE
+        waiting: AbstractContextManager[list[int]] = left_to_jobs() if beside else nullcontext([])
         try:
-            with left_to_jobs() if beside else nullcontext([]) as came:
+            with waiting as came:
                 results = list(self.sweeper.launcher.launch([batch[number] for number in numbers], numbers[0]))
         except (InterruptedRunError, KeyboardInterrupt) as stopped:
             came, ended = [getattr(stopped, "signal", signal.SIGINT)], str(stopped)
