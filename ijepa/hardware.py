@@ -11,6 +11,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.strategies.ddp import DDPStrategy
 from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 
+from ijepa import cluster
 from ijepa import config as schema
 from ijepa.errors import ConfigError
 from ijepa.evaluation.features import Runtime
@@ -86,11 +87,21 @@ def launching(fabric: Fabric | None) -> Iterator[None]:
 
 
 def check_launcher(hardware: schema.Hardware) -> None:
-    """Refuses processes that torchrun has started and that would each train alone, in one folder."""
+    """Refuses processes that torchrun or Slurm has started and that would each train alone, in one folder."""
     wanted, started = hardware.devices * hardware.nodes, os.environ.get("WORLD_SIZE", "1")
     if "TORCHELASTIC_RUN_ID" in os.environ and int(started) != wanted:
         problem = f"torchrun has started {started} processes; add hardware=ddp or fsdp, and devices x nodes as many"
         raise ConfigError("hardware.devices", hardware.devices, problem)
+    if not SLURMEnvironment.detect() or cluster.job() is None:
+        return
+    tasks, each, nodes = (os.environ.get(f"SLURM_{name}") for name in ("NTASKS", "NTASKS_PER_NODE", "NNODES"))
+    if each is None and int(tasks or 1) > 1:
+        problem = f"Slurm starts {tasks} tasks, on as many nodes as it likes; --nodes and --ntasks-per-node would do"
+        raise ConfigError("hardware.devices", hardware.devices, problem)
+    for key, value, found in (("devices", hardware.devices, each), ("nodes", hardware.nodes, nodes)):
+        if found is not None and int(found) != value:
+            of = "tasks on each node" if key == "devices" else "nodes"
+            raise ConfigError(f"hardware.{key}", value, f"Slurm has {found} {of}; hardware=slurm takes that over")
 
 
 def plugins() -> list[SLURMEnvironment]:

@@ -195,6 +195,21 @@ def test_processes_of_torchrun_that_would_train_alone(monkeypatch, tmp_path):
         build.run(train_config("data=digits"), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("allocated", "told"),
+    [
+        ({"NTASKS": "2"}, "hardware.devices=1: Slurm starts 2 tasks, .*--ntasks-per-node would do"),
+        ({"NTASKS": "2", "NTASKS_PER_NODE": "2", "NNODES": "1"}, "hardware.devices=1: Slurm has 2 tasks on each node"),
+        ({"NTASKS": "2", "NTASKS_PER_NODE": "1", "NNODES": "2"}, "hardware.nodes=1: Slurm has 2 nodes; hardware=slurm"),
+    ],
+)
+def test_tasks_of_slurm_that_would_train_alone(monkeypatch, tmp_path, allocated, told):
+    for name, value in {"JOB_ID": "7", "JOB_NAME": "train", **allocated}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    with pytest.raises(UserError, match=f"^{told}"):
+        build.run(train_config("data=digits"), tmp_path)
+
+
 def test_hardware_that_is_not_there():
     import torch
 
