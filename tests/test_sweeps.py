@@ -201,6 +201,19 @@ def test_auto_begins_goes_on_and_ends(invoke, tmp_path):
     assert (code, error) == (2, "error: resume=auto: goes on with the run in run_dir; add run_dir=FOLDER\n")
 
 
+def test_runs_that_go_on_as_a_sweep(invoke, square, tmp_path):
+    """They stay in their folders; the table knows them."""
+    runs = [tmp_path / name for name in ("a", "b")]
+    for run, job in zip(runs, ("optimizer.lr-0.001_seed-0", "optimizer.lr-0.001_seed-1"), strict=True):
+        shutil.copytree(square[0] / job, run)
+        (run / "summary.json").unlink()
+    code, _, error = invoke("train.py", "-m", f"resume={runs[0]},{runs[1]}", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    assert code == 0, error
+    folder = tmp_path / "sweep"
+    assert [(row["job"], row["status"]) for row in listed(folder)] == [("a", "finished"), ("b", "finished")]
+    assert [job.folder for job in jobs.read(folder).jobs] == runs
+
+
 @pytest.mark.parametrize("key", ["run_dir", "sweep"])
 def test_what_cannot_be_swept(invoke, tmp_path, key):
     code, _, error = invoke("train.py", "-m", *DIGITS, f"{key}=lr,masking", f"hydra.sweep.dir={tmp_path}")

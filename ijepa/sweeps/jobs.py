@@ -83,9 +83,13 @@ class Sweep:
 
     def write(self) -> None:
         """Keeps it in the folder."""
-        jobs = [{"folder": job.name, "values": job.values, "error": job.error} for job in self.jobs]
+        jobs = [{"folder": self._named(job), "values": job.values, "error": job.error} for job in self.jobs]
         known = {"command": self.command, "keys": self.keys, "metric": self.metric, "jobs": jobs}
         write_json(self.folder / RECORD, known)
+
+    def _named(self, job: Job) -> str:
+        """Its folder in the sweep's, which can be moved; that of a run from elsewhere, which goes on, in full."""
+        return job.name if job.folder.parent == self.folder else str(job.folder)
 
 
 def read(folder: Path) -> Sweep | None:

@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
@@ -207,7 +208,8 @@ class Jobs:
         except Exception as error:
             return _result(overrides, error)
         job = self._job(overrides)
-        if job is None or composed.get("init") is not None or not (job.folder / "config.yaml").exists():
+        elsewhere = composed.get("init") is not None or composed.get("resume") not in (None, "auto")
+        if job is None or elsewhere or not (job.folder / "config.yaml").exists():
             return None
         with read_write(composed), open_dict(composed):
             del composed["hydra"]
@@ -250,8 +252,12 @@ class Jobs:
             return None
         return next((job for job in self.sweep.jobs if job.folder == self._place(overrides)), None)
 
-    def _place(self, overrides: list[str]) -> Any:
+    def _place(self, overrides: list[str]) -> Path:
         assert self.sweep is not None
+        for key, _, value in (item.partition("=") for item in overrides):
+            if key == "resume" and value not in ("null", "auto"):  # the folder of a run that goes on
+                path = Path(value).expanduser().absolute()
+                return path if path.is_dir() else path.parent.parent
         return self.sweep.folder / folders.job(overrides, self.shared)
 
     def _telling(self, overrides: list[str]) -> list[str]:
