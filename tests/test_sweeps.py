@@ -214,6 +214,24 @@ def test_runs_that_go_on_as_a_sweep(invoke, square, tmp_path):
     assert [job.folder for job in jobs.read(folder).jobs] == runs
 
 
+def test_a_slurm_that_takes_no_jobs(invoke, tmp_path, monkeypatch):
+    sweep = ("-m", *DIGITS, "hydra/launcher=submitit_slurm", "seed=0,1", f"run_dir={tmp_path / 'sweep'}")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code, _, error = invoke("train.py", *sweep)
+    assert code == 2
+    assert error.splitlines()[0] == (
+        "error: job 0 (seed=0): hydra/launcher=submitit_slurm: there is no srun here; submitit_local would do"
+    )
+    for name in ("srun", "sbatch"):
+        (tmp_path / name).write_text("#!/bin/sh\necho 'sbatch: error: invalid partition specified: x' >&2\nexit 1\n")
+        (tmp_path / name).chmod(0o755)
+    code, _, error = invoke("train.py", *sweep)
+    assert code == 2
+    assert "Traceback" not in error
+    told = "hydra/launcher=submitit_slurm: sbatch takes no job: error: invalid partition specified: x"
+    assert error.splitlines()[-2:] == [f"error: job 1 (seed=1): {told}", "error: 2 of 2 jobs failed"]
+
+
 @pytest.mark.parametrize("key", ["run_dir", "sweep"])
 def test_what_cannot_be_swept(invoke, tmp_path, key):
     code, _, error = invoke("train.py", "-m", *DIGITS, f"{key}=lr,masking", f"hydra.sweep.dir={tmp_path}")

@@ -17,31 +17,20 @@ from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.errors import HydraException
 from hydra.plugins.sweeper import Sweeper as AnySweeper
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from ijepa import folders
 from ijepa.checks import parse
 from ijepa.config import TrainConfig
-from ijepa.errors import UNWRITABLE, ConfigError, InterruptedRunError, StoppedJobError, UserError
+from ijepa.errors import ConfigError, InterruptedRunError, StoppedJobError, UserError
 from ijepa.explain import explain
 from ijepa.signals import left_to_jobs
-from ijepa.sweeps import jobs, metric, table
+from ijepa.sweeps import jobs, metric, outcomes, table
 
 BESIDE = ("JoblibLauncher", "LocalLauncher")
 """Launchers whose jobs are processes of this terminal, which get Ctrl-C as this one does."""
-
-
-class SweepError(UserError):
-    """Some jobs of a sweep failed; what was wrong with each has been said. Faults of the software exit with 1."""
-
-    def __init__(self, results: Sequence[JobReturn]) -> None:
-        failed = [result for result in results if result.status == JobStatus.FAILED]
-        super().__init__(f"{len(failed)} of {len(results)} jobs failed")
-        self.exit_code = UserError.exit_code if all(_mendable(result) for result in failed) else 1
 
 
 class Sweeper(BasicSweeper):  # type: ignore[misc]  # Hydra's plugins are untyped
@@ -158,7 +147,9 @@ class Jobs:
         results = [found[number] for number in batch]
         self.results += results
         if self.masked:
-            return [_result(each.overrides, None) if each.status == JobStatus.FAILED else each for each in results]
+            return [
+                outcomes.result(each.overrides, None) if each.status == JobStatus.FAILED else each for each in results
+            ]
         return results
 
     def end(self) -> None:
@@ -169,7 +160,7 @@ class Jobs:
             self._tell(f"         {self.sweep.folder / table.FILE}")
             self._tell(f"next: python -m ijepa.report {self.sweep.folder}")
         if any(result.status == JobStatus.FAILED for result in self.results):
-            raise SweepError(self.results)
+            raise outcomes.SweepError(self.results)
 
     def _launch(self, numbers: list[int], batch: dict[int, list[str]]) -> list[JobReturn]:
         """What the launcher makes of jobs with successive numbers; a fault of its own is one of them all."""
@@ -183,7 +174,8 @@ class Jobs:
         except (InterruptedRunError, KeyboardInterrupt) as stopped:
             came, ended = [getattr(stopped, "signal", signal.SIGINT)], str(stopped)
         except Exception as error:
-            results = [self._from_folder(batch[number], error) for number in numbers]
+            fault = outcomes.unqueued(error) or error
+            results = [self._from_folder(batch[number], fault) for number in numbers]
         stops = [each for each in results if isinstance(each._return_value, StoppedJobError)]
         if not came and not stops:
             return results
@@ -198,15 +190,15 @@ class Jobs:
         """A job's result where its launcher has lost it: that of its folder, or else the error."""
         job = self._job(overrides)
         if job is not None and job.status == jobs.FINISHED:
-            return _result(overrides, metric.value(self.config.metric, job.folder))
-        return _result(overrides, error)
+            return outcomes.result(overrides, metric.value(self.config.metric, job.folder))
+        return outcomes.result(overrides, error)
 
     def _beforehand(self, overrides: list[str]) -> JobReturn | None:
         """The result of a job that cannot be composed, or is finished already."""
         try:
             composed = self.sweeper.hydra_context.config_loader.load_sweep_config(self.config, overrides)
         except Exception as error:
-            return _result(overrides, error)
+            return outcomes.result(overrides, error)
         job = self._job(overrides)
         elsewhere = composed.get("init") is not None or composed.get("resume") not in (None, "auto")
         if job is None or elsewhere or not (job.folder / "config.yaml").exists():
@@ -218,21 +210,21 @@ class Jobs:
 
             if resume.finished(job.folder, parse(TrainConfig, composed)):
                 self._tell(f"job finished before: {' '.join(self._telling(overrides))}")
-                return self._judged(overrides, _result(overrides, metric.value(composed.metric, job.folder)))
+                return self._judged(overrides, outcomes.result(overrides, metric.value(composed.metric, job.folder)))
         except UserError as error:
-            return _result(overrides, error)
+            return outcomes.result(overrides, error)
         return None
 
     def _judged(self, overrides: list[str], result: JobReturn) -> JobReturn:
         if self.valued and result.status == JobStatus.COMPLETED and result.return_value is None:
             problem = "the run has no such value; choose train/loss, health/rankme or a result of its summary.json"
-            return _result(overrides, ConfigError("metric", self.config.metric, problem))
+            return outcomes.result(overrides, ConfigError("metric", self.config.metric, problem))
         return result
 
     def _report(self, number: int, overrides: list[str], result: JobReturn) -> None:
         if result.status != JobStatus.FAILED:
             return
-        if not _mendable(result):
+        if not outcomes.mendable(result):
             traceback.print_exception(result._return_value)
         fault = explain(result._return_value, list(overrides))
         job = self._job(overrides)
@@ -279,16 +271,3 @@ class Jobs:
     def _tell(self, line: str) -> None:
         if not self.quiet:
             print(line, flush=True)
-
-
-def _result(overrides: Sequence[str], value: Any) -> JobReturn:
-    result = JobReturn(overrides=overrides)
-    result.status = JobStatus.FAILED if isinstance(value, BaseException) else JobStatus.COMPLETED
-    result.return_value = value
-    return result
-
-
-def _mendable(result: JobReturn) -> bool:
-    fault = result._return_value
-    full = isinstance(fault, OSError) and fault.errno in UNWRITABLE
-    return full or isinstance(fault, UserError | HydraException | OmegaConfBaseException)
