@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.plugins import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.strategies.ddp import DDPStrategy
 from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
@@ -92,21 +94,24 @@ def check_launcher(hardware: schema.Hardware) -> None:
     if "TORCHELASTIC_RUN_ID" in os.environ and int(started) != wanted:
         problem = f"torchrun has started {started} processes; add hardware=ddp or fsdp, and devices x nodes as many"
         raise ConfigError("hardware.devices", hardware.devices, problem)
-    if not SLURMEnvironment.detect() or cluster.job() is None:
+    if "TORCHELASTIC_RUN_ID" in os.environ or not SLURMEnvironment.detect() or cluster.job() is None:
         return
-    tasks, each, nodes = (os.environ.get(f"SLURM_{name}") for name in ("NTASKS", "NTASKS_PER_NODE", "NNODES"))
-    if each is None and int(tasks or 1) > 1:
-        problem = f"Slurm starts {tasks} tasks, on as many nodes as it likes; --nodes and --ntasks-per-node would do"
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))  # that this srun has started; the job may have more
+    if tasks > 1 and tasks != wanted:
+        problem = f"srun has started {tasks} tasks; hardware=slurm has a device for each"
         raise ConfigError("hardware.devices", hardware.devices, problem)
-    for key, value, found in (("devices", hardware.devices, each), ("nodes", hardware.nodes, nodes)):
-        if found is not None and int(found) != value:
-            of = "tasks on each node" if key == "devices" else "nodes"
-            raise ConfigError(f"hardware.{key}", value, f"Slurm has {found} {of}; hardware=slurm takes that over")
+    if wanted > 1 and "SLURM_NTASKS_PER_NODE" not in os.environ:
+        problem = "Slurm puts --ntasks on as many nodes as it likes; --nodes and --ntasks-per-node would do"
+        raise ConfigError("hardware.devices", hardware.devices, problem)
 
 
-def plugins() -> list[SLURMEnvironment]:
+def plugins(hardware: schema.Hardware) -> list[ClusterEnvironment]:
     """What the trainer needs to know of where it runs: this software's own signals put a job back into the queue."""
-    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+    if "TORCHELASTIC_RUN_ID" in os.environ or not SLURMEnvironment.detect():
+        return []
+    if hardware.devices * hardware.nodes == 1:
+        return [LightningEnvironment()]  # whatever else the job may start
+    return [SLURMEnvironment(auto_requeue=False)]
 
 
 def strategy(hardware: schema.Hardware) -> str | Strategy:

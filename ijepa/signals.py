@@ -2,6 +2,7 @@
 
 import contextlib
 import multiprocessing
+import multiprocessing.resource_tracker
 import os
 import signal
 import sys
@@ -41,14 +42,16 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 POLL_SECONDS = 0.2
 _stopped: list[int] = []
-"""Where Ctrl-C has ended a job in this process."""
+"""Signals that came to this process, where a launcher has started it."""
+_busy: list[str] = []
+"""Whether a job is under way in it: then it stands here."""
 
 
 @contextlib.contextmanager
 def left_to_jobs() -> Iterator[list[int]]:
     """While jobs run in processes of their own, which get Ctrl-C too: this one waits for them to save and to end.
 
-    Those that are started meanwhile begin with SIGINT blocked, until their run can take it: a launcher's processes in
+    Those that are started meanwhile begin with SIGINT blocked, until `apart` can take it: a launcher's processes in
     between would end the run that they watch over at once.
 
     Yields:
@@ -58,8 +61,11 @@ def left_to_jobs() -> Iterator[list[int]]:
 
     def take(number: int, frame: FrameType | None = None) -> None:
         came.append(number)
+        if len(came) > 2:  # the jobs ended at the second one; the launcher has not noticed
+            os._exit(128 + number)
         again = "once more ends them at once" if len(came) == 1 else "they end at once"
-        os.write(1, f"\n{signal.Signals(number).name}: the jobs end after their steps; {again}\n".encode())
+        with contextlib.suppress(OSError):  # a reader that is gone
+            os.write(1, f"\n{signal.Signals(number).name}: the jobs end after their steps; {again}\n".encode())
 
     over = threading.Event()
 
@@ -71,14 +77,20 @@ def left_to_jobs() -> Iterator[list[int]]:
     before = signal.signal(signal.SIGINT, take)  # it comes to any thread that does not block it, or else to this one
     listener = threading.Thread(target=listen, daemon=True)
     if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        from joblib.externals.loky.backend import resource_tracker  # takes a while to import
+
+        for tracker in (multiprocessing.resource_tracker, resource_tracker):
+            tracker.ensure_running()  # which would unblock it later
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-        listener.start()
+        if hasattr(signal, "sigtimedwait"):  # not on macOS, where it is heard at the end
+            listener.start()
     try:
         yield came
     finally:
-        if hasattr(signal, "pthread_sigmask"):
-            over.set()
+        over.set()
+        if listener.is_alive():
             listener.join()
+        if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         signal.signal(signal.SIGINT, before)
 
@@ -86,18 +98,36 @@ def left_to_jobs() -> Iterator[list[int]]:
 def apart(job: Callable[[], float | None]) -> float | None:
     """``job()`` in a process that a launcher has started, perhaps for several jobs: after Ctrl-C, no more begins.
 
+    Between jobs, Ctrl-C must not end the process either: joblib would take those of all other jobs down with it.
+
     Raises:
-        StoppedJobError: in place of what would take the launcher itself down, and jobs beside this one with it.
+        StoppedJobError: in place of what would take the launcher itself down.
     """
-    if _stopped:
-        raise StoppedJobError("")
+    with contextlib.suppress(ValueError):  # not in the main thread, where signals do not arrive anyway
+        signal.signal(signal.SIGINT, _take_apart)
+    _busy.append("job")
     try:
+        _block(False)
+        if _stopped:
+            raise StoppedJobError("")
         return job()
+    except KeyboardInterrupt:
+        raise StoppedJobError("") from None
     except InterruptedRunError as stopped:
         if stopped.signal != signal.SIGINT:
             raise
         _stopped.append(stopped.signal)
         raise StoppedJobError(str(stopped)) from None
+    finally:
+        _busy.clear()
+
+
+def _take_apart(number: int, frame: FrameType | None) -> None:
+    if _stopped and _busy:
+        os._exit(128 + number)
+    _stopped.append(number)
+    if _busy:
+        raise KeyboardInterrupt
 
 
 class Signals:
@@ -145,12 +175,10 @@ class Signals:
             launcher._call_children_scripts = launching
 
     def __enter__(self) -> "Signals":
-        if _lost:
-            raise InterruptedRunError(_lost.pop(), "")
+        if _lost or _stopped:
+            raise InterruptedRunError((_lost or _stopped).pop(), "")
         self._before = {number: signal.getsignal(number) for number in NUMBERS}
         self._install()
-        if not launched():
-            _block(False)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -196,18 +196,33 @@ def test_processes_of_torchrun_that_would_train_alone(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("allocated", "told"),
+    ("allocated", "options", "told"),
     [
-        ({"NTASKS": "2"}, "hardware.devices=1: Slurm starts 2 tasks, .*--ntasks-per-node would do"),
-        ({"NTASKS": "2", "NTASKS_PER_NODE": "2", "NNODES": "1"}, "hardware.devices=1: Slurm has 2 tasks on each node"),
-        ({"NTASKS": "2", "NTASKS_PER_NODE": "1", "NNODES": "2"}, "hardware.nodes=1: Slurm has 2 nodes; hardware=slurm"),
+        ({"STEP_NUM_TASKS": "2"}, [], "hardware.devices=1: srun has started 2 tasks; hardware=slurm"),
+        (
+            {"NTASKS": "2"},
+            ["hardware.devices=2", "hardware.strategy=ddp"],
+            "hardware.devices=2: Slurm puts --ntasks on",
+        ),
     ],
 )
-def test_tasks_of_slurm_that_would_train_alone(monkeypatch, tmp_path, allocated, told):
-    for name, value in {"JOB_ID": "7", "JOB_NAME": "train", **allocated}.items():
+def test_tasks_of_slurm_that_would_train_alone(monkeypatch, tmp_path, allocated, options, told):
+    for name, value in {"JOB_ID": "7", "JOB_NAME": "train", "NTASKS": "1", **allocated}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     with pytest.raises(UserError, match=f"^{told}"):
-        build.run(train_config("data=digits"), tmp_path)
+        build.run(train_config("data=digits", "hardware=cpu", *options), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "allocated",
+    [{"NTASKS": "8"}, {"NTASKS": "4", "NTASKS_PER_NODE": "4"}, {"NTASKS": "4", "STEP_NUM_TASKS": "1"}],
+    ids=["cores asked for as tasks", "one process of a job", "one step of many"],
+)
+def test_one_process_is_no_concern_of_slurm_s(monkeypatch, tmp_path, allocated):
+    for name, value in {"JOB_ID": "7", "JOB_NAME": "train", **allocated}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    run = build.run(train_config("data=digits", "hardware=cpu"), tmp_path)
+    assert run.trainer.world_size == 1
 
 
 def test_hardware_that_is_not_there():

@@ -73,7 +73,7 @@ def test_every_command_of_the_readme(line, finished, checkpoint_file, pictures, 
         "schedule.warmup_steps=0", "data.workers=0", f"hydra.sweep.dir={tmp_path}",
     ]  # fmt: skip
     if "data=" not in line and ("experiment=" not in line or "experiment=ablation" in line):
-        small += ["data.scenes.train=40", "data.scenes.val=24", "data.image_size=32"]
+        small += ["data.scenes.train=40", "data.scenes.val=24", "data.image_size=48"]
     if "data.batch_size=512" not in line:
         small += ["data.batch_size=8"]
     if "init=" in line:  # has sizes of its own

@@ -13,7 +13,9 @@ import time
 import pytest
 from conftest import ROOT, TINY, command
 
+from benchmarks import ablations
 from ijepa import folders
+from ijepa.errors import UserError
 from ijepa.report import __main__ as report
 from ijepa.sweeps import jobs, metric, table
 
@@ -139,6 +141,16 @@ def test_a_metric_that_no_run_will_have_is_refused_before_training(invoke, tmp_p
     assert not list(tmp_path.glob("*/metrics.csv"))
 
 
+def test_every_column_of_numbers_can_be_a_metric(square):
+    with (square[0] / "optimizer.lr-0.001_seed-0" / "metrics.csv").open() as file:
+        columns = [name for name in next(csv.reader(file)) if name not in ("step", "health/verdict")]
+    for name in columns:
+        metric.check(name, ["knn5"], watched=True)
+    for name in ("health/rankmee", "health/", "knn6"):
+        with pytest.raises(UserError, match=f"^metric={name}: a run will not have it"):
+            metric.check(name, ["knn5"], watched=True)
+
+
 def test_a_metric_of_what_is_switched_off(invoke, tmp_path):
     code, _, error = invoke("train.py", *DIGITS, "metric=health/rankme", f"run_dir={tmp_path}",
                             "callbacks.health_every_steps=null")  # fmt: skip
@@ -186,6 +198,29 @@ def test_ctrl_c_ends_jobs_beside_each_other_saved(launcher, options, jobs_at_onc
     assert not subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, check=False).stdout
 
 
+@pytest.mark.slow
+def test_ctrl_c_where_a_process_of_joblib_s_waits_for_work(tmp_path):
+    """It must not end: joblib would take the job beside it down before that has saved."""
+    arguments = [*(item for item in DIGITS if "max_steps" not in item), "schedule.max_steps=1,100000",
+                 "callbacks.log_every_steps=1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2",
+                 f"run_dir={tmp_path}"]  # fmt: skip
+    process = subprocess.Popen([sys.executable, ROOT / "train.py", "-m", *arguments], start_new_session=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (
+        training(tmp_path) and (tmp_path / "schedule.max_steps-1" / "summary.json").exists()
+    ):
+        time.sleep(0.2)
+    time.sleep(1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT, error
+    assert error.splitlines()[-1] == "the same command goes on with the sweep"
+    assert "Traceback" not in error
+    assert (tmp_path / "schedule.max_steps-100000" / "checkpoints" / "last.ckpt").exists()
+    assert [row["status"] for row in listed(tmp_path)] == ["finished", "stopped"]
+
+
 def training(folder):
     """Jobs that have taken some steps."""
     return [path.parent for path in folder.glob("*/metrics.csv") if path.read_text().count("\n") > 4]
@@ -230,6 +265,13 @@ def test_a_slurm_that_takes_no_jobs(invoke, tmp_path, monkeypatch):
     assert "Traceback" not in error
     told = "hydra/launcher=submitit_slurm: sbatch takes no job: error: invalid partition specified: x"
     assert error.splitlines()[-2:] == [f"error: job 1 (seed=1): {told}", "error: 2 of 2 jobs failed"]
+
+
+def test_a_key_that_is_given_once_more_as_a_sweep(invoke, tmp_path):
+    """Its jobs have folders of their own."""
+    code, _, error = invoke("train.py", "-m", *DIGITS, "seed=0", "seed=1,2", f"run_dir={tmp_path}")
+    assert code == 0, error
+    assert [(row["seed"], row["status"]) for row in listed(tmp_path)] == [("1", "finished"), ("2", "finished")]
 
 
 @pytest.mark.parametrize("key", ["run_dir", "sweep"])
@@ -287,3 +329,17 @@ def test_a_report_of_a_sweep(square, tmp_path, capsys):
     assert capsys.readouterr().err == (
         f"error: {folder / jobs.RECORD}: broken; start the sweep again, it skips what is finished\n"
     )
+
+
+def test_the_documented_ablations(capsys):
+    """Their tables are those of the recorded sweeps, each of which has finished with three seeds."""
+    ablations.main()
+    tables, _, compared = capsys.readouterr().out.strip().rpartition("\n\n")
+    documented = (ROOT / "docs" / "ablations.md").read_text()
+    assert tables.count("sweep=") == 9
+    assert [line for line in tables.splitlines() if line not in documented.splitlines()] == []
+    assert compared.startswith("4 of 84 differences")
+    for file in (ROOT / "docs" / "ablations").glob("*.csv"):
+        rows = list(csv.DictReader(file.open()))
+        assert len(rows) % 3 == 0
+        assert all(row["status"] == "finished" for row in rows)

@@ -19,8 +19,13 @@ TOTALS = ("loss", "images", "flops", "seconds")
 """Numbers of summary.json."""
 
 
-TRAINING = ("train/loss", "train/distance", "train/variance", "train/covariance", "images_per_second")
+TRAINING = ("train/loss", "train/distance", "train/variance", "train/covariance", "images_per_second", "epoch", "lr",
+            "weight_decay", "momentum")  # fmt: skip
 """Columns of metrics.csv that training fills."""
+SPREADS = ("std", "std_across", "share", "norm", "relative")
+WATCHED = (*SPREADS, *(f"predictions_{name}" for name in SPREADS), "cosine", "correlation", "rankme", "effective_rank",
+           "alpha_req", "lidar", "knn", "linear", "encoder_distance", "gradient_norm")  # fmt: skip
+"""Those after ``health/``; the two probes also after a label set."""
 
 
 def check(name: str | None, promised: list[str], watched: bool) -> None:
@@ -35,10 +40,12 @@ def check(name: str | None, promised: list[str], watched: bool) -> None:
         ConfigError: names what would do.
     """
     wanted = named(name)
-    known = [HEADLINE, *TOTALS, *TRAINING, *promised]
-    if wanted in known or (watched and wanted.startswith("health/")):
+    known = [HEADLINE, *TOTALS, *TRAINING, *promised, *(f"health/{each}" for each in WATCHED)]
+    health, _, measure = wanted.partition("/")
+    named_so = measure in WATCHED or measure.endswith(("/knn", "/linear"))
+    if (health != "health" and wanted in known) or (health == "health" and watched and named_so):
         return
-    if wanted.startswith("health/"):
+    if health == "health" and not watched:
         raise ConfigError("metric", name, "is not measured with callbacks.health_every_steps=null")
     close = difflib.get_close_matches(wanted, known, n=1)
     meant = f", did you mean {close[0]}?" if close else ""

@@ -104,7 +104,8 @@ class Jobs:
         swept = [each.get_key_element().lstrip("+~") for each in parsed if each.is_sweep_override()]
         for key in {"run_dir", "sweep"} & set(swept):
             raise ConfigError(key, "...", "one for all jobs of a sweep; give a single one")
-        self.shared = [each.get_key_element().lstrip("+~") for each in parsed if not each.is_sweep_override()]
+        keys = [each.get_key_element().lstrip("+~") for each in parsed]
+        self.shared = [key for key in keys if key not in swept]
         self.masked = False
         """Whether failed jobs are handed back without their errors, which have been told, and which Optuna repeats."""
         self.sweep: jobs.Sweep | None = None
@@ -174,11 +175,16 @@ class Jobs:
         except (InterruptedRunError, KeyboardInterrupt) as stopped:
             came, ended = [getattr(stopped, "signal", signal.SIGINT)], str(stopped)
         except Exception as error:
-            fault = outcomes.unqueued(error) or error
-            results = [self._from_folder(batch[number], fault) for number in numbers]
+            refused = outcomes.unqueued(error)
+            found = (outcomes.result(batch[number], refused) if refused else self._from_folder(batch[number], error)
+                     for number in numbers)  # fmt: skip
+            results = list(found)
         stops = [each for each in results if isinstance(each._return_value, StoppedJobError)]
         if not came and not stops:
             return results
+        for number, each in zip(numbers, results, strict=True) if stops else ():
+            if each not in stops:
+                self._report(number, batch[number], each)
         self._write()
         told = [ended, *(str(each._return_value) for each in stops)]
         if not self.local and not beside:
@@ -189,7 +195,8 @@ class Jobs:
     def _from_folder(self, overrides: list[str], error: Exception) -> JobReturn:
         """A job's result where its launcher has lost it: that of its folder, or else the error."""
         job = self._job(overrides)
-        if job is not None and job.status == jobs.FINISHED:
+        resumed = any(item.startswith("resume=") for item in overrides)  # its results may be those of before
+        if job is not None and job.status == jobs.FINISHED and not resumed:
             return outcomes.result(overrides, metric.value(self.config.metric, job.folder))
         return outcomes.result(overrides, error)
 
@@ -246,9 +253,9 @@ class Jobs:
 
     def _place(self, overrides: list[str]) -> Path:
         assert self.sweep is not None
-        for key, _, value in (item.partition("=") for item in overrides):
-            if key == "resume" and value not in ("null", "auto"):  # the folder of a run that goes on
-                path = Path(value).expanduser().absolute()
+        for override in OverridesParser.create().parse_overrides(overrides) if "resume" in self.sweep.keys else ():
+            if override.key_or_group == "resume" and override.value() not in (None, "auto"):
+                path = Path(str(override.value())).expanduser().absolute()  # a run that goes on, where it is
                 return path if path.is_dir() else path.parent.parent
         return self.sweep.folder / folders.job(overrides, self.shared)
 

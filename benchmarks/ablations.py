@@ -1,0 +1,92 @@
+"""How do the scaled-down ablations come out? The tables of docs/ablations.md, from the CSV files of their sweeps.
+
+python -m benchmarks.ablations [FOLDER]      with FOLDER/NAME.csv or FOLDER/NAME/sweep.csv for each sweep
+"""
+
+import csv
+import statistics
+import sys
+from pathlib import Path
+
+from scipy.stats import t as student
+
+KNOWN = Path(__file__).resolve().parent.parent / "docs" / "ablations"
+RESULTS = {"lowshot_1pct": "1 % of labels", "lowshot_10pct": "10 %", "knn20": "k-NN", "logistic": "logistic"}
+BASE = ("masking", "multiblock")
+"""The sweep and the value of the default configuration, which is a row of every table."""
+PAPER = {
+    "masking": {"multiblock": "54.2", "rasterized": "15.5", "block": "20.2", "random": "17.6"},
+    "targets": {"output": "66.9", "pixels": "40.7"},
+    "target_scale": {"[0.075,0.2]": "19.2", "[0.1,0.2]": "39.2", "[0.125,0.2]": "42.4", "[0.15,0.2]": "54.2",
+                     "[0.2,0.25]": "38.9", "[0.2,0.3]": "33.6"},
+    "context_scale": {"[0.4,1.0]": "31.2", "[0.65,1.0]": "47.1", "[0.75,1.0]": "49.3", "[0.85,1.0]": "54.2"},
+    "num_targets": {"1": "9.0", "2": "22.0", "3": "48.5", "4": "54.2"},
+    "target_masking": {"output": "67.3", "input": "56.1"},
+    "predictor_depth": {"3": "64.0 (6 blocks)", "6": "66.9 (12 blocks)"},
+    "weight_decay": {"{shape:cosine,start:0.04,end:0.4}": "69.4 (fine-tuned)",
+                     "{shape:constant,start:0.05,end:0.05}": "70.7 (fine-tuned)"},
+    "predictor_width": {"48": "70.7 (384 of 1024, fine-tuned)", "96": "68.4 (1024 of 1024, fine-tuned)"},
+}  # fmt: skip
+"""In %, of 1 % of ImageNet's labels."""
+
+Runs = dict[str, dict[str, float]]
+"""By seed, the results of one configuration."""
+
+
+def read(folder: Path, name: str) -> dict[str, Runs]:
+    """The finished jobs of a sweep, by what was swept beside the seed; in %."""
+    file = next((path for path in (folder / f"{name}.csv", folder / name / "sweep.csv") if path.exists()), None)
+    found: dict[str, Runs] = {}
+    if file is None:
+        return found
+    with file.open(newline="") as opened:
+        for row in csv.DictReader(opened):
+            key = next(key for key in row if key not in ("job", "status", "seed"))
+            if row["status"] == "finished":
+                runs = found.setdefault(row[key], {})
+                runs[row["seed"]] = {result: 100 * float(row[result]) for result in RESULTS}
+    return found
+
+
+def interval(values: list[float]) -> float:
+    """Half the width of Student's 95 % interval of a mean."""
+    quantile = float(student.ppf(0.975, len(values) - 1))
+    return quantile * statistics.stdev(values) / len(values) ** 0.5
+
+
+def tabulate(name: str, found: dict[str, Runs]) -> None:
+    print(f"\n| `sweep={name}` | paper | {' | '.join(RESULTS.values())} |\n|---|---:|{'---:|' * len(RESULTS)}")
+    for value, runs in found.items():
+        columns = [[run[result] for run in runs.values()] for result in RESULTS]
+        cells = [f"{statistics.mean(column):.1f} ±{interval(column):.1f}" for column in columns]
+        print(f"| `{value}` | {PAPER.get(name, {}).get(value, '')} | {' | '.join(cells)} |")
+
+
+def compare(found: dict[str, dict[str, Runs]]) -> None:
+    """Each configuration less the default, seed by seed."""
+    default = found[BASE[0]][BASE[1]]
+    told, count = [], 0
+    for name, variants in found.items():
+        for value, runs in variants.items():
+            seeds = sorted(set(runs) & set(default))
+            for result, title in RESULTS.items():
+                differences = [runs[seed][result] - default[seed][result] for seed in seeds]
+                if not any(differences):
+                    continue  # the default itself
+                count += 1
+                mean, half = statistics.mean(differences), interval(differences)
+                if abs(mean) > half:
+                    told.append(f"{name} {value}, {title}: {mean:+.1f} ±{half:.1f}")
+    print(f"\n{len(told)} of {count} differences from the default, seed by seed, are outside of their 95 % intervals:")
+    print("\n".join(told))
+
+
+def main(folder: Path = KNOWN) -> None:
+    found = {name: sweep for name in PAPER if (sweep := read(folder, name))}
+    for name, sweep in found.items():
+        tabulate(name, sweep)
+    compare(found)
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))
