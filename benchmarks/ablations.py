@@ -8,7 +8,9 @@ import statistics
 import sys
 from pathlib import Path
 
-from scipy.stats import t as student
+import numpy as np
+
+from ijepa.sweeps.table import half_width
 
 KNOWN = Path(__file__).resolve().parent.parent / "docs" / "ablations"
 RESULTS = {"lowshot_1pct": "1 % of labels", "lowshot_10pct": "10 %", "knn20": "k-NN", "logistic": "logistic"}
@@ -51,9 +53,7 @@ def read(folder: Path, name: str) -> dict[str, Runs]:
 
 
 def interval(values: list[float]) -> float:
-    """Half the width of Student's 95 % interval of a mean."""
-    quantile = float(student.ppf(0.975, len(values) - 1))
-    return quantile * statistics.stdev(values) / len(values) ** 0.5
+    return half_width(np.array(values)) or float("nan")
 
 
 def tabulate(name: str, found: dict[str, Runs]) -> None:
@@ -86,8 +86,11 @@ def compare(found: dict[str, dict[str, Runs]]) -> None:
 
 def main(folder: Path = KNOWN) -> None:
     found = {name: sweep for name in PAPER if (sweep := read(folder, name))}
+    if BASE[1] not in found.get(BASE[0], {}):
+        sys.exit(f"error: {folder}: no {BASE[0]}.csv or {BASE[0]}/sweep.csv with finished jobs of {BASE[1]}")
     for name, sweep in (found | {LONGER: read(folder, LONGER)}).items():
-        tabulate(name, sweep)
+        if sweep:
+            tabulate(name, sweep)
     compare(found)
 
 

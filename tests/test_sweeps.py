@@ -141,9 +141,12 @@ def test_a_metric_that_no_run_will_have_is_refused_before_training(invoke, tmp_p
     assert not list(tmp_path.glob("*/metrics.csv"))
 
 
-def test_every_column_of_numbers_can_be_a_metric(square):
-    with (square[0] / "optimizer.lr-0.001_seed-0" / "metrics.csv").open() as file:
+def test_every_column_of_numbers_can_be_a_metric(invoke, tmp_path):
+    code, _, error = invoke("train.py", *DIGITS, "callbacks.health_every_steps=1", f"run_dir={tmp_path / 'run'}")
+    assert code == 0, error
+    with (tmp_path / "run" / "metrics.csv").open() as file:
         columns = [name for name in next(csv.reader(file)) if name not in ("step", "health/verdict")]
+    assert {f"health/{name}" for name in metric.WATCHED} <= set(columns)
     for name in columns:
         metric.check(name, ["knn5"], watched=True)
     for name in ("health/rankmee", "health/", "knn6"):

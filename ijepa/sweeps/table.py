@@ -76,7 +76,7 @@ def over_seeds(sweep: Sweep) -> list[Group]:
         values = [sweep.values(job) for job in finished]
         for name in dict.fromkeys(name for row in values for name in row):
             numbers = np.array([row[name] for row in values if name in row])
-            found[name] = (float(numbers.mean()), _half(numbers))
+            found[name] = (float(numbers.mean()), half_width(numbers))
         groups.append(Group(dict(shared), len(finished), [_told(job) for job in jobs], found))
     return groups
 
@@ -134,7 +134,8 @@ def _first(results: list[str]) -> list[str]:
     return same if 1 < len(same) <= SHOWN else results[:SHOWN]
 
 
-def _half(numbers: np.ndarray) -> float | None:
+def half_width(numbers: np.ndarray) -> float | None:
+    """Half the width of Student's 95 % interval of their mean; None of fewer than two."""
     if len(numbers) < 2:
         return None
     quantile = stats.t.ppf(0.975, len(numbers) - 1)
