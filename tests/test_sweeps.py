@@ -2,13 +2,8 @@
 
 import csv
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 from conftest import ROOT, TINY, command
@@ -171,62 +166,6 @@ def test_launchers(launcher, tmp_path):
     assert [row["status"] for row in rows] == ["finished", "finished", "failed", "failed"]
     assert all("model.patch_size=5: does not divide" in row["error"] for row in rows[2:])
     assert result.stderr.splitlines()[-1] == "error: 2 of 4 jobs failed"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("launcher", "options", "jobs_at_once"), [("joblib", ["hydra.launcher.n_jobs=2"], 2), ("submitit_local", [], 3)]
-)
-def test_ctrl_c_ends_jobs_beside_each_other_saved(launcher, options, jobs_at_once, tmp_path):
-    """Which all processes of the terminal get; a job that waits for its turn does not begin."""
-    arguments = [*DIGITS, "schedule.max_steps=100000", "callbacks.log_every_steps=1", "seed=0,1,2",
-                 f"hydra/launcher={launcher}", *options, f"run_dir={tmp_path}"]  # fmt: skip
-    process = subprocess.Popen([sys.executable, ROOT / "train.py", "-m", *arguments], start_new_session=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
-    deadline = time.monotonic() + 120
-    while len(training(tmp_path)) < jobs_at_once and time.monotonic() < deadline:
-        time.sleep(0.2)
-    os.killpg(process.pid, signal.SIGINT)
-    said, error = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGINT, error
-    assert "SIGINT: the jobs end after their steps; once more ends them at once" in said
-    lines = error.splitlines()
-    assert lines[-1] == "the same command goes on with the sweep"
-    assert len([line for line in lines if "go on with: python train.py resume=" in line]) == jobs_at_once
-    assert "Traceback" not in error
-    states = [row["status"] for row in listed(tmp_path)]
-    assert states == ["stopped"] * jobs_at_once + ["not begun"] * (3 - jobs_at_once)
-    for folder in training(tmp_path):
-        assert (folder / "checkpoints" / "last.ckpt").exists()
-    assert not subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, check=False).stdout
-
-
-@pytest.mark.slow
-def test_ctrl_c_where_a_process_of_joblib_s_waits_for_work(tmp_path):
-    """It must not end: joblib would take the job beside it down before that has saved."""
-    arguments = [*(item for item in DIGITS if "max_steps" not in item), "schedule.max_steps=1,100000",
-                 "callbacks.log_every_steps=1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2",
-                 f"run_dir={tmp_path}"]  # fmt: skip
-    process = subprocess.Popen([sys.executable, ROOT / "train.py", "-m", *arguments], start_new_session=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not (
-        training(tmp_path) and (tmp_path / "schedule.max_steps-1" / "summary.json").exists()
-    ):
-        time.sleep(0.2)
-    time.sleep(1)
-    os.killpg(process.pid, signal.SIGINT)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGINT, error
-    assert error.splitlines()[-1] == "the same command goes on with the sweep"
-    assert "Traceback" not in error
-    assert (tmp_path / "schedule.max_steps-100000" / "checkpoints" / "last.ckpt").exists()
-    assert [row["status"] for row in listed(tmp_path)] == ["finished", "stopped"]
-
-
-def training(folder):
-    """Jobs that have taken some steps."""
-    return [path.parent for path in folder.glob("*/metrics.csv") if path.read_text().count("\n") > 4]
 
 
 def test_auto_begins_goes_on_and_ends(invoke, tmp_path):
