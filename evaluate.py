@@ -9,16 +9,16 @@ if TYPE_CHECKING:
 
 def main(composed: "DictConfig") -> float | None:
     """The tasks on one checkpoint; returns the headline result, for sweeps."""
-    from ijepa import cli
+    from ijepa.cli import entry
 
-    with cli.importing():  # torch takes seconds to import: not for --help or a misspelt key
-        from ijepa import evaluations
+    with entry.importing():  # torch takes seconds to import: not for --help or a misspelt key
+        from ijepa.run import evaluations
 
     return evaluations.evaluate(composed)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback from within the imports; cli.main takes over
-    from ijepa import cli
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback from within the imports; entry.main takes over
+    from ijepa.cli import entry
 
-    cli.main("evaluate", main)
+    entry.main("evaluate", main)

@@ -9,16 +9,16 @@ if TYPE_CHECKING:
 
 def main(composed: "DictConfig") -> float | None:
     """One run; returns the headline accuracy, for sweeps."""
-    from ijepa import cli
+    from ijepa.cli import entry
 
-    with cli.importing():  # torch and Lightning take seconds to import: not for --help or a misspelt key
-        from ijepa import runs
+    with entry.importing():  # torch and Lightning take seconds to import: not for --help or a misspelt key
+        from ijepa.run import runs
 
     return runs.train(composed)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback from within the imports; cli.main takes over
-    from ijepa import cli
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback from within the imports; entry.main takes over
+    from ijepa.cli import entry
 
-    cli.main("train", main)
+    entry.main("train", main)

@@ -14,7 +14,7 @@ __all__ = ["load_encoder"]
 def __getattr__(name: str) -> Any:
     """Imports torch only when it is needed."""
     if name == "load_encoder":
-        from ijepa.checkpoint import load_encoder
+        from ijepa.interop.loading import load_encoder
 
         return load_encoder
     raise AttributeError(f"module 'ijepa' has no attribute {name!r}")

@@ -13,10 +13,11 @@ from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 from safetensors.torch import load_file
 
-from ijepa import build, cli, runs
-from ijepa.checks import parse
+from ijepa.cli import entry
 from ijepa.config import TrainConfig
+from ijepa.config.checks import parse
 from ijepa.data import statistics
+from ijepa.run import build, runs
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = Path(__file__).parent / "reference"
@@ -147,14 +148,14 @@ def invoke(monkeypatch, capsys):
     """A command in this process: its exit code, standard output and standard error."""
 
     def run(script, *arguments):
-        from ijepa import evaluations
+        from ijepa.run import evaluations
 
         assert not (script == "evaluate.py" and DISTRIBUTED & set(map(str, arguments))), "starts the tests once more"
         monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
         job = {"train.py": runs.train, "evaluate.py": evaluations.evaluate, "statistics": statistics.statistics}[script]
         code = 0
         try:
-            cli.main(script.removesuffix(".py"), job)
+            entry.main(script.removesuffix(".py"), job)
         except SystemExit as error:
             code = error.code
         finally:

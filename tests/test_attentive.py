@@ -6,13 +6,13 @@ import torch
 from conftest import composed, train_config
 from PIL import Image
 
-from ijepa import build
 from ijepa.config import Attentive, Linear
 from ijepa.data.sets import Arrays, Source
 from ijepa.evaluation import attentive, linear
-from ijepa.evaluation.bench import Bench, Subject
-from ijepa.evaluation.features import Runtime
+from ijepa.evaluation.context import Bench, Subject
+from ijepa.evaluation.runtime import Runtime
 from ijepa.models.pretrained import untrained
+from ijepa.run import build
 
 
 def spots(count, seed):

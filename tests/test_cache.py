@@ -7,12 +7,12 @@ import pytest
 import torch
 from conftest import train_config
 
-from ijepa import build
 from ijepa.data import sources
 from ijepa.evaluation import cache
-from ijepa.evaluation.bench import Bench, Subject
-from ijepa.evaluation.features import Runtime
+from ijepa.evaluation.context import Bench, Subject
+from ijepa.evaluation.runtime import Runtime
 from ijepa.models.pretrained import untrained
+from ijepa.run import build
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import ijepa
-from ijepa import build
-from ijepa.errors import UserError
 from ijepa.interop import timm
+from ijepa.run import build
+from ijepa.util.errors import UserError
 
 
 @pytest.fixture

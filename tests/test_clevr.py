@@ -10,9 +10,9 @@ from conftest import picture, train_config
 from PIL import Image
 from torchvision.transforms.v2 import functional as TF
 
-from ijepa import build
 from ijepa.data import sources
-from ijepa.errors import UserError
+from ijepa.run import build
+from ijepa.util.errors import UserError
 
 SCENES = {  # distances of the objects, and the labels written by hand: objects - 3, and the class of the smallest
     "train": [([9.2, 12.0, 8.0], 0, 0), ([8.01, 9.9, 10.5, 11.0], 1, 1), ([8.6] * 10, 7, 2)],

@@ -6,11 +6,12 @@ import pytest
 from conftest import ROOT, composed, train_config
 from omegaconf import OmegaConf
 
-from ijepa import build, hardware
-from ijepa.checks import check, keys, parse
+from ijepa.cli.explain import explain
 from ijepa.config import TRAINING, EvaluateConfig, StatisticsConfig, TrainConfig
-from ijepa.errors import UserError
-from ijepa.explain import explain
+from ijepa.config.checks import check, keys, parse
+from ijepa.distributed import devices
+from ijepa.run import build
+from ijepa.util.errors import UserError
 
 CONF = ROOT / "conf"
 OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if not path.stem.startswith("_"))
@@ -231,6 +232,6 @@ def test_hardware_that_is_not_there():
     config = train_config("hardware=gpu")
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match=r"^hardware.accelerator=gpu: .* hardware=cpu would do"):
-            hardware.device(config.hardware)
+            devices.device(config.hardware)
     with pytest.raises(UserError, match=r"^hardware.devices=2: .*hardware.strategy"):
-        hardware.device(train_config("hardware=cpu", "hardware.devices=2").hardware)
+        devices.device(train_config("hardware=cpu", "hardware.devices=2").hardware)

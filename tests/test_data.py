@@ -7,13 +7,13 @@ import torch
 from conftest import picture, train_config
 from PIL import Image
 
-from ijepa import build
 from ijepa.data import sources
 from ijepa.data.datamodule import Crops, Place, Places
 from ijepa.data.decode import convert, decode
 from ijepa.data.images import EvalTransform, TrainTransform
 from ijepa.data.sets import Files
-from ijepa.errors import UserError
+from ijepa.run import build
+from ijepa.util.errors import UserError
 
 
 def config(root, *overrides):

@@ -13,17 +13,19 @@ from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 from torchmetrics.segmentation import MeanIoU
 
-from ijepa import build, pictures
+from ijepa import pictures
 from ijepa.config import Depth, Segmentation
 from ijepa.data import sources
 from ijepa.data.sets import read_map
-from ijepa.errors import ConfigError, UserError
 from ijepa.evaluation import dense
-from ijepa.evaluation.bench import Bench, Subject
-from ijepa.evaluation.features import Runtime, pixel_patches
+from ijepa.evaluation.context import Bench, Subject
+from ijepa.evaluation.features import pixel_patches
 from ijepa.evaluation.pixelheads import PixelHeads, upsampled
+from ijepa.evaluation.runtime import Runtime
 from ijepa.evaluation.targets import Classes, Depths
 from ijepa.models.pretrained import untrained
+from ijepa.run import build
+from ijepa.util.errors import ConfigError, UserError
 
 NAN, INF = float("nan"), float("inf")
 

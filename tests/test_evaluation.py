@@ -8,7 +8,8 @@ from sklearn.preprocessing import StandardScaler
 
 from ijepa.config import Knn, Logistic
 from ijepa.evaluation import knn, logistic
-from ijepa.evaluation.features import Features, Runtime, extract, of_last, pixels
+from ijepa.evaluation.features import Features, extract, of_last, pixels
+from ijepa.evaluation.runtime import Runtime
 from ijepa.models.pretrained import PretrainedEncoder, Spec
 
 SPEC = Spec((24, 24), 6, 3, 24, 2, 3, 4.0, "index", None, (0.5,) * 3, (0.25,) * 3)

@@ -10,10 +10,10 @@ import pytest
 import torch
 from conftest import EXACT, SMALL, assert_same, fit, rows, train_config, weights
 
-from ijepa import build
 from ijepa.callbacks import checkpoint as writing
-from ijepa.errors import UserError
-from ijepa.resume import resume
+from ijepa.run import build
+from ijepa.run.resume import resume
+from ijepa.util.errors import UserError
 
 TIMED = ("seconds", "images_per_second")
 

@@ -13,16 +13,16 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 import ijepa
-from ijepa import build
 from ijepa.config import Finetune, Lowshot, LowshotFinetune
 from ijepa.data.sets import Arrays, Source
-from ijepa.errors import ConfigError
-from ijepa.evaluation import fewlabels, finetune, lowshot, views
-from ijepa.evaluation.bench import Bench, Subject
-from ijepa.evaluation.features import Runtime
+from ijepa.evaluation import augmentation, fewlabels, finetune, lowshot
+from ijepa.evaluation.context import Bench, Subject
+from ijepa.evaluation.runtime import Runtime
 from ijepa.evaluation.tasks import possible
 from ijepa.models.classifier import Classifier
 from ijepa.models.pretrained import untrained
+from ijepa.run import build
+from ijepa.util.errors import ConfigError
 
 
 def task(kind=Finetune, **changes):
@@ -106,7 +106,7 @@ def test_smoothed_targets_are_torch_s():
 def test_randaugment_is_a_function_of_the_seed(bench, mode):
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)).convert(mode)
     images = type("Images", (), {"read": lambda self, index: picture})()
-    augment = views.Augment(None, True, bench[0].data.eval_transform, "rand-m9-mstd0.5-inc1")
+    augment = augmentation.Augment(None, True, bench[0].data.eval_transform, "rand-m9-mstd0.5-inc1")
     state = random.getstate(), torch.get_rng_state()
     shown = [augment(images, 0, seed) for seed in range(6)]
     assert all(view.shape == (len(mode), 16, 16) and view.min() >= 0 and view.max() <= 1 for view in shown)

@@ -4,8 +4,8 @@ from conftest import train_config
 from timm.layers import Attention
 from torch.utils.flop_counter import FlopCounterMode
 
-from ijepa import build
 from ijepa.masking import Masks
+from ijepa.run import build
 
 
 @pytest.mark.parametrize("target", ["output", "input", "pixels"])

@@ -6,8 +6,8 @@ import pytest
 import torch
 from conftest import TINY
 
-from ijepa import folders
-from ijepa.errors import UserError
+from ijepa.run import folders
+from ijepa.util.errors import UserError
 
 pytestmark = pytest.mark.slow
 

@@ -19,12 +19,12 @@ from safetensors.torch import save_file
 from test_interop import convert, saved, spec_of
 
 import ijepa
-from ijepa import checkpoint, files
-from ijepa.errors import UserError
-from ijepa.interop import reading, weights
+from ijepa.interop import loading, reading, weights
 from ijepa.interop import timm as of_timm
 from ijepa.interop.__main__ import main
 from ijepa.models.pretrained import Spec
+from ijepa.util import files
+from ijepa.util.errors import UserError
 
 
 def fault(path, **options):
@@ -226,7 +226,7 @@ def test_common_shapes_of_timm_s_files(tmp_path):
     state = of_timm.to_timm(encoder)
 
     def found(path):
-        read = checkpoint.read(checkpoint.find(path))
+        read = loading.read(loading.find(path))
         return read.encoder("target"), read
 
     torch.save({"state_dict": state, "args": argparse.Namespace(lr=0.1), "epoch": 3}, tmp_path / "timm.pth")

@@ -12,12 +12,12 @@ import torch
 from conftest import picture, train_config
 from PIL import Image, ImageCms
 
-from ijepa import build
 from ijepa.data import sources
 from ijepa.data.decode import convert, decode
 from ijepa.data.images import EvalTransform, TrainTransform
 from ijepa.data.sets import Files, UnreadableError
-from ijepa.errors import UserError
+from ijepa.run import build
+from ijepa.util.errors import UserError
 
 
 def noise(*shape, dtype=np.uint16, seed=0):
@@ -487,7 +487,7 @@ def test_batches_of_8_and_of_more_bits(tmp_path):
 
 
 def test_statistics_are_named_where_they_are_missing(tmp_path):
-    from ijepa.checks import check
+    from ijepa.config.checks import check
 
     with pytest.raises(UserError, match=r"^data.mean=.*needs 12 values.*python -m ijepa.data.statistics"):
         check(train_config("data=folder", f"data.root={tmp_path}", "data.channels=12"))

@@ -8,10 +8,10 @@ import pytest
 import torch
 from conftest import EXACT, SMALL, TINY, assert_same, fit, rows, train_config, weights
 
-from ijepa import build
 from ijepa.data.heldout import heldout
-from ijepa.flops import Cost, Transformer
 from ijepa.health import pace
+from ijepa.run import build
+from ijepa.training.flops import Cost, Transformer
 
 
 class Listed:

@@ -12,9 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import ijepa
-from ijepa import checkpoint
-from ijepa.errors import UserError
-from ijepa.interop import meta, weights
+from ijepa.interop import loading, meta, weights
 from ijepa.interop import timm as of_timm
 from ijepa.interop.__main__ import main
 from ijepa.interop.card import MARK
@@ -22,6 +20,7 @@ from ijepa.models.jepa import JEPA
 from ijepa.models.positions import sincos_2d
 from ijepa.models.predictor import Predictor
 from ijepa.models.pretrained import Spec
+from ijepa.util.errors import UserError
 
 CLOSE = {"atol": 1e-5, "rtol": 0}
 SHAPES = {  # images, patches, channels, positions, their grid
@@ -94,7 +93,7 @@ def test_timm(run, tmp_path, which, suffix):
         features = encoder(normalised(spec, images))
         torch.testing.assert_close(judge.forward_features(normalised(spec, images)), features, **CLOSE)
         torch.testing.assert_close(judge(normalised(spec, images)), features.mean(1), **CLOSE)
-    back = checkpoint.read(out, heads=3)
+    back = loading.read(out, heads=3)
     assert_same(back.encoder(which), encoder.state_dict(), **EXACT)
     table = back.spec.build().positions(spec.grid, torch.device("cpu"))
     torch.testing.assert_close(table, encoder.positions(spec.grid, torch.device("cpu")), **CLOSE)
@@ -137,18 +136,18 @@ def test_transformers(run, tmp_path, which):
     with torch.no_grad():
         features = encoder(normalised(spec, images))
         torch.testing.assert_close(judge.eval()(normalised(spec, images)).last_hidden_state, features, **CLOSE)
-    back = checkpoint.read(checkpoint.find(out))
+    back = loading.read(loading.find(out))
     assert back.spec == spec
     assert_same(back.encoder(which), encoder.state_dict(), **EXACT)
     # and what transformers writes itself, in its own layouts
     judge.save_pretrained(tmp_path / "again")
-    theirs = checkpoint.read(checkpoint.find(tmp_path / "again"))
+    theirs = loading.read(loading.find(tmp_path / "again"))
     assert_same(theirs.encoder(which), encoder.state_dict(), **EXACT)
     described = json.loads((tmp_path / "again" / "config.json").read_text())
     described.pop(weights.SPEC_KEY, None)
     (tmp_path / "again" / "config.json").write_text(json.dumps(described))
     save_file(dict(judge.state_dict()), tmp_path / "again" / "model.safetensors")  # names as in memory
-    plain = checkpoint.read(checkpoint.find(tmp_path / "again"))
+    plain = loading.read(loading.find(tmp_path / "again"))
     assert_same(plain.encoder("target"), encoder.state_dict(), **EXACT)
     assert plain.spec.image_size == spec.image_size
     assert any("context encoders" in note for note in plain.notes)
@@ -185,7 +184,7 @@ def test_meta(run, tmp_path, capsys):
         assert not out.exists()
         return
     convert(file, out, "--to", "meta")
-    again = checkpoint.read(out, heads=3)
+    again = loading.read(out, heads=3)
     assert_same(again.networks().state_dict(), jepa.state_dict(), **EXACT)
     assert again.spec.image_size == spec.image_size
 

@@ -7,16 +7,16 @@ from conftest import train_config
 from torch import nn
 from torch.nn import functional as F
 
-from ijepa import build
 from ijepa.config import Linear
 from ijepa.data import sources
-from ijepa.errors import UserError
-from ijepa.evaluation import linear, views
-from ijepa.evaluation.bench import Bench, Subject
-from ijepa.evaluation.features import Runtime
+from ijepa.distributed.ranks import ALONE, Ranks
+from ijepa.evaluation import augmentation, linear
+from ijepa.evaluation.context import Bench, Subject
 from ijepa.evaluation.heads import Heads
-from ijepa.evaluation.ranks import ALONE, Ranks
+from ijepa.evaluation.runtime import Runtime
 from ijepa.models.pretrained import untrained
+from ijepa.run import build
+from ijepa.util.errors import UserError
 
 RATES, DECAYS = torch.tensor([0.1, 0.5, 0.02]), torch.tensor([0.0, 0.01, 0.3])
 
@@ -111,12 +111,12 @@ def test_the_probe_reads_pixels(bench):
 
 
 def test_too_few_images_for_a_step():
-    held, kept = views.hold_out(0.99, 12, 0)
+    held, kept = augmentation.hold_out(0.99, 12, 0)
     assert (len(held), len(kept)) == (11, 1)
     with pytest.raises(UserError, match="1 images to train on are too few for batches of 2; more images would do"):
-        views.Batches(kept, 2, 5, 0, ALONE)
+        augmentation.Batches(kept, 2, 5, 0, ALONE)
     with pytest.raises(UserError, match="3 images to train on are too few for batches of 8 on 8 devices; more"):
-        views.Batches(torch.arange(3), 2, 5, 0, Ranks(0, 8))
+        augmentation.Batches(torch.arange(3), 2, 5, 0, Ranks(0, 8))
 
 
 @pytest.mark.parametrize("subject", ["random init", "raw pixels"])
@@ -125,7 +125,7 @@ def test_features_that_are_remembered_are_those_of_the_views(bench, subject, fli
     bench, spec = bench
     chosen, encoder = task(crop_scale=None, flip=flip), None if subject == "raw pixels" else untrained(spec, 0)
     train, _ = bench.features(Subject(subject, encoder), 1, 64)
-    batches = views.Batches(train.indices[:200], 64, 2, bench.seed, ALONE)
+    batches = augmentation.Batches(train.indices[:200], 64, 2, bench.seed, ALONE)
     ways = [way(chosen, Subject(subject, encoder), bench, train, batches, 1)
             for way in (linear._remembered, linear._encoded)]  # fmt: skip
     count = 0
@@ -135,14 +135,14 @@ def test_features_that_are_remembered_are_those_of_the_views(bench, subject, fli
         count += 1
     assert count == 6
     if flip:
-        share = torch.stack([views.flipped(0, epoch, train.indices) for epoch in range(20)]).double().mean()
+        share = torch.stack([augmentation.flipped(0, epoch, train.indices) for epoch in range(20)]).double().mean()
         assert share == pytest.approx(0.5, abs=0.02)
 
 
 def test_what_is_held_out_is_not_trained_on(bench, monkeypatch):
     shown = []
-    read = views.Views.__getitem__
-    monkeypatch.setattr(views.Views, "__getitem__", lambda self, view: shown.append(view) or read(self, view))
+    read = augmentation.Views.__getitem__
+    monkeypatch.setattr(augmentation.Views, "__getitem__", lambda self, view: shown.append(view) or read(self, view))
     bench, _ = bench
     linear.evaluate(task(batch_size=16), Subject("raw pixels", None), bench)  # with crops: image by image
     count = len(bench.data.source.train)

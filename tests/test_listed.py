@@ -13,7 +13,7 @@ from conftest import picture, train_config
 from torchvision.datasets import imagenet as theirs
 
 from ijepa.data import sources
-from ijepa.errors import UserError
+from ijepa.util.errors import UserError
 
 TENCH, HORN, HEN = "n01440764", "n03394916", "n01514859"
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"

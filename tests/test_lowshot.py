@@ -10,9 +10,9 @@ from sklearn.preprocessing import StandardScaler
 
 from ijepa.config import Lowshot
 from ijepa.evaluation import fewlabels, lowshot
-from ijepa.evaluation.bench import Subject
+from ijepa.evaluation.context import Subject
 from ijepa.evaluation.features import Features
-from ijepa.randomness import shuffled
+from ijepa.util.randomness import shuffled
 
 
 def blobs(count, seed, spread=1.5, classes=4, width=12):

@@ -8,12 +8,12 @@ from omegaconf import OmegaConf
 from PIL import Image
 from tifffile import imwrite
 
-from ijepa.checks import parse
 from ijepa.config import TrainConfig
+from ijepa.config.checks import parse
 from ijepa.data import maps, scenes, sources
 from ijepa.data.images import EvalTransform
 from ijepa.data.sets import Arrays, Files, Mapped, Subset, UnreadableError, kinds, read_map
-from ijepa.errors import ConfigError
+from ijepa.util.errors import ConfigError
 
 
 @pytest.fixture

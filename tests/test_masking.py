@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from ijepa.errors import ConfigError
 from ijepa.masking import MultiBlock, Random, Rasterized, Reference, common
+from ijepa.util.errors import ConfigError
 
 PAPER = {
     "num_targets": 4,

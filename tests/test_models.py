@@ -7,13 +7,13 @@ import timm
 import torch
 from conftest import train_config
 
-from ijepa import build
 from ijepa.interop.timm import to_timm
 from ijepa.masking import Masks, MultiBlock
 from ijepa.models.encoder import Encoder, gather
 from ijepa.models.jepa import JEPA
 from ijepa.models.positions import sincos_2d
 from ijepa.models.predictor import Predictor
+from ijepa.run import build
 
 
 def encoder(image_size=(24, 40), patch=8, channels=5, width=24, depth=2, heads=3, **rest):

@@ -3,7 +3,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ijepa.objective import Objective, covariance_term, covariance_within, pixel_targets, variance_term
+from ijepa.models.targets import pixel_targets
+from ijepa.training.objective import Objective, covariance_term, covariance_within, variance_term
 
 PLACES = torch.tensor([[0, 1, 2, 3, 7], [1, 2, 3, 4, 5], [0, 2, 3, 5, 7]] * 2)
 

@@ -7,13 +7,13 @@ import torch
 from conftest import REFERENCE
 from safetensors.torch import load_file
 
-from ijepa import optim
-from ijepa.checkpoint import load_encoder
 from ijepa.config import LearningRate, Schedule
 from ijepa.interop import meta
+from ijepa.interop.loading import load_encoder
 from ijepa.masking import Masks, Reference
-from ijepa.objective import Objective
-from ijepa.plan import Plan
+from ijepa.training import optimizer as optim
+from ijepa.training.objective import Objective
+from ijepa.training.schedule import TrainingSchedule
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_schedules(run):
         learning_rate=LearningRate(shape="cosine", start=recorded["start_lr"] / peak, end=recorded["final_lr"] / peak),
         **curves,
     )  # fmt: skip
-    plan = Plan(recorded["epochs"] * per_epoch, recorded["warmup_epochs"] * per_epoch, 0, peak, schedule)
+    plan = TrainingSchedule(recorded["epochs"] * per_epoch, recorded["warmup_epochs"] * per_epoch, 0, peak, schedule)
     rows = next(value for key, value in recorded.items() if key.startswith("rows"))
     assert len(rows) > 30
     for step, lr, weight_decay, momentum in rows:

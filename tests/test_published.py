@@ -17,7 +17,7 @@ from PIL import Image
 from torchvision import datasets
 
 from ijepa.data import download, published, sources
-from ijepa.errors import UserError
+from ijepa.util.errors import UserError
 
 COUNTS = {"train": 4, "test": 3, "unlabeled": 5}
 

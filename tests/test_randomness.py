@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ijepa.randomness import integers, seed_of, uniforms, words
+from ijepa.util.randomness import integers, seed_of, uniforms, words
 
 
 def test_the_numbers_stay_what_they_are():

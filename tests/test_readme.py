@@ -8,8 +8,8 @@ import pytest
 from conftest import ROOT, composed
 from omegaconf import OmegaConf
 
-from ijepa.checks import check, parse
 from ijepa.config import TRAINING, EvaluateConfig, TrainConfig
+from ijepa.config.checks import check, parse
 from ijepa.data import statistics
 from ijepa.interop import __main__ as interop
 from ijepa.report import __main__ as report

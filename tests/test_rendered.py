@@ -8,7 +8,7 @@ import pytest
 from conftest import train_config
 
 from ijepa.data import rendered, scenes, sources
-from ijepa.errors import UserError
+from ijepa.util.errors import UserError
 
 CHOSEN = ("data=scenes", "data.image_size=[16,24]", "data.scenes.train=6", "data.scenes.val=3", "data.workers=0")
 

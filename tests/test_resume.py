@@ -12,7 +12,7 @@ import torch
 from conftest import TINY
 from omegaconf import OmegaConf
 
-from ijepa import runs
+from ijepa.run import runs
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 import ijepa
-from ijepa.checks import parse
 from ijepa.config import TrainConfig
+from ijepa.config.checks import parse
 from ijepa.data import sources
 from ijepa.data.datamodule import Places
 
@@ -130,10 +130,11 @@ def test_a_sweep_goes_on_when_a_job_is_faulty(tmp_path):
 
 
 def test_a_sweep_in_which_the_software_is_at_fault_exits_with_1(tmp_path):
-    (tmp_path / "faulty_masks.py").write_text("from ijepa import build\nbuild.networks = None\n")
+    (tmp_path / "faulty_masks.py").write_text("from ijepa.run import build\nbuild.networks = None\n")
     arguments = ["-m", "data=digits", *TINY, "seed=0,1", f"run_dir={tmp_path / 'sweep'}"]
     (tmp_path / "start.py").write_text(f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nimport faulty_masks\n"
-                                       "from ijepa import cli, runs\ncli.main('train', runs.train)\n")  # fmt: skip
+                                       "from ijepa.cli import entry\nfrom ijepa.run import runs\n"
+                                       "entry.main('train', runs.train)\n")  # fmt: skip
     result = command(tmp_path / "start.py", *arguments)
     assert result.returncode == 1
     assert "Traceback" in result.stderr

@@ -18,7 +18,7 @@ from ijepa.data.scenes import (
 )
 from ijepa.data.scenes.geometry import view_of
 from ijepa.data.scenes.scene import CUBE, RADII, SPHERE, VIEW, axes, inner
-from ijepa.errors import UserError
+from ijepa.util.errors import UserError
 
 SETTINGS = Settings()
 ARRAYS = ("count", "shape", "colour", "material", "size", "place", "turn", "distance", "camera", "light")

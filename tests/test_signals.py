@@ -12,8 +12,8 @@ import pytest
 import torch
 from conftest import EXACT, ROOT, SMALL, TINY, assert_same, command, rows, train_config
 
-from ijepa import build, finishing, runs
-from ijepa.errors import InterruptedRunError
+from ijepa.run import build, finalize, runs
+from ijepa.util.errors import InterruptedRunError
 
 pytestmark = pytest.mark.slow
 
@@ -140,7 +140,7 @@ def test_a_signal_before_and_after_the_steps(tmp_path, monkeypatch, place, numbe
     if place == "prepare":
         monkeypatch.setattr(run.data.source, "prepare", lambda: os.kill(os.getpid(), number))
     elif place == "results":
-        monkeypatch.setattr(finishing.tasks, "evaluate", lambda *_, **__: os.kill(os.getpid(), number))
+        monkeypatch.setattr(finalize.tasks, "evaluate", lambda *_, **__: os.kill(os.getpid(), number))
     else:
         run.trainer.callbacks.insert(0, Sends(place, number))
     with pytest.raises(InterruptedRunError) as caught:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, SMALL
 
-from ijepa import cluster
+from ijepa.distributed import slurm
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
 RUN = (*SMALL, "hardware=slurm", "hardware.accelerator=cpu", "schedule.max_steps=400", "data.workers=0", "task=knn",
@@ -56,7 +56,7 @@ def end(variable):
 
 
 @pytest.fixture(scope="module")
-def slurm():
+def cluster():
     """Runs a command of Slurm's and returns what it prints."""
     path = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
     missing = [name for name in PROGRAMS if shutil.which(name, path=path) is None]
@@ -113,18 +113,18 @@ def rows(folder):
 
 
 @pytest.mark.slow
-def test_preempted_requeued_and_as_good_as_uninterrupted(slurm, tmp_path):
+def test_preempted_requeued_and_as_good_as_uninterrupted(cluster, tmp_path):
     script = tmp_path / "job.sh"
     overrides = " ".join(map(str, RUN))
     script.write_text(JOB.format(python=sys.executable, script=ROOT / "train.py", overrides=overrides))
 
     def submit(partition):
         log = tmp_path / f"{partition}.log"
-        said = slurm("sbatch", "--parsable", "-p", partition, "-o", log, "-D", tmp_path, script)
+        said = cluster("sbatch", "--parsable", "-p", partition, "-o", log, "-D", tmp_path, script)
         return said.strip(), tmp_path / "runs" / f"digits-slurm-{said.strip()}", log
 
     def state(job):
-        return dict(item.partition("=")[::2] for item in slurm("scontrol", "show", "job", job).split())
+        return dict(item.partition("=")[::2] for item in cluster("scontrol", "show", "job", job).split())
 
     def finish(job, log):
         until(lambda: state(job)["JobState"] not in ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING"), 200, job)
@@ -134,10 +134,12 @@ def test_preempted_requeued_and_as_good_as_uninterrupted(slurm, tmp_path):
     finish(job, log)
     job, cut, log = submit("low")
     until(lambda: len(rows(cut)) > 50, 100, "steps")
-    slurm("sbatch", "-p", "high", "-N2", "--ntasks-per-node=1", "-o", tmp_path / "other.log", "--wrap", "srun sleep 2")
+    cluster(
+        "sbatch", "-p", "high", "-N2", "--ntasks-per-node=1", "-o", tmp_path / "other.log", "--wrap", "srun sleep 2"
+    )
     until(lambda: state(job)["Restarts"] == "1" and state(job)["JobState"] == "PENDING", 100, "requeue")
     assert not (cut / "summary.json").exists()
-    slurm("scontrol", "update", f"JobId={job}", "StartTime=now")  # Slurm would wait two minutes
+    cluster("scontrol", "update", f"JobId={job}", "StartTime=now")  # Slurm would wait two minutes
     finish(job, log)
     print(log.read_text())
     assert "SIGTERM: ends after this step\n" in log.read_text()
@@ -163,24 +165,24 @@ def scontrol(tmp_path, monkeypatch):
 
 
 def test_a_warning_requeues_and_scancel_does_not(scontrol, monkeypatch):
-    assert not cluster.requeue(signal.SIGTERM)
+    assert not slurm.requeue(signal.SIGTERM)
     assert scontrol() == ["show job 7"]
     monkeypatch.setenv("PREEMPTED", "2026-01-01T00:00:00")
-    assert cluster.requeue(signal.SIGTERM)
-    assert cluster.requeue(signal.SIGUSR1)
+    assert slurm.requeue(signal.SIGTERM)
+    assert slurm.requeue(signal.SIGUSR1)
     assert scontrol()[1:] == ["show job 7", "requeue 7", "requeue 7"]
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "5")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
-    assert cluster.job() == "5_2"
+    assert slurm.job() == "5_2"
     monkeypatch.setenv("SLURM_JOB_NAME", "bash")
-    assert cluster.job() is None  # an interactive shell
+    assert slurm.job() is None  # an interactive shell
 
 
 def test_submitit_s_handler_comes_first(scontrol):
     heard = []
     before = signal.signal(signal.SIGUSR2, lambda number, frame: heard.append(number))
     try:
-        assert cluster.requeue(signal.SIGUSR2)
+        assert slurm.requeue(signal.SIGUSR2)
     finally:
         signal.signal(signal.SIGUSR2, before)
     assert heard == [signal.SIGUSR2]
@@ -189,16 +191,16 @@ def test_submitit_s_handler_comes_first(scontrol):
 
 def test_no_slurm_no_requeue(monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    assert not cluster.requeue(signal.SIGUSR1)
+    assert not slurm.requeue(signal.SIGUSR1)
 
 
 @pytest.mark.slow
-def test_a_sweep_of_jobs_with_two_ranks_through_submitit(slurm, tmp_path):
+def test_a_sweep_of_jobs_with_two_ranks_through_submitit(cluster, tmp_path):
     launcher = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=low", "hydra.launcher.nodes=2",
                 "hydra.launcher.tasks_per_node=1", "hydra.launcher.cpus_per_task=1"]  # fmt: skip
     command = [sys.executable, ROOT / "train.py", "-m", *RUN, "schedule.max_steps=4", "seed=0,1", "optimizer.lr=1e-3",
                f"run_dir={tmp_path / 'sweep'}", *launcher]  # fmt: skip
-    said = slurm(*command)
+    said = cluster(*command)
     with (tmp_path / "sweep" / "sweep.csv").open(newline="") as file:
         assert [row["status"] for row in csv.DictReader(file)] == ["finished", "finished"]
     assert "2 jobs" in said

@@ -11,9 +11,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
-from ijepa import cli
-from ijepa.checks import check, parse
+from ijepa.cli import entry
 from ijepa.config import TrainConfig
+from ijepa.config.checks import check, parse
 from ijepa.data import moments, statistics
 
 
@@ -26,7 +26,7 @@ def measure(monkeypatch, capsys, tmp_path):
         monkeypatch.setattr(sys, "argv", ["statistics", *map(str, arguments)])
         code = 0
         try:
-            cli.main("statistics", statistics.statistics)
+            entry.main("statistics", statistics.statistics)
         except SystemExit as error:
             code = error.code
         finally:

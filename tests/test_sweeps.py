@@ -9,10 +9,10 @@ import pytest
 from conftest import ROOT, TINY, command
 
 from benchmarks import ablations
-from ijepa import folders
-from ijepa.errors import UserError
 from ijepa.report import __main__ as report
+from ijepa.run import folders
 from ijepa.sweeps import jobs, metric, table
+from ijepa.util.errors import UserError
 
 DIGITS = ("data=digits", *TINY, "task=knn", "task.knn.k=[5]", "task.knn.headline=5", "callbacks.baselines=false")
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from conftest import EXACT, SMALL, assert_same, fit, rows, train_config, weights
 
-from ijepa import build, folders
 from ijepa.loggers import MetricsCSV
+from ijepa.run import build, folders
 
 
 def test_the_checkpoint_holds_the_momentum_update(tmp_path):
@@ -81,7 +81,7 @@ def test_metrics_count_images_flops_and_seconds(tmp_path):
     assert flops[0] > 16 * 2 * sum(p.numel() for p in run.module.jepa.predictor.blocks.parameters())
     assert float(table[-1]["seconds"]) > float(table[0]["seconds"]) > 0
     assert float(table[-1]["epoch"]) == pytest.approx(64 / 1438)
-    plan = run.module.plan
+    plan = run.module.schedule
     for step, row in enumerate(table):
         assert float(row["lr"]) == pytest.approx(plan.lr(step))
         assert float(row["weight_decay"]) == pytest.approx(plan.weight_decay(step))

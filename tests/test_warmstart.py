@@ -13,10 +13,10 @@ from timm.models import VisionTransformer
 from torch.utils.data import DataLoader
 
 import ijepa
-from ijepa import build, warmstart
 from ijepa.data.datamodule import Batch
 from ijepa.interop import timm
 from ijepa.masking import Masks
+from ijepa.run import build, warm_start
 
 SCENES = ("data.scenes.train=16", "data.scenes.val=8", "data.batch_size=8", *TINY[1:3], *TINY[7:])
 
@@ -37,8 +37,8 @@ def first(folder):
     """The run's networks before their first step, as its configuration wires them."""
     values = config_of(folder)
     values.pop("defaults")
-    from ijepa.checks import parse
     from ijepa.config import TrainConfig
+    from ijepa.config.checks import parse
 
     return build.run(parse(TrainConfig, values), folder).module.jepa
 
@@ -159,7 +159,7 @@ def test_another_number_of_channels(how):
     before = torch.nn.functional.conv2d(grey.expand(-1, 3, -1, -1), weight)
     for channels in (1, 3, 6, 12) if how == "average" else (3, 6, 12):
         after = torch.nn.functional.conv2d(
-            grey.expand(-1, channels, -1, -1), warmstart.adapted(weight, channels, how))  # fmt: skip
+            grey.expand(-1, channels, -1, -1), warm_start.adapted(weight, channels, how))  # fmt: skip
         torch.testing.assert_close(after, before, atol=1e-5, rtol=0)
 
 

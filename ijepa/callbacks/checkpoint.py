@@ -13,12 +13,12 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
 from ijepa.callbacks.health import Health
-from ijepa.checkpoint import IMAGES_KEY, load
 from ijepa.data.datamodule import DataModule
-from ijepa.files import replacing
+from ijepa.distributed.signals import Signals
+from ijepa.interop.loading import IMAGES_KEY, load
 from ijepa.interop.weights import SPEC_KEY
 from ijepa.models.pretrained import Spec
-from ijepa.signals import Signals
+from ijepa.util.files import replacing
 
 
 class WholeFiles(TorchCheckpointIO):

@@ -8,10 +8,10 @@ from ijepa.callbacks.recorder import Recorder
 from ijepa.config import Tasks
 from ijepa.data.datamodule import DataModule
 from ijepa.evaluation import tasks
-from ijepa.evaluation.bench import Bench, Subject, label_sets
-from ijepa.evaluation.features import Runtime
+from ijepa.evaluation.context import Bench, Subject, label_sets
+from ijepa.evaluation.runtime import Runtime
 from ijepa.models.pretrained import PretrainedEncoder, Spec
-from ijepa.pretraining import Pretraining
+from ijepa.training.module import Pretraining
 
 
 class Evaluation(L.Callback):

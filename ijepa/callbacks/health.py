@@ -12,19 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ijepa import parallel
 from ijepa.callbacks.recorder import Recorder
 from ijepa.data.datamodule import DataModule
 from ijepa.data.heldout import heldout
 from ijepa.data.sets import UnreadableError
-from ijepa.files import write_json
-from ijepa.health import panel
+from ijepa.distributed import sharding
+from ijepa.health import check
+from ijepa.health.check import Heldout
 from ijepa.health.pace import CROPPED, CROPS
-from ijepa.health.panel import Heldout
 from ijepa.health.verdict import Verdict, judge
 from ijepa.loggers import alert, log_text
-from ijepa.pretraining import Pretraining
-from ijepa.randomness import seed_of
+from ijepa.training.module import Pretraining
+from ijepa.util.files import write_json
+from ijepa.util.randomness import seed_of
 
 CROP_STREAM = 18
 PREFIX = "health/"
@@ -109,7 +109,7 @@ class Health(L.Callback):
         if self._due(trainer, trainer.global_step + 1):
             began = time.perf_counter()
             gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-            self._gradient = parallel.norm(gradients)
+            self._gradient = sharding.norm(gradients)
             self.seconds += time.perf_counter() - began
 
     def on_train_batch_end(
@@ -131,10 +131,10 @@ class Health(L.Callback):
             return
         jepa = module.jepa
         with _tensor_float():
-            found = panel.measure(jepa, self._heldout, module.normalised)
+            found = check.measure(jepa, self._heldout, module.normalised)
         if step:
             found |= {"gradient_norm": self._gradient, "loss": self.recorder.newest()}
-        found["encoder_distance"] = parallel.distance(
+        found["encoder_distance"] = sharding.distance(
             jepa.context_encoder.parameters(), jepa.target_encoder.parameters()
         )
         self.panels.append({"step": step, **found})
@@ -152,7 +152,7 @@ class Health(L.Callback):
         step, last = trainer.global_step, max(trainer.global_step - 1, 0)
         values = {f"{PREFIX}{name}": value for name, value in self.newest.items() if name not in ("step", "loss")}
         for logger in trainer.loggers:
-            logger.log_metrics({**self.recorder.totals(), **values, **module.plan.values(last)}, step=step)
+            logger.log_metrics({**self.recorder.totals(), **values, **module.schedule.values(last)}, step=step)
         log_text(trainer.loggers, f"{PREFIX}verdict", verdict.title, step)
         self.write()
         before = self.verdicts[-2].title if len(self.verdicts) > 1 else None

@@ -12,7 +12,7 @@ from ijepa.callbacks.recorder import Recorder
 from ijepa.data.datamodule import DataModule
 from ijepa.loggers import log_picture
 from ijepa.models.pretrained import Spec
-from ijepa.pretraining import Pretraining
+from ijepa.training.module import Pretraining
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,8 +7,8 @@ import lightning as L
 import torch
 
 from ijepa.data.datamodule import Batch
-from ijepa.flops import Cost
-from ijepa.pretraining import Pretraining
+from ijepa.training.flops import Cost
+from ijepa.training.module import Pretraining
 
 
 class Recorder(L.Callback):
@@ -81,7 +81,7 @@ class Recorder(L.Callback):
         self.seconds += now - self._clock
         self._clock = now
         assert isinstance(pl_module, Pretraining)
-        if trainer.global_step % self.every == 0 or trainer.global_step in (1, pl_module.plan.max_steps):
+        if trainer.global_step % self.every == 0 or trainer.global_step in (1, pl_module.schedule.max_steps):
             self._record(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -125,7 +125,7 @@ class Recorder(L.Callback):
         row = {
             **self.totals(),
             **{f"train/{name}": value for name, value in values.items()},
-            **pl_module.plan.values(last),
+            **pl_module.schedule.values(last),
             "images_per_second": self.images_per_second,
         }
         for logger in trainer.loggers:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import lightning as L
 
-from ijepa.signals import Signals
+from ijepa.distributed.signals import Signals
 
 
 class Rewind(L.Callback):

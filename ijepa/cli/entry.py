@@ -26,13 +26,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel
 
+from ijepa.cli.explain import explain
 from ijepa.config import EvaluateConfig, StatisticsConfig, TrainConfig
-from ijepa.errors import UNWRITABLE, InterruptedRunError, UserError, show
-from ijepa.explain import explain
-from ijepa.signals import apart, before_a_run, launched
+from ijepa.distributed.signals import apart, before_a_run, launched
+from ijepa.util.errors import UNWRITABLE, InterruptedRunError, UserError, show
+from ijepa.util.paths import CONF, PACKAGE
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
-PLUGINS = Path(__file__).resolve().parent / "plugins"
+PLUGINS = PACKAGE / "plugins"
 SCHEMAS: dict[str, type[BaseModel]] = {"train": TrainConfig, "evaluate": EvaluateConfig, "statistics": StatisticsConfig}
 WIDTH = 110
 """Of the list of options in --help."""

@@ -7,9 +7,9 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel
 
-from ijepa.checks import keys, suggestion
 from ijepa.config import TrainConfig
-from ijepa.errors import UserError
+from ijepa.config.checks import keys, suggestion
+from ijepa.util.errors import UserError
 
 
 def explain(error: BaseException, overrides: list[str], schema: type[BaseModel] = TrainConfig) -> str:

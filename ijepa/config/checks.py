@@ -10,7 +10,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from ijepa.config import Attentive, Data, Model, MultiBlock, Reference, Section, Tasks, TrainConfig, Tuning
-from ijepa.errors import ConfigError, UserError, show
+from ijepa.util.errors import ConfigError, UserError, show
 
 ConfigT = TypeVar("ConfigT", bound=Section)
 

@@ -10,7 +10,7 @@ from ijepa.data.download import Archive, fetch
 from ijepa.data.folders import directory, readable
 from ijepa.data.listed import read_json, reading
 from ijepa.data.sets import Files, Source
-from ijepa.errors import ConfigError
+from ijepa.util.errors import ConfigError
 
 CLEVR = Archive(
     "https://dl.fbaipublicfiles.com/clevr/CLEVR_v1.0.zip", "b11922020e72d0cd9154779b2d3d07d2", "CLEVR_v1.0", "18 GB"

@@ -18,7 +18,7 @@ from ijepa.data.images import EvalTransform, TrainTransform
 from ijepa.data.sets import Images, Source, UnreadableError
 from ijepa.data.workers import start_worker
 from ijepa.masking import Masking, Masks
-from ijepa.randomness import seed_of
+from ijepa.util.randomness import seed_of
 
 CROP_STREAM, ORDER_STREAM = 4, 5
 

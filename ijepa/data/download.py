@@ -12,7 +12,7 @@ from urllib.error import URLError
 
 from torchvision.datasets.utils import check_integrity, download_url, extract_archive
 
-from ijepa.errors import ConfigError
+from ijepa.util.errors import ConfigError
 
 NETWORK = (URLError, HTTPException, ConnectionError, TimeoutError, ssl.SSLError, RuntimeError)
 """What a download raises that fails: the last, of torchvision, where what came is not what was published."""

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 from ijepa import config
 from ijepa.data import maps
 from ijepa.data.sets import CLASS, Files, Images, Source, UnreadableError, split
-from ijepa.errors import ConfigError, UserError
+from ijepa.util.errors import ConfigError, UserError
 
 FilesT = TypeVar("FilesT", bound=Files)
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".npy", ".npz")

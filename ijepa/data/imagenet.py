@@ -12,7 +12,7 @@ from ijepa import config
 from ijepa.data.download import once
 from ijepa.data.folders import Part, directory, labelled, scan
 from ijepa.data.sets import Source
-from ijepa.errors import ConfigError
+from ijepa.util.errors import ConfigError
 
 TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
 META = "meta.bin"

@@ -10,7 +10,7 @@ from typing import Any
 from ijepa import config
 from ijepa.data.folders import directory, labelled, readable, scan
 from ijepa.data.sets import CLASS, Files, Source
-from ijepa.errors import ConfigError, UserError
+from ijepa.util.errors import ConfigError, UserError
 
 PLACES_CLASSES = 205
 PLACES_LISTS = ("trainvalsplit_places205", ".")

@@ -16,7 +16,7 @@ from ijepa import config
 from ijepa.data import tiff
 from ijepa.data.limits import refuse_larger, without_pillows_limit
 from ijepa.data.sets import UnreadableError
-from ijepa.errors import ConfigError
+from ijepa.util.errors import ConfigError
 
 SUFFIXES = (".png", ".tif", ".tiff", ".npy")
 NOT_COUNTED = 255

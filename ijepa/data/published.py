@@ -12,7 +12,7 @@ from ijepa.data.download import Archive, fetch
 from ijepa.data.folders import labelled, place, scan
 from ijepa.data.imagenet import title
 from ijepa.data.sets import CLASS, Pixels, Source
-from ijepa.errors import ConfigError
+from ijepa.util.errors import ConfigError
 
 IMAGENETTE = Archive(
     "https://s3.amazonaws.com/fast-ai-imageclas/imagenette2-320.tgz",

@@ -23,8 +23,8 @@ from ijepa import config
 from ijepa.data import scenes
 from ijepa.data.decode import MODES
 from ijepa.data.workers import start_worker
-from ijepa.errors import ConfigError, UserError
-from ijepa.files import write_json
+from ijepa.util.errors import ConfigError, UserError
+from ijepa.util.files import write_json
 
 VERSION = 2
 """Counts up when the renderer draws other pictures or labels."""

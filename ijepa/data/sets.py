@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ijepa.data.decode import Picture, convert, decode
-from ijepa.randomness import shuffled
+from ijepa.util.randomness import shuffled
 
 SPLIT_STREAM = 3
 CLASS = "class"

@@ -16,7 +16,7 @@ from ijepa.data.published import cifar10, cifar100, imagenette, stl10, stl10_unl
 from ijepa.data.rendered import parts
 from ijepa.data.sets import CLASS, Arrays, Source, split
 from ijepa.data.workers import processes
-from ijepa.errors import ConfigError, UserError
+from ijepa.util.errors import ConfigError, UserError
 
 
 def digits(data: config.Data, seed: int) -> Source:

@@ -11,14 +11,15 @@ from typing import Any
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
-from ijepa import cli
-from ijepa.checks import parse
+from ijepa.cli import entry
 from ijepa.config import TRAINING, StatisticsConfig
-from ijepa.errors import ConfigError, UserError
-from ijepa.files import write_text
-from ijepa.randomness import seed_of
+from ijepa.config.checks import parse
+from ijepa.util.errors import ConfigError, UserError
+from ijepa.util.files import write_text
+from ijepa.util.paths import CONF
+from ijepa.util.randomness import seed_of
 
-OPTIONS = cli.CONF / "data"
+OPTIONS = CONF / "data"
 HEADER = "# Written by python -m ijepa.data.statistics"
 SAMPLE_STREAM = 7
 NOT_PART_OF_THE_DATA = ("workers", "mean", "std")
@@ -102,4 +103,4 @@ def _option(data: dict[str, Any], mean: list[float], std: list[float], images: s
 
 
 if __name__ == "__main__":
-    cli.main("statistics", statistics)
+    entry.main("statistics", statistics)

@@ -13,11 +13,9 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.strategies.ddp import DDPStrategy
 from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 
-from ijepa import cluster
 from ijepa import config as schema
-from ijepa.errors import ConfigError
-from ijepa.evaluation.features import Runtime
-from ijepa.evaluation.ranks import ALONE, Ranks
+from ijepa.distributed import slurm
+from ijepa.util.errors import ConfigError
 
 
 def device(hardware: schema.Hardware) -> str:
@@ -46,16 +44,6 @@ def precision(hardware: schema.Hardware, accelerator: str) -> str:
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return "bf16-mixed" if known.get("avx512_bf16") or known.get("amx_bf16") else "32-true"
-
-
-def runtime(hardware: schema.Hardware, fabric: Fabric | None) -> Runtime:
-    """How evaluate.py runs frozen encoders: in bf16 only where that is asked for by name.
-
-    What tells images apart can be smaller than the rounding of bf16, in the features of an untrained encoder above all.
-    """
-    where = fabric.device if fabric else torch.device("cuda" if device(hardware) == "gpu" else "cpu")
-    ranks = Ranks(fabric.global_rank, fabric.world_size) if fabric else ALONE
-    return Runtime(where, hardware.precision.startswith("bf16"), hardware.compile, ranks)
 
 
 def fabric(hardware: schema.Hardware) -> Fabric | None:
@@ -94,7 +82,7 @@ def check_launcher(hardware: schema.Hardware) -> None:
     if "TORCHELASTIC_RUN_ID" in os.environ and int(started) != wanted:
         problem = f"torchrun has started {started} processes; add hardware=ddp or fsdp, and devices x nodes as many"
         raise ConfigError("hardware.devices", hardware.devices, problem)
-    if "TORCHELASTIC_RUN_ID" in os.environ or not SLURMEnvironment.detect() or cluster.job() is None:
+    if "TORCHELASTIC_RUN_ID" in os.environ or not SLURMEnvironment.detect() or slurm.job() is None:
         return
     tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))  # that this srun has started; the job may have more
     if tasks > 1 and tasks != wanted:

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from ijepa import cluster
-from ijepa.errors import InterruptedRunError, StoppedJobError
+from ijepa.distributed import slurm
+from ijepa.util.errors import InterruptedRunError, StoppedJobError
 
 if TYPE_CHECKING:
     import lightning as L
 
-NUMBERS = (signal.SIGINT, signal.SIGTERM, *(cluster.WARNINGS if cluster.job() else ()))
+NUMBERS = (signal.SIGINT, signal.SIGTERM, *(slurm.WARNINGS if slurm.job() else ()))
 
 
 def launched() -> bool:
@@ -202,11 +202,11 @@ class Signals:
                 process.wait()
             raise InterruptedRunError(self.number, "")
         if not first:
-            if cluster.job():
+            if slurm.job():
                 return  # Slurm may say it several times, to several processes; it kills what takes too long
             self._abandon()
         with contextlib.suppress(OSError):  # print could meet itself here, and a reader that is gone
-            again = "" if cluster.job() else "; once more to end at once"
+            again = "" if slurm.job() else "; once more to end at once"
             os.write(1, f"\n{signal.Signals(number).name}: ends after this step{again}\n".encode())
 
     def _abandon(self) -> None:

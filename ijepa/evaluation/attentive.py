@@ -12,16 +12,16 @@ from timm.layers import AttentionPoolLatent
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ijepa import schedules
 from ijepa.config import Attentive
 from ijepa.data.sets import Images, Subset
-from ijepa.evaluation import views
-from ijepa.evaluation.bench import Bench, Found, Subject
+from ijepa.evaluation import augmentation
+from ijepa.evaluation.context import Bench, Found, Subject
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.measures import accuracy
 from ijepa.evaluation.progress import progress
 from ijepa.models.encoder import LayerNorm
-from ijepa.randomness import seed_of
+from ijepa.training import curves
+from ijepa.util.randomness import seed_of
 
 PROBE_STREAM = 16
 
@@ -57,7 +57,7 @@ def evaluate(task: Attentive, subject: Subject, bench: Bench) -> dict[str, Found
     if subject.encoder is None:
         return {}
     train, test = bench.features(subject, 1, task.batch_size)  # tells which images can be read
-    held, kept = views.hold_out(task.holdout, len(train.values), bench.seed)
+    held, kept = augmentation.hold_out(task.holdout, len(train.values), bench.seed)
     candidates = _train(task, subject, bench, train, kept)
     source = bench.data.source
     judged = _predict(task, subject, bench, candidates, source.train, train.indices[held])
@@ -86,12 +86,12 @@ def metrics(task: Attentive, several: bool) -> list[str]:
 def _train(task: Attentive, subject: Subject, bench: Bench, train: Features, kept: Tensor) -> list[Candidate]:
     """Passes over augmented images; an image goes through the encoder once for all probes."""
     device = bench.runtime.device
-    size = views.size_of(task.batch_size, len(kept))
-    batches = views.Batches(train.indices[kept], size, task.epochs, bench.seed, bench.runtime.ranks)
-    augment = views.Augment(task.crop_scale, task.flip, bench.data.eval_transform)
+    size = augmentation.size_of(task.batch_size, len(kept))
+    batches = augmentation.Batches(train.indices[kept], size, task.epochs, bench.seed, bench.runtime.ranks)
+    augment = augmentation.Augment(task.crop_scale, task.flip, bench.data.eval_transform)
     assert subject.encoder is not None
     embed, spec = bench.runtime.patches(subject.encoder), subject.encoder.spec
-    rows = views.rows_of(train, len(bench.data.source.train))
+    rows = augmentation.rows_of(train, len(bench.data.source.train))
     candidates = []
     with torch.random.fork_rng(devices=[]):
         for name, labels in train.labels.items():
@@ -103,14 +103,14 @@ def _train(task: Attentive, subject: Subject, bench: Bench, train: Features, kep
     optimizer = torch.optim.AdamW(
         [{"params": list(c.probe.parameters()), "weight_decay": c.weight_decay} for c in candidates], lr=task.lr[0]
     )
-    loader = views.loader(bench, augment, batches, bench.seed)
+    loader = augmentation.loader(bench, augment, batches, bench.seed)
     for step, (images, indices) in enumerate(progress(loader, bench.title(f"{subject.name}: attentive"), len(batches))):
         with torch.no_grad():
             patches = embed(images.to(device, non_blocking=True))
         loss = torch.zeros((), device=device)
         for group, candidate in zip(optimizer.param_groups, candidates, strict=True):
-            peak = views.rate_of(candidate.lr, batches.size, task.batch_size)
-            group["lr"] = schedules.warmup("cosine", 0, peak, 0, step, task.warmup_epochs * batches.steps, len(batches))
+            peak = augmentation.rate_of(candidate.lr, batches.size, task.batch_size)
+            group["lr"] = curves.warmup("cosine", 0, peak, 0, step, task.warmup_epochs * batches.steps, len(batches))
             labels = train.labels[candidate.label_set][rows[indices]].to(device)
             loss = loss + F.cross_entropy(candidate.probe(patches), labels)
         optimizer.zero_grad()

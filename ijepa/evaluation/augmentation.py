@@ -14,11 +14,11 @@ from torchvision.transforms.v2 import functional as TF
 from ijepa.data.images import EvalTransform, TrainTransform
 from ijepa.data.sets import Images
 from ijepa.data.workers import start_worker
-from ijepa.errors import UserError
-from ijepa.evaluation.bench import Bench
+from ijepa.distributed.ranks import Ranks
+from ijepa.evaluation.context import Bench
 from ijepa.evaluation.features import Features
-from ijepa.evaluation.ranks import Ranks
-from ijepa.randomness import seed_of, seeded, shuffled, words
+from ijepa.util.errors import UserError
+from ijepa.util.randomness import seed_of, seeded, shuffled, words
 
 HOLDOUT_STREAM, ORDER_STREAM, VIEW_STREAM = 6, 9, 10
 ASPECT = (3 / 4, 4 / 3)

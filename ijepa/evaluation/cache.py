@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ijepa.data.datamodule import DataModule
 from ijepa.data.sets import Images, Known, Subset
-from ijepa.evaluation.features import Embed, Pooled, Runtime, extract
+from ijepa.evaluation.features import extract
 from ijepa.evaluation.progress import progress
-from ijepa.files import write_safetensors
+from ijepa.evaluation.runtime import Embed, Pooled, Runtime
+from ijepa.util.files import write_safetensors
 
 VERSION = 1
 """Counts up when the same encoder makes other features of the same images."""

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from ijepa.data.datamodule import DataModule
 from ijepa.data.sets import Images, UnreadableError
-from ijepa.errors import UserError
 from ijepa.evaluation import cache
-from ijepa.evaluation.features import Embed, Features, Runtime, of_last, pixel_patches, pixels
+from ijepa.evaluation.features import Features, of_last, pixel_patches, pixels
 from ijepa.evaluation.measures import Measured
+from ijepa.evaluation.runtime import Embed, Runtime
 from ijepa.models.pretrained import PretrainedEncoder
+from ijepa.util.errors import UserError
 
 UNTRAINED = "random init"
 """What an encoder with initial weights is called."""

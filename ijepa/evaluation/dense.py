@@ -18,17 +18,17 @@ from ijepa.config import Dense, Depth
 from ijepa.data.datamodule import DataModule
 from ijepa.data.heldout import spread
 from ijepa.data.sets import Images
-from ijepa.errors import UserError
-from ijepa.evaluation import pairs, views
-from ijepa.evaluation.bench import Bench, Found, Subject
+from ijepa.distributed.ranks import ALONE
+from ijepa.evaluation import augmentation, dense_data
+from ijepa.evaluation.context import Bench, Found, Subject
 from ijepa.evaluation.features import of_last
 from ijepa.evaluation.heads import Setting, settings_of
 from ijepa.evaluation.measures import Measured
 from ijepa.evaluation.pixelheads import Grid, PixelHeads, upsampled
 from ijepa.evaluation.progress import progress
-from ijepa.evaluation.ranks import ALONE
 from ijepa.evaluation.targets import Classes, Depths, Target
-from ijepa.randomness import seed_of
+from ijepa.util.errors import UserError
+from ijepa.util.randomness import seed_of
 
 START_STREAM = 17
 MOST = 4096
@@ -68,7 +68,7 @@ class Trial(NamedTuple):
 def evaluate(task: Dense, subject: Subject, bench: Bench) -> dict[str, Found]:
     """Of the head that is best on held-out training images, by RMSE or mIoU; all heads in the details."""
     target, source = _target(task, bench), bench.data.source
-    held, kept = views.hold_out(task.holdout, len(source.train), bench.seed)
+    held, kept = augmentation.hold_out(task.holdout, len(source.train), bench.seed)
     probe = _train(task, target, subject, bench, kept)
     judged = _outcomes(task, target, probe, bench, source.train, held.tolist())
     everything = list(range(len(source.val)))
@@ -85,7 +85,7 @@ def evaluate(task: Dense, subject: Subject, bench: Bench) -> dict[str, Found]:
         values = {f"{part}_{name}": _finite(m.value) for part, found in scores.items() for name, m in found.items()}
         listed.append({**trial.setting._asdict(), **values})
     details: dict[str, Any] = {"chosen": best.setting._asdict(), "images": len(best.outcomes), "heads": listed}
-    details["left_out"] = list(pairs.left_out(bench, target.kind))
+    details["left_out"] = list(dense_data.left_out(bench, target.kind))
     if isinstance(target, Classes):
         details["iou"] = [_finite(iou) for iou in target.iou(best.outcomes.sum(dim=0, keepdim=True))[0].tolist()]
     if bench.folder is not None:
@@ -102,7 +102,7 @@ def metrics(task: Dense, several: bool = True) -> list[str]:
 
 def refuse(task: Dense, data: DataModule) -> None:
     """Refuses images without maps."""
-    pairs.refuse(_kind(task), data)
+    dense_data.refuse(_kind(task), data)
 
 
 def write(task: Dense, subject: Subject, bench: Bench, folder: Path) -> list[Path]:
@@ -124,7 +124,7 @@ def _target(task: Dense, bench: Bench) -> Target:
     if isinstance(task, Depth):
         return Depths()
     if "classes" not in bench.kept:  # the same for all subjects
-        bench.kept["classes"] = pairs.classes(bench, task.batch_size)
+        bench.kept["classes"] = dense_data.classes(bench, task.batch_size)
     found = bench.kept["classes"]
     if found > MOST:
         raise UserError(f"segmentation maps hold values up to {found - 1}; class indices, up to {MOST - 1}, would do")
@@ -136,13 +136,15 @@ def _train(task: Dense, target: Target, subject: Subject, bench: Bench, kept: Te
     layers = sorted({1 if subject.encoder is None else count for count in task.layers})
     embed = subject.embed_patches(bench.runtime, layers[-1])
     probe = Probe(embed, layers[-1], subject.patch, [])
-    size = views.size_of(task.batch_size, len(kept))
+    size = augmentation.size_of(task.batch_size, len(kept))
     epochs = max(task.epochs, math.ceil(task.min_steps / max(len(kept) // size, 1)))
-    batches = views.Batches(kept, size, epochs, bench.seed, ALONE)  # every device the same: heads are quick to train
-    loader = pairs.training(bench, target.kind, batches)
+    batches = augmentation.Batches(
+        kept, size, epochs, bench.seed, ALONE
+    )  # every device the same: heads are quick to train
+    loader = dense_data.training(bench, target.kind, batches)
     title = bench.title(f"{subject.name}: {target.kind} probe")
     for step, batch in enumerate(progress(loader, title, len(batches))):
-        images, maps = pairs.readable(bench, target.kind, *batch)
+        images, maps = dense_data.readable(bench, target.kind, *batch)
         if not len(images):
             continue
         with torch.no_grad():
@@ -178,10 +180,10 @@ def _outcomes(
     task: Dense, target: Target, probe: Probe, bench: Bench, images: Images, indices: list[int], title: str = ""
 ) -> list[Tensor]:
     """By group, what each readable image contributes to the results of each head: [H, n, S]."""
-    loader = pairs.ordered(bench, target.kind, images, indices, task.batch_size)
+    loader = dense_data.ordered(bench, target.kind, images, indices, task.batch_size)
     found: list[list[Tensor]] = [[] for _ in probe.groups]
     for batch in progress(loader, bench.title(title) if title else "", len(loader)):
-        shown, maps = pairs.readable(bench, target.kind, *batch)
+        shown, maps = dense_data.readable(bench, target.kind, *batch)
         if not len(shown):
             continue
         features = probe.embed(shown)
@@ -199,8 +201,8 @@ def _examples(task: Dense, target: Target, probe: Probe, trial: Trial, bench: Be
     """Images, maps and a head's predictions, of validation images."""
     val = bench.data.source.val
     shown = spread(len(val), task.examples)
-    batch = next(iter(pairs.ordered(bench, target.kind, val, shown, len(shown))))
-    images, maps = pairs.readable(bench, target.kind, *batch)
+    batch = next(iter(dense_data.ordered(bench, target.kind, val, shown, len(shown))))
+    images, maps = dense_data.readable(bench, target.kind, *batch)
     if not len(images):
         return images, maps, maps
     patches = trial.group.heads(_of_last(probe.embed(images), trial.group.layers, probe.layers))[trial.head]

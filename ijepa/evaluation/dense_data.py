@@ -11,10 +11,10 @@ from ijepa.data.datamodule import DataModule
 from ijepa.data.images import EvalTransform
 from ijepa.data.sets import Images, UnreadableError, kinds, read_map
 from ijepa.data.workers import start_worker
-from ijepa.errors import UnavailableError
-from ijepa.evaluation.bench import Bench
+from ijepa.evaluation.augmentation import Batches, View
+from ijepa.evaluation.context import Bench
 from ijepa.evaluation.progress import progress
-from ijepa.evaluation.views import Batches, View
+from ijepa.util.errors import UnavailableError
 
 LISTED = 10
 """So many unreadable images are named in the terminal: the maps of half a folder may be missing."""

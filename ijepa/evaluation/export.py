@@ -9,9 +9,9 @@ import torch
 
 from ijepa.config import Export
 from ijepa.data.sets import Images
-from ijepa.errors import ConfigError
-from ijepa.evaluation.bench import Bench, Found, Subject
-from ijepa.files import replacing
+from ijepa.evaluation.context import Bench, Found, Subject
+from ijepa.util.errors import ConfigError
+from ijepa.util.files import replacing
 
 
 def check(task: Export) -> None:

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from ijepa.config import Lowshot, LowshotFinetune
 from ijepa.data.sets import Images
-from ijepa.errors import ConfigError
-from ijepa.evaluation.bench import Bench
+from ijepa.evaluation.augmentation import rows_of
+from ijepa.evaluation.context import Bench
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.measures import Measured
-from ijepa.evaluation.views import rows_of
-from ijepa.randomness import shuffled
+from ijepa.util.errors import ConfigError
+from ijepa.util.randomness import shuffled
 
 LABELLED_STREAM = 12
 Amount = float | int | Path

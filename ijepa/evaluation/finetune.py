@@ -14,20 +14,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import AdamW
 
-from ijepa import schedules
 from ijepa.config import Finetune, Tuning
 from ijepa.data.datamodule import DataModule
 from ijepa.data.sets import UnreadableError
-from ijepa.errors import ConfigError
-from ijepa.evaluation import views
-from ijepa.evaluation.bench import Bench, Found, Subject, label_sets
+from ijepa.evaluation import augmentation
 from ijepa.evaluation.cache import features
+from ijepa.evaluation.context import Bench, Found, Subject, label_sets
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.measures import Measured, accuracy
 from ijepa.evaluation.progress import progress
 from ijepa.interop import timm
 from ijepa.models.classifier import Classifier
-from ijepa.randomness import seed_of, seeded
+from ijepa.training import curves
+from ijepa.util.errors import ConfigError
+from ijepa.util.randomness import seed_of, seeded
 
 START_STREAM, MIX_STREAM = 14, 15
 TRIED = 10
@@ -80,14 +80,14 @@ def refuse_tuning(task: Tuning, data: DataModule, key: str) -> None:
             raise ConfigError(f"{key}.labels", task.labels, problem)
     if task.randaugment is None:
         return
-    if data.channels not in views.PICTURES:
+    if data.channels not in augmentation.PICTURES:
         problem = f"is for 1 or 3 channels, not {data.channels}; {key}.randaugment=null would do"
         raise ConfigError(f"{key}.randaugment", task.randaugment, problem)
     if not _pictures(data):
         problem = f"is for 8-bit pictures, not for values in units of their own; {key}.randaugment=null would do"
         raise ConfigError(f"{key}.randaugment", task.randaugment, problem)
     try:
-        views.distortion(task.randaugment, data.eval_transform.size)
+        augmentation.distortion(task.randaugment, data.eval_transform.size)
     except Exception:  # timm asserts, or fails at int()
         raise ConfigError(
             f"{key}.randaugment", task.randaugment, "should be as rand-m9-mstd0.5-inc1, or null"
@@ -152,16 +152,18 @@ def _train(
     device = bench.runtime.device
     ranks = bench.runtime.ranks
     pairs = 2 * ranks.count  # which mixup makes, on each device
-    size = max(views.size_of(task.batch_size, len(chosen)) // pairs, 1) * pairs
-    batches = views.Batches(train.indices[chosen], size, task.epochs, seed, ranks)
-    rows = views.rows_of(train, len(bench.data.source.train))
+    size = max(augmentation.size_of(task.batch_size, len(chosen)) // pairs, 1) * pairs
+    batches = augmentation.Batches(train.indices[chosen], size, task.epochs, seed, ranks)
+    rows = augmentation.rows_of(train, len(bench.data.source.train))
     plain = bench.data.eval_transform
-    loader = views.loader(bench, views.Augment(task.crop_scale, task.flip, plain, task.randaugment), batches, seed)
+    loader = augmentation.loader(
+        bench, augmentation.Augment(task.crop_scale, task.flip, plain, task.randaugment), batches, seed
+    )
     optimizer = optimizer_of(task, network)
-    peak = views.rate_of(task.lr, size, task.batch_size)
+    peak = augmentation.rate_of(task.lr, size, task.batch_size)
     network.train()
     for step, (images, indices) in enumerate(progress(loader, title, len(batches))):
-        rate = schedules.warmup(
+        rate = curves.warmup(
             "cosine", 0, peak, peak * task.lr_end, step, task.warmup_epochs * batches.steps, len(batches)
         )
         for group in optimizer.param_groups:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ijepa.config import Knn
-from ijepa.evaluation.bench import Bench, Found, Subject
+from ijepa.evaluation.context import Bench, Found, Subject
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.measures import accuracy
 

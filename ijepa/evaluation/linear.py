@@ -14,15 +14,15 @@ from torch import Tensor
 
 from ijepa.config import Counting, Distance, Linear
 from ijepa.data.datamodule import DataModule
-from ijepa.errors import ConfigError, UnavailableError
-from ijepa.evaluation import views
-from ijepa.evaluation.bench import Bench, Found, Subject, label_sets
+from ijepa.distributed.ranks import ALONE
+from ijepa.evaluation import augmentation
+from ijepa.evaluation.context import Bench, Found, Subject, label_sets
 from ijepa.evaluation.features import Features, of_last
 from ijepa.evaluation.heads import Heads, Setting, settings_of
 from ijepa.evaluation.measures import Measured, accuracy
 from ijepa.evaluation.progress import progress
-from ijepa.evaluation.ranks import ALONE
-from ijepa.randomness import seed_of
+from ijepa.util.errors import ConfigError, UnavailableError
+from ijepa.util.randomness import seed_of
 
 NAMES = {Linear: "linear", Counting: "count", Distance: "distance"}
 START_STREAM = 11
@@ -47,7 +47,7 @@ def evaluate(task: Linear, subject: Subject, bench: Bench) -> dict[str, Found]:
     train, test = bench.features(subject, layers[-1], BASE)
     if task.labels:
         train, test = (features.only(task.labels) for features in (train, test))
-    held, kept = views.hold_out(task.holdout, len(train.values), bench.seed)
+    held, kept = augmentation.hold_out(task.holdout, len(train.values), bench.seed)
     groups = _groups(task, layers, train, bench)
     _train(task, subject, bench, groups, train, kept, layers[-1])
     rows: dict[str, list[tuple[float, Setting, Measured]]] = {name: [] for name in train.labels}
@@ -103,10 +103,10 @@ def _train(
     task: Linear, subject: Subject, bench: Bench, groups: list[Group], train: Features, kept: Tensor, most: int
 ) -> None:
     """Passes over the images number ``kept`` of ``train``; an image goes through the encoder once for all heads."""
-    size = views.size_of(task.batch_size, len(kept))
+    size = augmentation.size_of(task.batch_size, len(kept))
     whole = task.crop_scale is None
     ranks = ALONE if whole else bench.runtime.ranks
-    batches = views.Batches(train.indices[kept], size, task.epochs, bench.seed, ranks)
+    batches = augmentation.Batches(train.indices[kept], size, task.epochs, bench.seed, ranks)
     seen = _remembered if whole else _encoded
     for group in groups:
         group.heads.train()
@@ -127,27 +127,33 @@ Seen = Iterator[tuple[Tensor, Tensor]]
 """Features [B, D] on the device, and the rows of their images."""
 
 
-def _encoded(task: Linear, subject: Subject, bench: Bench, train: Features, batches: views.Batches, most: int) -> Seen:
+def _encoded(
+    task: Linear, subject: Subject, bench: Bench, train: Features, batches: augmentation.Batches, most: int
+) -> Seen:
     """Of augmented images, which pass through the encoder; of all devices together."""
-    ranks, device, rows = bench.runtime.ranks, bench.runtime.device, views.rows_of(train, len(bench.data.source.train))
-    augment = views.Augment(task.crop_scale, task.flip, bench.data.eval_transform)
+    ranks, device, rows = (
+        bench.runtime.ranks,
+        bench.runtime.device,
+        augmentation.rows_of(train, len(bench.data.source.train)),
+    )
+    augment = augmentation.Augment(task.crop_scale, task.flip, bench.data.eval_transform)
     embed = subject.embed(bench.runtime, most)
-    for images, indices in views.loader(bench, augment, batches, bench.seed):
+    for images, indices in augmentation.loader(bench, augment, batches, bench.seed):
         with torch.no_grad():
             features = ranks.gathered(embed(images.to(device, non_blocking=True)))
         yield features, rows[ranks.gathered(indices)]
 
 
 def _remembered(
-    task: Linear, subject: Subject, bench: Bench, train: Features, batches: views.Batches, most: int
+    task: Linear, subject: Subject, bench: Bench, train: Features, batches: augmentation.Batches, most: int
 ) -> Seen:
     """Of whole images, and their mirror images where half are to be mirrored: these are known, or found once."""
-    rows = views.rows_of(train, len(bench.data.source.train))
+    rows = augmentation.rows_of(train, len(bench.data.source.train))
     mirrored = bench.mirrored(subject, most, BASE) if task.flip else train.values
     for batch in batches:
         indices = torch.tensor([view.image for view in batch])
         which = rows[indices]
-        flipped = views.flipped(bench.seed, batch[0].epoch, indices)[:, None] & task.flip
+        flipped = augmentation.flipped(bench.seed, batch[0].epoch, indices)[:, None] & task.flip
         yield torch.where(flipped, mirrored[which], train.values[which]).to(bench.runtime.device), which
 
 

@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ijepa.config import Logistic
-from ijepa.evaluation.bench import Bench, Found, Subject
+from ijepa.evaluation.context import Bench, Found, Subject
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.measures import Measured, accuracy
-from ijepa.randomness import shuffled
+from ijepa.util.randomness import shuffled
 
 HOLDOUT_STREAM = 6
 HISTORY = 20

@@ -13,12 +13,12 @@ from torch import Tensor
 from ijepa.config import Lowshot, LowshotFinetune
 from ijepa.data.datamodule import DataModule
 from ijepa.evaluation import fewlabels, finetune
-from ijepa.evaluation.bench import Bench, Found, Subject
+from ijepa.evaluation.context import Bench, Found, Subject
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.logistic import LEFT_OUT, fit, predict, projection
 from ijepa.evaluation.measures import Measured, accuracy
 from ijepa.evaluation.progress import progress
-from ijepa.randomness import shuffled
+from ijepa.util.randomness import shuffled
 
 FOLD_STREAM = 13
 NAMES = {Lowshot: "lowshot", LowshotFinetune: "lowshot_finetune"}

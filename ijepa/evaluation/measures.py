@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy
 
-from ijepa.randomness import seed_of
+from ijepa.util.randomness import seed_of
 
 INTERVAL_STREAM = 8
 RESAMPLES = 1000

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from rich.table import Table
 
 from ijepa.evaluation.tasks import Row, key
-from ijepa.files import write_text
+from ijepa.util.files import write_text
 
 Figures = dict[str, float]
 FIGURES: dict[str, Figures] = {

@@ -12,9 +12,9 @@ from ijepa import pictures
 from ijepa.config import Pictures
 from ijepa.data.datamodule import DataModule
 from ijepa.data.heldout import spread
-from ijepa.evaluation.bench import UNTRAINED, Bench, Found, Subject
-from ijepa.evaluation.features import Runtime
+from ijepa.evaluation.context import UNTRAINED, Bench, Found, Subject
 from ijepa.evaluation.knn import neighbours
+from ijepa.evaluation.runtime import Runtime
 from ijepa.models.attention import attention
 from ijepa.models.pretrained import PretrainedEncoder, untrained
 

@@ -9,11 +9,11 @@ from ijepa import pictures
 from ijepa.config import Retrieval
 from ijepa.data.datamodule import DataModule
 from ijepa.data.heldout import spread
-from ijepa.errors import UnavailableError
-from ijepa.evaluation.bench import Bench, Found, Subject, label_sets
+from ijepa.evaluation.context import Bench, Found, Subject, label_sets
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.knn import neighbours
 from ijepa.evaluation.measures import Measured
+from ijepa.util.errors import UnavailableError
 
 
 def refuse(task: Retrieval, data: DataModule) -> None:

@@ -25,11 +25,11 @@ from ijepa.config import (
     Tasks,
 )
 from ijepa.data.datamodule import DataModule
-from ijepa.errors import UnavailableError
 from ijepa.evaluation import attentive, dense, export, finetune, knn, linear, logistic, lowshot, pictures, retrieval
-from ijepa.evaluation.bench import UNTRAINED, Bench, Subject, label_sets
+from ijepa.evaluation.context import UNTRAINED, Bench, Subject, label_sets
 from ijepa.evaluation.measures import Measured
 from ijepa.models.pretrained import Spec, untrained
+from ijepa.util.errors import UnavailableError
 
 MODULES: dict[type, Any] = {
     Knn: knn,

@@ -11,7 +11,7 @@ from ijepa.health.pace import PREDICTED
 from ijepa.masking import Masks
 from ijepa.models.encoder import gather
 from ijepa.models.jepa import JEPA
-from ijepa.objective import normalize_targets
+from ijepa.models.targets import normalize_targets
 
 BATCH = 64
 """Images at a time: no more memory than training takes."""

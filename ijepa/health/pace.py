@@ -2,7 +2,7 @@
 
 import math
 
-from ijepa.flops import Cost
+from ijepa.training.flops import Cost
 
 SHARE, PANELS = 0.0125, 100
 """How much of a run's operations the looks may take, and how many there are at most. They are in float32, which takes

@@ -95,7 +95,7 @@ def judge(panels: Sequence[Panel], warmup_steps: int = 0) -> Verdict:
     """The verdict on the last of ``panels``.
 
     Args:
-        panels: what `ijepa.health.panel.measure` has found so far, with their ``step``, perhaps with ``loss`` and
+        panels: what `ijepa.health.check.measure` has found so far, with their ``step``, perhaps with ``loss`` and
             ``gradient_norm``; the first is the reference.
         warmup_steps: of the learning rate.
     """

@@ -4,12 +4,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from ijepa import checkpoint, commands
-from ijepa.errors import ConfigError
-from ijepa.interop import meta, programs, timm, transformers
+from ijepa.interop import loading, meta, programs, timm, transformers
 from ijepa.interop.card import Card
 from ijepa.interop.weights import Weights, Which
 from ijepa.models.pretrained import PretrainedEncoder
+from ijepa.util import commands
+from ijepa.util.errors import ConfigError
 
 KEY = "file"
 FORMATS = ("timm", "transformers", "meta", "onnx", "torch-export", "safetensors")
@@ -46,8 +46,8 @@ def _path(text: str) -> Path:
 
 
 def _read(given: argparse.Namespace, encoder: Which, whole: bool) -> tuple[Path, Weights]:
-    file = checkpoint.find(checkpoint.located(given.file, KEY), encoder, whole, KEY)
-    return file, checkpoint.read(file, given.heads, KEY)
+    file = loading.find(loading.located(given.file, KEY), encoder, whole, KEY)
+    return file, loading.read(file, given.heads, KEY)
 
 
 def _inspect(given: argparse.Namespace) -> None:
@@ -97,7 +97,7 @@ def _convert(given: argparse.Namespace) -> None:
             raise ConfigError("--to", given.to, str(fault)) from None
         written = [out]
     else:
-        encoder = checkpoint.encoder_of(found, file, given.encoder, found.spec.positions, KEY)
+        encoder = loading.encoder_of(found, file, given.encoder, found.spec.positions, KEY)
         written, more = _write(given.to, out, encoder, given.encoder)
         notes += more
     if given.to == "timm" and out.suffix in PICKLED:

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ijepa.files import write_text
 from ijepa.interop.timm import arguments
 from ijepa.interop.transformers import PICTURES
 from ijepa.models.pretrained import Spec
+from ijepa.util.files import write_text
 
 MARK = "<!-- written by python -m ijepa.interop convert: "
 """A card's first line after its metadata, with the export's name; a README.md without it is someone's own."""

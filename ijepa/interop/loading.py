@@ -14,13 +14,13 @@ from urllib.request import urlopen
 from rich import progress
 
 from ijepa.data.images import EvalTransform
-from ijepa.errors import ConfigError
-from ijepa.files import replacing
 from ijepa.interop import reading, timm, transformers
 from ijepa.interop.reading import FORMATS
 from ijepa.interop.weights import HeadsError, Weights, Which
 from ijepa.models.positions import Positions
 from ijepa.models.pretrained import PretrainedEncoder
+from ijepa.util.errors import ConfigError
+from ijepa.util.files import replacing
 
 IMAGES_KEY = "ijepa_images"
 KEY = "checkpoint"

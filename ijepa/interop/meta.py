@@ -3,21 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from ijepa.files import write_pickle
-from ijepa.interop.weights import (
-    SPEC_KEY,
-    State,
-    Weights,
-    bare,
-    encoder_sizes,
-    placed,
-    spec_of,
-    statistics,
-    table_of,
-)
+from ijepa.interop.weights import SPEC_KEY, State, Weights, bare, encoder_sizes, placed, spec_of, statistics, table_of
 from ijepa.models.jepa import JEPA
 from ijepa.models.positions import sincos_2d
 from ijepa.models.pretrained import Spec
+from ijepa.util.files import write_pickle
 
 FORM = "a checkpoint of the reference implementation"
 NETWORKS = ("encoder", "predictor", "target_encoder")

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ijepa.files import replacing
 from ijepa.models.pretrained import PretrainedEncoder
+from ijepa.util.files import replacing
 
 IMAGES, FEATURES = "images", "features"
 TOLERANCE = 1e-4

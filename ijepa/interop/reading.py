@@ -22,7 +22,7 @@ def read(file: Path, heads: int | None = None) -> Weights:
     """The weights in ``file``, all of them or none.
 
     Args:
-        file: that which `ijepa.checkpoint.find` names.
+        file: that which `ijepa.interop.loading.find` names.
         heads: attention heads of the encoder, where the file does not tell; None: those of the published size.
 
     Raises:

@@ -8,7 +8,6 @@ from typing import Any
 import timm
 from torch import nn
 
-from ijepa.files import write_pickle, write_safetensors
 from ijepa.interop.weights import (
     KEPT,
     SPEC_KEY,
@@ -24,6 +23,7 @@ from ijepa.interop.weights import (
 )
 from ijepa.models.encoder import Encoder
 from ijepa.models.pretrained import Spec
+from ijepa.util.files import write_pickle, write_safetensors
 
 FORM = "a timm VisionTransformer"
 HEAD = "head."

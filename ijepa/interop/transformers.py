@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ijepa.files import write_json, write_safetensors
 from ijepa.interop.weights import (
     KEPT,
     SPEC_KEY,
@@ -28,6 +27,7 @@ from ijepa.interop.weights import (
 from ijepa.models.encoder import Encoder
 from ijepa.models.positions import Grid
 from ijepa.models.pretrained import Spec
+from ijepa.util.files import write_json, write_safetensors
 
 FORM = "a folder of transformers' IJepaModel"
 CONFIG, WEIGHTS, PROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"

@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from ijepa.files import write_text
+from ijepa.util.files import write_text
 
 
 class MetricsCSV(Logger):

@@ -12,8 +12,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
 from ijepa import config as schema
-from ijepa.errors import UserError
-from ijepa.files import write_json
+from ijepa.util.errors import UserError
+from ijepa.util.files import write_json
 
 REMEMBERED = "wandb.json"
 """Which run of W&B a run's folder belongs to."""

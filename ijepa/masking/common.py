@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ijepa.errors import ConfigError
-from ijepa.randomness import words
+from ijepa.util.errors import ConfigError
+from ijepa.util.randomness import words
 
 Grid = tuple[int, int]
 Range = tuple[float, float]

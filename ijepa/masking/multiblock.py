@@ -4,9 +4,9 @@ from typing import Literal
 
 import numpy as np
 
-from ijepa.errors import ConfigError
 from ijepa.masking.common import PLACES, SIZES, Bools, Grid, Ints, Masks, Range, blocks_at, finish, inside, union
-from ijepa.randomness import integers, uniforms
+from ijepa.util.errors import ConfigError
+from ijepa.util.randomness import integers, uniforms
 
 Surplus = Literal["drop", "keep"]
 MAX_ATTEMPTS = 4096

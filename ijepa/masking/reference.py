@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ijepa.errors import ConfigError
 from ijepa.masking.common import PLACES, Grid, Ints, Masks, Range, inside
-from ijepa.randomness import seed_of
+from ijepa.util.errors import ConfigError
+from ijepa.util.randomness import seed_of
 
 
 class Reference:

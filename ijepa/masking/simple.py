@@ -5,9 +5,9 @@ The third, one large block, is multi-block with other values: conf/masking/block
 
 import numpy as np
 
-from ijepa.errors import ConfigError
 from ijepa.masking.common import PLACES, Grid, Ints, Masks, at_most, blocks_at, choose, finish, union
-from ijepa.randomness import integers, uniforms
+from ijepa.util.errors import ConfigError
+from ijepa.util.randomness import integers, uniforms
 
 
 class Rasterized:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ijepa.masking import Masks
 from ijepa.models.encoder import Encoder, gather
 from ijepa.models.predictor import Predictor
-from ijepa.objective import normalize_targets, pixel_targets
+from ijepa.models.targets import normalize_targets, pixel_targets
 
 Target = Literal["output", "input", "pixels"]
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ijepa.errors import ConfigError
+from ijepa.util.errors import ConfigError
 
 Positions = Literal["index", "scaled", "stored"]
 Grid = tuple[int, int]

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ijepa.files import replacing
+from ijepa.util.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,14 +4,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from ijepa import commands
-from ijepa.errors import ConfigError, UserError
-from ijepa.files import write_text
 from ijepa.report import text
 from ijepa.report.page import render
 from ijepa.report.reading import Run, read
 from ijepa.report.sweep import render as render_sweep
 from ijepa.sweeps import jobs
+from ijepa.util import commands
+from ijepa.util.errors import ConfigError, UserError
+from ijepa.util.files import write_text
 
 NAME = "report.html"
 

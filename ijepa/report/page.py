@@ -9,11 +9,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from ijepa.errors import show
 from ijepa.report import curves, results, text
 from ijepa.report.pictures import Picture
 from ijepa.report.reading import AXES, Run
 from ijepa.report.settings import PLACES, differences
+from ijepa.util.errors import show
 
 ASSETS = Path(__file__).parent / "assets"
 STYLES, SCRIPTS = ("style.css",), ("charts.js", "page.js")

@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 
-from ijepa.checks import saved
-from ijepa.errors import ConfigError, UserError
+from ijepa.config.checks import saved
 from ijepa.report import text
 from ijepa.report.pictures import Picture, pictures
 from ijepa.report.settings import differences
+from ijepa.util.errors import ConfigError, UserError
 
 KEY = "RUN_DIR"
 AXES = {"step": "step", "epoch": "epoch", "images": "images", "flops": "FLOPs", "seconds": "seconds"}

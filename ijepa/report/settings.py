@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ijepa.errors import show
+from ijepa.util.errors import show
 
 PLACES = ("defaults", "run_dir", "resume", "force")
 """What config.yaml holds that says nothing about what was computed."""

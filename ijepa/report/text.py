@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from ijepa.errors import one_line
+from ijepa.util.errors import one_line
 
 MINUS, TIMES = "\u2212", "\u00d7"
 SUPERSCRIPTS = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")

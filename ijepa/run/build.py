@@ -11,30 +11,34 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
 from timm.layers import Attention
 
-from ijepa import checks, hardware, masking, parallel, plan, warmstart
 from ijepa import config as schema
+from ijepa import masking
 from ijepa.callbacks.checkpoint import Checkpoint, WholeFiles
 from ijepa.callbacks.evaluation import Evaluation
 from ijepa.callbacks.health import Health
 from ijepa.callbacks.pictures import Pictures
 from ijepa.callbacks.progress import ProgressReport
 from ijepa.callbacks.recorder import Recorder
+from ijepa.config import checks
 from ijepa.data import sources
 from ijepa.data.datamodule import DataModule
 from ijepa.data.images import EvalTransform, TrainTransform
 from ijepa.data.sets import Source
 from ijepa.data.workers import processes
+from ijepa.distributed import devices, sharding
+from ijepa.distributed.signals import Signals
 from ijepa.evaluation import tasks
-from ijepa.evaluation.bench import label_sets
-from ijepa.flops import Cost, Transformer
+from ijepa.evaluation.context import label_sets
 from ijepa.health import pace
 from ijepa.loggers import MetricsCSV
 from ijepa.models.jepa import JEPA
 from ijepa.models.predictor import Predictor
 from ijepa.models.pretrained import Spec
-from ijepa.objective import Objective
-from ijepa.pretraining import Pretraining
-from ijepa.signals import Signals
+from ijepa.run import warm_start
+from ijepa.training.flops import Cost, Transformer
+from ijepa.training.module import Pretraining
+from ijepa.training.objective import Objective
+from ijepa.training.schedule import training_schedule
 
 
 @dataclass
@@ -139,19 +143,19 @@ def run(config: schema.TrainConfig, folder: Path, step: int = 0) -> Run:
         UserError: when the configuration does not fit together, the data or the hardware.
     """
     checks.check(config)
-    hardware.check_launcher(config.hardware)
-    accelerator = hardware.device(config.hardware)
+    devices.check_launcher(config.hardware)
+    accelerator = devices.device(config.hardware)
     masks = sampler(config)
     source = sources.build(config.data, config.seed)
     images = len(source.train)
-    schedule = plan.plan(config.schedule, config.optimizer, config.data.batch_size, images)
+    schedule = training_schedule(config.schedule, config.optimizer, config.data.batch_size, images)
     torch.manual_seed(config.seed)
     jepa = networks(config)
-    start = None if config.init is None or step else warmstart.read(config.init, config.model.heads)
+    start = None if config.init is None or step else warm_start.read(config.init, config.model.heads)
     notes = (
-        [] if start is None else [f"{start.held} of {start.file}", *warmstart.load(jepa, start, config.init_channels)]
+        [] if start is None else [f"{start.held} of {start.file}", *warm_start.load(jepa, start, config.init_channels)]
     )
-    chosen = hardware.precision(config.hardware, accelerator)
+    chosen = devices.precision(config.hardware, accelerator)
     if accelerator == "cpu" and chosen.startswith("bf16"):
         for module in jepa.modules():
             if isinstance(module, Attention):
@@ -163,7 +167,7 @@ def run(config: schema.TrainConfig, folder: Path, step: int = 0) -> Run:
         config.objective.covariance_weight,
         config.objective.regularize,
         encoder_spec.grid[0] * encoder_spec.grid[1],
-        parallel.total,
+        sharding.total,
     )
     module = Pretraining(
         jepa,
@@ -209,7 +213,7 @@ def run(config: schema.TrainConfig, folder: Path, step: int = 0) -> Run:
         accelerator=accelerator,
         devices=config.hardware.devices,
         num_nodes=config.hardware.nodes,
-        strategy=hardware.strategy(config.hardware),
+        strategy=devices.strategy(config.hardware),
         precision="32-true" if chosen == "bf16-true" else chosen,  # type: ignore[arg-type]  # ours keeps fp32 weights
         max_steps=schedule.max_steps,
         max_epochs=-1,
@@ -217,7 +221,7 @@ def run(config: schema.TrainConfig, folder: Path, step: int = 0) -> Run:
         gradient_clip_val=config.optimizer.clip_grad_norm,
         logger=[metrics, *loggers(config, folder, label_sets(datamodule), step)],
         callbacks=callbacks,
-        plugins=[WholeFiles(), *hardware.plugins(config.hardware)],
+        plugins=[WholeFiles(), *devices.plugins(config.hardware)],
         default_root_dir=folder,
         use_distributed_sampler=False,
         enable_checkpointing=False,
@@ -232,12 +236,12 @@ def run(config: schema.TrainConfig, folder: Path, step: int = 0) -> Run:
 
 def health_steps(config: schema.TrainConfig, masks: masking.Masking, steps: int) -> int | None:
     """Steps between two looks at the run's health; None: never."""
-    callbacks, devices = config.callbacks, config.hardware.devices * config.hardware.nodes
+    callbacks, world_size = config.callbacks, config.hardware.devices * config.hardware.nodes
     if callbacks.health_every_steps != "auto":
         return callbacks.health_every_steps
     drawn = masks.sample(config.seed, 0, np.arange(1))
     sizes = drawn.context.shape[1], drawn.targets.shape[1], drawn.targets.shape[2]
-    share, every = config.data.batch_size // devices, callbacks.checkpoint_every_steps
+    share, every = config.data.batch_size // world_size, callbacks.checkpoint_every_steps
     return pace.steps_between(cost(config), sizes, callbacks.health_images, share, steps, every)
 
 

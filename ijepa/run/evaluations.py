@@ -11,21 +11,23 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter
 from rich.console import Console
 
-from ijepa import build, checkpoint, folders, hardware, resume, tables
 from ijepa import config as schema
-from ijepa.checks import check_data, check_model, check_task, parse, saved
 from ijepa.config import TRAINING, EvaluateConfig
+from ijepa.config.checks import check_data, check_model, check_task, parse, saved
 from ijepa.data import sources
 from ijepa.data.datamodule import DataModule
-from ijepa.errors import ConfigError, UserError
-from ijepa.evaluation import export, paper, tasks
-from ijepa.evaluation.bench import UNTRAINED, Bench, Subject, label_sets
-from ijepa.evaluation.features import Runtime
-from ijepa.files import write_json
-from ijepa.interop import transformers
+from ijepa.distributed import devices
+from ijepa.evaluation import export, paper, tables, tasks
+from ijepa.evaluation.context import UNTRAINED, Bench, Subject, label_sets
+from ijepa.evaluation.runtime import Runtime, runtime
+from ijepa.interop import loading, transformers
 from ijepa.interop.reading import FORMATS
 from ijepa.masking import Masking
 from ijepa.models.pretrained import PretrainedEncoder, Spec, untrained
+from ijepa.run import build, folders
+from ijepa.util.errors import ConfigError, UserError
+from ijepa.util.files import write_json
+from ijepa.util.paths import CONF
 
 RANDOM = "random"
 """The checkpoint that is none: initial weights."""
@@ -48,12 +50,12 @@ def evaluate(composed: DictConfig) -> float | None:
     assert isinstance(whole, dict)
     values: dict[str, Any] = {str(k): value for k, value in whole.items() if k not in TRAINING or k == "model"}
     first = os.environ.get("LOCAL_RANK", "0") == "0"
-    path = None if composed.checkpoint == RANDOM else checkpoint.located(str(composed.checkpoint))
+    path = None if composed.checkpoint == RANDOM else loading.located(str(composed.checkpoint))
     loaded = None
     if path is not None:
-        file = checkpoint.find(path, which)  # type: ignore[arg-type]  # checked
-        found = checkpoint.read(file, values["heads"])
-        loaded = checkpoint.encoder_of(found, file, which)  # type: ignore[arg-type]
+        file = loading.find(path, which)  # type: ignore[arg-type]  # checked
+        found = loading.read(file, values["heads"])
+        loaded = loading.encoder_of(found, file, which)  # type: ignore[arg-type]
         for note in found.notes if first else ():
             print(f"{file}: {note}")
         _refuse_a_model()
@@ -64,8 +66,8 @@ def evaluate(composed: DictConfig) -> float | None:
     encoder = loaded or _random(config)
     _fits(config, encoder.spec)
     check_data(config.data)
-    hardware.check_launcher(config.hardware)
-    hardware.device(config.hardware)
+    devices.check_launcher(config.hardware)
+    devices.device(config.hardware)
     source = sources.build(config.data, _split_seed(path, config))
     masks = None if config.task.pictures is None else _masks(path, config, encoder.spec.patch_size, first)
     data = build.data(config.data, source, masks, 0, config.hardware, config.seed)
@@ -78,13 +80,13 @@ def evaluate(composed: DictConfig) -> float | None:
             raise ConfigError("task", "paper", "nothing of it is possible with these images; they need labels or maps")
     else:
         tasks.refuse(config.task, data, config.data)
-    fabric = hardware.fabric(config.hardware)
+    fabric = devices.fabric(config.hardware)
     if fabric is not None and HydraConfig.get().mode == RunMode.MULTIRUN:
         problem = "one process starts the others here, and cannot in a sweep; start the jobs one by one"
         raise ConfigError("hardware.strategy", config.hardware.strategy, problem)
-    with hardware.launching(fabric):
+    with devices.launching(fabric):
         source.prepare()
-        return _measure(config, path, encoder, data, hardware.runtime(config.hardware, fabric))
+        return _measure(config, path, encoder, data, runtime(config.hardware, fabric))
 
 
 def _measure(
@@ -199,7 +201,7 @@ def _masks(path: Path | None, config: EvaluateConfig, patch_size: int, first: bo
     if written is not None and written.is_file():
         chosen = saved(written).masking
     else:
-        chosen = OmegaConf.load(resume.CONF / "masking" / "multiblock.yaml")
+        chosen = OmegaConf.load(CONF / "masking" / "multiblock.yaml")
         if first:
             print("masks    those of masking=multiblock: the checkpoint does not say what it was trained with")
     try:
@@ -214,7 +216,7 @@ def _masks(path: Path | None, config: EvaluateConfig, patch_size: int, first: bo
 
 def _folder(path: Path) -> Path:
     """The folder of the run that a checkpoint belongs to, or that of a lone file."""
-    file = checkpoint.find(path)
+    file = loading.find(path)
     return file.parent.parent if file.parent.name == "checkpoints" else file.parent
 
 
@@ -238,7 +240,7 @@ def _output(config: EvaluateConfig, path: Path | None) -> Path:
     others = [item for item in HydraConfig.get().overrides.task if item.partition("=")[0] not in UNNAMED]
     if path is None:
         return Path("evaluation") / folders.slug([RANDOM, _names(config), *others])
-    file, run = checkpoint.find(path), _folder(path)
+    file, run = loading.find(path), _folder(path)
     if not (run / "config.yaml").is_file():  # a file of its own, whose folder is not ours to write to
         name = file.parent.name if file.name == transformers.WEIGHTS else f"{file.absolute().parent.name}-{file.stem}"
         return Path("evaluation") / folders.slug([name, _names(config), *others])

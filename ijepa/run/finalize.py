@@ -4,19 +4,20 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from ijepa import loggers, parallel, tables
-from ijepa.build import Run
+from ijepa import loggers
 from ijepa.callbacks.pictures import PROJECTED, SHOWN, Pictures
+from ijepa.distributed import sharding
 from ijepa.evaluation import pictures as drawing
-from ijepa.evaluation import tasks
-from ijepa.evaluation.bench import Bench, Subject, label_sets
-from ijepa.evaluation.features import Runtime
-from ijepa.files import write_json
+from ijepa.evaluation import tables, tasks
+from ijepa.evaluation.context import Bench, Subject, label_sets
+from ijepa.evaluation.runtime import Runtime
 from ijepa.interop import timm
 from ijepa.loggers import log_picture
 from ijepa.models.encoder import Encoder
 from ijepa.models.pretrained import PretrainedEncoder, untrained
+from ijepa.run.build import Run
 from ijepa.sweeps.metric import HEADLINE
+from ijepa.util.files import write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,7 +31,7 @@ HEADS = 4
 
 def finish(run: Run, brief: bool) -> None:
     """Writes and tells all of it, on the first process; ``brief``: without the files and what to type next."""
-    state = parallel.full_state(run.module.jepa.target_encoder)
+    state = sharding.full_state(run.module.jepa.target_encoder)
     run.trainer.strategy.barrier()  # a process that ended now would cut off one that still waits for its shard
     if not run.trainer.is_global_zero:
         return

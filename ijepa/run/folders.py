@@ -9,9 +9,9 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from ijepa import cluster
 from ijepa.config import TrainConfig
-from ijepa.errors import ConfigError
+from ijepa.distributed import slurm
+from ijepa.util.errors import ConfigError
 
 FOLDER_VARIABLE = "IJEPA_RUN_DIR"
 """Tells the processes that a launcher starts for other devices which folder the first one has chosen."""
@@ -39,7 +39,7 @@ def choose(config: TrainConfig, overrides: list[str]) -> Path:
         return Path(os.environ[FOLDER_VARIABLE])
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return Path(HydraConfig.get().sweep.dir) / job(overrides, _shared())
-    name, queued = config.data.source.rpartition(".")[2], cluster.job()
+    name, queued = config.data.source.rpartition(".")[2], slurm.job()
     if config.run_dir is None and queued is not None and os.environ.get("SLURM_PROCID") is not None:
         return Path("runs", f"{name}-slurm-{queued}")  # the same for all its processes, and after a restart
     several = config.hardware.nodes > 1 or int(os.environ.get("SLURM_NTASKS", "1")) > 1
@@ -58,7 +58,7 @@ def choose(config: TrainConfig, overrides: list[str]) -> Path:
 
 def goes_on(config: TrainConfig) -> bool:
     """Whether a run that is in the folder already is this one: it is skipped where finished, and resumed where not."""
-    return HydraConfig.get().mode == RunMode.MULTIRUN or config.resume == "auto" or cluster.restarted()
+    return HydraConfig.get().mode == RunMode.MULTIRUN or config.resume == "auto" or slurm.restarted()
 
 
 def sweep(run_dir: str | None, default: str, overrides: list[str], shared: list[str]) -> Path:

@@ -1,14 +1,14 @@
 """What init=FILE decides about a configuration, and what of it the command line has said."""
 
-from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from ijepa import warmstart
+from ijepa.run import warm_start
+from ijepa.util.paths import CONF
 
-EXPERIMENTS = Path(__file__).resolve().parent.parent / "conf" / "experiment"
+EXPERIMENTS = CONF / "experiment"
 CONTINUED = "continued"
 """The experiment that init=FILE trains as, where none is chosen (``experiment=[]``: none)."""
 
@@ -24,10 +24,10 @@ def settled(composed: DictConfig) -> DictConfig | dict[str, Any]:
     values = OmegaConf.to_container(composed, resolve=True)
     assert isinstance(values, dict)
     heads = values["model"]["heads"] if given("model.heads") else None
-    start = warmstart.read(str(composed.init), heads)
+    start = warm_start.read(str(composed.init), heads)
     if "experiment" not in _overrides() and _own():
         values = _merged(values, _experiment(CONTINUED), "")
-    return warmstart.settle({str(key): value for key, value in values.items()}, start, given)
+    return warm_start.settle({str(key): value for key, value in values.items()}, start, given)
 
 
 def given(key: str) -> bool:

@@ -16,15 +16,16 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
-from ijepa import checkpoint, plan
 from ijepa.callbacks.checkpoint import numbered
-from ijepa.checks import parse, saved
 from ijepa.config import TrainConfig
+from ijepa.config.checks import parse, saved
 from ijepa.data.datamodule import DataModule
-from ijepa.errors import ConfigError, UserError, show
+from ijepa.interop import loading
 from ijepa.sweeps import metric
+from ijepa.training.schedule import TrainingSchedule, training_schedule
+from ijepa.util.errors import ConfigError, UserError, show
+from ijepa.util.paths import CONF
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
 FREE = ("run_dir", "resume", "force", "metric", "hardware", "logger", "callbacks", "task", "data.workers", "data.root",
         "data.depth_root", "data.depth_scale", "data.segmentation_root")  # fmt: skip
 """What may change in a run that goes on: it changes what is computed by rounding at most."""
@@ -35,7 +36,7 @@ MICRO_BATCHES = ("hardware.devices", "hardware.nodes", "hardware.accumulation")
 
 SHOWN = 6
 """Differences that are listed."""
-NEEDED = ("state_dict", "optimizer_states", "loops", "global_step", checkpoint.IMAGES_KEY)
+NEEDED = ("state_dict", "optimizer_states", "loops", "global_step", loading.IMAGES_KEY)
 """What a checkpoint of a training run holds."""
 
 
@@ -84,7 +85,7 @@ def resume(path: Path, overrides: list[str]) -> Resumed:
         raise UserError(f"resume={path}: {listed}; leave that out, start a new run, or insist with force=true")
     lasting = [key for key in changed if key in LENGTH or key in faults]
     shapes = {name: tensor.shape for name, tensor in contents["state_dict"].items()}
-    images = contents[checkpoint.IMAGES_KEY]
+    images = contents[loading.IMAGES_KEY]
     return Resumed(folder, last, contents["global_step"], images, shapes, old, new, lasting)
 
 
@@ -114,7 +115,7 @@ def again(folder: Path, config: TrainConfig) -> Resumed | None:
             contents = _load(folder, last)
             shapes = {name: tensor.shape for name, tensor in contents["state_dict"].items()}
             config = config.model_copy(update={"resume": None})
-            return Resumed(folder, last, contents["global_step"], contents[checkpoint.IMAGES_KEY], shapes, config,
+            return Resumed(folder, last, contents["global_step"], contents[loading.IMAGES_KEY], shapes, config,
                            config, [])  # fmt: skip
     return None
 
@@ -127,7 +128,7 @@ def clear(folder: Path) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
-def refuse(resumed: Resumed, module: nn.Module, data: DataModule, steps: plan.Plan) -> None:
+def refuse(resumed: Resumed, module: nn.Module, data: DataModule, steps: TrainingSchedule) -> None:
     """Refuses networks of another shape; other images than before, and a run made longer from within its cooldown.
 
     Raises:
@@ -147,11 +148,11 @@ def refuse(resumed: Resumed, module: nn.Module, data: DataModule, steps: plan.Pl
         problem = f"not the images that the run began with ({counts}); bring them back, or insist with force=true"
         raise ConfigError("data.root", resumed.config.data.root, problem)
     old = resumed.before
-    before = plan.plan(old.schedule, old.optimizer, old.data.batch_size, now["images"])
+    before = training_schedule(old.schedule, old.optimizer, old.data.batch_size, now["images"])
     if steps.max_steps < resumed.step:
         problem = f"the checkpoint is already after step {resumed.step}"
         raise ConfigError("schedule.max_steps", steps.max_steps, problem)
-    constant = min(plan.max_steps - plan.cooldown_steps for plan in (before, steps))
+    constant = min(each.max_steps - each.cooldown_steps for each in (before, steps))
     if before.max_steps != steps.max_steps and resumed.step > constant:
         problem = f"the checkpoint is after step {constant}, where the cooldown begins; change the length before it"
         raise ConfigError("schedule.max_steps", steps.max_steps, problem)
@@ -205,7 +206,7 @@ def _find(path: Path) -> tuple[Path, Path]:
 def _load(path: Path, last: Path) -> dict[str, Any]:
     """The checkpoint, mapped into memory; refused when it is not whole, with the newest other one that is."""
     try:
-        contents = checkpoint.load(last, mapped=True)
+        contents = loading.load(last, mapped=True)
     except ConfigError as fault:
         whole = next((path for path in reversed(numbered(last.parent)) if path != last and _whole(path)), None)
         problem = f"resume={whole} is the newest that is" if whole else "and there is no other one that is"
@@ -218,7 +219,7 @@ def _load(path: Path, last: Path) -> dict[str, Any]:
 
 def _whole(path: Path) -> bool:
     try:
-        checkpoint.load(path, mapped=True)
+        loading.load(path, mapped=True)
     except UserError:
         return False
     return True

@@ -11,18 +11,20 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from ijepa import build, cluster, finishing, folders, loggers, parallel, resume, starting
-from ijepa.build import Run
+from ijepa import loggers
 from ijepa.callbacks.pictures import drop_later
 from ijepa.callbacks.rewind import Rewind
-from ijepa.checks import parse
 from ijepa.config import TrainConfig, WandbLogger
-from ijepa.errors import ConfigError, InterruptedRunError
+from ijepa.config.checks import parse
+from ijepa.distributed import sharding, slurm
 from ijepa.evaluation import tasks
-from ijepa.evaluation.bench import label_sets
-from ijepa.files import write_text
-from ijepa.resume import Resumed
+from ijepa.evaluation.context import label_sets
+from ijepa.run import build, finalize, folders, init_options, resume
+from ijepa.run.build import Run
+from ijepa.run.resume import Resumed
 from ijepa.sweeps import metric
+from ijepa.util.errors import ConfigError, InterruptedRunError
+from ijepa.util.files import write_text
 
 CHOSEN = {"sweeper": "grid", "job_logging": "none", "hydra_logging": "none"}
 HYDRA = ["hydra_setup", *({f"override hydra/{group}": name} for group, name in CHOSEN.items()), "_self_"]
@@ -38,7 +40,7 @@ def train(composed: DictConfig) -> float | None:
             raise ConfigError("run_dir", composed.run_dir, "a resumed run stays in its folder; leave it out")
         with folders.claimed(resumed.folder):
             return _resume(resumed)
-    config = parse(TrainConfig, starting.settled(composed))
+    config = parse(TrainConfig, init_options.settled(composed))
     if config.resume == "auto" and config.run_dir is None:
         raise ConfigError("resume", "auto", "goes on with the run in run_dir; add run_dir=FOLDER")
     folder = folders.choose(config, overrides)
@@ -82,16 +84,16 @@ def _begin(config: TrainConfig, folder: Path) -> float | None:
 
 def _resume(resumed: Resumed) -> float | None:
     run = _build(resumed.config, resumed.folder, resumed.step)
-    resume.refuse(resumed, run.module, run.data, run.module.plan)
+    resume.refuse(resumed, run.module, run.data, run.module.schedule)
     done = resumed.step
-    if done >= run.module.plan.max_steps and _exported(run.folder, done):
+    if done >= run.module.schedule.max_steps and _exported(run.folder, done):
         print(f"run_dir {run.folder}: finished, all {done} steps are done")
         return metric.value(run.config.metric, run.folder)
 
     def drop() -> None:
         run.checkpoint.rewind(resumed.last, done)
         run.metrics.cut(done)
-        for name in finishing.RESULTS:  # of another length of the run
+        for name in finalize.RESULTS:  # of another length of the run
             (run.folder / name).unlink(missing_ok=True)
         drop_later(run.folder, done)
         if run.health is not None:
@@ -131,7 +133,7 @@ def execute(run: Run, last: Path | None = None, drop: Callable[[], None] = lambd
     """Trains, exports, evaluates and writes the run's folder.
 
     Args:
-        run: from `ijepa.build.run`.
+        run: from `ijepa.run.build.run`.
         last: checkpoint to go on from.
         drop: removes what the run will write anew; called when the run goes on.
 
@@ -161,7 +163,7 @@ def execute(run: Run, last: Path | None = None, drop: Callable[[], None] = lambd
                     run.folder.rmdir()  # where nothing was written yet
             print(f"run_dir {run.folder}", flush=True)
         loggers.finish(run.trainer.loggers, failed)
-        if stopped and run.trainer.is_global_zero and cluster.requeue(stopped):
+        if stopped and run.trainer.is_global_zero and slurm.requeue(stopped):
             print("requeued: the job goes on with the run when Slurm starts it again", flush=True)
 
 
@@ -176,16 +178,16 @@ def _execute(run: Run, last: Path | None, rewind: Rewind) -> float | None:
     run.trainer.callbacks.insert(0, rewind)  # type: ignore[attr-defined]  # Lightning adds the list
     run.trainer.fit(run.module, run.data, ckpt_path=last, weights_only=True)
     rewind.finish(run.trainer)
-    number = parallel.greatest(run.checkpoint.signals.number or 0, run.trainer.strategy.root_device)
+    number = sharding.greatest(run.checkpoint.signals.number or 0, run.trainer.strategy.root_device)
     if number:
         raise InterruptedRunError(number, "")
-    finishing.finish(run, brief=HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN)
+    finalize.finish(run, brief=HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN)
     return metric.value(run.config.metric, run.folder)
 
 
 def _interrupted(run: Run, started: bool) -> str:
     """How far the run came, and how to go on."""
-    steps, whole = run.trainer.global_step, run.module.plan.max_steps
+    steps, whole = run.trainer.global_step, run.module.schedule.max_steps
     done = f"stopped after step {steps} of {whole}" if started and steps else "stopped before the first step"
     if steps == whole:
         done += ", before the results"
@@ -197,7 +199,7 @@ def _interrupted(run: Run, started: bool) -> str:
 def _announce(run: Run) -> None:
     if not run.trainer.is_global_zero:
         return
-    config, source, steps = run.config, run.data.source, run.module.plan
+    config, source, steps = run.config, run.data.source, run.module.schedule
     masking = run.data.masking
     assert masking is not None
     trained = (run.module.jepa.context_encoder, run.module.jepa.predictor)

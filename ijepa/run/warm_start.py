@@ -12,11 +12,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ijepa import checkpoint
-from ijepa.errors import ConfigError, UserError, show
+from ijepa.interop import loading
 from ijepa.interop.weights import State, Weights
 from ijepa.models.jepa import JEPA
 from ijepa.models.pretrained import Spec
+from ijepa.util.errors import ConfigError, UserError, show
 
 KEY = "init"
 Adapt = Literal["average", "inflate"]
@@ -49,8 +49,8 @@ class WarmStart:
 
 def read(text: str, heads: int | None = None) -> WarmStart:
     """The weights that ``init=`` names; raises UserError when there are none."""
-    file = checkpoint.find(checkpoint.located(text, KEY), whole=True, key=KEY)
-    return WarmStart(file, checkpoint.read(file, heads, KEY))
+    file = loading.find(loading.located(text, KEY), whole=True, key=KEY)
+    return WarmStart(file, loading.read(file, heads, KEY))
 
 
 def settle(values: dict[str, Any], start: WarmStart, given: Callable[[str], bool]) -> dict[str, Any]:

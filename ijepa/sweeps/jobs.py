@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ijepa.files import write_json
 from ijepa.sweeps import metric
+from ijepa.util.files import write_json
 
 RECORD = "sweep.json"
 FINISHED, FAILED, STOPPED, WAITING = "finished", "failed", "stopped", "not begun"

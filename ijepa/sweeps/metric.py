@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ijepa.errors import ConfigError
+from ijepa.util.errors import ConfigError
 
 LESS_IS_BETTER = ("loss", "depth_rmse", "gradient_norm", "seconds", "flops", "images", "alpha_req")
 """Names, or what follows the last slash of them."""

@@ -7,7 +7,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from ijepa.errors import UNWRITABLE, ConfigError, UserError
+from ijepa.util.errors import UNWRITABLE, ConfigError, UserError
 
 
 class SweepError(UserError):

@@ -10,9 +10,9 @@ import numpy as np
 from rich.table import Table
 from scipy import stats
 
-from ijepa.files import write_text
 from ijepa.sweeps import metric
 from ijepa.sweeps.jobs import FINISHED, Job, Sweep
+from ijepa.util.files import write_text
 
 FILE, OVER_SEEDS = "sweep.csv", "over_seeds.csv"
 BRIEF = 8

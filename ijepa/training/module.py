@@ -6,11 +6,12 @@ import lightning as L
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 
-from ijepa import optim, parallel
 from ijepa.data.datamodule import Batch
+from ijepa.distributed import sharding
 from ijepa.models.jepa import JEPA
-from ijepa.objective import Objective
-from ijepa.plan import Plan
+from ijepa.training import optimizer as optim
+from ijepa.training.objective import Objective
+from ijepa.training.schedule import TrainingSchedule
 
 
 class Pretraining(L.LightningModule):
@@ -19,10 +20,10 @@ class Pretraining(L.LightningModule):
     Args:
         jepa: the three networks.
         objective: what is minimised.
-        plan: learning rate, weight decay and momentum by step.
+        schedule: learning rate, weight decay and momentum by step.
         betas, eps: AdamW's.
         mean, std: of each channel, for values in 0..1 (float images: in their units).
-        bf16, checkpointing, compiled: see `ijepa.parallel.prepare`.
+        bf16, checkpointing, compiled: see `ijepa.distributed.sharding.prepare`.
     """
 
     mean: torch.Tensor
@@ -32,7 +33,7 @@ class Pretraining(L.LightningModule):
         self,
         jepa: JEPA,
         objective: Objective,
-        plan: Plan,
+        schedule: TrainingSchedule,
         betas: tuple[float, float],
         eps: float,
         mean: list[float],
@@ -44,7 +45,7 @@ class Pretraining(L.LightningModule):
         super().__init__()
         self.jepa = jepa
         self.objective = objective
-        self.plan = plan
+        self.schedule = schedule
         self.betas = betas
         self.eps = eps
         self.bf16 = bf16
@@ -59,7 +60,7 @@ class Pretraining(L.LightningModule):
         if not self._prepared:
             self._prepared = True
             mesh = self.device_mesh and self.device_mesh["data_parallel"]
-            parallel.prepare(self.jepa, self.bf16, self.checkpointing, self.compiled, mesh)
+            sharding.prepare(self.jepa, self.bf16, self.checkpointing, self.compiled, mesh)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """The loss of one micro-batch, and its parts."""
@@ -76,7 +77,7 @@ class Pretraining(L.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW; its learning rate and weight decay are set before each step."""
         fused = self.device.type == "cuda"
-        return optim.adamw(self.named_parameters(), self.plan.lr(0), self.betas, self.eps, fused)
+        return optim.adamw(self.named_parameters(), self.schedule.lr(0), self.betas, self.eps, fused)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """One step of optimiser and target encoder.
@@ -85,9 +86,9 @@ class Pretraining(L.LightningModule):
         can write a checkpoint.
         """
         step = self.global_step
-        optim.set_hyperparameters(optimizer, self.plan.lr(step), self.plan.weight_decay(step))
+        optim.set_hyperparameters(optimizer, self.schedule.lr(step), self.schedule.weight_decay(step))
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        self.jepa.update_target_encoder(self.plan.momentum(step))
+        self.jepa.update_target_encoder(self.schedule.momentum(step))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keys the optimiser's state by the parameters' names, so that every strategy can go on from it."""

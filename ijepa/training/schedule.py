@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from ijepa import schedules
 from ijepa.config import Optimizer, Schedule
-from ijepa.errors import ConfigError, UserError
+from ijepa.training import curves
+from ijepa.util.errors import ConfigError, UserError
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingSchedule:
     """Values used in step 0, 1, ... of ``max_steps``.
 
     As in the reference implementation, learning rate and weight decay of step i stand at i + 1 of their curves (the
@@ -26,27 +26,27 @@ class Plan:
         curve = self.schedule.learning_rate
         start, end = curve.start * self.peak_lr, curve.end * self.peak_lr
         if curve.shape == "cooldown":
-            return schedules.cooldown(
+            return curves.cooldown(
                 start, self.peak_lr, end, step + 1, self.warmup_steps, self.cooldown_steps, self.max_steps
             )
-        return schedules.warmup(curve.shape, start, self.peak_lr, end, step + 1, self.warmup_steps, self.max_steps)
+        return curves.warmup(curve.shape, start, self.peak_lr, end, step + 1, self.warmup_steps, self.max_steps)
 
     def weight_decay(self, step: int) -> float:
         """The weight decay."""
         curve = self.schedule.weight_decay
-        return schedules.between(curve.shape, curve.start, curve.end, step + 1, self.max_steps)
+        return curves.between(curve.shape, curve.start, curve.end, step + 1, self.max_steps)
 
     def momentum(self, step: int) -> float:
         """The target encoder's momentum."""
         curve = self.schedule.momentum
-        return schedules.between(curve.shape, curve.start, curve.end, step, self.max_steps)
+        return curves.between(curve.shape, curve.start, curve.end, step, self.max_steps)
 
     def values(self, step: int) -> dict[str, float]:
         """All three, by the names that they are logged under."""
         return {"lr": self.lr(step), "weight_decay": self.weight_decay(step), "momentum": self.momentum(step)}
 
 
-def plan(schedule: Schedule, optimizer: Optimizer, batch_size: int, images: int) -> Plan:
+def training_schedule(schedule: Schedule, optimizer: Optimizer, batch_size: int, images: int) -> TrainingSchedule:
     """Turns epochs into steps for a training set of ``images``.
 
     Raises:
@@ -71,4 +71,4 @@ def plan(schedule: Schedule, optimizer: Optimizer, batch_size: int, images: int)
             problem = f"{whole} longer ({sum(lengths.values())} steps) than the run ({total} steps)"
             raise ConfigError(key, value, f"{problem}; lower it, e.g. schedule.{part}_steps={total // 10}")
     peak = optimizer.lr * (batch_size / 256 if optimizer.lr_per_256 else 1.0)
-    return Plan(total, lengths["warmup"], lengths["cooldown"], peak, schedule)
+    return TrainingSchedule(total, lengths["warmup"], lengths["cooldown"], peak, schedule)

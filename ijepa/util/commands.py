@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from ijepa.errors import UserError, one_line
+from ijepa.util.errors import UserError, one_line
 
 
 class Parser(argparse.ArgumentParser):

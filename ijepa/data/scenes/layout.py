@@ -26,7 +26,7 @@ from ijepa.data.scenes.scene import (
     inner,
     unit,
 )
-from ijepa.randomness import integers, uniforms
+from ijepa.util.randomness import integers, uniforms
 
 VIEW_STREAM, OBJECTS_STREAM = 7, 8
 MAX_TRIES = 60

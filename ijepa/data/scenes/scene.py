@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ijepa.errors import ConfigError
+from ijepa.util.errors import ConfigError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

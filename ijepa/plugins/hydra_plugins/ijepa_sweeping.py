@@ -1,6 +1,6 @@
 """Hydra's sweepers, made to keep a sweep's folder and to go on whatever becomes of a job.
 
-Hydra finds plugins in packages called hydra_plugins on the path; ijepa/cli.py puts this one there.
+Hydra finds plugins in packages called hydra_plugins on the path; ijepa/cli/entry.py puts this one there.
 """
 
 import logging
@@ -21,13 +21,13 @@ from hydra.plugins.sweeper import Sweeper as AnySweeper
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from rich.console import Console
 
-from ijepa import folders
-from ijepa.checks import parse
+from ijepa.cli.explain import explain
 from ijepa.config import TrainConfig
-from ijepa.errors import ConfigError, InterruptedRunError, StoppedJobError, UserError
-from ijepa.explain import explain
-from ijepa.signals import left_to_jobs
+from ijepa.config.checks import parse
+from ijepa.distributed.signals import left_to_jobs
+from ijepa.run import folders
 from ijepa.sweeps import jobs, metric, outcomes, table
+from ijepa.util.errors import ConfigError, InterruptedRunError, StoppedJobError, UserError
 
 BESIDE = ("JoblibLauncher", "LocalLauncher")
 """Launchers whose jobs are processes of this terminal, which get Ctrl-C as this one does."""
@@ -213,7 +213,7 @@ class Jobs:
         with read_write(composed), open_dict(composed):
             del composed["hydra"]
         try:
-            from ijepa import resume
+            from ijepa.run import resume
 
             if resume.finished(job.folder, parse(TrainConfig, composed)):
                 self._tell(f"job finished before: {' '.join(self._telling(overrides))}")

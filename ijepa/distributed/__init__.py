@@ -1,0 +1,1 @@
+"""Devices, precision, sharding, Slurm and signals."""

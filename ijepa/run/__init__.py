@@ -1,0 +1,1 @@
+"""The life of a run: built, started, resumed, finalized; and evaluations of what it leaves."""

@@ -1,0 +1,1 @@
+"""The LightningModule of pretraining, what it minimises, and its schedules."""
