@@ -1,26 +1,20 @@
-import csv
+"""Fixtures."""
+
 import json
 import os
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from helpers import DISTRIBUTED, REFERENCE, TINY, command, picture
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 from safetensors.torch import load_file
 
 from ijepa.cli import entry
-from ijepa.config import TrainConfig
-from ijepa.config.checks import parse
 from ijepa.data import statistics
-from ijepa.run import build, runs
-
-ROOT = Path(__file__).resolve().parent.parent
-REFERENCE = Path(__file__).parent / "reference"
+from ijepa.run import runs
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,84 +27,6 @@ def _environment(tmp_path_factory):
     os.environ["IJEPA_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
-DISTRIBUTED = {"hardware=ddp", "hardware=fsdp", "hardware.strategy=ddp", "hardware.strategy=fsdp"}
-
-
-def composed(*overrides, name="train"):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose(name, list(overrides))
-
-
-def train_config(*overrides):
-    return parse(TrainConfig, composed(*overrides))
-
-
-def command(script, *arguments, cwd=ROOT, **environment):
-    """A command as a user types it."""
-    return subprocess.run(
-        [sys.executable, str(ROOT / script), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "WANDB_MODE": "offline", **environment},
-        timeout=300,
-    )
-
-
-SMALL = (
-    "objective=l2",
-    "data=digits",
-    "hardware=cpu",
-    "hardware.precision=32-true",
-    "model.width=24",
-    "model.depth=2",
-    "predictor.width=12",
-    "predictor.depth=1",
-    "data.batch_size=16",
-    "schedule.max_steps=4",
-    "schedule.warmup_steps=1",
-    "callbacks.log_every_steps=1",
-    "callbacks.evaluate_every_epochs=null",
-    "callbacks.health_every_steps=null",
-    "callbacks.pictures=null",
-)
-
-
-def fit(folder, *overrides, last=None, stop=None):
-    run = build.run(train_config(*SMALL, *overrides), folder)
-    if stop is not None:
-        run.trainer.fit_loop.epoch_loop.max_steps = stop
-    run.trainer.fit(run.module, run.data, ckpt_path=last, weights_only=True)
-    return run
-
-
-def weights(run):
-    return {name: tensor.clone() for name, tensor in run.module.jepa.state_dict().items()}
-
-
-def assert_same(one, other, **tolerance):
-    assert one.keys() == other.keys()
-    for name, tensor in one.items():
-        torch.testing.assert_close(tensor, other[name], **tolerance, msg=lambda text, name=name: f"{name}: {text}")
-
-
-TINY = (
-    "objective=l2",
-    "hardware=cpu", "hardware.precision=32-true", "model.width=24", "model.depth=2", "predictor.width=12",
-    "predictor.depth=1", "data.workers=0",
-    "schedule.max_steps=3", "schedule.warmup_steps=1", "callbacks.log_every_steps=1",
-    "callbacks.health_every_steps=null",
-    "callbacks.pictures=null",
-)  # fmt: skip
-
-EXACT = {"atol": 0, "rtol": 0}
-
-
-def rows(folder):
-    with (folder / "metrics.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
 @pytest.fixture(scope="session")
 def trace():
     return load_file(REFERENCE / "trace.safetensors"), json.loads((REFERENCE / "trace.json").read_text())
@@ -119,13 +35,6 @@ def trace():
 @pytest.fixture(scope="session")
 def checkpoint_file():
     return REFERENCE / "checkpoint.pth.tar"
-
-
-def picture(seed, height, width, channels=3):
-    """A smooth random picture."""
-    noise = np.random.default_rng(seed).integers(0, 255, (4, 4, channels), dtype=np.uint8)
-    image = Image.fromarray(noise[..., 0] if channels == 1 else noise)
-    return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 import ast
 
-from conftest import ROOT
+from helpers import ROOT
 
 # From the ground up; a file imports only from floors below its own, or from its own package.
 FLOORS = [

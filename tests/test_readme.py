@@ -5,7 +5,7 @@ import re
 import shlex
 
 import pytest
-from conftest import ROOT, composed
+from helpers import ROOT, composed
 from omegaconf import OmegaConf
 
 from ijepa.config import TRAINING, EvaluateConfig, TrainConfig

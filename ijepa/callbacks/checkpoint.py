@@ -15,13 +15,13 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from ijepa.callbacks.health import Health
 from ijepa.data.datamodule import DataModule
 from ijepa.distributed.signals import Signals
-from ijepa.interop.loading import IMAGES_KEY, load
+from ijepa.interop.loading import IMAGES_KEY, load_checkpoint
 from ijepa.interop.weights import SPEC_KEY
 from ijepa.models.pretrained import Spec
 from ijepa.util.files import replacing
 
 
-class WholeFiles(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place and moves it there: what has the name is whole, whenever the process dies.
 
     Lightning's own way holds a second copy in memory, and moves it across file systems.
@@ -77,7 +77,7 @@ class Checkpoint(L.Callback):
         self.best: dict[str, tuple[float, int]] = {}
         self._saved = self._step = -1
         self._clock = 0.0
-        self._agreement = Agreement()
+        self._consensus = RankConsensus()
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": {name: list(place) for name, place in self.best.items()}}
@@ -120,7 +120,7 @@ class Checkpoint(L.Callback):
             return  # in the middle of an accumulation
         self._step = step
         late = self.every_minutes is not None and time.monotonic() - self._clock >= 60 * self.every_minutes
-        number, due = self._agreement(trainer, self.signals.number or 0, int(late))
+        number, due = self._consensus(trainer, self.signals.number or 0, int(late))
         due = due and self._saved < step - 1  # several ranks hear a step late what has been done meanwhile
         if due or (self.every_steps is not None and step % self.every_steps == 0):
             self._save(trainer)
@@ -128,7 +128,7 @@ class Checkpoint(L.Callback):
             trainer.should_stop = True
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._agreement.settle()
+        self._consensus.finish()
         if trainer.global_step != self._saved:
             self._save(trainer)
         self.signals.training = False
@@ -162,12 +162,12 @@ class Checkpoint(L.Callback):
         own = self.folder / f"step-{step:06}.ckpt"
         if own.exists():
             _link(own, file)
-        elif step < 0 or load(file, mapped=True)["global_step"] != step:
+        elif step < 0 or load_checkpoint(file, mapped=True)["global_step"] != step:
             file.unlink()
             self.best.pop(name, None)
 
 
-class Agreement:
+class RankConsensus:
     """The greatest of each rank's numbers, so that all do the same after the same step.
 
     With several ranks the answer is that of the step before: so the device can lag a step behind, not waited for.
@@ -189,7 +189,7 @@ class Agreement:
         work.wait()
         return [int(value) for value in result.tolist()]
 
-    def settle(self) -> None:
+    def finish(self) -> None:
         """Waits for what is still under way, before the ranks part."""
         if self._pending is not None:
             self._pending[0].wait()

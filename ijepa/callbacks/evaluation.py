@@ -8,7 +8,7 @@ from ijepa.callbacks.recorder import Recorder
 from ijepa.config import Tasks
 from ijepa.data.datamodule import DataModule
 from ijepa.evaluation import tasks
-from ijepa.evaluation.context import Bench, Subject, label_sets
+from ijepa.evaluation.context import EvalContext, EvaluatedModel, label_sets
 from ijepa.evaluation.runtime import Runtime
 from ijepa.models.pretrained import PretrainedEncoder, Spec
 from ijepa.training.module import Pretraining
@@ -56,9 +56,9 @@ class Evaluation(L.Callback):
         assert isinstance(pl_module, Pretraining)
         network = pl_module.jepa.target_encoder
         training = network.training
-        bench = Bench(self.data, Runtime(pl_module.device), self.seed, quiet=True)
-        subject = Subject("target encoder", PretrainedEncoder(network, self.spec).eval())
-        row = tasks.evaluate(self.tasks, subject, bench)
+        ctx = EvalContext(self.data, Runtime(pl_module.device), self.seed, quiet=True)
+        evaluated = EvaluatedModel("target encoder", PretrainedEncoder(network, self.spec).eval())
+        row = tasks.evaluate(self.tasks, evaluated, ctx)
         network.train(training)
         for logger in trainer.loggers:
             values = {**self.recorder.totals(), **{f"val/{name}": value for name, value in row.values.items()}}

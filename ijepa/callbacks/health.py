@@ -14,13 +14,13 @@ from torch import Tensor
 
 from ijepa.callbacks.recorder import Recorder
 from ijepa.data.datamodule import DataModule
-from ijepa.data.heldout import heldout
+from ijepa.data.heldout import heldout_indices
 from ijepa.data.sets import UnreadableError
 from ijepa.distributed import sharding
 from ijepa.health import check
 from ijepa.health.check import Heldout
 from ijepa.health.pace import CROPPED, CROPS
-from ijepa.health.verdict import Verdict, judge
+from ijepa.health.verdict import Verdict, diagnose
 from ijepa.loggers import alert, log_text
 from ijepa.training.module import Pretraining
 from ijepa.util.files import write_json
@@ -71,7 +71,7 @@ class Health(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.panels, self.seconds = state_dict["panels"], state_dict["seconds"]
-        self.verdicts = [judge(self.panels[: count + 1], self.warmup_steps) for count in range(len(self.panels))]
+        self.verdicts = [diagnose(self.panels[: count + 1], self.warmup_steps) for count in range(len(self.panels))]
 
     @property
     def newest(self) -> dict[str, float]:
@@ -131,14 +131,14 @@ class Health(L.Callback):
             return
         jepa = module.jepa
         with _tensor_float():
-            found = check.measure(jepa, self._heldout, module.normalised)
+            found = check.health_check(jepa, self._heldout, module.normalised)
         if step:
             found |= {"gradient_norm": self._gradient, "loss": self.recorder.newest()}
         found["encoder_distance"] = sharding.distance(
             jepa.context_encoder.parameters(), jepa.target_encoder.parameters()
         )
         self.panels.append({"step": step, **found})
-        verdict = judge(self.panels, self.warmup_steps)
+        verdict = diagnose(self.panels, self.warmup_steps)
         self.verdicts.append(verdict)
         measured = time.perf_counter()
         self.seconds += measured - began
@@ -165,11 +165,11 @@ class Health(L.Callback):
 
     def _read(self) -> Heldout:
         """Reads images and makes their crops, once."""
-        images, transform = self.data.watched, self.data.eval_transform
+        images, transform = self.data.monitor_images, self.data.eval_transform
         views: list[Tensor] = []
         kept: list[int] = []
         crops: list[Tensor] = []
-        indices = heldout(images, self.images)
+        indices = heldout_indices(images, self.images)
         cropped = set(indices[:: max(min(CROPPED, len(indices) // 2), 1)])  # two at least, to be told apart
         for index in indices:
             try:

@@ -23,7 +23,7 @@ BATCH = 16
 """Images at once."""
 
 
-class Pictures(L.Callback):
+class FeaturePictures(L.Callback):
     """Principal components of held-out images' patches, before the first step and ``count`` times along the run.
 
     Written as ``folder/features/step-000500.png`` and handed to the loggers. Colours stay comparable from picture to

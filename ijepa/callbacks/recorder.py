@@ -7,7 +7,7 @@ import lightning as L
 import torch
 
 from ijepa.data.datamodule import Batch
-from ijepa.training.flops import Cost
+from ijepa.training.flops import PretrainingFlops
 from ijepa.training.module import Pretraining
 
 
@@ -23,7 +23,7 @@ class Recorder(L.Callback):
         epoch_images: images of an epoch.
     """
 
-    def __init__(self, every: int, cost: Cost, batch_size: int, epoch_images: int) -> None:
+    def __init__(self, every: int, cost: PretrainingFlops, batch_size: int, epoch_images: int) -> None:
         self.every = every
         self.cost = cost
         self.batch_size = batch_size
@@ -72,7 +72,7 @@ class Recorder(L.Callback):
             self._sums[name] = self._sums[name].to(value.device) + value if name in self._sums else value.clone()
         self._count += 1
         context, (blocks, patches) = batch.masks.context.shape[1], batch.masks.targets.shape[1:]
-        self.flops += len(batch.images) * trainer.world_size * self.cost.step(context, blocks, patches)
+        self.flops += len(batch.images) * trainer.world_size * self.cost.step_flops(context, blocks, patches)
         if trainer.global_step == self._step:
             return  # in the middle of an accumulation
         self._step = trainer.global_step

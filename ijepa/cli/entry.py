@@ -28,7 +28,7 @@ from pydantic import BaseModel
 
 from ijepa.cli.explain import explain
 from ijepa.config import EvaluateConfig, StatisticsConfig, TrainConfig
-from ijepa.distributed.signals import apart, before_a_run, launched
+from ijepa.distributed.signals import before_a_run, is_spawned_rank, run_in_worker
 from ijepa.util.errors import UNWRITABLE, InterruptedRunError, UserError, show
 from ijepa.util.paths import CONF, PACKAGE
 
@@ -71,9 +71,11 @@ def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
     except InterruptedRunError as error:
         if str(error):
             print(error, file=sys.stderr)
-        sys.exit(0 if launched() else 128 + error.signal)  # Lightning kills the first process when another one fails
+        sys.exit(
+            0 if is_spawned_rank() else 128 + error.signal
+        )  # Lightning kills the first process when another one fails
     except KeyboardInterrupt:
-        if not launched():
+        if not is_spawned_rank():
             print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
 
@@ -124,7 +126,7 @@ def _run(name: str, job: Callable[[DictConfig], float | None]) -> None:
     def guarded(composed: DictConfig) -> float | None:
         try:
             _quiet()  # also in a process of its own that a launcher has started
-            return job(composed) if os.getpid() == here else apart(lambda: job(composed))
+            return job(composed) if os.getpid() == here else run_in_worker(lambda: job(composed))
         except Exception as fault:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise  # for the launcher to report

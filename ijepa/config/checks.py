@@ -29,7 +29,7 @@ def parse(schema: type[ConfigT], composed: DictConfig | dict[str, Any]) -> Confi
         except OmegaConfBaseException as error:
             raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
     assert isinstance(composed, dict)
-    _refuse_booleans(schema, composed, "")
+    _reject_booleans(schema, composed, "")
     try:
         return schema.model_validate(composed)
     except ValidationError as error:
@@ -51,7 +51,7 @@ def saved(file: Path) -> DictConfig:
     return values
 
 
-def _refuse_booleans(schema: type[BaseModel], values: dict[str, Any], prefix: str) -> None:
+def _reject_booleans(schema: type[BaseModel], values: dict[str, Any], prefix: str) -> None:
     """Where a number is wanted, which Python would read true as 1."""
     for name, field in schema.model_fields.items():
         value = values.get(name)
@@ -59,7 +59,7 @@ def _refuse_booleans(schema: type[BaseModel], values: dict[str, Any], prefix: st
             raise ConfigError(f"{prefix}{name}", value, "is neither a number nor a name; see --help")
         if isinstance(value, dict):
             for section in _sections(field.annotation):
-                _refuse_booleans(section, value, f"{prefix}{name}.")
+                _reject_booleans(section, value, f"{prefix}{name}.")
 
 
 def check(config: TrainConfig) -> None:

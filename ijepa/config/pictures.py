@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ijepa.config.fields import Count, Place, Section
+from ijepa.config.fields import Count, FractionalPoint, Section
 
 
 class Pictures(Section):
@@ -14,7 +14,7 @@ class Pictures(Section):
     """rows of the pictures; images for validation, and for training where those are fewer"""
     projected: Count
     """images, those among them, whose patches make the principal components and the mean at each place"""
-    queries: Annotated[list[Place], Field(min_length=1, max_length=6)]
+    queries: Annotated[list[FractionalPoint], Field(min_length=1, max_length=6)]
     """patches that all others are compared with: shares of the height and width, [0.5,0.5] the middle; attention is
     shown from the first"""
     block: int

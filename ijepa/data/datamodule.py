@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2 import functional as TF
 
-from ijepa.data.heldout import spread
+from ijepa.data.heldout import evenly_spaced
 from ijepa.data.images import EvalTransform, TrainTransform
 from ijepa.data.sets import Images, Source, UnreadableError
 from ijepa.data.workers import start_worker
@@ -36,7 +36,7 @@ class Batch(NamedTuple):
     unreadable: list[str]
 
 
-class Place(NamedTuple):
+class SampleIndex(NamedTuple):
     """A place in the run: ``position`` in the global batch of ``step``, and the ``image`` shown there in ``epoch``."""
 
     step: int
@@ -45,7 +45,7 @@ class Place(NamedTuple):
     image: int
 
 
-class Places(Sampler[list[Place]]):
+class ResumableBatchSampler(Sampler[list[SampleIndex]]):
     """The micro-batches of one device from ``first_step`` to the end of the run.
 
     Sample number step * batch_size + position of the run is image number (that modulo n) of a fresh shuffle per
@@ -81,23 +81,23 @@ class Places(Sampler[list[Place]]):
         """Micro-batches of the whole run: a resumed trainer counts those that it has seen."""
         return self.steps.stop * self.accumulation
 
-    def __iter__(self) -> Iterator[list[Place]]:
+    def __iter__(self) -> Iterator[list[SampleIndex]]:
         share = self.batch_size // (self.devices * self.accumulation)
         for step in self.steps:
             for micro in range(self.accumulation):
                 start = (micro * self.devices + self.device) * share
                 yield [self.place(step, position) for position in range(start, start + share)]
 
-    def place(self, step: int, position: int) -> Place:
+    def place(self, step: int, position: int) -> SampleIndex:
         """What lies at ``position`` of ``step``."""
         epoch, number = divmod(step * self.batch_size + position, self.images)
         if epoch != self._epoch:
             generator = np.random.Generator(np.random.PCG64(seed_of(self.seed, ORDER_STREAM, epoch, 0)))
             self._epoch, self._order = epoch, generator.permutation(self.images)
-        return Place(step, position, epoch, int(self._order[number]))
+        return SampleIndex(step, position, epoch, int(self._order[number]))
 
 
-class Crops(Dataset[tuple[Place, Tensor, list[str]]]):
+class Crops(Dataset[tuple[SampleIndex, Tensor, list[str]]]):
     """The random crop of an image in an epoch; an unreadable file gives way to the next readable one."""
 
     def __init__(self, images: Images, transform: TrainTransform, seed: int) -> None:
@@ -105,7 +105,7 @@ class Crops(Dataset[tuple[Place, Tensor, list[str]]]):
         self.transform = transform
         self.seed = seed
 
-    def __getitem__(self, place: Place) -> tuple[Place, Tensor, list[str]]:
+    def __getitem__(self, place: SampleIndex) -> tuple[SampleIndex, Tensor, list[str]]:
         faults: list[str] = []
         for offset in range(len(self.images)):
             try:
@@ -125,7 +125,7 @@ class Collate:
         self.masking = masking
         self.seed = seed
 
-    def __call__(self, items: Sequence[tuple[Place, Tensor, list[str]]]) -> Batch:
+    def __call__(self, items: Sequence[tuple[SampleIndex, Tensor, list[str]]]) -> Batch:
         places, images, faults = zip(*items, strict=True)
         positions = np.array([place.position for place in places])
         masks = self.masking.sample(self.seed, places[0].step, positions)
@@ -213,7 +213,7 @@ class DataModule(L.LightningDataModule):
         """One pass from the trainer's step to the end of the run: epochs are counted in images, not in passes."""
         assert self.masking is not None
         trainer = self.trainer
-        places = Places(
+        places = ResumableBatchSampler(
             len(self.source.train),
             self.batch_size,
             self.seed,
@@ -238,16 +238,18 @@ class DataModule(L.LightningDataModule):
         return DataLoader(dataset, batch_size, num_workers=self.workers, worker_init_fn=start_worker)
 
     @property
-    def watched(self) -> Images:
-        """What a run is watched on: images for validation, or for training if none are."""
+    def monitor_images(self) -> Images:
+        """What a run is monitored on: images for validation, or for training if none are."""
         return self.source.val if len(self.source.val) else self.source.train
 
     def examples(self, count: int) -> Tensor:
-        """Up to ``count`` readable images, evenly spread over those that are `watched`.
+        """Up to ``count`` readable images, evenly spread over those that are `monitor_images`.
 
         Returns:
             [n, C, H, W] float32, see `EvalImages`.
         """
-        dataset = EvalImages(self.watched, self.eval_transform, self.channels)
-        found = [image for image, readable in (dataset[index] for index in spread(len(dataset), count)) if readable]
+        dataset = EvalImages(self.monitor_images, self.eval_transform, self.channels)
+        found = [
+            image for image, readable in (dataset[index] for index in evenly_spaced(len(dataset), count)) if readable
+        ]
         return torch.stack(found) if found else torch.empty(0, self.channels, *self.eval_transform.size)

@@ -1,4 +1,4 @@
-"""Which of the validation images a run is watched on: the same few, before training and all along it."""
+"""Which of the validation images a run is monitored on: the same few, before training and all along it."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ import numpy as np
 from ijepa.data.sets import Images
 
 
-def heldout(images: Images, count: int) -> list[int]:
+def heldout_indices(images: Images, count: int) -> list[int]:
     """Up to ``count`` of ``images``, in order.
 
     Evenly spread; where the first label set has too many classes for that, of evenly spread classes up to
@@ -20,12 +20,12 @@ def heldout(images: Images, count: int) -> list[int]:
     classes = np.unique(first[first >= 0])  # -1: no label
     company = math.isqrt(count)
     if len(classes) * company // 2 <= count:
-        return spread(len(images), count)
+        return evenly_spaced(len(images), count)
     found: list[int] = []
     for place in _bisected(len(classes)):
         members = np.flatnonzero(first == classes[place])
         wanted = min(company, len(members), count - len(found))
-        found += members[spread(len(members), wanted)].tolist()
+        found += members[evenly_spaced(len(members), wanted)].tolist()
         if len(found) == count:
             break
     return sorted(found)
@@ -35,7 +35,7 @@ def _first(labels: Mapping[str, Sequence[int]]) -> np.ndarray:
     return np.asarray(next(iter(labels.values()), []), dtype=np.int64)
 
 
-def spread(length: int, count: int) -> list[int]:
+def evenly_spaced(length: int, count: int) -> list[int]:
     """Up to ``count`` of the numbers below ``length``, evenly spread."""
     found: list[int] = np.linspace(0, length - 1, min(count, length)).round().astype(int).tolist()
     return found

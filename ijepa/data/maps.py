@@ -42,7 +42,7 @@ class MapFolder:
     max_pixels: int | None
 
     def __call__(self, image: str) -> Tensor:
-        """The map of the image at this path, see `ijepa.data.sets.Mapped`.
+        """The map of the image at this path, see `ijepa.data.sets.HasDenseMaps`.
 
         Raises:
             UnreadableError: when there is none, or it cannot be read.

@@ -11,7 +11,7 @@ from ijepa.data.decode import MODES
 from ijepa.data.download import Archive, fetch
 from ijepa.data.folders import labelled, place, scan
 from ijepa.data.imagenet import title
-from ijepa.data.sets import CLASS, Pixels, Source
+from ijepa.data.sets import CLASS, Source, Uint8Images
 from ijepa.util.errors import ConfigError
 
 IMAGENETTE = Archive(
@@ -45,7 +45,7 @@ def stl10(data: config.Data, seed: int) -> Source:
         labels = [value - 1 for value in _read(folder / f"{part}_y.bin", data)]
         if len(labels) != STL_IMAGES[part] or not set(labels) <= set(range(len(classes))):
             raise _damaged(folder / f"{part}_y.bin", data)
-        parts.append(Pixels(_stl_images(folder, part, data), {CLASS: labels}, data.channels, f"stl10 {part}"))
+        parts.append(Uint8Images(_stl_images(folder, part, data), {CLASS: labels}, data.channels, f"stl10 {part}"))
     return Source(parts[0], parts[1], {CLASS: classes})
 
 
@@ -56,7 +56,10 @@ def stl10_unlabelled(data: config.Data, seed: int) -> Source:
     test = _stl_images(folder, "test", data)
     notes = ["training images without labels; evaluate with data=stl10"]
     return Source(
-        Pixels(train, {}, data.channels, "stl10 unlabelled"), Pixels(test, {}, data.channels, "stl10 test"), {}, notes
+        Uint8Images(train, {}, data.channels, "stl10 unlabelled"),
+        Uint8Images(test, {}, data.channels, "stl10 test"),
+        {},
+        notes,
     )
 
 
@@ -75,7 +78,7 @@ def _cifar(published: type[CIFAR10], data: config.Data, name: str) -> Source:
     except RuntimeError:  # a file is missing, or its checksum wrong
         raise _damaged(folder, data) from None
     parts = [
-        Pixels(found.data, {CLASS: list(found.targets)}, data.channels, f"{name} {part}")
+        Uint8Images(found.data, {CLASS: list(found.targets)}, data.channels, f"{name} {part}")
         for part, found in (("train", train), ("test", test))
     ]
     return Source(parts[0], parts[1], {CLASS: [str(title) for title in train.classes]})

@@ -34,7 +34,7 @@ MANY = 500
 
 
 @dataclass(frozen=True)
-class Stored:
+class RenderedScenes:
     """Scenes number ``first`` to ``first + count`` in a cache, mapped into memory once `ready`.
 
     Attributes:
@@ -138,7 +138,7 @@ class Stored:
 class Rendering(Dataset[Any]):
     """The parts of a scene, by index."""
 
-    def __init__(self, stored: Stored) -> None:
+    def __init__(self, stored: RenderedScenes) -> None:
         self.stored = stored
 
     def __len__(self) -> int:
@@ -149,7 +149,7 @@ class Rendering(Dataset[Any]):
         return drawn.image, drawn.depth.astype(np.float16), drawn.instances
 
 
-def parts(data: config.Data) -> tuple[Stored, Stored, dict[str, list[str]]]:
+def parts(data: config.Data) -> tuple[RenderedScenes, RenderedScenes, dict[str, list[str]]]:
     """Training scenes, validation scenes, and class names by task; nothing is rendered yet.
 
     Raises:
@@ -166,13 +166,13 @@ def parts(data: config.Data) -> tuple[Stored, Stored, dict[str, list[str]]]:
         raise ConfigError("data.scenes.min_objects", chosen.min_objects, f"above max_objects={chosen.max_objects}")
     settings = scenes.Settings((data.image_size[0], data.image_size[1]), chosen.min_objects, chosen.max_objects)
     train, val = (
-        Stored(settings, chosen.seed, first, count, data.channels, Path(chosen.cache).expanduser())
+        RenderedScenes(settings, chosen.seed, first, count, data.channels, Path(chosen.cache).expanduser())
         for first, count in ((0, chosen.train), (chosen.train, chosen.val))
     )
     return train, val, {task: scenes.class_names(settings, task) for task in scenes.TASKS}
 
 
-def _render(stored: Stored, folder: Path, workers: int) -> None:
+def _render(stored: RenderedScenes, folder: Path, workers: int) -> None:
     count, (height, width) = stored.count, stored.settings.image_size
     files = [
         open_memmap(folder / f"{part}.npy", mode="w+", dtype=kind, shape=(count, height, width, *rest))

@@ -40,14 +40,14 @@ class Images(Protocol):
 
 
 @runtime_checkable
-class Known(Protocol):
+class Fingerprinted(Protocol):
     """Images that can say whether they are still the same ones: what is computed from them may be kept."""
 
     def fingerprint(self) -> str | None: ...
 
 
 @runtime_checkable
-class Mapped(Protocol):
+class HasDenseMaps(Protocol):
     """Images with maps: a value for every pixel. ``maps`` are the kinds there are, of "depth" and "segmentation".
 
     A map is [H, W], as large as its image: depth in float32, 0, NaN or infinite where it is not known; class indices
@@ -62,12 +62,12 @@ class Mapped(Protocol):
 
 def kinds(images: Images) -> tuple[str, ...]:
     """The kinds of maps that ``images`` have."""
-    return images.maps if isinstance(images, Mapped) else ()
+    return images.maps if isinstance(images, HasDenseMaps) else ()
 
 
 def read_map(images: Images, index: int, kind: str) -> Tensor:
     """One of the maps that `kinds` names."""
-    assert isinstance(images, Mapped)
+    assert isinstance(images, HasDenseMaps)
     return images.read_map(index, kind)
 
 
@@ -156,7 +156,7 @@ class Arrays:
         return convert(self.images[index], self.channels)
 
 
-class Pixels:
+class Uint8Images:
     """8-bit RGB images [H, W, 3] that an array holds or a file that is mapped into memory; converted when read."""
 
     def __init__(
@@ -210,7 +210,7 @@ class Subset:
 
     def fingerprint(self) -> str | None:
         """None where the whole set has none."""
-        whole = self.images.fingerprint() if isinstance(self.images, Known) else None
+        whole = self.images.fingerprint() if isinstance(self.images, Fingerprinted) else None
         return whole and hashlib.sha256(f"{whole} {self.indices}".encode()).hexdigest()
 
 

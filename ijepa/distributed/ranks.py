@@ -16,32 +16,32 @@ class Ranks:
         count: how many there are, with a process group for tensors on the CPU and on their devices if more than one.
     """
 
-    here: int = 0
-    count: int = 1
+    rank: int = 0
+    world_size: int = 1
 
     def share(self, total: int) -> range:
         """The numbers of this process among those below ``total``: a stretch of them."""
-        return range(total * self.here // self.count, total * (self.here + 1) // self.count)
+        return range(total * self.rank // self.world_size, total * (self.rank + 1) // self.world_size)
 
     def gathered(self, part: Tensor) -> Tensor:
         """All processes' tensors, of the same shape [n, ...], one after the other: [n * count, ...]; no gradients."""
-        if self.count == 1:
+        if self.world_size == 1:
             return part
-        parts = [torch.empty_like(part) for _ in range(self.count)]
+        parts = [torch.empty_like(part) for _ in range(self.world_size)]
         distributed.all_gather(parts, part.contiguous())
         return torch.cat(parts)
 
     def joined(self, part: Tensor) -> Tensor:
         """All processes' tensors [n, ...] on the CPU, each with an n of its own; of any shape where that is 0."""
-        if self.count == 1:
+        if self.world_size == 1:
             return part
         if part.dtype == torch.bool:
             return self.joined(part.byte()).bool()
-        shapes: list[tuple[int, ...]] = [()] * self.count
+        shapes: list[tuple[int, ...]] = [()] * self.world_size
         distributed.all_gather_object(shapes, tuple(part.shape))
         parts = []
         for rank, shape in enumerate(shapes):
-            theirs = part.contiguous() if rank == self.here else torch.empty(shape, dtype=part.dtype)
+            theirs = part.contiguous() if rank == self.rank else torch.empty(shape, dtype=part.dtype)
             if theirs.numel():
                 distributed.broadcast(theirs, rank)
                 parts.append(theirs)
@@ -49,18 +49,18 @@ class Ranks:
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """The mean of all processes' gradients, in each of them."""
-        if self.count == 1:
+        if self.world_size == 1:
             return
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         distributed.all_reduce(flat)
-        means = (flat / self.count).split([gradient.numel() for gradient in gradients])
+        means = (flat / self.world_size).split([gradient.numel() for gradient in gradients])
         for gradient, mean in zip(gradients, means, strict=True):
             gradient.copy_(mean.view_as(gradient))
 
-    def decided(self, value: bool) -> bool:
+    def broadcast(self, value: bool) -> bool:
         """What the first process says."""
-        if self.count == 1:
+        if self.world_size == 1:
             return value
         said = [value]
         distributed.broadcast_object_list(said)

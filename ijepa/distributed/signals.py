@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NUMBERS = (signal.SIGINT, signal.SIGTERM, *(slurm.WARNINGS if slurm.job() else ()))
 
 
-def launched() -> bool:
+def is_spawned_rank() -> bool:
     """Whether Lightning has started this process for another device, from the first process of its run."""
     return int(os.environ.get("LOCAL_RANK", "0")) > 0 and "TORCHELASTIC_RUN_ID" not in os.environ
 
@@ -48,11 +48,11 @@ _busy: list[str] = []
 
 
 @contextlib.contextmanager
-def left_to_jobs() -> Iterator[list[int]]:
+def defer_sigint_to_jobs() -> Iterator[list[int]]:
     """While jobs run in processes of their own, which get Ctrl-C too: this one waits for them to save and to end.
 
-    Those that are started meanwhile begin with SIGINT blocked, until `apart` can take it: a launcher's processes in
-    between would end the run that they watch over at once.
+    Those that are started meanwhile begin with SIGINT blocked, until `run_in_worker` can take it: a launcher's
+    processes in between would end the run that they watch over at once.
 
     Yields:
         the signals that came.
@@ -95,7 +95,7 @@ def left_to_jobs() -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, before)
 
 
-def apart(job: Callable[[], float | None]) -> float | None:
+def run_in_worker(job: Callable[[], float | None]) -> float | None:
     """``job()`` in a process that a launcher has started, perhaps for several jobs: after Ctrl-C, no more begins.
 
     Between jobs, Ctrl-C must not end the process either: joblib would take those of all other jobs down with it.
@@ -104,7 +104,7 @@ def apart(job: Callable[[], float | None]) -> float | None:
         StoppedJobError: in place of what would take the launcher itself down.
     """
     with contextlib.suppress(ValueError):  # not in the main thread, where signals do not arrive anyway
-        signal.signal(signal.SIGINT, _take_apart)
+        signal.signal(signal.SIGINT, _take_in_worker)
     _busy.append("job")
     try:
         _block(False)
@@ -122,7 +122,7 @@ def apart(job: Callable[[], float | None]) -> float | None:
         _busy.clear()
 
 
-def _take_apart(number: int, frame: FrameType | None) -> None:
+def _take_in_worker(number: int, frame: FrameType | None) -> None:
     if _stopped and _busy:
         os._exit(128 + number)
     _stopped.append(number)
@@ -195,7 +195,7 @@ class Signals:
         first = self.number is None
         self.number = self.number or number
         if not self.training:
-            if launched():
+            if is_spawned_rank():
                 return
             for process in self._children():
                 process.kill()

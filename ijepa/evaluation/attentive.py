@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ijepa.config import Attentive
 from ijepa.data.sets import Images, Subset
 from ijepa.evaluation import augmentation
-from ijepa.evaluation.context import Bench, Found, Subject
+from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.measures import accuracy
 from ijepa.evaluation.progress import progress
@@ -49,19 +49,19 @@ class Candidate(NamedTuple):
     probe: Probe
 
 
-def evaluate(task: Attentive, subject: Subject, bench: Bench) -> dict[str, Found]:
+def evaluate(task: Attentive, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
     """By label set: top-1 accuracy of the probe that is best on held-out training images; all of them in the details.
 
     Raw pixels have no patches to read.
     """
-    if subject.encoder is None:
+    if evaluated.encoder is None:
         return {}
-    train, test = bench.features(subject, 1, task.batch_size)  # tells which images can be read
-    held, kept = augmentation.hold_out(task.holdout, len(train.values), bench.seed)
-    candidates = _train(task, subject, bench, train, kept)
-    source = bench.data.source
-    judged = _predict(task, subject, bench, candidates, source.train, train.indices[held])
-    predicted = _predict(task, subject, bench, candidates, source.val, test.indices)
+    train, test = ctx.features(evaluated, 1, task.batch_size)  # tells which images can be read
+    held, kept = augmentation.hold_out(task.holdout, len(train.values), ctx.seed)
+    candidates = _train(task, evaluated, ctx, train, kept)
+    source = ctx.data.source
+    judged = _predict(task, evaluated, ctx, candidates, source.train, train.indices[held])
+    predicted = _predict(task, evaluated, ctx, candidates, source.val, test.indices)
     found = {}
     for name in train.labels:
         rows = []
@@ -71,7 +71,7 @@ def evaluate(task: Attentive, subject: Subject, bench: Bench) -> dict[str, Found
                 rows.append((score, candidate, accuracy(classes, test.labels[name])))
         _, best, measured = max(rows, key=lambda row: row[0])
         listed = [{"lr": c.lr, "weight_decay": c.weight_decay, "holdout": s, "test": m.value} for s, c, m in rows]
-        found[name] = Found(
+        found[name] = TaskResult(
             {"attentive": measured},
             {"chosen": {"lr": best.lr, "weight_decay": best.weight_decay}, "probes": listed},
         )
@@ -83,28 +83,30 @@ def metrics(task: Attentive, several: bool) -> list[str]:
     return ["attentive"]
 
 
-def _train(task: Attentive, subject: Subject, bench: Bench, train: Features, kept: Tensor) -> list[Candidate]:
+def _train(
+    task: Attentive, evaluated: EvaluatedModel, ctx: EvalContext, train: Features, kept: Tensor
+) -> list[Candidate]:
     """Passes over augmented images; an image goes through the encoder once for all probes."""
-    device = bench.runtime.device
+    device = ctx.runtime.device
     size = augmentation.size_of(task.batch_size, len(kept))
-    batches = augmentation.Batches(train.indices[kept], size, task.epochs, bench.seed, bench.runtime.ranks)
-    augment = augmentation.Augment(task.crop_scale, task.flip, bench.data.eval_transform)
-    assert subject.encoder is not None
-    embed, spec = bench.runtime.patches(subject.encoder), subject.encoder.spec
-    rows = augmentation.rows_of(train, len(bench.data.source.train))
+    batches = augmentation.EpochBatchSampler(train.indices[kept], size, task.epochs, ctx.seed, ctx.runtime.ranks)
+    augment = augmentation.Augment(task.crop_scale, task.flip, ctx.data.eval_transform)
+    assert evaluated.encoder is not None
+    embed, spec = ctx.runtime.patches(evaluated.encoder), evaluated.encoder.spec
+    rows = augmentation.rows_of(train, len(ctx.data.source.train))
     candidates = []
     with torch.random.fork_rng(devices=[]):
         for name, labels in train.labels.items():
             for lr, decay in itertools.product(task.lr, task.weight_decay):
-                torch.manual_seed(seed_of(bench.seed, PROBE_STREAM, 0, 0))  # all probes begin as the same one
+                torch.manual_seed(seed_of(ctx.seed, PROBE_STREAM, 0, 0))  # all probes begin as the same one
                 candidates.append(
                     Candidate(name, lr, decay, Probe(spec.width, spec.heads, int(labels.max()) + 1).to(device))
                 )
     optimizer = torch.optim.AdamW(
         [{"params": list(c.probe.parameters()), "weight_decay": c.weight_decay} for c in candidates], lr=task.lr[0]
     )
-    loader = augmentation.loader(bench, augment, batches, bench.seed)
-    for step, (images, indices) in enumerate(progress(loader, bench.title(f"{subject.name}: attentive"), len(batches))):
+    loader = augmentation.loader(ctx, augment, batches, ctx.seed)
+    for step, (images, indices) in enumerate(progress(loader, ctx.title(f"{evaluated.name}: attentive"), len(batches))):
         with torch.no_grad():
             patches = embed(images.to(device, non_blocking=True))
         loss = torch.zeros((), device=device)
@@ -115,26 +117,29 @@ def _train(task: Attentive, subject: Subject, bench: Bench, train: Features, kep
             loss = loss + F.cross_entropy(candidate.probe(patches), labels)
         optimizer.zero_grad()
         loss.backward()  # the sum: each one's gradients are its own
-        bench.runtime.ranks.average_gradients(parameter for c in candidates for parameter in c.probe.parameters())
+        ctx.runtime.ranks.average_gradients(parameter for c in candidates for parameter in c.probe.parameters())
         optimizer.step()
     return candidates
 
 
 @torch.inference_mode()
 def _predict(
-    task: Attentive, subject: Subject, bench: Bench, candidates: list[Candidate], images: Images, indices: Tensor
+    task: Attentive,
+    evaluated: EvaluatedModel,
+    ctx: EvalContext,
+    candidates: list[Candidate],
+    images: Images,
+    indices: Tensor,
 ) -> Tensor:
     """Each probe's class of each of the images: [probes, n]."""
-    assert subject.encoder is not None
-    embed, device = bench.runtime.patches(subject.encoder), bench.runtime.device
+    assert evaluated.encoder is not None
+    embed, device = ctx.runtime.patches(evaluated.encoder), ctx.runtime.device
     for candidate in candidates:
         candidate.probe.eval()
-    ranks = bench.runtime.ranks
+    ranks = ctx.runtime.ranks
     found = [torch.empty(0, len(candidates), dtype=torch.int64)]
     mine = ranks.share(len(indices))
-    for batch, _ in bench.data.eval_dataloader(
-        Subset(images, indices[mine.start : mine.stop].tolist()), task.batch_size
-    ):
+    for batch, _ in ctx.data.eval_dataloader(Subset(images, indices[mine.start : mine.stop].tolist()), task.batch_size):
         patches = embed(batch.to(device, non_blocking=True))
         found.append(torch.stack([c.probe(patches).argmax(dim=1).cpu() for c in candidates], dim=1))
     return ranks.joined(torch.cat(found)).T

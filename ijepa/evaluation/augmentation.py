@@ -15,7 +15,7 @@ from ijepa.data.images import EvalTransform, TrainTransform
 from ijepa.data.sets import Images
 from ijepa.data.workers import start_worker
 from ijepa.distributed.ranks import Ranks
-from ijepa.evaluation.context import Bench
+from ijepa.evaluation.context import EvalContext
 from ijepa.evaluation.features import Features
 from ijepa.util.errors import UserError
 from ijepa.util.randomness import seed_of, seeded, shuffled, words
@@ -29,7 +29,7 @@ PICTURES = {1: "L", 3: "RGB"}
 """What RandAugment can distort, by channels."""
 
 
-class View(NamedTuple):
+class EpochSample(NamedTuple):
     """One showing of an image."""
 
     epoch: int
@@ -73,17 +73,17 @@ def distortion(randaugment: str, size: tuple[int, int]) -> Any:
     return rand_augment_transform(randaugment, {"translate_const": int(min(size) * SHIFT)})
 
 
-class Views(Dataset[tuple[Tensor, int]]):
-    """Augmented images by `View`, and the image's index; a function of the seed."""
+class AugmentedDataset(Dataset[tuple[Tensor, int]]):
+    """Augmented images by `EpochSample`, and the image's index; a function of the seed."""
 
     def __init__(self, images: Images, augment: Augment, seed: int) -> None:
         self.images = images
         self.augment = augment
         self.seed = seed
 
-    def __getitem__(self, view: View) -> tuple[Tensor, int]:
-        seed = seed_of(self.seed, VIEW_STREAM, view.epoch, view.image)
-        return self.augment(self.images, view.image, seed), view.image
+    def __getitem__(self, sample: EpochSample) -> tuple[Tensor, int]:
+        seed = seed_of(self.seed, VIEW_STREAM, sample.epoch, sample.image)
+        return self.augment(self.images, sample.image, seed), sample.image
 
 
 def flipped(seed: int, epoch: int, images: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ def flipped(seed: int, epoch: int, images: Tensor) -> Tensor:
     return torch.from_numpy(drawn.astype(bool))
 
 
-class Batches(Sampler[list[View]]):
+class EpochBatchSampler(Sampler[list[EpochSample]]):
     """Every image once per epoch but for an incomplete last batch, in another order each time.
 
     Args:
@@ -105,12 +105,12 @@ class Batches(Sampler[list[View]]):
 
     def __init__(self, indices: Tensor, size: int, epochs: int, seed: int, ranks: Ranks) -> None:
         self.indices = indices
-        self.size = max(size // ranks.count, 1) * ranks.count
+        self.size = max(size // ranks.world_size, 1) * ranks.world_size
         self.epochs = epochs
         self.seed = seed
         self.ranks = ranks
         if not self.steps:
-            devices = f" on {ranks.count} devices" if ranks.count > 1 else ""
+            devices = f" on {ranks.world_size} devices" if ranks.world_size > 1 else ""
             problem = f"{len(indices)} images to train on are too few for batches of {self.size}{devices}"
             raise UserError(f"{problem}; more images{', or fewer devices,' if devices else ''} would do")
 
@@ -122,19 +122,19 @@ class Batches(Sampler[list[View]]):
     def __len__(self) -> int:
         return self.steps * self.epochs
 
-    def __iter__(self) -> Iterator[list[View]]:
+    def __iter__(self) -> Iterator[list[EpochSample]]:
         for epoch in range(self.epochs):
             order = self.indices[torch.from_numpy(shuffled(self.seed, ORDER_STREAM, epoch, len(self.indices)))]
             for batch in order[: self.steps * self.size].split(self.size):
-                yield [View(epoch, index) for index in batch[self.ranks.here :: self.ranks.count].tolist()]
+                yield [EpochSample(epoch, index) for index in batch[self.ranks.rank :: self.ranks.world_size].tolist()]
 
 
-def loader(bench: Bench, augment: Augment, batches: Batches, seed: int) -> DataLoader[Any]:
+def loader(ctx: EvalContext, augment: Augment, batches: EpochBatchSampler, seed: int) -> DataLoader[Any]:
     """The views of the training images, batch by batch."""
     return DataLoader(
-        Views(bench.data.source.train, augment, seed),
+        AugmentedDataset(ctx.data.source.train, augment, seed),
         batch_sampler=batches,  # type: ignore[arg-type]  # views are keys, not whole numbers
-        num_workers=bench.data.workers,
+        num_workers=ctx.data.workers,
         worker_init_fn=start_worker,
     )
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ijepa.data.datamodule import DataModule
-from ijepa.data.sets import Images, Known, Subset
+from ijepa.data.sets import Fingerprinted, Images, Subset
 from ijepa.evaluation.features import extract
 from ijepa.evaluation.progress import progress
 from ijepa.evaluation.runtime import Embed, Pooled, Runtime
@@ -36,15 +36,15 @@ def features(
     """
     file = _file(embed, images, data, folder)
     ranks = runtime.ranks
-    kept = _kept(file) if ranks.here == 0 else None
-    if ranks.decided(kept is not None):
+    kept = _kept(file) if ranks.rank == 0 else None
+    if ranks.broadcast(kept is not None):
         values, readable = kept or (torch.empty(0, 0), torch.empty(0, dtype=torch.bool))
         return ranks.joined(values), ranks.joined(readable)
     part = ranks.share(len(images))
     mine = images if len(part) == len(images) else Subset(images, list(part))
     batches = progress(data.eval_dataloader(mine, batch_size), title, -(-len(mine) // batch_size))
     values, readable = (ranks.joined(found) for found in extract(embed, batches, runtime.device))
-    if file is not None and ranks.here == 0:
+    if file is not None and ranks.rank == 0:
         try:
             write_safetensors(file, {"values": values, "readable": readable}, {})
         except OSError as error:  # no reason to lose what was computed
@@ -64,7 +64,7 @@ def _kept(file: Path | None) -> tuple[Tensor, Tensor] | None:
 
 
 def _file(embed: Embed, images: Images, data: DataModule, folder: Path | None) -> Path | None:
-    if folder is None or not isinstance(embed, Pooled) or not isinstance(images, Known):
+    if folder is None or not isinstance(embed, Pooled) or not isinstance(images, Fingerprinted):
         return None
     found = images.fingerprint()
     if found is None:

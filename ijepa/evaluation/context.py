@@ -21,7 +21,7 @@ UNTRAINED = "random init"
 """What an encoder with initial weights is called."""
 
 
-class Found(NamedTuple):
+class TaskResult(NamedTuple):
     """What a task has found on one label set: results by metric, and anything else worth writing down (JSON)."""
 
     results: dict[str, Measured]
@@ -29,7 +29,7 @@ class Found(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvaluatedModel:
     """What is evaluated, or compared with: an encoder, or raw pixels (None), in patches of ``patch_size``."""
 
     name: str
@@ -62,7 +62,7 @@ def label_sets(data: DataModule) -> list[str]:
 
 
 @dataclass
-class Bench:
+class EvalContext:
     """Where tasks are run.
 
     Attributes:
@@ -76,7 +76,7 @@ class Bench:
         baselines: whether pictures show random init beside.
         run: folder of the run that the encoder is of; None: there is none, or it has no matter.
         files: what tasks have written.
-        kept: what a task has found and needs again: for its picture, for the next subject.
+        kept: what a task has found and needs again: for its picture, for the next model.
     """
 
     data: DataModule
@@ -93,54 +93,54 @@ class Bench:
     _kept: dict[tuple[str, int], tuple[Features, Features]] = field(default_factory=dict)
     _mirrored: dict[str, Tensor] = field(default_factory=dict)
 
-    def features(self, subject: Subject, layers: int, batch_size: int) -> tuple[Features, Features]:
+    def features(self, evaluated: EvaluatedModel, layers: int, batch_size: int) -> tuple[Features, Features]:
         """Of training and validation images; those of fewer layers are a part of those of more."""
-        if subject.encoder is None:
+        if evaluated.encoder is None:
             layers = 1
         for (name, more), pair in self._kept.items():
-            if name == subject.name and more >= layers:
+            if name == evaluated.name and more >= layers:
                 first, second = (Features(of_last(part.values, layers, more), *part[1:]) for part in pair)
                 return first, second
         source = self.data.source
         train, val = (
-            self._extract(subject, layers, part, images, batch_size)
+            self._extract(evaluated, layers, part, images, batch_size)
             for part, images in (("training", source.train), ("validation", source.val))
         )
         for part, found, images in (("training", train, source.train), ("validation", val, source.val)):
             if len(images) and not len(found.values):
                 raise UserError(f"none of {len(images)} {part} images can be read; the first: {images.name(0)}")
-        self._kept = {(subject.name, layers): (train, val)}  # one subject after the other
+        self._kept = {(evaluated.name, layers): (train, val)}  # one model after the other
         return train, val
 
-    def mirrored(self, subject: Subject, layers: int, batch_size: int) -> Tensor:
+    def mirrored(self, evaluated: EvaluatedModel, layers: int, batch_size: int) -> Tensor:
         """Features of the mirror images of the readable training images: [n, D]."""
-        name = f"{subject.name}, {layers}"
+        name = f"{evaluated.name}, {layers}"
         if name not in self._mirrored:
             values, _ = cache.features(
-                subject.embed(self.runtime, layers, mirrored=True), self.data.source.train, self.data, batch_size,
-                self.runtime, self.cache, self.title(f"{subject.name}: features of mirrored training images"),
+                evaluated.embed(self.runtime, layers, mirrored=True), self.data.source.train, self.data, batch_size,
+                self.runtime, self.cache, self.title(f"{evaluated.name}: features of mirrored training images"),
             )  # fmt: skip
-            self._mirrored = {name: values}  # one subject after the other
+            self._mirrored = {name: values}  # one model after the other
         return self._mirrored[name]
 
     def title(self, text: str) -> str:
         """Of a progress bar."""
         return "" if self.quiet else text
 
-    def _extract(self, subject: Subject, layers: int, part: str, images: Images, batch_size: int) -> Features:
+    def _extract(self, evaluated: EvaluatedModel, layers: int, part: str, images: Images, batch_size: int) -> Features:
         values, readable = cache.features(
-            subject.embed(self.runtime, layers), images, self.data, batch_size, self.runtime, self.cache,
-            self.title(f"{subject.name}: features of {part} images"),
+            evaluated.embed(self.runtime, layers), images, self.data, batch_size, self.runtime, self.cache,
+            self.title(f"{evaluated.name}: features of {part} images"),
         )  # fmt: skip
         if not values.isfinite().all():
             told = (
                 "not finite, its training has diverged; take an earlier checkpoint, or train with a lower optimizer.lr"
             )
-            raise UserError(f"{subject.name}: features of {part} images are {told}")
+            raise UserError(f"{evaluated.name}: features of {part} images are {told}")
         for index in (~readable).nonzero().flatten().tolist():
             if images.name(index) not in self.data.unreadable:
                 self.data.unreadable[images.name(index)] = fault = _fault(images, index)
-                if self.runtime.ranks.here == 0:
+                if self.runtime.ranks.rank == 0:
                     print(f"unreadable, left out of the evaluation: {fault}")
         labels = {name: torch.tensor(images.labels[name])[readable] for name in label_sets(self.data)}
         return Features(values, labels, readable.nonzero().flatten())

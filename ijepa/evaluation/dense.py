@@ -16,11 +16,11 @@ from torch import Tensor
 from ijepa import pictures
 from ijepa.config import Dense, Depth
 from ijepa.data.datamodule import DataModule
-from ijepa.data.heldout import spread
+from ijepa.data.heldout import evenly_spaced
 from ijepa.data.sets import Images
 from ijepa.distributed.ranks import ALONE
 from ijepa.evaluation import augmentation, dense_data
-from ijepa.evaluation.context import Bench, Found, Subject
+from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult
 from ijepa.evaluation.features import of_last
 from ijepa.evaluation.heads import Setting, settings_of
 from ijepa.evaluation.measures import Measured
@@ -35,7 +35,7 @@ MOST = 4096
 """Classes; maps with higher indices hold something else, numbers of objects for example."""
 
 
-class Group(NamedTuple):
+class HeadGroup(NamedTuple):
     """Heads that see the same features."""
 
     layers: int
@@ -49,13 +49,13 @@ class Probe(NamedTuple):
     embed: Callable[[Tensor], Tensor]
     layers: int
     patch_size: int
-    groups: list[Group]
+    groups: list[HeadGroup]
 
 
 class Trial(NamedTuple):
     """A head and what it has shown: results on held-out training images, and what each validation image contributes."""
 
-    group: Group
+    group: HeadGroup
     head: int
     held: dict[str, Measured]
     outcomes: Tensor
@@ -65,14 +65,14 @@ class Trial(NamedTuple):
         return self.group.settings[self.head]
 
 
-def evaluate(task: Dense, subject: Subject, bench: Bench) -> dict[str, Found]:
+def evaluate(task: Dense, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
     """Of the head that is best on held-out training images, by RMSE or mIoU; all heads in the details."""
-    target, source = _target(task, bench), bench.data.source
-    held, kept = augmentation.hold_out(task.holdout, len(source.train), bench.seed)
-    probe = _train(task, target, subject, bench, kept)
-    judged = _outcomes(task, target, probe, bench, source.train, held.tolist())
+    target, source = _target(task, ctx), ctx.data.source
+    held, kept = augmentation.hold_out(task.holdout, len(source.train), ctx.seed)
+    probe = _train(task, target, evaluated, ctx, kept)
+    judged = _outcomes(task, target, probe, ctx, source.train, held.tolist())
     everything = list(range(len(source.val)))
-    tested = _outcomes(task, target, probe, bench, source.val, everything, f"{subject.name}: {target.kind}")
+    tested = _outcomes(task, target, probe, ctx, source.val, everything, f"{evaluated.name}: {target.kind}")
     trials = [
         Trial(group, head, target.results(theirs[head]), found[head])
         for group, theirs, found in zip(probe.groups, judged, tested, strict=True)
@@ -85,12 +85,12 @@ def evaluate(task: Dense, subject: Subject, bench: Bench) -> dict[str, Found]:
         values = {f"{part}_{name}": _finite(m.value) for part, found in scores.items() for name, m in found.items()}
         listed.append({**trial.setting._asdict(), **values})
     details: dict[str, Any] = {"chosen": best.setting._asdict(), "images": len(best.outcomes), "heads": listed}
-    details["left_out"] = list(dense_data.left_out(bench, target.kind))
+    details["left_out"] = list(dense_data.left_out(ctx, target.kind))
     if isinstance(target, Classes):
         details["iou"] = [_finite(iou) for iou in target.iou(best.outcomes.sum(dim=0, keepdim=True))[0].tolist()]
-    if bench.folder is not None:
-        bench.kept[f"{target.kind} {subject.name}"] = _examples(task, target, probe, best, bench)
-    return {"": Found(target.results(best.outcomes), details)}
+    if ctx.folder is not None:
+        ctx.kept[f"{target.kind} {evaluated.name}"] = _examples(task, target, probe, best, ctx)
+    return {"": TaskResult(target.results(best.outcomes), details)}
 
 
 def metrics(task: Dense, several: bool = True) -> list[str]:
@@ -100,18 +100,18 @@ def metrics(task: Dense, several: bool = True) -> list[str]:
     return ["segmentation_miou", "segmentation_accuracy"]
 
 
-def refuse(task: Dense, data: DataModule) -> None:
+def validate(task: Dense, data: DataModule) -> None:
     """Refuses images without maps."""
-    dense_data.refuse(_kind(task), data)
+    dense_data.validate(_kind(task), data)
 
 
-def write(task: Dense, subject: Subject, bench: Bench, folder: Path) -> list[Path]:
+def write(task: Dense, evaluated: EvaluatedModel, ctx: EvalContext, folder: Path) -> list[Path]:
     """The picture: image, map and prediction of some validation images, evenly spread."""
-    images, maps, predicted = bench.kept[f"{_kind(task)} {subject.name}"]
+    images, maps, predicted = ctx.kept[f"{_kind(task)} {evaluated.name}"]
     if not len(images):
         return []
     draw = pictures.depths if isinstance(task, Depth) else pictures.classes
-    path = folder / f"{_kind(task)}-{subject.name.replace(' ', '-')}.png"
+    path = folder / f"{_kind(task)}-{evaluated.name.replace(' ', '-')}.png"
     pictures.write(draw(images, maps, predicted), path)
     return [path]
 
@@ -120,37 +120,37 @@ def _kind(task: Dense) -> str:
     return "depth" if isinstance(task, Depth) else "segmentation"
 
 
-def _target(task: Dense, bench: Bench) -> Target:
+def _target(task: Dense, ctx: EvalContext) -> Target:
     if isinstance(task, Depth):
         return Depths()
-    if "classes" not in bench.kept:  # the same for all subjects
-        bench.kept["classes"] = dense_data.classes(bench, task.batch_size)
-    found = bench.kept["classes"]
+    if "classes" not in ctx.kept:  # the same for all subjects
+        ctx.kept["classes"] = dense_data.classes(ctx, task.batch_size)
+    found = ctx.kept["classes"]
     if found > MOST:
         raise UserError(f"segmentation maps hold values up to {found - 1}; class indices, up to {MOST - 1}, would do")
     return Classes(max(found, 1))
 
 
-def _train(task: Dense, target: Target, subject: Subject, bench: Bench, kept: Tensor) -> Probe:
+def _train(task: Dense, target: Target, evaluated: EvaluatedModel, ctx: EvalContext, kept: Tensor) -> Probe:
     """Passes over the training images number ``kept``; an image goes through the encoder once for all heads."""
-    layers = sorted({1 if subject.encoder is None else count for count in task.layers})
-    embed = subject.embed_patches(bench.runtime, layers[-1])
-    probe = Probe(embed, layers[-1], subject.patch, [])
+    layers = sorted({1 if evaluated.encoder is None else count for count in task.layers})
+    embed = evaluated.embed_patches(ctx.runtime, layers[-1])
+    probe = Probe(embed, layers[-1], evaluated.patch, [])
     size = augmentation.size_of(task.batch_size, len(kept))
     epochs = max(task.epochs, math.ceil(task.min_steps / max(len(kept) // size, 1)))
-    batches = augmentation.Batches(
-        kept, size, epochs, bench.seed, ALONE
+    batches = augmentation.EpochBatchSampler(
+        kept, size, epochs, ctx.seed, ALONE
     )  # every device the same: heads are quick to train
-    loader = dense_data.training(bench, target.kind, batches)
-    title = bench.title(f"{subject.name}: {target.kind} probe")
+    loader = dense_data.training(ctx, target.kind, batches)
+    title = ctx.title(f"{evaluated.name}: {target.kind} probe")
     for step, batch in enumerate(progress(loader, title, len(batches))):
-        images, maps = dense_data.readable(bench, target.kind, *batch)
+        images, maps = dense_data.readable(ctx, target.kind, *batch)
         if not len(images):
             continue
         with torch.no_grad():
             features = embed(images)
         if not probe.groups:
-            probe.groups.extend(_groups(task, target, layers, features.shape[2], maps, bench))
+            probe.groups.extend(_groups(task, target, layers, features.shape[2], maps, ctx))
         factor = (1 + math.cos(math.pi * step / len(batches))) / 2
         for group in probe.groups:
             theirs = _of_last(features, group.layers, layers[-1])
@@ -163,27 +163,29 @@ def _train(task: Dense, target: Target, subject: Subject, bench: Bench, kept: Te
     return probe
 
 
-def _groups(task: Dense, target: Target, layers: list[int], width: int, maps: Tensor, bench: Bench) -> list[Group]:
+def _groups(
+    task: Dense, target: Target, layers: list[int], width: int, maps: Tensor, ctx: EvalContext
+) -> list[HeadGroup]:
     """Heads for features of this width; predictions begin where these first maps lie."""
     made, start = [], target.start(maps)
     for count, batch_norm in itertools.product(layers, task.batch_norm):
         settings = settings_of(count, batch_norm, task.lr, task.weight_decay)
         rates, decays = [setting.lr for setting in settings], [setting.weight_decay for setting in settings]
-        generator = torch.Generator().manual_seed(seed_of(bench.seed, START_STREAM, 0, 0))
+        generator = torch.Generator().manual_seed(seed_of(ctx.seed, START_STREAM, 0, 0))
         heads = PixelHeads(width // layers[-1] * count, start, rates, decays, batch_norm, generator)
-        made.append(Group(count, settings, heads))
+        made.append(HeadGroup(count, settings, heads))
     return made
 
 
 @torch.no_grad()
 def _outcomes(
-    task: Dense, target: Target, probe: Probe, bench: Bench, images: Images, indices: list[int], title: str = ""
+    task: Dense, target: Target, probe: Probe, ctx: EvalContext, images: Images, indices: list[int], title: str = ""
 ) -> list[Tensor]:
     """By group, what each readable image contributes to the results of each head: [H, n, S]."""
-    loader = dense_data.ordered(bench, target.kind, images, indices, task.batch_size)
+    loader = dense_data.ordered(ctx, target.kind, images, indices, task.batch_size)
     found: list[list[Tensor]] = [[] for _ in probe.groups]
-    for batch in progress(loader, bench.title(title) if title else "", len(loader)):
-        shown, maps = dense_data.readable(bench, target.kind, *batch)
+    for batch in progress(loader, ctx.title(title) if title else "", len(loader)):
+        shown, maps = dense_data.readable(ctx, target.kind, *batch)
         if not len(shown):
             continue
         features = probe.embed(shown)
@@ -192,17 +194,19 @@ def _outcomes(
             grid = _grid(shown, probe.patch_size)
             rows.append(torch.stack([target.outcomes(upsampled(each, grid, maps), maps) for each in patches]))
     if not found[0]:
-        raise _nothing(target, "validation" if images is bench.data.source.val else "held-out training")
+        raise _nothing(target, "validation" if images is ctx.data.source.val else "held-out training")
     return [torch.cat(rows, dim=1) for rows in found]
 
 
 @torch.no_grad()
-def _examples(task: Dense, target: Target, probe: Probe, trial: Trial, bench: Bench) -> tuple[Tensor, Tensor, Tensor]:
+def _examples(
+    task: Dense, target: Target, probe: Probe, trial: Trial, ctx: EvalContext
+) -> tuple[Tensor, Tensor, Tensor]:
     """Images, maps and a head's predictions, of validation images."""
-    val = bench.data.source.val
-    shown = spread(len(val), task.examples)
-    batch = next(iter(dense_data.ordered(bench, target.kind, val, shown, len(shown))))
-    images, maps = dense_data.readable(bench, target.kind, *batch)
+    val = ctx.data.source.val
+    shown = evenly_spaced(len(val), task.examples)
+    batch = next(iter(dense_data.ordered(ctx, target.kind, val, shown, len(shown))))
+    images, maps = dense_data.readable(ctx, target.kind, *batch)
     if not len(images):
         return images, maps, maps
     patches = trial.group.heads(_of_last(probe.embed(images), trial.group.layers, probe.layers))[trial.head]

@@ -11,8 +11,8 @@ from ijepa.data.datamodule import DataModule
 from ijepa.data.images import EvalTransform
 from ijepa.data.sets import Images, UnreadableError, kinds, read_map
 from ijepa.data.workers import start_worker
-from ijepa.evaluation.augmentation import Batches, View
-from ijepa.evaluation.context import Bench
+from ijepa.evaluation.augmentation import EpochBatchSampler, EpochSample
+from ijepa.evaluation.context import EvalContext
 from ijepa.evaluation.progress import progress
 from ijepa.util.errors import UnavailableError
 
@@ -29,7 +29,7 @@ class Pair(NamedTuple):
 
 
 class Pairs(Dataset[Pair]):
-    """Images and their maps of one kind, by number or `View`, in the evaluation's view."""
+    """Images and their maps of one kind, by number or `EpochSample`, in the evaluation's view."""
 
     def __init__(self, images: Images, kind: str, transform: EvalTransform, channels: int) -> None:
         self.images = images
@@ -40,8 +40,8 @@ class Pairs(Dataset[Pair]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, at: int | View) -> Pair:
-        index = at.image if isinstance(at, View) else at
+    def __getitem__(self, at: int | EpochSample) -> Pair:
+        index = at.image if isinstance(at, EpochSample) else at
         size = self.transform.size
         try:
             values = read_map(self.images, index, self.kind)
@@ -72,7 +72,7 @@ class Largest(Dataset[tuple[int, str]]):
             return -1, str(error)
 
 
-def refuse(kind: str, data: DataModule) -> None:
+def validate(kind: str, data: DataModule) -> None:
     """Refuses images without maps of this kind, for training and validation; raises ConfigError."""
     if not len(data.source.val):
         raise UnavailableError("data.val_fraction", 0, f"leaves no image to measure task={kind} on")
@@ -81,57 +81,57 @@ def refuse(kind: str, data: DataModule) -> None:
         raise UnavailableError(f"data.{kind}_root", None, problem)
 
 
-def training(bench: Bench, kind: str, batches: Batches) -> DataLoader[Any]:
+def training(ctx: EvalContext, kind: str, batches: EpochBatchSampler) -> DataLoader[Any]:
     """Training images with maps, batch by batch."""
     return DataLoader(
-        _pairs(bench, kind, bench.data.source.train),
+        _pairs(ctx, kind, ctx.data.source.train),
         batch_sampler=batches,  # type: ignore[arg-type]  # views are keys, not whole numbers
-        num_workers=bench.data.workers,
+        num_workers=ctx.data.workers,
         worker_init_fn=start_worker,
     )
 
 
-def ordered(bench: Bench, kind: str, images: Images, indices: list[int], batch_size: int) -> DataLoader[Any]:
+def ordered(ctx: EvalContext, kind: str, images: Images, indices: list[int], batch_size: int) -> DataLoader[Any]:
     """Those of ``images`` at ``indices``, with maps, in this order."""
-    pairs = _pairs(bench, kind, images)
-    return DataLoader(pairs, batch_size, sampler=indices, num_workers=bench.data.workers, worker_init_fn=start_worker)
+    pairs = _pairs(ctx, kind, images)
+    return DataLoader(pairs, batch_size, sampler=indices, num_workers=ctx.data.workers, worker_init_fn=start_worker)
 
 
-def left_out(bench: Bench, kind: str) -> dict[str, None]:
+def left_out(ctx: EvalContext, kind: str) -> dict[str, None]:
     """What was wrong with images and their maps of this kind so far, in the order of finding."""
-    found: dict[str, None] = bench.kept.setdefault(f"{kind} faults", {})
+    found: dict[str, None] = ctx.kept.setdefault(f"{kind} faults", {})
     return found
 
 
-def readable(bench: Bench, kind: str, images: Tensor, maps: Tensor, faults: list[str]) -> tuple[Tensor, Tensor]:
-    """Those of a batch without a fault, on the bench's device; names the others, once."""
-    known = left_out(bench, kind)
+def readable(ctx: EvalContext, kind: str, images: Tensor, maps: Tensor, faults: list[str]) -> tuple[Tensor, Tensor]:
+    """Those of a batch without a fault, on the context's device; names the others, once."""
+    known = left_out(ctx, kind)
     for fault in faults:
         if fault and fault not in known:
             known[fault] = None
-            bench.data.unreadable[fault] = fault
-            if bench.runtime.ranks.here:
+            ctx.data.unreadable[fault] = fault
+            if ctx.runtime.ranks.rank:
                 continue
             if len(known) <= LISTED:
                 print(f"unreadable, left out of the evaluation: {fault}")
             elif len(known) == LISTED + 1:
                 print(f"more are unreadable; with the results, metrics.json lists all under {kind}, left_out")
-    kept, device = torch.tensor([not fault for fault in faults]), bench.runtime.device
+    kept, device = torch.tensor([not fault for fault in faults]), ctx.runtime.device
     return images[kept].to(device, non_blocking=True), maps[kept].to(device, non_blocking=True)
 
 
-def classes(bench: Bench, batch_size: int) -> int:
+def classes(ctx: EvalContext, batch_size: int) -> int:
     """One more than the greatest class index in the maps of training and validation."""
     most = -1
-    for part, images in (("training", bench.data.source.train), ("validation", bench.data.source.val)):
+    for part, images in (("training", ctx.data.source.train), ("validation", ctx.data.source.val)):
         loader = DataLoader(
-            Largest(images), batch_size, num_workers=bench.data.workers, worker_init_fn=start_worker
+            Largest(images), batch_size, num_workers=ctx.data.workers, worker_init_fn=start_worker
         )  # fmt: skip
-        title = bench.title(f"classes in the maps of {part} images")
+        title = ctx.title(f"classes in the maps of {part} images")
         for largest, _ in progress(loader, title, len(loader)):
             most = max(most, int(largest.max()))
     return most + 1
 
 
-def _pairs(bench: Bench, kind: str, images: Images) -> Pairs:
-    return Pairs(images, kind, bench.data.eval_transform, bench.data.channels)
+def _pairs(ctx: EvalContext, kind: str, images: Images) -> Pairs:
+    return Pairs(images, kind, ctx.data.eval_transform, ctx.data.channels)

@@ -9,7 +9,7 @@ import torch
 
 from ijepa.config import Export
 from ijepa.data.sets import Images
-from ijepa.evaluation.context import Bench, Found, Subject
+from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult
 from ijepa.util.errors import ConfigError
 from ijepa.util.files import replacing
 
@@ -20,10 +20,10 @@ def check(task: Export) -> None:
         raise ConfigError("task.features.format", "parquet", "needs pyarrow: pip install pyarrow; npz needs nothing")
 
 
-def evaluate(task: Export, subject: Subject, bench: Bench) -> dict[str, Found]:
+def evaluate(task: Export, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
     """No result; the features are found here, where all devices take part, and written afterwards."""
-    if not subject.baseline:
-        bench.features(subject, bench.layers, task.batch_size)
+    if not evaluated.baseline:
+        ctx.features(evaluated, ctx.layers, task.batch_size)
     return {}
 
 
@@ -32,18 +32,18 @@ def metrics(task: Export, several: bool) -> list[str]:
     return []
 
 
-def write(task: Export, subject: Subject, bench: Bench, folder: Path) -> list[Path]:
+def write(task: Export, evaluated: EvaluatedModel, ctx: EvalContext, folder: Path) -> list[Path]:
     """Writes ``features.npz`` or ``features.parquet`` into ``folder``, of the encoder alone: a row per readable image.
 
     Columns: ``name`` (a file's path), ``part`` (train or val), ``features`` [D] float32, and for each label set
     ``label_NAME``, a class index, -1 where a part has none. ``class_NAME`` is the class's name in Parquet; in NPZ, all
     names in the order of their indices.
     """
-    if subject.baseline:
+    if evaluated.baseline:
         return []
-    source = bench.data.source
+    source = ctx.data.source
     parts = {"train": source.train, "val": source.val}
-    found = zip(parts.items(), bench.features(subject, bench.layers, task.batch_size), strict=True)
+    found = zip(parts.items(), ctx.features(evaluated, ctx.layers, task.batch_size), strict=True)
     names: list[str] = []
     columns: dict[str, list[Any]] = {f"label_{name}": [] for name in source.classes}
     values, where = [], []

@@ -12,7 +12,7 @@ from torch import Tensor
 from ijepa.config import Lowshot, LowshotFinetune
 from ijepa.data.sets import Images
 from ijepa.evaluation.augmentation import rows_of
-from ijepa.evaluation.context import Bench
+from ijepa.evaluation.context import EvalContext
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.measures import Measured
 from ijepa.util.errors import ConfigError
@@ -34,7 +34,7 @@ def amounts(task: Few, prefix: str) -> Iterator[tuple[str, Amount]]:
         yield f"{prefix}_{Path(file).stem}", Path(file).expanduser()
 
 
-def refuse(task: Few, key: str, images: Images) -> None:
+def validate(task: Few, key: str, images: Images) -> None:
     """Refuses a task without any amount, and lists that are not of these training images; raises ConfigError."""
     if not task.shares + task.shots + task.lists:
         raise ConfigError(f"{key}.shares", [], f"needs one here, in {key}.shots or in {key}.lists")
@@ -48,13 +48,13 @@ def refuse(task: Few, key: str, images: Images) -> None:
             raise ConfigError(f"{key}.lists", task.lists, f"two results would be called {name[1:]}; rename a file")
 
 
-def draws(task: Few, key: str, bench: Bench, train: Features, name: str, amount: Amount) -> list[Tensor]:
+def draws(task: Few, key: str, ctx: EvalContext, train: Features, name: str, amount: Amount) -> list[Tensor]:
     """The labelled rows of ``train`` in each draw, by the classes of label set ``name``; a file gives one."""
     if isinstance(amount, Path):
-        rows = rows_of(train, len(bench.data.source.train))
-        found = rows[listed(amount, _names(bench.data.source.train), f"{key}.lists")]
+        rows = rows_of(train, len(ctx.data.source.train))
+        found = rows[listed(amount, _names(ctx.data.source.train), f"{key}.lists")]
         return [found[found >= 0]]  # without those that cannot be read
-    return [labelled(train.labels[name], amount, bench.seed, draw) for draw in range(task.draws)]
+    return [labelled(train.labels[name], amount, ctx.seed, draw) for draw in range(task.draws)]
 
 
 def labelled(labels: Tensor, amount: float | int, seed: int, draw: int) -> Tensor:

@@ -19,7 +19,7 @@ from ijepa.data.datamodule import DataModule
 from ijepa.data.sets import UnreadableError
 from ijepa.evaluation import augmentation
 from ijepa.evaluation.cache import features
-from ijepa.evaluation.context import Bench, Found, Subject, label_sets
+from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult, label_sets
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.measures import Measured, accuracy
 from ijepa.evaluation.progress import progress
@@ -41,20 +41,20 @@ class Tuned(NamedTuple):
     results: dict[str, Measured]
 
 
-def evaluate(task: Finetune, subject: Subject, bench: Bench) -> dict[str, Found]:
+def evaluate(task: Finetune, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
     """By label set: top-1 accuracy on the validation images after the last epoch; pixels have nothing to train."""
-    if subject.encoder is None:
+    if evaluated.encoder is None:
         return {}
-    train, test = bench.features(subject, 1, task.batch_size)
+    train, test = ctx.features(evaluated, 1, task.batch_size)
     names = task.labels or list(train.labels)
     chosen = torch.arange(len(train.values))
-    tuned = tune(task, subject, bench, train.only(names), test, chosen, f"{subject.name}: fine-tuning")
-    if bench.folder is not None:
-        path = bench.folder / f"finetuned-{subject.name.replace(' ', '-')}.safetensors"
+    tuned = tune(task, evaluated, ctx, train.only(names), test, chosen, f"{evaluated.name}: fine-tuning")
+    if ctx.folder is not None:
+        path = ctx.folder / f"finetuned-{evaluated.name.replace(' ', '-')}.safetensors"
         encoder = tuned.network.pretrained
         timm.write(path, encoder.encoder, encoder.spec, "target", dict(tuned.network.heads.items()))
-        bench.files.append(path)
-    return {name: Found({"finetune": result}) for name, result in tuned.results.items()}
+        ctx.files.append(path)
+    return {name: TaskResult({"finetune": result}) for name, result in tuned.results.items()}
 
 
 def metrics(task: Finetune, several: bool) -> list[str]:
@@ -62,7 +62,7 @@ def metrics(task: Finetune, several: bool) -> list[str]:
     return ["finetune"]
 
 
-def refuse(task: Finetune, data: DataModule) -> None:
+def validate(task: Finetune, data: DataModule) -> None:
     """Refuses what `refuse_tuning` does."""
     refuse_tuning(task, data, "task.finetune")
 
@@ -106,32 +106,32 @@ def _pictures(data: DataModule) -> bool:
 
 
 def tune(
-    task: Tuning, subject: Subject, bench: Bench, train: Features, test: Features, chosen: Tensor,
+    task: Tuning, evaluated: EvaluatedModel, ctx: EvalContext, train: Features, test: Features, chosen: Tensor,
     title: str, draw: int = 0,
 ) -> Tuned:  # fmt: skip
-    """Trains a copy of the subject's encoder.
+    """Trains a copy of the model's encoder.
 
     Args:
         task: the settings.
-        subject: whose encoder.
-        bench: where.
+        evaluated: whose encoder.
+        ctx: data, device and seed.
         train: labels and indices of the training images.
         test: those of the validation images.
         chosen: rows of ``train`` that are trained on.
         title: of the progress bar.
         draw: another one gives other heads, orders and augmentations.
     """
-    assert subject.encoder is not None
-    device, seed = bench.runtime.device, seed_of(bench.seed, START_STREAM, 0, draw)
+    assert evaluated.encoder is not None
+    device, seed = ctx.runtime.device, seed_of(ctx.seed, START_STREAM, 0, draw)
     classes = {name: int(labels.max()) + 1 for name, labels in train.labels.items()}
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        network = Classifier(subject.encoder, classes, task.drop_path).to(device)
-        torch.manual_seed(seed_of(seed, START_STREAM, 1, bench.runtime.ranks.here))  # of stochastic depth
-        _train(task, network, bench, train, chosen, seed, bench.title(title))
+        network = Classifier(evaluated.encoder, classes, task.drop_path).to(device)
+        torch.manual_seed(seed_of(seed, START_STREAM, 1, ctx.runtime.ranks.rank))  # of stochastic depth
+        _train(task, network, ctx, train, chosen, seed, ctx.title(title))
     network.eval()
-    embed = bench.runtime.pooled(network.pretrained)
-    pooled, _ = features(embed, bench.data.source.val, bench.data, task.batch_size, bench.runtime, None, "")
+    embed = ctx.runtime.pooled(network.pretrained)
+    pooled, _ = features(embed, ctx.data.source.val, ctx.data, task.batch_size, ctx.runtime, None, "")
     results = {}
     with torch.inference_mode():
         for name, head in network.heads.items():
@@ -146,18 +146,18 @@ def optimizer_of(task: Tuning, network: nn.Module) -> AdamW:
 
 
 def _train(
-    task: Tuning, network: Classifier, bench: Bench, train: Features, chosen: Tensor, seed: int,
+    task: Tuning, network: Classifier, ctx: EvalContext, train: Features, chosen: Tensor, seed: int,
     title: str,
 ) -> None:  # fmt: skip
-    device = bench.runtime.device
-    ranks = bench.runtime.ranks
-    pairs = 2 * ranks.count  # which mixup makes, on each device
+    device = ctx.runtime.device
+    ranks = ctx.runtime.ranks
+    pairs = 2 * ranks.world_size  # which mixup makes, on each device
     size = max(augmentation.size_of(task.batch_size, len(chosen)) // pairs, 1) * pairs
-    batches = augmentation.Batches(train.indices[chosen], size, task.epochs, seed, ranks)
-    rows = augmentation.rows_of(train, len(bench.data.source.train))
-    plain = bench.data.eval_transform
+    batches = augmentation.EpochBatchSampler(train.indices[chosen], size, task.epochs, seed, ranks)
+    rows = augmentation.rows_of(train, len(ctx.data.source.train))
+    plain = ctx.data.eval_transform
     loader = augmentation.loader(
-        bench, augmentation.Augment(task.crop_scale, task.flip, plain, task.randaugment), batches, seed
+        ctx, augmentation.Augment(task.crop_scale, task.flip, plain, task.randaugment), batches, seed
     )
     optimizer = optimizer_of(task, network)
     peak = augmentation.rate_of(task.lr, size, task.batch_size)
@@ -168,9 +168,9 @@ def _train(
         )
         for group in optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
-        mixed, weights = mix(task, images, seed_of(seed, MIX_STREAM, step, ranks.here))
+        mixed, weights = mix(task, images, seed_of(seed, MIX_STREAM, step, ranks.rank))
         mixed, weights = mixed.to(device, non_blocking=True), weights.to(device, non_blocking=True)
-        with torch.autocast(device.type, torch.bfloat16, enabled=bench.runtime.bf16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=ctx.runtime.bf16):
             logits = network(mixed)
         loss = torch.zeros((), device=device)
         for name, theirs in logits.items():

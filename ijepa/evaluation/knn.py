@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ijepa.config import Knn
-from ijepa.evaluation.context import Bench, Found, Subject
+from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.measures import accuracy
 
@@ -15,9 +15,9 @@ CHUNK = 1 << 24
 """Similarities held at once: 64 MiB in float32."""
 
 
-def evaluate(task: Knn, subject: Subject, bench: Bench) -> dict[str, Found]:
+def evaluate(task: Knn, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
     """By label set: top-1 accuracy on the validation images for each k."""
-    return score(task, *bench.features(subject, bench.layers, task.batch_size))
+    return score(task, *ctx.features(evaluated, ctx.layers, task.batch_size))
 
 
 def metrics(task: Knn, several: bool) -> list[str]:
@@ -25,11 +25,11 @@ def metrics(task: Knn, several: bool) -> list[str]:
     return [f"knn{k}" for k in ([task.headline] if several else task.k)]
 
 
-def score(task: Knn, train: Features, test: Features) -> dict[str, Found]:
+def score(task: Knn, train: Features, test: Features) -> dict[str, TaskResult]:
     """By label set: top-1 accuracy for each k, from labelled ``train`` features to ``test`` features."""
     predicted = predict(train.values, train.labels, test.values, task.k, task.temperature, task.center)
     return {
-        name: Found({f"knn{k}": accuracy(classes, test.labels[name]) for k, classes in found.items()})
+        name: TaskResult({f"knn{k}": accuracy(classes, test.labels[name]) for k, classes in found.items()})
         for name, found in predicted.items()
     }
 

@@ -16,7 +16,7 @@ from ijepa.config import Counting, Distance, Linear
 from ijepa.data.datamodule import DataModule
 from ijepa.distributed.ranks import ALONE
 from ijepa.evaluation import augmentation
-from ijepa.evaluation.context import Bench, Found, Subject, label_sets
+from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult, label_sets
 from ijepa.evaluation.features import Features, of_last
 from ijepa.evaluation.heads import Heads, Setting, settings_of
 from ijepa.evaluation.measures import Measured, accuracy
@@ -32,7 +32,7 @@ CHUNK = 4096
 """Rows that all heads see at once."""
 
 
-class Group(NamedTuple):
+class HeadGroup(NamedTuple):
     """Heads of one label set that see the same features."""
 
     label_set: str
@@ -41,15 +41,15 @@ class Group(NamedTuple):
     heads: Heads
 
 
-def evaluate(task: Linear, subject: Subject, bench: Bench) -> dict[str, Found]:
+def evaluate(task: Linear, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
     """By label set: top-1 accuracy of the head that is best on held-out training images; all heads in the details."""
-    layers = sorted({1 if subject.encoder is None else count for count in task.layers})
-    train, test = bench.features(subject, layers[-1], BASE)
+    layers = sorted({1 if evaluated.encoder is None else count for count in task.layers})
+    train, test = ctx.features(evaluated, layers[-1], BASE)
     if task.labels:
         train, test = (features.only(task.labels) for features in (train, test))
-    held, kept = augmentation.hold_out(task.holdout, len(train.values), bench.seed)
-    groups = _groups(task, layers, train, bench)
-    _train(task, subject, bench, groups, train, kept, layers[-1])
+    held, kept = augmentation.hold_out(task.holdout, len(train.values), ctx.seed)
+    groups = _groups(task, layers, train, ctx)
+    _train(task, evaluated, ctx, groups, train, kept, layers[-1])
     rows: dict[str, list[tuple[float, Setting, Measured]]] = {name: [] for name in train.labels}
     for group in groups:
         labels = train.labels[group.label_set][held]
@@ -61,7 +61,7 @@ def evaluate(task: Linear, subject: Subject, bench: Bench) -> dict[str, Found]:
     for name, every in rows.items():
         _, best, measured = max(every, key=lambda row: row[0])
         listed = [{**setting._asdict(), "holdout": score, "test": m.value} for score, setting, m in every]
-        found[name] = Found({metrics(task, True)[0]: measured}, {"chosen": best._asdict(), "heads": listed})
+        found[name] = TaskResult({metrics(task, True)[0]: measured}, {"chosen": best._asdict(), "heads": listed})
     return found
 
 
@@ -70,7 +70,7 @@ def metrics(task: Linear, several: bool) -> list[str]:
     return [NAMES[type(task)]]
 
 
-def refuse(task: Linear, data: DataModule) -> None:
+def validate(task: Linear, data: DataModule) -> None:
     """Refuses images without the label sets that the task is about."""
     names = label_sets(data)
     for name in task.labels or []:
@@ -80,7 +80,7 @@ def refuse(task: Linear, data: DataModule) -> None:
             raise fault(key, task.labels, f"the images have no labels of {name}, but of {', '.join(names)}")
 
 
-def _groups(task: Linear, layers: list[int], train: Features, bench: Bench) -> list[Group]:
+def _groups(task: Linear, layers: list[int], train: Features, ctx: EvalContext) -> list[HeadGroup]:
     made = []
     for name, labels in train.labels.items():
         for count, batch_norm in itertools.product(layers, task.batch_norm):
@@ -93,26 +93,32 @@ def _groups(task: Linear, layers: list[int], train: Features, bench: Bench) -> l
                 batch_norm,
                 task.momentum,
                 task.optimizer == "lars",
-                torch.Generator().manual_seed(seed_of(bench.seed, START_STREAM, 0, 0)),
+                torch.Generator().manual_seed(seed_of(ctx.seed, START_STREAM, 0, 0)),
             )
-            made.append(Group(name, count, settings, heads.to(bench.runtime.device)))
+            made.append(HeadGroup(name, count, settings, heads.to(ctx.runtime.device)))
     return made
 
 
 def _train(
-    task: Linear, subject: Subject, bench: Bench, groups: list[Group], train: Features, kept: Tensor, most: int
+    task: Linear,
+    evaluated: EvaluatedModel,
+    ctx: EvalContext,
+    groups: list[HeadGroup],
+    train: Features,
+    kept: Tensor,
+    most: int,
 ) -> None:
     """Passes over the images number ``kept`` of ``train``; an image goes through the encoder once for all heads."""
     size = augmentation.size_of(task.batch_size, len(kept))
     whole = task.crop_scale is None
-    ranks = ALONE if whole else bench.runtime.ranks
-    batches = augmentation.Batches(train.indices[kept], size, task.epochs, bench.seed, ranks)
+    ranks = ALONE if whole else ctx.runtime.ranks
+    batches = augmentation.EpochBatchSampler(train.indices[kept], size, task.epochs, ctx.seed, ranks)
     seen = _remembered if whole else _encoded
     for group in groups:
         group.heads.train()
-    title = bench.title(f"{subject.name}: {metrics(task, True)[0]} probe")
+    title = ctx.title(f"{evaluated.name}: {metrics(task, True)[0]} probe")
     for step, (features, rows) in enumerate(
-        progress(seen(task, subject, bench, train, batches, most), title, len(batches))
+        progress(seen(task, evaluated, ctx, train, batches, most), title, len(batches))
     ):
         factor = batches.size / BASE * _factor(task, step / batches.steps)
         for group in groups:
@@ -128,33 +134,43 @@ Seen = Iterator[tuple[Tensor, Tensor]]
 
 
 def _encoded(
-    task: Linear, subject: Subject, bench: Bench, train: Features, batches: augmentation.Batches, most: int
+    task: Linear,
+    evaluated: EvaluatedModel,
+    ctx: EvalContext,
+    train: Features,
+    batches: augmentation.EpochBatchSampler,
+    most: int,
 ) -> Seen:
     """Of augmented images, which pass through the encoder; of all devices together."""
     ranks, device, rows = (
-        bench.runtime.ranks,
-        bench.runtime.device,
-        augmentation.rows_of(train, len(bench.data.source.train)),
+        ctx.runtime.ranks,
+        ctx.runtime.device,
+        augmentation.rows_of(train, len(ctx.data.source.train)),
     )
-    augment = augmentation.Augment(task.crop_scale, task.flip, bench.data.eval_transform)
-    embed = subject.embed(bench.runtime, most)
-    for images, indices in augmentation.loader(bench, augment, batches, bench.seed):
+    augment = augmentation.Augment(task.crop_scale, task.flip, ctx.data.eval_transform)
+    embed = evaluated.embed(ctx.runtime, most)
+    for images, indices in augmentation.loader(ctx, augment, batches, ctx.seed):
         with torch.no_grad():
             features = ranks.gathered(embed(images.to(device, non_blocking=True)))
         yield features, rows[ranks.gathered(indices)]
 
 
 def _remembered(
-    task: Linear, subject: Subject, bench: Bench, train: Features, batches: augmentation.Batches, most: int
+    task: Linear,
+    evaluated: EvaluatedModel,
+    ctx: EvalContext,
+    train: Features,
+    batches: augmentation.EpochBatchSampler,
+    most: int,
 ) -> Seen:
     """Of whole images, and their mirror images where half are to be mirrored: these are known, or found once."""
-    rows = augmentation.rows_of(train, len(bench.data.source.train))
-    mirrored = bench.mirrored(subject, most, BASE) if task.flip else train.values
+    rows = augmentation.rows_of(train, len(ctx.data.source.train))
+    mirrored = ctx.mirrored(evaluated, most, BASE) if task.flip else train.values
     for batch in batches:
         indices = torch.tensor([view.image for view in batch])
         which = rows[indices]
-        flipped = augmentation.flipped(bench.seed, batch[0].epoch, indices)[:, None] & task.flip
-        yield torch.where(flipped, mirrored[which], train.values[which]).to(bench.runtime.device), which
+        flipped = augmentation.flipped(ctx.seed, batch[0].epoch, indices)[:, None] & task.flip
+        yield torch.where(flipped, mirrored[which], train.values[which]).to(ctx.runtime.device), which
 
 
 def _factor(task: Linear, epoch: float) -> float:
@@ -165,7 +181,7 @@ def _factor(task: Linear, epoch: float) -> float:
 
 
 @torch.no_grad()
-def _predict(group: Group, values: Tensor, most: int) -> Tensor:
+def _predict(group: HeadGroup, values: Tensor, most: int) -> Tensor:
     """Each head's class of each row: [H, n]."""
     device = group.heads.weight.device
     chunks = of_last(values, group.layers, most).split(CHUNK)

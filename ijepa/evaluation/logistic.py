@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ijepa.config import Logistic
-from ijepa.evaluation.context import Bench, Found, Subject
+from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.measures import Measured, accuracy
 from ijepa.util.randomness import shuffled
@@ -28,9 +28,9 @@ Model = dict[str, Tensor]
 """A linear classifier for each label set: [D + 1, K] weights, the bias in the last row."""
 
 
-def evaluate(task: Logistic, subject: Subject, bench: Bench) -> dict[str, Found]:
+def evaluate(task: Logistic, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
     """By label set: top-1 accuracy on the validation images."""
-    return score(task, *bench.features(subject, bench.layers, task.batch_size), bench.seed)
+    return score(task, *ctx.features(evaluated, ctx.layers, task.batch_size), ctx.seed)
 
 
 def metrics(task: Logistic, several: bool) -> list[str]:
@@ -38,7 +38,7 @@ def metrics(task: Logistic, several: bool) -> list[str]:
     return ["logistic"]
 
 
-def score(task: Logistic, train: Features, test: Features, seed: int) -> dict[str, Found]:
+def score(task: Logistic, train: Features, test: Features, seed: int) -> dict[str, TaskResult]:
     """By label set: top-1 accuracy on ``test``, and the chosen strength of the penalty."""
     project = projection(train.values, task.components, seed)
     order = torch.from_numpy(shuffled(seed, HOLDOUT_STREAM, 0, len(train.values)))
@@ -47,7 +47,9 @@ def score(task: Logistic, train: Features, test: Features, seed: int) -> dict[st
     chosen, start = _strongest_first(task, values, labels)
     predicted = predict(fit(values, labels, chosen, start, task.max_iterations), project(test.values))
     return {
-        name: Found({"logistic": accuracy(predicted[name], test.labels[name]), "logistic_l2": Measured(chosen[name])})
+        name: TaskResult(
+            {"logistic": accuracy(predicted[name], test.labels[name]), "logistic_l2": Measured(chosen[name])}
+        )
         for name in labels
     }
 

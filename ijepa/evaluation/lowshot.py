@@ -13,7 +13,7 @@ from torch import Tensor
 from ijepa.config import Lowshot, LowshotFinetune
 from ijepa.data.datamodule import DataModule
 from ijepa.evaluation import fewlabels, finetune
-from ijepa.evaluation.context import Bench, Found, Subject
+from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.logistic import LEFT_OUT, fit, predict, projection
 from ijepa.evaluation.measures import Measured, accuracy
@@ -24,26 +24,26 @@ FOLD_STREAM = 13
 NAMES = {Lowshot: "lowshot", LowshotFinetune: "lowshot_finetune"}
 
 
-def evaluate(task: Lowshot | LowshotFinetune, subject: Subject, bench: Bench) -> dict[str, Found]:
+def evaluate(task: Lowshot | LowshotFinetune, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
     """By label set: top-1 accuracy on the validation images for each amount of labels, its mean over draws.
 
     Each draw's stands in the details. Pixels have nothing to fine-tune.
     """
     tuned, kind = isinstance(task, LowshotFinetune), NAMES[type(task)]
-    if tuned and subject.encoder is None:
+    if tuned and evaluated.encoder is None:
         return {}
-    train, test = bench.features(subject, 1 if tuned else bench.layers, task.batch_size)
+    train, test = ctx.features(evaluated, 1 if tuned else ctx.layers, task.batch_size)
     if isinstance(task, Lowshot):
-        probe = Probe(task, train, test, bench.seed)
+        probe = Probe(task, train, test, ctx.seed)
     found = {}
     for name in (task.labels if isinstance(task, LowshotFinetune) else None) or train.labels:
         results: dict[str, Measured] = {}
         details: dict[str, Any] = {}
         for metric, amount in fewlabels.amounts(task, kind):
             scores, strengths, chosen = [], [], torch.empty(0)
-            draws = fewlabels.draws(task, f"task.{kind}", bench, train, name, amount)
-            title = f"{subject.name}: {metric.removeprefix(f'{kind}_')} of {name}"
-            bar = "" if tuned else bench.title(title)  # fine-tuning shows one for each draw
+            draws = fewlabels.draws(task, f"task.{kind}", ctx, train, name, amount)
+            title = f"{evaluated.name}: {metric.removeprefix(f'{kind}_')} of {name}"
+            bar = "" if tuned else ctx.title(title)  # fine-tuning shows one for each draw
             for draw, chosen in enumerate(progress(draws, bar, len(draws))):
                 if isinstance(task, Lowshot):
                     measured, l2 = probe.score(name, chosen)
@@ -51,13 +51,13 @@ def evaluate(task: Lowshot | LowshotFinetune, subject: Subject, bench: Bench) ->
                 else:
                     labelled = train.only([name])
                     network = finetune.tune(
-                        task, subject, bench, labelled, test, chosen, f"{title}, draw {draw + 1}", draw
+                        task, evaluated, ctx, labelled, test, chosen, f"{title}, draw {draw + 1}", draw
                     )
                     measured = network.results[name]
                 scores.append(measured)
             results[metric], details[metric] = fewlabels.over(scores, len(chosen))
             details[metric] |= {"l2": strengths} if strengths else {}
-        found[name] = Found(results, details)
+        found[name] = TaskResult(results, details)
     return found
 
 
@@ -66,9 +66,9 @@ def metrics(task: Lowshot | LowshotFinetune, several: bool) -> list[str]:
     return [metric for metric, _ in fewlabels.amounts(task, NAMES[type(task)])]
 
 
-def refuse(task: Lowshot | LowshotFinetune, data: DataModule) -> None:
+def validate(task: Lowshot | LowshotFinetune, data: DataModule) -> None:
     """Refuses a task without labels, lists that are not there, and RandAugment of what is no picture."""
-    fewlabels.refuse(task, f"task.{NAMES[type(task)]}", data.source.train)
+    fewlabels.validate(task, f"task.{NAMES[type(task)]}", data.source.train)
     if isinstance(task, LowshotFinetune):
         finetune.refuse_tuning(task, data, "task.lowshot_finetune")
 

@@ -35,7 +35,7 @@ class Measured:
     value: float
     each: Tensor | None = None
     of: Callable[[Tensor], Tensor] = _ratio
-    share: bool = True
+    is_fraction: bool = True
 
     def interval(self, seed: int) -> tuple[float, float] | None:
         """From the 2.5th to the 97.5th percentile of the result over `RESAMPLES` test sets, the same for a seed."""

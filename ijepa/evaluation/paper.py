@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from ijepa.evaluation.tasks import Row, key
+from ijepa.evaluation.tasks import ModelResults, key
 from ijepa.util.files import write_text
 
 Figures = dict[str, float]
@@ -67,7 +67,7 @@ class Column(NamedTuple):
     figure: str
 
 
-def columns(rows: list[Row], names: list[str], source: str) -> list[Column]:
+def columns(rows: list[ModelResults], names: list[str], source: str) -> list[Column]:
     """Those that some row has a result for."""
     figures: dict[str, str] = {}
     if source in TRANSFER:
@@ -92,7 +92,7 @@ def columns(rows: list[Row], names: list[str], source: str) -> list[Column]:
 
 
 def lines(
-    rows: list[Row], shown: list[Column], intervals: dict[str, dict[str, tuple[float, float]]], figures: bool
+    rows: list[ModelResults], shown: list[Column], intervals: dict[str, dict[str, tuple[float, float]]], figures: bool
 ) -> list[list[str]]:
     """A line per method: its name, then its results in per cent with half the width of their 95 % intervals."""
     found = []

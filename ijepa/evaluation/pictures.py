@@ -11,8 +11,8 @@ from torch import Tensor
 from ijepa import pictures
 from ijepa.config import Pictures
 from ijepa.data.datamodule import DataModule
-from ijepa.data.heldout import spread
-from ijepa.evaluation.context import UNTRAINED, Bench, Found, Subject
+from ijepa.data.heldout import evenly_spaced
+from ijepa.evaluation.context import UNTRAINED, EvalContext, EvaluatedModel, TaskResult
 from ijepa.evaluation.knn import neighbours
 from ijepa.evaluation.runtime import Runtime
 from ijepa.models.attention import attention
@@ -25,10 +25,10 @@ Make = Callable[[], "Figure | None"]
 """Draws a figure, where there is one to draw."""
 
 
-def evaluate(task: Pictures, subject: Subject, bench: Bench) -> dict[str, Found]:
+def evaluate(task: Pictures, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
     """No result; features of whole images are found here, where all devices take part."""
-    if not subject.baseline:
-        bench.features(subject, bench.layers, task.batch_size)
+    if not evaluated.baseline:
+        ctx.features(evaluated, ctx.layers, task.batch_size)
     return {}
 
 
@@ -37,13 +37,13 @@ def metrics(task: Pictures, several: bool) -> list[str]:
     return []
 
 
-def write(task: Pictures, subject: Subject, bench: Bench, folder: Path) -> list[Path]:
+def write(task: Pictures, evaluated: EvaluatedModel, ctx: EvalContext, folder: Path) -> list[Path]:
     """The pictures, of the encoder alone; random init stands beside it in the first."""
-    if subject.baseline or subject.encoder is None:
+    if evaluated.baseline or evaluated.encoder is None:
         return []
-    pool = Pool(task, subject, bench)
-    view = View(subject.name, subject.encoder, pool.read(pool.rows), len(pool.shown), bench.runtime)
-    beside = untrained(subject.encoder.spec, bench.seed) if bench.baselines and subject.name != UNTRAINED else None
+    pool = Pool(task, evaluated, ctx)
+    view = View(evaluated.name, evaluated.encoder, pool.read(pool.rows), len(pool.shown), ctx.runtime)
+    beside = untrained(evaluated.encoder.spec, ctx.seed) if ctx.baselines and evaluated.name != UNTRAINED else None
     places = [view.place(query) for query in task.queries]
     figures: dict[str, Make] = {
         "components": lambda: view.components(beside),
@@ -52,10 +52,10 @@ def write(task: Pictures, subject: Subject, bench: Bench, folder: Path) -> list[
         "attention": lambda: view.attention(places[0], task.block, task.heads),
         "neighbours": lambda: pool.neighbours(task.neighbours),
     }
-    if bench.data.masking is not None:
-        figures |= masks(bench.data, view.images[: view.count], view.patch_size, bench.seed, 0)
-    if bench.run is not None and (bench.run / "metrics.csv").is_file():
-        figures |= curves(bench.run / "metrics.csv")
+    if ctx.data.masking is not None:
+        figures |= masks(ctx.data, view.images[: view.count], view.patch_size, ctx.seed, 0)
+    if ctx.run is not None and (ctx.run / "metrics.csv").is_file():
+        figures |= curves(ctx.run / "metrics.csv")
     return draw(figures, folder)
 
 
@@ -149,15 +149,15 @@ class Pool:
         rows: which of them pictures are about: those that are shown first.
     """
 
-    def __init__(self, task: Pictures, subject: Subject, bench: Bench) -> None:
-        train, val = bench.features(subject, bench.layers, task.batch_size)
-        source, kept = bench.data.source, [part.values for part in (val, train) if len(part.values)]
+    def __init__(self, task: Pictures, evaluated: EvaluatedModel, ctx: EvalContext) -> None:
+        train, val = ctx.features(evaluated, ctx.layers, task.batch_size)
+        source, kept = ctx.data.source, [part.values for part in (val, train) if len(part.values)]
         self.values = torch.cat(kept)
-        self._transform = bench.data.eval_transform
+        self._transform = ctx.data.eval_transform
         self._files = [(source.val, index) for index in val.indices.tolist()]
         self._files += [(source.train, index) for index in train.indices.tolist()]
-        self.shown = spread(len(val.values) if len(val.values) >= task.images else len(self.values), task.images)
-        others = [row for row in spread(len(self.values), task.projected) if row not in self.shown]
+        self.shown = evenly_spaced(len(val.values) if len(val.values) >= task.images else len(self.values), task.images)
+        others = [row for row in evenly_spaced(len(self.values), task.projected) if row not in self.shown]
         self.rows = self.shown + others[: max(task.projected - len(self.shown), 0)]
 
     def read(self, rows: list[int]) -> Tensor:

@@ -3,13 +3,13 @@
 from rich.table import Table
 
 from ijepa.config import Tasks
-from ijepa.evaluation.tasks import Row, shown
+from ijepa.evaluation.tasks import ModelResults, shown
 
 Intervals = dict[str, dict[str, tuple[float, float]]]
 """By row's name and metric."""
 
 
-def results(rows: list[Row], tasks: Tasks, names: list[str], intervals: Intervals | None = None) -> Table:
+def results(rows: list[ModelResults], tasks: Tasks, names: list[str], intervals: Intervals | None = None) -> Table:
     """Encoders side by side, shares in per cent: every result, or with several label sets each task's headline."""
     table = Table("")
     for row in rows:
@@ -22,11 +22,11 @@ def results(rows: list[Row], tasks: Tasks, names: list[str], intervals: Interval
     return table
 
 
-def _cell(row: Row, metric: str, intervals: Intervals | None) -> str:
+def _cell(row: ModelResults, metric: str, intervals: Intervals | None) -> str:
     if metric not in row.results:
         return "-"
     result = row.results[metric]
-    scale, digits = (100, 1) if result.share else (1, 3)
+    scale, digits = (100, 1) if result.is_fraction else (1, 3)
     found = (intervals or {}).get(row.name, {}).get(metric)
     between = "" if found is None else f" ({scale * found[0]:.{digits}f}-{scale * found[1]:.{digits}f})"
     return f"{scale * result.value:.{digits}f}{between}"

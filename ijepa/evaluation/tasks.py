@@ -26,7 +26,7 @@ from ijepa.config import (
 )
 from ijepa.data.datamodule import DataModule
 from ijepa.evaluation import attentive, dense, export, finetune, knn, linear, logistic, lowshot, pictures, retrieval
-from ijepa.evaluation.context import UNTRAINED, Bench, Subject, label_sets
+from ijepa.evaluation.context import UNTRAINED, EvalContext, EvaluatedModel, label_sets
 from ijepa.evaluation.measures import Measured
 from ijepa.models.pretrained import Spec, untrained
 from ijepa.util.errors import UnavailableError
@@ -47,8 +47,8 @@ MODULES: dict[type, Any] = {
     Export: export,
     Pictures: pictures,
 }
-"""Each has ``evaluate(task, subject, bench)``: what is found by label set, or under "" without labels; ``metrics``,
-see there; and perhaps ``refuse(task, data)``, which raises ConfigError where the images are not what it needs."""
+"""Each has ``evaluate(task, evaluated, ctx)``: what is found by label set, or under "" without labels; ``metrics``,
+see there; and perhaps ``validate(task, data)``, which raises ConfigError where the images are not what it needs."""
 WRITERS: dict[type, Callable[..., list[Path]]] = {
     Retrieval: retrieval.write,
     Depth: dense.write,
@@ -63,7 +63,7 @@ PIXELS = "raw pixels"
 
 
 @dataclass(frozen=True)
-class Row:
+class ModelResults:
     """One line of a results table.
 
     Attributes:
@@ -89,30 +89,30 @@ class Row:
         return {name: interval for name, interval in found.items() if interval is not None}
 
 
-def evaluate(tasks: Tasks, subject: Subject, bench: Bench) -> Row:
+def evaluate(tasks: Tasks, evaluated: EvaluatedModel, ctx: EvalContext) -> ModelResults:
     """Every task on every label set; names images that cannot be read, once."""
-    names = label_sets(bench.data)
-    row = Row(subject.name, {})
+    names = label_sets(ctx.data)
+    row = ModelResults(evaluated.name, {})
     for task_name, task in tasks.chosen().items():
-        for name, found in MODULES[type(task)].evaluate(task, subject, bench).items():
+        for name, found in MODULES[type(task)].evaluate(task, evaluated, ctx).items():
             row.results.update({key(names, name, metric): value for metric, value in found.results.items()})
             if found.details is not None:
                 row.details.setdefault(task_name, {})[name] = found.details
-        if bench.folder is not None and type(task) in WRITERS:
-            row.files.extend(WRITERS[type(task)](task, subject, bench, bench.folder))
-        row.files.extend(bench.files)
-        bench.files.clear()
+        if ctx.folder is not None and type(task) in WRITERS:
+            row.files.extend(WRITERS[type(task)](task, evaluated, ctx, ctx.folder))
+        row.files.extend(ctx.files)
+        ctx.files.clear()
     return row
 
 
-def baselines(tasks: Tasks, spec: Spec, bench: Bench, initial: bool = True) -> list[Row]:
+def baselines(tasks: Tasks, spec: Spec, ctx: EvalContext, initial: bool = True) -> list[ModelResults]:
     """The same tasks on an untrained encoder of this shape, unless not ``initial``, and on raw pixels."""
-    subjects = [Subject(UNTRAINED, untrained(spec, bench.seed), baseline=True)] if initial else []
-    subjects.append(Subject(PIXELS, None, baseline=True, patch_size=spec.patch_size))
-    return [evaluate(tasks, subject, bench) for subject in subjects]
+    subjects = [EvaluatedModel(UNTRAINED, untrained(spec, ctx.seed), baseline=True)] if initial else []
+    subjects.append(EvaluatedModel(PIXELS, None, baseline=True, patch_size=spec.patch_size))
+    return [evaluate(tasks, evaluated, ctx) for evaluated in subjects]
 
 
-def refuse(tasks: Tasks, data: DataModule, images: Data | None = None) -> None:
+def validate(tasks: Tasks, data: DataModule, images: Data | None = None) -> None:
     """Refuses ``images`` that lack what a task needs: labels, maps; raises ConfigError."""
     for name, task in tasks.chosen().items():
         module = MODULES[type(task)]
@@ -122,11 +122,11 @@ def refuse(tasks: Tasks, data: DataModule, images: Data | None = None) -> None:
                 raise UnavailableError("data.source", images.source, problem)
             problem = f"task={name} needs labels: a folder per class, for training and validation"
             raise UnavailableError("data.root", images and images.root, problem)
-        if hasattr(module, "refuse"):
-            module.refuse(task, data)
+        if hasattr(module, "validate"):
+            module.validate(task, data)
 
 
-def possible(tasks: Tasks, data: DataModule) -> tuple[Tasks, dict[str, str]]:
+def supported_tasks(tasks: Tasks, data: DataModule) -> tuple[Tasks, dict[str, str]]:
     """Those that these images have all that is needed for, and why the others are left out.
 
     Raises:
@@ -136,7 +136,7 @@ def possible(tasks: Tasks, data: DataModule) -> tuple[Tasks, dict[str, str]]:
     left: dict[str, str] = {}
     for name, task in tasks.chosen().items():
         try:
-            refuse(Tasks(**{name: task}), data)
+            validate(Tasks(**{name: task}), data)
             kept[name] = task
         except UnavailableError as error:
             left[name] = error.problem
@@ -148,7 +148,7 @@ def key(names: list[str], name: str, metric: str) -> str:
     return f"{name}/{metric}" if name and len(names) > 1 else metric
 
 
-def shown(tasks: Tasks, rows: list[Row], names: list[str]) -> list[list[str]]:
+def shown(tasks: Tasks, rows: list[ModelResults], names: list[str]) -> list[list[str]]:
     """The results that a table shows, by label set: those that some row has."""
     several = len(names) > 1
     listed = [metric for task in tasks.chosen().values() for metric in metrics(task, several)]
@@ -168,7 +168,7 @@ def metrics(task: Task, several: bool = True) -> list[str]:
     return MODULES[type(task)].metrics(task, several)
 
 
-def headlines(tasks: Tasks, row: Row, names: list[str]) -> dict[str, float]:
+def headlines(tasks: Tasks, row: ModelResults, names: list[str]) -> dict[str, float]:
     """The first task's result on each label set, or its only one."""
     metric = metrics(tasks.leading())[0]
     found = {name: row.results.get(key(names, name, metric)) for name in names}

@@ -37,7 +37,7 @@ class Heldout:
 
 
 @torch.no_grad()
-def measure(jepa: JEPA, heldout: Heldout, prepare: Callable[[Tensor], Tensor]) -> dict[str, float]:
+def health_check(jepa: JEPA, heldout: Heldout, prepare: Callable[[Tensor], Tensor]) -> dict[str, float]:
     """Every measure by its name, as metrics.csv has it after ``health/``.
 
     Those of the target encoder, of whole images, bear no prefix. Every process of a sharded run must call this.
@@ -73,7 +73,7 @@ def measure(jepa: JEPA, heldout: Heldout, prepare: Callable[[Tensor], Tensor]) -
 
 def _seen(jepa: JEPA, heldout: Heldout, prepare: Callable[[Tensor], Tensor]) -> tuple[dict[str, float], Tensor]:
     """The spread of target encoder and predictions, how they agree, and the pooled features [n, D]."""
-    encoder, predictor, agreement = measures.Moments(), measures.Moments(), measures.Agreement()
+    encoder, predictor, agreement = measures.Moments(), measures.Moments(), measures.PredictionAgreement()
     pooled = []
     for batch in heldout.images.split(BATCH):
         images = prepare(batch)

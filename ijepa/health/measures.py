@@ -67,7 +67,7 @@ class Moments:
         )
 
 
-class Agreement:
+class PredictionAgreement:
     """What predictions know of their targets, batch after batch of tokens at fixed places."""
 
     def __init__(self) -> None:

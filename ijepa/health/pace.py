@@ -2,7 +2,7 @@
 
 import math
 
-from ijepa.training.flops import Cost
+from ijepa.training.flops import PretrainingFlops
 
 SHARE, PANELS = 0.0125, 100
 """How much of a run's operations the looks may take, and how many there are at most. They are in float32, which takes
@@ -12,7 +12,7 @@ CROPS, CROPPED, PREDICTED = 4, 8, 4
 
 
 def steps_between(
-    cost: Cost, masks: tuple[int, int, int], images: int, batch_size: int, steps: int, saved: int | None
+    cost: PretrainingFlops, masks: tuple[int, int, int], images: int, batch_size: int, steps: int, saved: int | None
 ) -> int:
     """So few steps between two looks that they take `SHARE` of the run, and are no more than `PANELS`.
 
@@ -27,8 +27,8 @@ def steps_between(
         saved: steps between checkpoints; None where there is no such number.
     """
     seen, predicted = images + images // CROPPED * CROPS, images // PREDICTED
-    look = seen * cost.seen() + predicted * (cost.look(*masks) - cost.seen())
-    least = max(math.ceil(look / (batch_size * cost.step(*masks)) / SHARE), math.ceil(steps / PANELS), 1)
+    look = seen * cost.encoder_flops() + predicted * (cost.forward_flops(*masks) - cost.encoder_flops())
+    least = max(math.ceil(look / (batch_size * cost.step_flops(*masks)) / SHARE), math.ceil(steps / PANELS), 1)
     whole = saved or 10 ** math.ceil(math.log10(least))
     if least > whole:
         return -(-least // whole) * whole

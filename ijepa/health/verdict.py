@@ -27,7 +27,7 @@ WORSE = 0.1
 SEVERAL = 4
 """Panels that make a median."""
 
-Panel = dict[str, float]
+HealthCheck = dict[str, float]
 
 
 class Verdict(NamedTuple):
@@ -91,7 +91,7 @@ REMEDIES = {
 }
 
 
-def judge(panels: Sequence[Panel], warmup_steps: int = 0) -> Verdict:
+def diagnose(panels: Sequence[HealthCheck], warmup_steps: int = 0) -> Verdict:
     """The verdict on the last of ``panels``.
 
     Args:
@@ -125,7 +125,7 @@ def judge(panels: Sequence[Panel], warmup_steps: int = 0) -> Verdict:
     return Verdict(step, "warming up", None, evidence, [])
 
 
-def _divergence(panels: Sequence[Panel]) -> list[str]:
+def _divergence(panels: Sequence[HealthCheck]) -> list[str]:
     now, past = panels[-1], panels[:-1]
     wrong = [name for name in ("loss", "gradient_norm", "norm", "predictions_norm")
              if not math.isfinite(now.get(name, 0.0))]  # fmt: skip
@@ -143,7 +143,7 @@ def _divergence(panels: Sequence[Panel]) -> list[str]:
     return evidence
 
 
-def _forgetting(panels: Sequence[Panel]) -> list[str]:
+def _forgetting(panels: Sequence[HealthCheck]) -> list[str]:
     """Features may lie apart and still tell less than those of an untrained encoder."""
     first, now = panels[0], panels[-1]
     before, after = _linear(first), _linear(now)
@@ -153,7 +153,7 @@ def _forgetting(panels: Sequence[Panel]) -> list[str]:
     return [line, *_accuracies(first, now)]
 
 
-def _collapse(panels: Sequence[Panel]) -> tuple[str, list[str]] | None:
+def _collapse(panels: Sequence[HealthCheck]) -> tuple[str, list[str]] | None:
     first, now = panels[0], panels[-1]
     spread = _fall("spread of tokens", [panel["relative"] for panel in panels], panels)
     across = _fall("spread across images", [_across(panel) for panel in panels], panels)
@@ -168,7 +168,7 @@ def _collapse(panels: Sequence[Panel]) -> tuple[str, list[str]] | None:
     return None
 
 
-def _fall(name: str, values: list[float], panels: Sequence[Panel]) -> str | None:
+def _fall(name: str, values: list[float], panels: Sequence[HealthCheck]) -> str | None:
     """A line on how the last of ``values`` has fallen below what it was first or at its best; None if it has not."""
     if values[-1] <= FALLEN * values[0]:
         return _compared(name, values[0], values[-1], panels[0])
@@ -178,22 +178,22 @@ def _fall(name: str, values: list[float], panels: Sequence[Panel]) -> str | None
     return None
 
 
-def _linear(panel: Panel) -> float:
+def _linear(panel: HealthCheck) -> float:
     """The mean over label sets; NaN without."""
     found = [value for name, value in panel.items() if name.rpartition("/")[2] == "linear" and math.isfinite(value)]
     return sum(found) / len(found) if found else math.nan
 
 
-def _across(panel: Panel) -> float:
+def _across(panel: HealthCheck) -> float:
     """The spread across images over the tokens' root mean square."""
     return panel["relative"] * math.sqrt(panel["share"])
 
 
-def _compared(name: str, before: float, now: float, panel: Panel) -> str:
+def _compared(name: str, before: float, now: float, panel: HealthCheck) -> str:
     return f"{name} {now:.3g}, {before:.3g} at step {int(panel['step'])}"
 
 
-def _accuracies(first: Panel, now: Panel) -> list[str]:
+def _accuracies(first: HealthCheck, now: HealthCheck) -> list[str]:
     """How the nearest neighbours' accuracy went, of every label set."""
     lines = []
     for name, value in now.items():

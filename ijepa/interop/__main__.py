@@ -46,8 +46,8 @@ def _path(text: str) -> Path:
 
 
 def _read(given: argparse.Namespace, encoder: Which, whole: bool) -> tuple[Path, Weights]:
-    file = loading.find(loading.located(given.file, KEY), encoder, whole, KEY)
-    return file, loading.read(file, given.heads, KEY)
+    file = loading.select_file(loading.resolve_source(given.file, KEY), encoder, whole, KEY)
+    return file, loading.read_weights(file, given.heads, KEY)
 
 
 def _inspect(given: argparse.Namespace) -> None:
@@ -97,7 +97,7 @@ def _convert(given: argparse.Namespace) -> None:
             raise ConfigError("--to", given.to, str(fault)) from None
         written = [out]
     else:
-        encoder = loading.encoder_of(found, file, given.encoder, found.spec.positions, KEY)
+        encoder = loading.build_encoder(found, file, given.encoder, found.spec.positions, KEY)
         written, more = _write(given.to, out, encoder, given.encoder)
         notes += more
     if given.to == "timm" and out.suffix in PICKLED:

@@ -51,11 +51,11 @@ def load_encoder(
     Raises:
         UserError: when there is no such file, or it is not what it should be.
     """
-    file = find(located(path), encoder)
-    return encoder_of(read(file, heads), file, encoder, positions)
+    file = select_file(resolve_source(path), encoder)
+    return build_encoder(read_weights(file, heads), file, encoder, positions)
 
 
-def encoder_of(
+def build_encoder(
     weights: Weights, file: Path, encoder: Which, positions: Positions = "scaled", key: str = KEY
 ) -> PretrainedEncoder:
     """The encoder of weights that were read; raises ConfigError when they lack it."""
@@ -76,8 +76,8 @@ def encoder_of(
     return pretrained
 
 
-def read(file: Path, heads: int | None = None, key: str = KEY) -> Weights:
-    """The weights in a file that `find` has named; raises ConfigError, which says what is wrong with it."""
+def read_weights(file: Path, heads: int | None = None, key: str = KEY) -> Weights:
+    """The weights in a file that `select_file` has named; raises ConfigError, which says what is wrong with it."""
     asked = HEADS_KEYS.get(key, "--heads")
     if heads is not None and (not isinstance(heads, int) or isinstance(heads, bool) or heads < 1):
         raise ConfigError(asked, heads, "should be a whole number, 1 or more")
@@ -92,7 +92,7 @@ def read(file: Path, heads: int | None = None, key: str = KEY) -> Weights:
     return found
 
 
-def located(text: str | Path, key: str = KEY) -> Path:
+def resolve_source(text: str | Path, key: str = KEY) -> Path:
     """Where on this machine that is which ``text`` means: a path, an address that is downloaded, or a timm name.
 
     What is downloaded is kept below $IJEPA_CACHE/weights, else ~/.cache/ijepa/weights.
@@ -113,7 +113,7 @@ def located(text: str | Path, key: str = KEY) -> Path:
     return path
 
 
-def find(path: Path, encoder: Which = "target", whole: bool = False, key: str = KEY) -> Path:
+def select_file(path: Path, encoder: Which = "target", whole: bool = False, key: str = KEY) -> Path:
     """The file that ``path`` means: itself, or the encoder or last checkpoint of a run's folder.
 
     Args:
@@ -145,7 +145,7 @@ def find(path: Path, encoder: Which = "target", whole: bool = False, key: str = 
     raise ConfigError(key, path, f"no run's folder: it has neither {wanted} nor {transformers.CONFIG}")
 
 
-def load(path: Path, mapped: bool = False) -> dict[str, Any]:
+def load_checkpoint(path: Path, mapped: bool = False) -> dict[str, Any]:
     """A pickled checkpoint, loaded without running code from it; ``mapped``: its tensors stay on disk until used."""
     try:
         return reading.load(path, mapped)

@@ -30,7 +30,7 @@ class Texts(Protocol):
 
 
 @runtime_checkable
-class Pictures(Protocol):
+class LogsPictures(Protocol):
     """Takes pictures, RGB."""
 
     def log_picture(self, name: str, picture: Image.Image, step: int) -> None: ...
@@ -81,7 +81,7 @@ def log_text(loggers: Sequence[Logger], name: str, text: str, step: int) -> None
 
 def log_picture(loggers: Sequence[Logger], name: str, figure: "Figure", step: int) -> None:
     """A figure as ``pictures/NAME``; for the first process."""
-    chosen = [logger for logger in loggers if isinstance(logger, Pictures)]
+    chosen = [logger for logger in loggers if isinstance(logger, LogsPictures)]
     if not chosen:
         return
     buffer = io.BytesIO()

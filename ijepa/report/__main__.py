@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ijepa.report import text
 from ijepa.report.page import render
-from ijepa.report.reading import Run, read
+from ijepa.report.reading import RunRecord, read
 from ijepa.report.sweep import render as render_sweep
 from ijepa.sweeps import jobs
 from ijepa.util import commands
@@ -25,7 +25,7 @@ def _report(given: argparse.Namespace) -> None:
     out = _out(given)
     folders: list[Path] = given.folders
     notes: list[str] = []
-    runs: list[Run] = []
+    runs: list[RunRecord] = []
     sweep = _sweep(folders[0]) if len(folders) == 1 else None
     if sweep is not None:
         page = render_sweep(sweep, given.title)

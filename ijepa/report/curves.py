@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ijepa.report.reading import AXES, Run
+from ijepa.report.reading import AXES, RunRecord
 from ijepa.sweeps.metric import SETTINGS
 
 POINTS = 1200
@@ -75,7 +75,7 @@ class Chart:
 
 
 @dataclass(frozen=True)
-class Group:
+class ChartGroup:
     """Charts that belong together."""
 
     title: str
@@ -83,7 +83,7 @@ class Group:
     minor: bool = False
 
 
-def groups(runs: list[Run]) -> tuple[list[Group], list[Group]]:
+def groups(runs: list[RunRecord]) -> tuple[list[ChartGroup], list[ChartGroup]]:
     """Of health, and of training, those that some run has logged."""
     columns = list(dict.fromkeys(
         column for run in runs for column, values in run.metrics.items()
@@ -91,8 +91,8 @@ def groups(runs: list[Run]) -> tuple[list[Group], list[Group]]:
     ))  # fmt: skip
     left = dict.fromkeys(columns)
 
-    def take(title: str, wanted: list[str]) -> Group:
-        return Group(title, [chart(column) for column in wanted if left.pop(column, True) is None])
+    def take(title: str, wanted: list[str]) -> ChartGroup:
+        return ChartGroup(title, [chart(column) for column in wanted if left.pop(column, True) is None])
 
     health = [take(title, [f"health/{name}" for name in names]) for title, names in HEALTH.items()]
     probes = [column for column in left if column.startswith("health/") and split(column)[1] in PROBES]
@@ -152,7 +152,7 @@ def unit(name: str) -> str:
     return "%" if name.startswith(SHARES) and name not in SETTINGS else ""
 
 
-def data(run: Run, charts: list[Chart]) -> dict[str, Any]:
+def data(run: RunRecord, charts: list[Chart]) -> dict[str, Any]:
     """What the page draws of a run: axes at the rows that are drawn, and by column the rows and values of its curve."""
     drawn = {item.column: _thinned(run.metrics.get(item.column, [])) for item in charts}
     rows = sorted({row for places in drawn.values() for row in places})

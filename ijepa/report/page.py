@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from ijepa.report import curves, results, text
 from ijepa.report.pictures import Picture
-from ijepa.report.reading import AXES, Run
+from ijepa.report.reading import AXES, RunRecord
 from ijepa.report.settings import PLACES, differences
 from ijepa.util.errors import show
 
@@ -25,7 +25,7 @@ VERDICTS = {"healthy": "good", "warming up": "early", "collapsing": "bad", "dive
 """How they are drawn; others are neutral."""
 
 
-def render(runs: list[Run], title: str | None = None) -> str:
+def render(runs: list[RunRecord], title: str | None = None) -> str:
     """The page of one run, or of several side by side."""
     health, training = curves.groups(runs)
     charts = [chart for group in (*health, *training) for chart in group.charts]
@@ -98,7 +98,7 @@ def _spaced(value: Any) -> str:
     return _shown(value).replace(",", ", ") if isinstance(value, list) else _shown(value)
 
 
-def _references(runs: list[Run], column: str) -> list[dict[str, Any]]:
+def _references(runs: list[RunRecord], column: str) -> list[dict[str, Any]]:
     """What random init and raw pixels have of a validation result: once where all runs agree."""
     found: dict[str, dict[int, float]] = {}
     for number, run in enumerate(runs):
@@ -115,7 +115,7 @@ def _references(runs: list[Run], column: str) -> list[dict[str, Any]]:
     return references
 
 
-def _pictures(runs: list[Run]) -> list[tuple[str, list[int], list[tuple[int, list[Picture]]]]]:
+def _pictures(runs: list[RunRecord]) -> list[tuple[str, list[int], list[tuple[int, list[Picture]]]]]:
     """By what they show: its steps, and the pictures of each run that has some."""
     found: dict[str, dict[int, list[Picture]]] = {}
     for number, run in enumerate(runs):

@@ -56,7 +56,7 @@ class Evaluation:
 
 
 @dataclass
-class Run:
+class RunRecord:
     """A run.
 
     Attributes:
@@ -112,7 +112,7 @@ class Run:
         return _results((self.summary or {}).get("results"))
 
 
-def read(folders: list[Path]) -> list[Run]:
+def read(folders: list[Path]) -> list[RunRecord]:
     """The runs, each once, with names that tell them apart.
 
     Raises:
@@ -132,7 +132,7 @@ def _names(folders: list[Path]) -> list[str]:
     return [text.name(Path(name)) for name in names]
 
 
-def _read(folder: Path, whole: Path, name: str) -> Run:
+def _read(folder: Path, whole: Path, name: str) -> RunRecord:
     if not whole.exists():
         raise ConfigError(KEY, text.name(folder), "no such folder")
     if not whole.is_dir():
@@ -148,7 +148,7 @@ def _read(folder: Path, whole: Path, name: str) -> Run:
         config = later
     metrics = _metrics(whole / "metrics.csv")
     written = datetime.fromtimestamp((whole / "metrics.csv").stat().st_mtime)
-    run = Run(folder, name, config, changes, metrics, written, _summary(whole / "summary.json"))
+    run = RunRecord(folder, name, config, changes, metrics, written, _summary(whole / "summary.json"))
     run.verdicts = _optional(whole, Path("health.json"), run.notes, _verdicts) or []
     for path in sorted(whole.glob("evaluation/**/metrics.json")):
         inside = path.relative_to(whole)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ijepa.report import curves, text
-from ijepa.report.reading import Intervals, Results, Run
+from ijepa.report.reading import Intervals, Results, RunRecord
 from ijepa.sweeps import metric as metrics
 
 PREFERRED = ("linear", "logistic", "attentive", "finetune")
@@ -54,7 +54,7 @@ class Table:
         return any(cell.place is not None for _, _, cells in self.rows for cell in cells)
 
 
-def tables(runs: list[Run]) -> list[Table]:
+def tables(runs: list[RunRecord]) -> list[Table]:
     """What the runs ended with, then a table for each evaluation of a name."""
     found = []
     ends = {number: run.results for number, run in enumerate(runs) if run.results}
@@ -125,7 +125,7 @@ def _place(share: float) -> float:
     return round(100 * min(max(share, 0.0), 1.0), 2)
 
 
-def headlines(run: Run) -> list[tuple[str, float, str]]:
+def headlines(run: RunRecord) -> list[tuple[str, float, str]]:
     """Few results that stand for a run: title, value, and what random init or another baseline has."""
     rows = list(run.results.items())
     if rows:

@@ -13,10 +13,10 @@ from timm.layers import Attention
 
 from ijepa import config as schema
 from ijepa import masking
-from ijepa.callbacks.checkpoint import Checkpoint, WholeFiles
+from ijepa.callbacks.checkpoint import AtomicCheckpointIO, Checkpoint
 from ijepa.callbacks.evaluation import Evaluation
 from ijepa.callbacks.health import Health
-from ijepa.callbacks.pictures import Pictures
+from ijepa.callbacks.pictures import FeaturePictures
 from ijepa.callbacks.progress import ProgressReport
 from ijepa.callbacks.recorder import Recorder
 from ijepa.config import checks
@@ -35,7 +35,7 @@ from ijepa.models.jepa import JEPA
 from ijepa.models.predictor import Predictor
 from ijepa.models.pretrained import Spec
 from ijepa.run import warm_start
-from ijepa.training.flops import Cost, Transformer
+from ijepa.training.flops import PretrainingFlops, TransformerFlops
 from ijepa.training.module import Pretraining
 from ijepa.training.objective import Objective
 from ijepa.training.schedule import training_schedule
@@ -201,13 +201,13 @@ def run(config: schema.TrainConfig, folder: Path, step: int = 0) -> Run:
     )
     callbacks: list[L.Callback] = [recorder, *([health] if health else [])]
     every = config.callbacks.evaluate_every_epochs
-    measured, _ = tasks.possible(config.task, datamodule)
+    measured, _ = tasks.supported_tasks(config.task, datamodule)
     if every is not None and measured.measured():
         callbacks.append(Evaluation(measured, datamodule, encoder_spec, recorder, every, config.seed))
     count = config.callbacks.pictures
     if count is not None:
         pictures = folder / "pictures"
-        callbacks.append(Pictures(datamodule, encoder_spec, recorder, pictures, schedule.max_steps, count))
+        callbacks.append(FeaturePictures(datamodule, encoder_spec, recorder, pictures, schedule.max_steps, count))
     callbacks += [ProgressReport(recorder, schedule.max_steps, config.callbacks.progress_every_seconds), checkpoint]
     trainer = L.Trainer(
         accelerator=accelerator,
@@ -221,7 +221,7 @@ def run(config: schema.TrainConfig, folder: Path, step: int = 0) -> Run:
         gradient_clip_val=config.optimizer.clip_grad_norm,
         logger=[metrics, *loggers(config, folder, label_sets(datamodule), step)],
         callbacks=callbacks,
-        plugins=[WholeFiles(), *devices.plugins(config.hardware)],
+        plugins=[AtomicCheckpointIO(), *devices.plugins(config.hardware)],
         default_root_dir=folder,
         use_distributed_sampler=False,
         enable_checkpointing=False,
@@ -245,15 +245,15 @@ def health_steps(config: schema.TrainConfig, masks: masking.Masking, steps: int)
     return pace.steps_between(cost(config), sizes, callbacks.health_images, share, steps, every)
 
 
-def cost(config: schema.TrainConfig) -> Cost:
+def cost(config: schema.TrainConfig) -> PretrainingFlops:
     """What an image costs."""
     encoder = spec(config.model, config.data)
     patches = encoder.image_size[0] * encoder.image_size[1] // encoder.patch_size**2
-    return Cost(
+    return PretrainingFlops(
         patches,
         encoder.patch_size**2 * encoder.channels,
-        Transformer(encoder.width, encoder.depth, encoder.mlp_ratio),
-        Transformer(config.predictor.width, config.predictor.depth, 4.0),
+        TransformerFlops(encoder.width, encoder.depth, encoder.mlp_ratio),
+        TransformerFlops(config.predictor.width, config.predictor.depth, 4.0),
         _output_width(config),
         config.objective.target,
     )

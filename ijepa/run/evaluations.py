@@ -18,7 +18,7 @@ from ijepa.data import sources
 from ijepa.data.datamodule import DataModule
 from ijepa.distributed import devices
 from ijepa.evaluation import export, paper, tables, tasks
-from ijepa.evaluation.context import UNTRAINED, Bench, Subject, label_sets
+from ijepa.evaluation.context import UNTRAINED, EvalContext, EvaluatedModel, label_sets
 from ijepa.evaluation.runtime import Runtime, runtime
 from ijepa.interop import loading, transformers
 from ijepa.interop.reading import FORMATS
@@ -50,15 +50,15 @@ def evaluate(composed: DictConfig) -> float | None:
     assert isinstance(whole, dict)
     values: dict[str, Any] = {str(k): value for k, value in whole.items() if k not in TRAINING or k == "model"}
     first = os.environ.get("LOCAL_RANK", "0") == "0"
-    path = None if composed.checkpoint == RANDOM else loading.located(str(composed.checkpoint))
+    path = None if composed.checkpoint == RANDOM else loading.resolve_source(str(composed.checkpoint))
     loaded = None
     if path is not None:
-        file = loading.find(path, which)  # type: ignore[arg-type]  # checked
-        found = loading.read(file, values["heads"])
-        loaded = loading.encoder_of(found, file, which)  # type: ignore[arg-type]
+        file = loading.select_file(path, which)  # type: ignore[arg-type]  # checked
+        found = loading.read_weights(file, values["heads"])
+        loaded = loading.build_encoder(found, file, which)  # type: ignore[arg-type]
         for note in found.notes if first else ():
             print(f"{file}: {note}")
-        _refuse_a_model()
+        _reject_model_keys()
         values |= {"data": _data(values["data"], path, loaded.spec), "model": None}
     if values["data"]["root"] == "???":
         raise UserError("data.root is not set; add data.root=FOLDER")
@@ -72,14 +72,14 @@ def evaluate(composed: DictConfig) -> float | None:
     masks = None if config.task.pictures is None else _masks(path, config, encoder.spec.patch_size, first)
     data = build.data(config.data, source, masks, 0, config.hardware, config.seed)
     if config.task.paper is not None:
-        chosen, left = tasks.possible(config.task, data)
+        chosen, left = tasks.supported_tasks(config.task, data)
         config = config.model_copy(update={"task": chosen})
         for name, why in left.items() if first else ():
             print(f"task=paper leaves out {name}: {why}")
         if not chosen.chosen():
             raise ConfigError("task", "paper", "nothing of it is possible with these images; they need labels or maps")
     else:
-        tasks.refuse(config.task, data, config.data)
+        tasks.validate(config.task, data, config.data)
     fabric = devices.fabric(config.hardware)
     if fabric is not None and HydraConfig.get().mode == RunMode.MULTIRUN:
         problem = "one process starts the others here, and cannot in a sweep; start the jobs one by one"
@@ -93,26 +93,30 @@ def _measure(
     config: EvaluateConfig, path: Path | None, encoder: PretrainedEncoder, data: DataModule, runtime: Runtime
 ) -> float | None:
     """The tasks; the first of several processes writes and speaks."""
-    source, names, first = data.source, label_sets(data), runtime.ranks.here == 0
+    source, names, first = data.source, label_sets(data), runtime.ranks.rank == 0
     folder = _output(config, path)
     if first:
         folders.make(folder, "output")
         print(f"{_names(config)} on {len(source.train)} training and {len(source.val)} validation images", flush=True)
     cache = None if config.cache is None else Path(config.cache).expanduser()
-    bench = Bench(
+    ctx = EvalContext(
         data, runtime, config.seed, config.layers, cache, folder if first else None, not first, config.baselines,
         path and _folder(path),
     )  # fmt: skip
-    rows = [tasks.evaluate(config.task, Subject(f"{config.encoder} encoder" if path else UNTRAINED, encoder), bench)]
+    rows = [
+        tasks.evaluate(config.task, EvaluatedModel(f"{config.encoder} encoder" if path else UNTRAINED, encoder), ctx)
+    ]
     if config.baselines and config.task.measured():
-        rows += tasks.baselines(config.task, encoder.spec, bench, initial=path is not None)
+        rows += tasks.baselines(config.task, encoder.spec, ctx, initial=path is not None)
     found = tasks.headlines(config.task, rows[0], names) if rows[0].results else {}
     if first:
         _report(config, rows, names, data, folder)
     return sum(found.values()) / len(found) if found else None
 
 
-def _report(config: EvaluateConfig, rows: list[tasks.Row], names: list[str], data: DataModule, folder: Path) -> None:
+def _report(
+    config: EvaluateConfig, rows: list[tasks.ModelResults], names: list[str], data: DataModule, folder: Path
+) -> None:
     """The table, and metrics.json."""
     intervals = {row.name: row.intervals(config.seed) for row in rows}
     if any(row.results for row in rows):
@@ -154,7 +158,7 @@ def _given() -> set[str]:
     return {item.lstrip("+~").partition("=")[0] for item in HydraConfig.get().overrides.task}
 
 
-def _refuse_a_model() -> None:
+def _reject_model_keys() -> None:
     """Refuses a shape beside a checkpoint, which has its own."""
     for key in sorted(_given()):
         if key.partition(".")[0] == "model":
@@ -216,7 +220,7 @@ def _masks(path: Path | None, config: EvaluateConfig, patch_size: int, first: bo
 
 def _folder(path: Path) -> Path:
     """The folder of the run that a checkpoint belongs to, or that of a lone file."""
-    file = loading.find(path)
+    file = loading.select_file(path)
     return file.parent.parent if file.parent.name == "checkpoints" else file.parent
 
 
@@ -240,7 +244,7 @@ def _output(config: EvaluateConfig, path: Path | None) -> Path:
     others = [item for item in HydraConfig.get().overrides.task if item.partition("=")[0] not in UNNAMED]
     if path is None:
         return Path("evaluation") / folders.slug([RANDOM, _names(config), *others])
-    file, run = loading.find(path), _folder(path)
+    file, run = loading.select_file(path), _folder(path)
     if not (run / "config.yaml").is_file():  # a file of its own, whose folder is not ours to write to
         name = file.parent.name if file.name == transformers.WEIGHTS else f"{file.absolute().parent.name}-{file.stem}"
         return Path("evaluation") / folders.slug([name, _names(config), *others])

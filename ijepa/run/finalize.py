@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from ijepa import loggers
-from ijepa.callbacks.pictures import PROJECTED, SHOWN, Pictures
+from ijepa.callbacks.pictures import PROJECTED, SHOWN, FeaturePictures
 from ijepa.distributed import sharding
 from ijepa.evaluation import pictures as drawing
 from ijepa.evaluation import tables, tasks
-from ijepa.evaluation.context import Bench, Subject, label_sets
+from ijepa.evaluation.context import EvalContext, EvaluatedModel, label_sets
 from ijepa.evaluation.runtime import Runtime
 from ijepa.interop import timm
 from ijepa.loggers import log_picture
@@ -47,17 +47,17 @@ def finish(run: Run, brief: bool) -> None:
     }
     if run.health is not None and run.health.verdicts:
         summary["health"] = {"verdict": run.health.verdicts[-1].title, "seconds": run.health.seconds}
-    chosen, left = tasks.possible(run.config.task, run.data)
+    chosen, left = tasks.supported_tasks(run.config.task, run.data)
     for name, why in left.items() if run.config.task.paper is not None else ():
         print(f"task=paper leaves out {name}: {why}")
     if chosen.measured():
         names = label_sets(run.data)
         runtime = Runtime(run.trainer.strategy.root_device, compiled=run.config.hardware.compile)
-        bench = Bench(run.data, runtime, run.config.seed, folder=run.folder / "pictures")
-        subject = Subject("target encoder", PretrainedEncoder(encoder, run.spec).eval())
-        rows = [tasks.evaluate(chosen, subject, bench)]
+        ctx = EvalContext(run.data, runtime, run.config.seed, folder=run.folder / "pictures")
+        evaluated = EvaluatedModel("target encoder", PretrainedEncoder(encoder, run.spec).eval())
+        rows = [tasks.evaluate(chosen, evaluated, ctx)]
         if run.config.callbacks.baselines:
-            rows += tasks.baselines(chosen, run.spec, bench)
+            rows += tasks.baselines(chosen, run.spec, ctx)
         for logger in run.trainer.loggers:
             values = {f"val/{name}": value for name, value in rows[0].values.items()}
             logger.log_metrics({**run.recorder.totals(), **values}, step=run.trainer.global_step)
@@ -106,7 +106,7 @@ def _draw(run: Run, encoder: Encoder) -> None:
             "attention": lambda: view.attention(middle, -1, HEADS),
         }
         for callback in run.trainer.callbacks:  # type: ignore[attr-defined]  # Lightning adds the list
-            if isinstance(callback, Pictures):
+            if isinstance(callback, FeaturePictures):
                 figures["progress"] = callback.progress
     figures["curves"] = drawing.curves(run.metrics.path)["curves"]
 

@@ -34,7 +34,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 
 def choose(config: TrainConfig, overrides: list[str]) -> Path:
-    """The new run's folder, free unless it `goes_on`; the same for all processes of a run."""
+    """The new run's folder, free unless it `resumes_existing`; the same for all processes of a run."""
     if FOLDER_VARIABLE in os.environ:
         return Path(os.environ[FOLDER_VARIABLE])
     if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -51,12 +51,12 @@ def choose(config: TrainConfig, overrides: list[str]) -> Path:
     if config.run_dir is None:
         return numbered(Path("runs"), name)
     folder = Path(config.run_dir).expanduser()
-    if not goes_on(config):
-        refuse_used(folder)
+    if not resumes_existing(config):
+        validate_unused(folder)
     return folder
 
 
-def goes_on(config: TrainConfig) -> bool:
+def resumes_existing(config: TrainConfig) -> bool:
     """Whether a run that is in the folder already is this one: it is skipped where finished, and resumed where not."""
     return HydraConfig.get().mode == RunMode.MULTIRUN or config.resume == "auto" or slurm.restarted()
 
@@ -97,10 +97,10 @@ def _shared() -> list[str]:
     return list(HydraConfig.get().job.config.override_dirname.exclude_keys)
 
 
-def refuse_used(folder: Path) -> None:
+def validate_unused(folder: Path) -> None:
     """Raises ConfigError when ``folder`` holds a run."""
     found = [name for name in ("config.yaml", "metrics.csv", "checkpoints") if (folder / name).exists()]
-    if not found or follows():
+    if not found or is_nonzero_rank():
         return
     if "config.yaml" not in found:
         raise ConfigError("run_dir", folder, f"holds a part of a run, {found[0]}; give another run_dir")
@@ -123,7 +123,7 @@ def claimed(folder: Path) -> Iterator[None]:
     Raises:
         ConfigError: when one does, or the folder cannot be written to.
     """
-    if follows():
+    if is_nonzero_rank():
         yield
         return
     if not os.access(folder, os.W_OK):
@@ -157,7 +157,7 @@ def numbered(parent: Path, name: str) -> Path:
             return folder
 
 
-def follows() -> bool:
+def is_nonzero_rank() -> bool:
     """Whether this process is another than the first of its run, which looks after the folder."""
     names = ("RANK", "SLURM_PROCID", "NODE_RANK", "LOCAL_RANK")
     return any(int(os.environ.get(name, "0")) > 0 for name in names)

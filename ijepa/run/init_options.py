@@ -13,7 +13,7 @@ CONTINUED = "continued"
 """The experiment that init=FILE trains as, where none is chosen (``experiment=[]``: none)."""
 
 
-def settled(composed: DictConfig) -> DictConfig | dict[str, Any]:
+def resolve_init(composed: DictConfig) -> DictConfig | dict[str, Any]:
     """With what the weights decide that ``init`` names, and the settings for weights that are good already.
 
     Raises:
@@ -27,7 +27,7 @@ def settled(composed: DictConfig) -> DictConfig | dict[str, Any]:
     start = warm_start.read(str(composed.init), heads)
     if "experiment" not in _overrides() and _own():
         values = _merged(values, _experiment(CONTINUED), "")
-    return warm_start.settle({str(key): value for key, value in values.items()}, start, given)
+    return warm_start.apply_checkpoint_sizes({str(key): value for key, value in values.items()}, start, given)
 
 
 def given(key: str) -> bool:

@@ -128,7 +128,7 @@ def clear(folder: Path) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
-def refuse(resumed: Resumed, module: nn.Module, data: DataModule, steps: TrainingSchedule) -> None:
+def validate(resumed: Resumed, module: nn.Module, data: DataModule, steps: TrainingSchedule) -> None:
     """Refuses networks of another shape; other images than before, and a run made longer from within its cooldown.
 
     Raises:
@@ -206,7 +206,7 @@ def _find(path: Path) -> tuple[Path, Path]:
 def _load(path: Path, last: Path) -> dict[str, Any]:
     """The checkpoint, mapped into memory; refused when it is not whole, with the newest other one that is."""
     try:
-        contents = loading.load(last, mapped=True)
+        contents = loading.load_checkpoint(last, mapped=True)
     except ConfigError as fault:
         whole = next((path for path in reversed(numbered(last.parent)) if path != last and _whole(path)), None)
         problem = f"resume={whole} is the newest that is" if whole else "and there is no other one that is"
@@ -219,7 +219,7 @@ def _load(path: Path, last: Path) -> dict[str, Any]:
 
 def _whole(path: Path) -> bool:
     try:
-        loading.load(path, mapped=True)
+        loading.load_checkpoint(path, mapped=True)
     except UserError:
         return False
     return True

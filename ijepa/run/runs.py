@@ -40,7 +40,7 @@ def train(composed: DictConfig) -> float | None:
             raise ConfigError("run_dir", composed.run_dir, "a resumed run stays in its folder; leave it out")
         with folders.claimed(resumed.folder):
             return _resume(resumed)
-    config = parse(TrainConfig, init_options.settled(composed))
+    config = parse(TrainConfig, init_options.resolve_init(composed))
     if config.resume == "auto" and config.run_dir is None:
         raise ConfigError("resume", "auto", "goes on with the run in run_dir; add run_dir=FOLDER")
     folder = folders.choose(config, overrides)
@@ -48,7 +48,7 @@ def train(composed: DictConfig) -> float | None:
     if sweep and isinstance(config.logger, WandbLogger) and config.logger.group is None:
         grouped = config.logger.model_copy(update={"group": folder.parent.name})
         config = config.model_copy(update={"logger": grouped})
-    if folders.goes_on(config) and folder.exists():
+    if folders.resumes_existing(config) and folder.exists():
         return _again(config, folder)
     return _begin(config, folder)
 
@@ -62,7 +62,7 @@ def _again(config: TrainConfig, folder: Path) -> float | None:
         resumed = resume.again(folder, config)
         if resumed is not None:
             return _resume(resumed)
-        if not folders.follows():  # a process that comes late would clear what the first one has begun
+        if not folders.is_nonzero_rank():  # a process that comes late would clear what the first one has begun
             resume.clear(folder)
     return _begin(config, folder)
 
@@ -78,13 +78,13 @@ def _begin(config: TrainConfig, folder: Path) -> float | None:
         raise
     folders.make(folder)
     with folders.claimed(folder):
-        folders.refuse_used(folder)
+        folders.validate_unused(folder)
         return execute(run)
 
 
 def _resume(resumed: Resumed) -> float | None:
     run = _build(resumed.config, resumed.folder, resumed.step)
-    resume.refuse(resumed, run.module, run.data, run.module.schedule)
+    resume.validate(resumed, run.module, run.data, run.module.schedule)
     done = resumed.step
     if done >= run.module.schedule.max_steps and _exported(run.folder, done):
         print(f"run_dir {run.folder}: finished, all {done} steps are done")
@@ -120,7 +120,7 @@ def _exported(folder: Path, steps: int) -> bool:
 
 def _build(config: TrainConfig, folder: Path, step: int = 0) -> Run:
     run = build.run(config, folder, step)
-    measured, _ = tasks.possible(config.task, run.data)
+    measured, _ = tasks.supported_tasks(config.task, run.data)
     metric.check(config.metric, tasks.promised(measured, label_sets(run.data)), run.health is not None)
     launched = "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_PROCID" in os.environ
     if config.hardware.strategy != "single" and HydraConfig.get().mode == RunMode.MULTIRUN and not launched:

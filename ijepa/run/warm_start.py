@@ -49,11 +49,11 @@ class WarmStart:
 
 def read(text: str, heads: int | None = None) -> WarmStart:
     """The weights that ``init=`` names; raises UserError when there are none."""
-    file = loading.find(loading.located(text, KEY), whole=True, key=KEY)
-    return WarmStart(file, loading.read(file, heads, KEY))
+    file = loading.select_file(loading.resolve_source(text, KEY), whole=True, key=KEY)
+    return WarmStart(file, loading.read_weights(file, heads, KEY))
 
 
-def settle(values: dict[str, Any], start: WarmStart, given: Callable[[str], bool]) -> dict[str, Any]:
+def apply_checkpoint_sizes(values: dict[str, Any], start: WarmStart, given: Callable[[str], bool]) -> dict[str, Any]:
     """A configuration with what the weights decide.
 
     Args:

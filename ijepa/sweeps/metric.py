@@ -23,29 +23,30 @@ TRAINING = ("train/loss", "train/distance", "train/variance", "train/covariance"
             "weight_decay", "momentum")  # fmt: skip
 """Columns of metrics.csv that training fills."""
 SPREADS = ("std", "std_across", "share", "norm", "relative")
-WATCHED = (*SPREADS, *(f"predictions_{name}" for name in SPREADS), "cosine", "correlation", "rankme", "effective_rank",
-           "alpha_req", "lidar", "knn", "linear", "encoder_distance", "gradient_norm")  # fmt: skip
+HEALTH_METRICS = (*SPREADS, *(f"predictions_{name}" for name in SPREADS), "cosine", "correlation", "rankme",
+                  "effective_rank", "alpha_req", "lidar", "knn", "linear", "encoder_distance",
+                  "gradient_norm")  # fmt: skip
 """Those after ``health/``; the two probes also after a label set."""
 
 
-def check(name: str | None, promised: list[str], watched: bool) -> None:
+def check(name: str | None, promised: list[str], has_health: bool) -> None:
     """Refuses what a run will not have, before it trains.
 
     Args:
         name: ``metric``.
         promised: the names of its results.
-        watched: whether it measures its health.
+        has_health: whether it measures its health.
 
     Raises:
         ConfigError: names what would do.
     """
     wanted = named(name)
-    known = [HEADLINE, *TOTALS, *TRAINING, *promised, *(f"health/{each}" for each in WATCHED)]
+    known = [HEADLINE, *TOTALS, *TRAINING, *promised, *(f"health/{each}" for each in HEALTH_METRICS)]
     health, _, measure = wanted.partition("/")
-    named_so = measure in WATCHED or measure.endswith(("/knn", "/linear"))
-    if (health != "health" and wanted in known) or (health == "health" and watched and named_so):
+    named_so = measure in HEALTH_METRICS or measure.endswith(("/knn", "/linear"))
+    if (health != "health" and wanted in known) or (health == "health" and has_health and named_so):
         return
-    if health == "health" and not watched:
+    if health == "health" and not has_health:
         raise ConfigError("metric", name, "is not measured with callbacks.health_every_steps=null")
     close = difflib.get_close_matches(wanted, known, n=1)
     meant = f", did you mean {close[0]}?" if close else ""

@@ -22,7 +22,7 @@ SHOWN = 4
 
 
 @dataclass(frozen=True)
-class Group:
+class SeedGroup:
     """Jobs that differ by seed alone.
 
     Attributes:
@@ -64,7 +64,7 @@ def write(sweep: Sweep) -> None:
         _csv(sweep.folder / OVER_SEEDS, rows)
 
 
-def over_seeds(sweep: Sweep) -> list[Group]:
+def over_seeds(sweep: Sweep) -> list[SeedGroup]:
     """Means over seeds, with Student's 95 % intervals, of the finished jobs that share all else."""
     alike: dict[tuple[tuple[str, str], ...], list[Job]] = {}
     for job in sweep.jobs:
@@ -77,7 +77,7 @@ def over_seeds(sweep: Sweep) -> list[Group]:
         for name in dict.fromkeys(name for row in values for name in row):
             numbers = np.array([row[name] for row in values if name in row])
             found[name] = (float(numbers.mean()), half_width(numbers))
-        groups.append(Group(dict(shared), len(finished), [_told(job) for job in jobs], found))
+        groups.append(SeedGroup(dict(shared), len(finished), [_told(job) for job in jobs], found))
     return groups
 
 

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 
-class Transformer(NamedTuple):
+class TransformerFlops(NamedTuple):
     """The sizes that a transformer's cost depends on."""
 
     width: int
@@ -18,7 +18,7 @@ class Transformer(NamedTuple):
         return 2.0 * self.depth * tokens * (linear + attention)
 
 
-class Cost(NamedTuple):
+class PretrainingFlops(NamedTuple):
     """What one image costs in pretraining.
 
     patches: N of an image.
@@ -30,20 +30,20 @@ class Cost(NamedTuple):
 
     patches: int
     patch_values: int
-    encoder: Transformer
-    predictor: Transformer
+    encoder: TransformerFlops
+    predictor: TransformerFlops
     output_width: int
     target: str
 
-    def seen(self) -> float:
+    def encoder_flops(self) -> float:
         """Operations for one whole image through an encoder, without backward pass."""
         return 2.0 * self.patches * self.patch_values * self.encoder.width + self.encoder.forward(self.patches)
 
-    def look(self, context: int, blocks: int, patches: int) -> float:
-        """Operations for one image through all three networks, without backward pass; see `step`."""
-        return self.seen() + (self.step(context, blocks, patches) - self.seen()) / 3
+    def forward_flops(self, context: int, blocks: int, patches: int) -> float:
+        """Operations for one image through all three networks, without backward pass; see `step_flops`."""
+        return self.encoder_flops() + (self.step_flops(context, blocks, patches) - self.encoder_flops()) / 3
 
-    def step(self, context: int, blocks: int, patches: int) -> float:
+    def step_flops(self, context: int, blocks: int, patches: int) -> float:
         """Operations for one image with C, T and K as given.
 
         The backward pass costs twice the forward pass; the target encoder has none, and neither have the images, so

@@ -24,18 +24,18 @@ def run(parser: Parser, job: Callable[[argparse.Namespace], None], arguments: li
         job(parser.parse_args(arguments))
         sys.stdout.flush()
     except UserError as error:
-        return _refused(str(error), error.exit_code)
+        return _print_error(str(error), error.exit_code)
     except BrokenPipeError:  # nobody reads on: `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:  # what cannot be read or written
         named = f"{error.filename}: " if error.filename else ""
-        return _refused(f"{named}{error.strerror or error}", UserError.exit_code)
+        return _print_error(f"{named}{error.strerror or error}", UserError.exit_code)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     return 0
 
 
-def _refused(message: str, code: int) -> int:
+def _print_error(message: str, code: int) -> int:
     print(f"error: {one_line(message)}", file=sys.stderr)
     return code

@@ -24,7 +24,7 @@ from rich.console import Console
 from ijepa.cli.explain import explain
 from ijepa.config import TrainConfig
 from ijepa.config.checks import parse
-from ijepa.distributed.signals import left_to_jobs
+from ijepa.distributed.signals import defer_sigint_to_jobs
 from ijepa.run import folders
 from ijepa.sweeps import jobs, metric, outcomes, table
 from ijepa.util.errors import ConfigError, InterruptedRunError, StoppedJobError, UserError
@@ -98,7 +98,7 @@ class Jobs:
         self.sweeper, self.valued = sweeper, valued
         self.config: DictConfig = sweeper.config
         self.results: list[JobReturn] = []
-        self.quiet = folders.follows()
+        self.quiet = folders.is_nonzero_rank()
         self.local = isinstance(sweeper.launcher, BasicLauncher)
         parsed = OverridesParser.create().parse_overrides(arguments)
         swept = [each.get_key_element().lstrip("+~") for each in parsed if each.is_sweep_override()]
@@ -168,7 +168,7 @@ class Jobs:
         results: list[JobReturn] = []
         came, ended = list[int](), ""
         beside = type(self.sweeper.launcher).__name__ in BESIDE
-        waiting: AbstractContextManager[list[int]] = left_to_jobs() if beside else nullcontext([])
+        waiting: AbstractContextManager[list[int]] = defer_sigint_to_jobs() if beside else nullcontext([])
         try:
             with waiting as came:
                 results = list(self.sweeper.launcher.launch([batch[number] for number in numbers], numbers[0]))

@@ -1,0 +1,188 @@
+"""Mean and standard deviation of each channel, and the data option that holds them."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from helpers import ROOT, composed, picture
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from PIL import Image
+
+from ijepa.cli import entry
+from ijepa.config import TrainConfig
+from ijepa.config.checks import check, parse
+from ijepa.data import moments, statistics
+
+
+@pytest.fixture
+def measure(monkeypatch, capsys, tmp_path):
+    """The command in this process, writing to a folder of its own: exit code, output and errors."""
+    monkeypatch.setattr(statistics, "OPTIONS", tmp_path / "conf" / "data")
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["statistics", *map(str, arguments)])
+        code = 0
+        try:
+            entry.main("statistics", statistics.statistics)
+        except SystemExit as error:
+            code = error.code
+        finally:
+            GlobalHydra.instance().clear()
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def option(folder, name):
+    """What ``data=NAME`` then means to train.py."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        search = f"hydra.searchpath=[file://{folder / 'conf'}]"
+        return parse(TrainConfig, compose("train", [f"data={name}", search])).data
+
+
+@pytest.fixture
+def tiles(tmp_path):
+    """12-channel arrays of different sizes; the true moments of those in train/."""
+    arrays = []
+    for i in range(6):
+        values = np.random.default_rng(i).normal(280, 1e-2, (20 + i, 30, 12)).astype(np.float32)
+        values *= np.arange(1, 13, dtype=np.float32)
+        path = tmp_path / "My tiles" / ("train" if i < 5 else "val") / f"{i}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, values)
+        arrays.append(values.reshape(-1, 12).astype(np.float64))
+    train = np.concatenate(arrays[:5])
+    return tmp_path / "My tiles", train.mean(0), train.std(0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_all_pixels_of_the_training_images(tiles, measure, tmp_path, workers):
+    root, mean, std = tiles
+    code, output, error = measure(
+        f'data.root="{root}"', "data.channels=12", "data.image_size=[16,24]", f"data.workers={workers}"
+    )
+    assert (code, error) == (0, "")
+    assert "5 of 5 for training, 12 channels" in output
+    assert output.splitlines()[-1] == "next: python train.py data=My_tiles"
+    text = (tmp_path / "conf" / "data" / "My_tiles.yaml").read_text()
+    keys = [line.partition(":")[0] for line in text.splitlines() if line and line[0] not in "# "]
+    assert keys == ["defaults", "image_size", "channels", "root", "mean", "std"]
+    data = option(tmp_path, "My_tiles")
+    assert (data.root, data.channels, data.image_size) == (str(root), 12, [16, 24])
+    assert data.mean == pytest.approx(mean.tolist(), rel=1e-5)
+    assert data.std == pytest.approx(std.tolist(), rel=1e-5)
+    assert {path.name for path in (tmp_path / "conf" / "data").iterdir()} == {"My_tiles.yaml"}
+
+
+def test_pictures_are_measured_in_0_to_1(tmp_path, measure):
+    root = tmp_path / "pictures"
+    root.mkdir()
+    picture(0, 20, 30).save(root / "a.png")
+    picture(1, 50, 40).save(root / "b.png")
+    (root / "c.png").write_text("no picture")
+    code, output, _ = measure(f"data.root={root}", "data.val_fraction=0", "name=mine")
+    assert code == 0
+    assert "1 cannot be read and are left out" in output
+    assert "c.png" in output
+    pixels = np.concatenate([np.asarray(Image.open(root / name)).reshape(-1, 3) for name in ("a.png", "b.png")]) / 255
+    data = option(tmp_path, "mine")
+    assert data.mean == pytest.approx(pixels.mean(0).tolist(), rel=1e-5)
+    assert data.std == pytest.approx(pixels.std(0).tolist(), rel=1e-5)
+    assert data.val_fraction == 0
+    config = parse(TrainConfig, composed("data=folder", f"data.root={root}"))
+    check(config.model_copy(update={"data": data}))
+
+
+def test_a_sample(tiles, measure, tmp_path):
+    root, *_ = tiles
+    arguments = [f'data.root="{root}"', "data.channels=12", "images=2", "data.workers=0"]
+    for name, seed in (("one", 0), ("again", 0), ("other", 1)):
+        code, output, _ = measure(*arguments, f"seed={seed}", f"name={name}")
+        assert code == 0
+        assert "2 of 5 for training" in output
+    one, again, other = (option(tmp_path, name).mean for name in ("one", "again", "other"))
+    assert one == again != other
+
+
+def test_what_exists_stays(tiles, measure, tmp_path):
+    root, *_ = tiles
+    arguments = [f'data.root="{root}"', "data.channels=12", "name=mine", "data.workers=0"]
+    assert measure(*arguments)[0] == 0
+    path = tmp_path / "conf" / "data" / "mine.yaml"
+    before = path.read_text()
+    code, output, error = measure(*arguments, "images=1")
+    assert (code, output, error.count("\n")) == (2, "", 1)
+    assert error.startswith(f"error: name=mine: {path} exists; add overwrite=true")
+    assert path.read_text() == before
+    assert measure(*arguments, "images=1", "overwrite=true")[0] == 0
+    assert path.read_text() != before
+    path.write_text("root: x\n")
+    code, _, error = measure(*arguments, "overwrite=true")
+    assert code == 2
+    assert "was not written by this command" in error
+    assert path.read_text() == "root: x\n"
+
+
+def test_constant_channels_and_tiny_values(tmp_path, measure):
+    root = tmp_path / "a"
+    root.mkdir()
+    values = np.stack([np.full((8, 8), 3.0), np.random.default_rng(0).normal(0, 1e-9, (8, 8))]).astype(np.float32)
+    np.save(root / "a.npy", values)
+    code, output, _ = measure(f"data.root={root}", "data.channels=2", "data.val_fraction=0", "data.workers=0")
+    assert code == 0
+    assert "channels [0] have the same value" in output
+    data = option(tmp_path, "a")
+    assert data.std == [1.0, pytest.approx(values[1].std(), rel=1e-4)]
+    assert data.mean[0] == 3
+
+
+def test_parts_of_an_image_are_merged():
+    values = torch.rand(2, 2100, 600)
+    found = moments.moments(values)
+    assert found.pixels == 2100 * 600
+    assert found.mean == pytest.approx(values.double().mean((1, 2)).tolist(), rel=1e-12)
+    assert found.std == pytest.approx(values.double().flatten(1).std(1, correction=0).tolist(), rel=1e-12)
+
+
+def test_a_source_without_a_folder(measure, tmp_path):
+    assert measure("data=digits", "name=mine", "data.workers=0")[0] == 0
+    data = option(tmp_path, "mine")
+    assert (data.source, data.root, data.channels) == ("digits", None, 1)
+    assert data.mean == pytest.approx([0.305], abs=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "starts"),
+    [
+        ([], "data.root is not set; add data.root="),
+        (["data.root=/nowhere"], "data.root=/nowhere: no such folder"),
+        (["data.root=/nowhere", "name=a/b"], "name=a/b: letters, digits"),
+        (["data.root=/nowhere", "images=0"], "images=0: should be greater"),
+        (["data.root=/nowhere", "nmae=a"], "nmae=a: no such key; did you mean name?"),
+        (["data=nothing"], "data=nothing: no such option"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(measure, tmp_path, arguments, starts):
+    code, output, error = measure(*arguments)
+    assert (code, output, error.count("\n")) == (2, "", 1)
+    assert error.startswith(f"error: {starts}")
+    assert not (tmp_path / "conf").exists()
+
+
+@pytest.mark.slow
+def test_as_a_user_types_it():
+    """Without writing anything: what the project ships is not replaced."""
+    before = {path.name: path.read_text() for path in (ROOT / "conf" / "data").iterdir()}
+    program = [sys.executable, "-m", "ijepa.data.statistics"]
+    result = subprocess.run([*program, "data=digits", "overwrite=true"], capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 2
+    assert "digits.yaml exists and was not written by this command; take another name" in result.stderr
+    shown = subprocess.run([*program, "--help"], capture_output=True, text=True, cwd=ROOT)
+    assert shown.returncode == 0
+    assert shown.stdout.startswith("python -m ijepa.data.statistics [key=value")
+    assert "conf/data/NAME.yaml is written" in shown.stdout
+    assert before == {path.name: path.read_text() for path in (ROOT / "conf" / "data").iterdir()}

@@ -1,0 +1,203 @@
+"""Ctrl-C and SIGTERM."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import lightning as L
+import pytest
+import torch
+from helpers import EXACT, ROOT, SMALL, TINY, assert_same, command, rows, train_config
+
+from ijepa.run import build, finalize, runs
+from ijepa.util.errors import InterruptedRunError
+
+pytestmark = pytest.mark.slow
+
+
+def started(*arguments, **environment):
+    """train.py in a process of its own."""
+    return subprocess.Popen([sys.executable, str(ROOT / "train.py"), *map(str, arguments)], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True, env={**os.environ, **environment})  # fmt: skip
+
+
+def wait_for_rows(folder, count=1):
+    """Until metrics.csv has so many rows."""
+    deadline = time.monotonic() + 120
+    file = folder / "metrics.csv"
+    while time.monotonic() < deadline and (not file.exists() or file.read_text().count("\n") <= count):
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_run_saved(tmp_path, invoke, number):
+    folder = tmp_path / "run"
+    process = started("data=digits", *TINY, "schedule.max_steps=100000", "data.workers=1", f"run_dir={folder}")
+    wait_for_rows(folder, 3)
+    process.send_signal(number)
+    output, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert output.splitlines()[-1] == f"run_dir {folder}"
+    assert f"resume={folder}" in error
+    assert error.count("\n") == 1
+    saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert 0 < saved["global_step"] < 100000
+    assert not (folder / "encoder.safetensors").exists()
+    code, _, error = invoke("train.py", f"resume={folder}", "schedule.max_steps=5")
+    assert code == 2
+
+
+def test_a_run_that_signals_have_stopped_is_the_uninterrupted_one(tmp_path):
+    """To the bit: weights, optimiser, the rows of metrics.csv but for the seconds."""
+    values = ["data=digits", *TINY, "schedule.max_steps=120", "data.batch_size=16", "callbacks.log_every_steps=2"]
+    assert command("train.py", *values, f"run_dir={tmp_path / 'whole'}").returncode == 0
+    cut = tmp_path / "cut"
+    process = started(*values, f"run_dir={cut}")
+    wait_for_rows(cut, 3)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert 0 < torch.load(cut / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] < 120
+    result = command("train.py", f"resume={cut}")
+    assert result.returncode == 0, result.stderr
+    whole, resumed = (
+        torch.load(tmp_path / n / "checkpoints" / "last.ckpt", weights_only=True) for n in ("whole", "cut")
+    )
+    assert_same(whole["state_dict"], resumed["state_dict"], **EXACT)
+    states = [contents["optimizer_states"][0]["state"] for contents in (whole, resumed)]
+    for name, state in states[0].items():
+        assert_same(state, states[1][name], **EXACT)
+    measured = ("seconds", "images_per_second")
+    one, other = (
+        [{k: v for k, v in row.items() if k not in measured} for row in rows(tmp_path / n)] for n in ("whole", "cut")
+    )
+    assert one == other
+
+
+def test_ctrl_c_saves_a_run_whose_output_nobody_reads_any_more(tmp_path):
+    """As in python train.py | tee log: tee ends first."""
+    folder = tmp_path / "run"
+    arguments = ["data=digits", *TINY, "schedule.max_steps=100000", "callbacks.progress_every_seconds=0.01"]
+    process = subprocess.Popen([sys.executable, ROOT / "train.py", *arguments, f"run_dir={folder}"],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    for line in process.stdout:
+        if line.startswith("step "):
+            break
+    process.stdout.close()
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    error = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=60) == 130
+    assert error.count("\n") == 1
+    assert (folder / "checkpoints" / "last.ckpt").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_a_run_at_once(tmp_path, number):
+    """Here in the middle of a step that takes minutes."""
+    (tmp_path / "slow_source.py").write_text(
+        "import time\n"
+        "from ijepa.data.sources import digits\n"
+        "def build(data, seed):\n"
+        "    found = digits(data, seed)\n"
+        "    found.train.read = lambda index: print('reading', flush=True) or time.sleep(300)\n"
+        "    return found\n"
+    )
+    arguments = ["data=digits", *TINY, "data.source=slow_source.build", f"run_dir={tmp_path / 'run'}"]
+    process = subprocess.Popen([sys.executable, ROOT / "train.py", *arguments], stdout=subprocess.PIPE,
+                               env={**os.environ, "PYTHONPATH": str(tmp_path)}, text=True)  # fmt: skip
+    for line in process.stdout:
+        if line == "reading\n":
+            break
+    process.send_signal(number)
+    assert any("ends after this step" in line for line in process.stdout)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=1)
+    process.send_signal(number)
+    assert process.wait(timeout=10) == 128 + number
+    process.stdout.close()
+
+
+class Sends(L.Callback):
+    """A signal to this process in one of the trainer's hooks."""
+
+    def __init__(self, hook, number):
+        setattr(self, hook, lambda *_, **__: os.kill(os.getpid(), number))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("place", ["prepare", "setup", "on_fit_start", "on_train_start", "on_train_end", "results"])
+def test_a_signal_before_and_after_the_steps(tmp_path, monkeypatch, place, number):
+    """Lightning would exit with 1 or 0, or go on."""
+    handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
+    folder = tmp_path / "run"
+    folder.mkdir()
+    run = build.run(train_config(*SMALL), folder)
+    if place == "prepare":
+        monkeypatch.setattr(run.data.source, "prepare", lambda: os.kill(os.getpid(), number))
+    elif place == "results":
+        monkeypatch.setattr(finalize.tasks, "evaluate", lambda *_, **__: os.kill(os.getpid(), number))
+    else:
+        run.trainer.callbacks.insert(0, Sends(place, number))
+    with pytest.raises(InterruptedRunError) as caught:
+        runs.execute(run)
+    assert caught.value.signal == number
+    ended = place in ("on_train_end", "results")
+    said = f"after step 4 of 4, before the results; go on with: python train.py resume={folder}"
+    assert str(caught.value) == f"stopped {said if ended else 'before the first step'}"
+    assert (folder / "checkpoints" / "last.ckpt").exists() == ended
+    assert folder.exists() == (place != "prepare")
+    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == handlers
+
+
+@pytest.mark.parametrize(("variables", "code"), [({}, 143), ({"LOCAL_RANK": "1"}, 0),
+                                                 ({"LOCAL_RANK": "1", "TORCHELASTIC_RUN_ID": "1"}, 143)])  # fmt: skip
+def test_exit_codes_of_other_processes(invoke, monkeypatch, variables, code):
+    """Lightning's launcher kills the first process when another one fails."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    def interrupted(composed):
+        raise InterruptedRunError(signal.SIGTERM, "")
+
+    monkeypatch.setattr(runs, "train", interrupted)
+    assert invoke("train.py", "data=digits", *TINY)[0] == code
+
+
+def test_a_ctrl_c_that_something_swallows_is_not_lost(tmp_path, invoke, monkeypatch):
+    """As a library may while it is imported, or a destructor."""
+    make = build.run
+
+    def swallowing(*arguments):
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        return make(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "run", swallowing)
+        code, _, error = invoke("train.py", "data=digits", *TINY, f"run_dir={tmp_path / 'run'}")
+    assert (code, error) == (130, "stopped before the first step\n")
+    assert invoke("train.py", "data=digits", *TINY, f"run_dir={tmp_path / 'other'}")[0] == 0
+
+
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
+def test_ctrl_c_at_the_start_is_no_traceback(tmp_path, script):
+    """Whether it comes within the imports or later; and it does not get lost."""
+    for delay in (0.1, 0.3, 0.6, 1, 1.5, 2):
+        values = [*TINY, "schedule.max_steps=100000", f"run_dir={tmp_path / str(delay)}"]
+        process = subprocess.Popen([sys.executable, str(ROOT / script), "data=digits", *values],
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # fmt: skip
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        try:
+            _, error = process.communicate(timeout=60)
+        finally:
+            process.kill()  # one that has missed the signal would train on beside the other tests
+        if "init_import_site" in error:
+            continue  # Python itself had not begun
+        assert "Traceback" not in error
+        assert process.returncode in (-signal.SIGINT, 130, 2)  # 2: evaluate.py had already said what is missing

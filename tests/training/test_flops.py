@@ -1,0 +1,31 @@
+import pytest
+import torch
+from helpers import train_config
+from timm.layers import Attention
+from torch.utils.flop_counter import FlopCounterMode
+
+from ijepa.masking import Masks
+from ijepa.run import build
+
+
+@pytest.mark.parametrize("target", ["output", "input", "pixels"])
+@pytest.mark.parametrize("size", ["[32,48]", "64"])
+def test_flops_from_shapes_are_torch_s(target, size):
+    config = train_config(
+        "model.width=48", "model.depth=3", "model.patch_size=8", f"data.image_size={size}", f"objective.target={target}"
+    )
+    jepa = build.networks(config)
+    for module in jepa.modules():
+        if isinstance(module, Attention):
+            module.fused_attn = False  # torch does not count the CPU's fused kernel
+    context, blocks, patches, batch = 9, 3, 4, 2
+    patch_count = jepa.context_encoder.grid[0] * jepa.context_encoder.grid[1]
+    draw = torch.Generator().manual_seed(0)
+    chosen = torch.stack([torch.randperm(patch_count, generator=draw)[:20] for _ in range(batch)])
+    masks = Masks(chosen[:, :context], chosen[:, context : context + 4][:, None].expand(-1, blocks, -1))
+    images = torch.randn(batch, config.data.channels, *config.data.image_size)
+    with FlopCounterMode(display=False) as counter:
+        predictions, targets, _ = jepa(images, masks)
+        (predictions - targets).pow(2).mean().backward()
+    counted = build.cost(config).step_flops(context, blocks, patches) * batch
+    assert counted == pytest.approx(counter.get_total_flops(), rel=0.005)
