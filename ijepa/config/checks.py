@@ -10,6 +10,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from ijepa.config import Attentive, Data, Model, MultiBlock, Reference, Section, Tasks, TrainConfig, Tuning
+from ijepa.config.custom import TARGET, Custom
 from ijepa.util.errors import ConfigError, UserError, show
 
 ConfigT = TypeVar("ConfigT", bound=Section)
@@ -58,7 +59,7 @@ def _reject_booleans(schema: type[BaseModel], values: dict[str, Any], prefix: st
         if isinstance(value, bool) and field.annotation is not bool:
             raise ConfigError(f"{prefix}{name}", value, "is neither a number nor a name; see --help")
         if isinstance(value, dict):
-            for section in _sections(field.annotation):
+            for section in sections_for(field.annotation, value):
                 _reject_booleans(section, value, f"{prefix}{name}.")
 
 
@@ -161,7 +162,8 @@ def keys(schema: type[BaseModel]) -> list[str]:
     found = []
     for name, field in schema.model_fields.items():
         sections = _sections(field.annotation)
-        found += [name, *(f"{name}.{key}" for section in sections for key in keys(section))]
+        shown = field.alias or name
+        found += [shown, *(f"{shown}.{key}" for section in sections for key in keys(section))]
     return list(dict.fromkeys(found))
 
 
@@ -177,6 +179,14 @@ def suggestion(key: str, known: list[str]) -> str:
         return f"did you mean {close[0]}?"
     siblings = [other for other in known if other.rpartition(".")[0] == parent]
     return f"there are {', '.join(siblings)}" if siblings else "see --help for what there is"
+
+
+def sections_for(annotation: Any, value: dict[str, Any]) -> list[type[BaseModel]]:
+    """The schemas that a node of this annotation may have: with a ``_target_`` that of the user's own classes."""
+    found = _sections(annotation)
+    if TARGET in value:
+        return [section for section in found if issubclass(section, Custom)] or found
+    return [section for section in found if not issubclass(section, Custom)]
 
 
 def _sections(annotation: Any) -> list[type[BaseModel]]:

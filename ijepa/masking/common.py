@@ -1,6 +1,6 @@
 """What all samplers share: the masks themselves, streams of random numbers, and blocks on a grid."""
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ class Masks(NamedTuple):
     valid: Tensor | None = None
 
 
+@runtime_checkable
 class Masking(Protocol):
     """Draws the masks of the images at ``positions`` of the global batch of ``step``."""
 

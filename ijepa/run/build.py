@@ -20,6 +20,7 @@ from ijepa.callbacks.pictures import FeaturePictures
 from ijepa.callbacks.progress import ProgressReport
 from ijepa.callbacks.recorder import Recorder
 from ijepa.config import checks
+from ijepa.config.custom import Custom, instantiate
 from ijepa.data import sources
 from ijepa.data.datamodule import DataModule
 from ijepa.data.images import EvalTransform, TrainTransform
@@ -103,6 +104,9 @@ def sampler(config: schema.TrainConfig) -> masking.Masking:
 
 def sampler_of(masks: schema.Masking, grid: tuple[int, int]) -> masking.Masking:
     """The sampler that ``masks`` describes, for a grid of patches; raises ConfigError where they do not fit."""
+    if isinstance(masks, Custom):
+        foreign: masking.Masking = instantiate("masking", masks, masking.Masking, grid=grid)
+        return foreign
     arguments: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in masks.model_dump(exclude={"name"}).items()
