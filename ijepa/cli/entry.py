@@ -28,7 +28,7 @@ from pydantic import BaseModel
 
 from ijepa.cli.explain import explain
 from ijepa.config import EvaluateConfig, StatisticsConfig, TrainConfig
-from ijepa.config.checks import sections_for
+from ijepa.config.checks import is_named_sections, sections_for
 from ijepa.distributed.signals import before_a_run, is_spawned_rank, run_in_worker
 from ijepa.util.errors import UNWRITABLE, InterruptedRunError, UserError, show
 from ijepa.util.paths import CONF, PACKAGE
@@ -194,7 +194,7 @@ def _rows(schema: type[BaseModel], values: dict[Any, Any], prefix: str) -> list[
     described = {field.alias or name: field for name, field in schema.model_fields.items()}
     for name, field in described.items():
         value = values.get(name)
-        if isinstance(value, dict):
+        if isinstance(value, dict) and not is_named_sections(field.annotation):
             section = _section(field.annotation, value)
             summary = (section.__doc__ or "").strip().splitlines()[0]
             sections += ["", f"{prefix}{name}: {summary}", *_rows(section, value, f"{prefix}{name}.")]

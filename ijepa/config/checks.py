@@ -3,7 +3,7 @@
 import difflib
 import math
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -58,9 +58,12 @@ def _reject_booleans(schema: type[BaseModel], values: dict[str, Any], prefix: st
         value = values.get(name)
         if isinstance(value, bool) and field.annotation is not bool:
             raise ConfigError(f"{prefix}{name}", value, "is neither a number nor a name; see --help")
+        nodes: dict[str, Any] = {}
         if isinstance(value, dict):
-            for section in sections_for(field.annotation, value):
-                _reject_booleans(section, value, f"{prefix}{name}.")
+            nodes = value if is_named_sections(field.annotation) else {"": value}
+        for inner, node in nodes.items():
+            for section in sections_for(field.annotation, node):
+                _reject_booleans(section, node, f"{prefix}{name}.{inner}." if inner else f"{prefix}{name}.")
 
 
 def check(config: TrainConfig) -> None:
@@ -161,7 +164,7 @@ def keys(schema: type[BaseModel]) -> list[str]:
     """Every key that a configuration of ``schema`` may have, dotted."""
     found = []
     for name, field in schema.model_fields.items():
-        sections = _sections(field.annotation)
+        sections = [] if is_named_sections(field.annotation) else _sections(field.annotation)
         shown = field.alias or name
         found += [shown, *(f"{shown}.{key}" for section in sections for key in keys(section))]
     return list(dict.fromkeys(found))
@@ -189,6 +192,24 @@ def sections_for(annotation: Any, value: dict[str, Any]) -> list[type[BaseModel]
     return [section for section in found if not issubclass(section, Custom)]
 
 
+def is_named_sections(annotation: Any) -> bool:
+    """Whether a node holds sections under names that the user chooses."""
+    return get_origin(annotation) is dict
+
+
+def _named_sections(schema: type[BaseModel], prefix: str = "") -> list[str]:
+    """The keys of such nodes, dotted."""
+    found = []
+    for name, field in schema.model_fields.items():
+        if is_named_sections(field.annotation):
+            found.append(f"{prefix}{name}")
+        else:
+            found += [
+                key for section in _sections(field.annotation) for key in _named_sections(section, f"{prefix}{name}.")
+            ]
+    return found
+
+
 def _sections(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
@@ -197,10 +218,11 @@ def _sections(annotation: Any) -> list[type[BaseModel]]:
 
 def _explain(schema: type[BaseModel], error: ValidationError) -> UserError:
     fault = error.errors()[0]
-    known = keys(schema)
+    known, free = keys(schema), tuple(f"{key}." for key in _named_sections(schema))
     names: list[str] = []
     for part in fault["loc"]:  # leaves out the tags of unions and the indices of lists
-        if isinstance(part, str) and ".".join([*names, part]) in known:
+        candidate = ".".join([*names, str(part)])
+        if isinstance(part, str) and (candidate in known or candidate.startswith(free)):
             names.append(part)
     key, value = ".".join(names), fault["input"]
     if fault["type"] == "extra_forbidden":

@@ -26,7 +26,7 @@ from ijepa.data.datamodule import DataModule
 from ijepa.data.images import EvalTransform, TrainTransform
 from ijepa.data.sets import Source
 from ijepa.data.workers import processes
-from ijepa.distributed import devices, sharding
+from ijepa.distributed import devices
 from ijepa.distributed.signals import Signals
 from ijepa.evaluation import tasks
 from ijepa.evaluation.context import label_sets
@@ -36,9 +36,9 @@ from ijepa.models.jepa import JEPA
 from ijepa.models.predictor import Predictor
 from ijepa.models.pretrained import Spec
 from ijepa.run import warm_start
+from ijepa.run.objective import build_objective
 from ijepa.training.flops import PretrainingFlops, TransformerFlops
 from ijepa.training.module import Pretraining
-from ijepa.training.objective import Objective
 from ijepa.training.schedule import training_schedule
 
 
@@ -165,14 +165,7 @@ def run(config: schema.TrainConfig, folder: Path, step: int = 0) -> Run:
             if isinstance(module, Attention):
                 module.fused_attn = False  # on a CPU, SDPA's backward pass in bf16 is several times slower
     encoder_spec = spec(config.model, config.data)
-    objective = Objective(
-        config.objective.distance,
-        config.objective.variance_weight,
-        config.objective.covariance_weight,
-        config.objective.regularize,
-        encoder_spec.grid[0] * encoder_spec.grid[1],
-        sharding.total,
-    )
+    objective = build_objective(config, encoder_spec)
     module = Pretraining(
         jepa,
         objective,
