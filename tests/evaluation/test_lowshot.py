@@ -12,7 +12,7 @@ from ijepa.config import Lowshot
 from ijepa.evaluation import fewlabels, lowshot
 from ijepa.evaluation.context import EvaluatedModel
 from ijepa.evaluation.features import Features
-from ijepa.util.randomness import shuffled
+from ijepa.util.randomness import Stream, shuffled
 
 
 def blobs(count, seed, spread=1.5, classes=4, width=12):
@@ -75,7 +75,7 @@ def test_cross_validation_chooses_as_scikit_learn_does():
     values = train.values - train.values.mean(dim=0)
     labels = train.labels["class"]
     chosen = lowshot._strength(task(l2=[1e-6, 1.0]), values, labels, 0)
-    fold = np.argsort(shuffled(0, lowshot.FOLD_STREAM, 0, 80)) % 5
+    fold = np.argsort(shuffled(0, Stream.FOLDS, 0, 80)) % 5
     right = {}
     for l2 in (1e-6, 1.0):
         right[l2] = 0
