@@ -50,7 +50,7 @@ class Run:
         return _tasks(self.config, self.data, self.module)
 
 
-Build = Callable[[schema.TrainConfig, Path, int], Run]
+Wire = Callable[[schema.TrainConfig, Path, int], Run]
 """Wires a run, of a configuration in a folder, that resumes after a step (0: a new one); writes nothing yet."""
 
 

@@ -1,6 +1,5 @@
 """The end of a training run: exported networks, the encoder's results and the baselines', pictures, summary.json."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -33,22 +32,29 @@ HEADS = 4
 
 def results(run: Run) -> list[str]:
     """Names of the files that a run writes at its end, within its folder."""
-    return [*(f"{name}.safetensors" for name in run.module.exports()), *RESULTS]
+    return [*_exported(run), *RESULTS]
+
+
+def _exported(run: Run) -> list[str]:
+    return [f"{name}.safetensors" for name in run.module.exports()]
 
 
 def finish(run: Run, brief: bool) -> None:
     """Writes and tells all of it, on the first process; ``brief``: without the files and what to type next."""
-    trained = run.module.evaluated()
-    encoder = trained and _whole(trained)
-    exports = {
-        run.folder / f"{name}.safetensors": encoder if encoder and part == trained else _gathered(part)
-        for name, part in run.module.exports().items()
-    }
+    trained, exports = run.module.evaluated(), run.module.exports()
+    parts = [*([trained] if trained else []), *exports.values()]
+    states = {network: sharding.full_state(network) for network in dict.fromkeys(map(_network, parts))}
     run.trainer.strategy.barrier()  # a process that ended now would cut off one that still waits for its shard
     if not run.trainer.is_global_zero:
         return
-    for path, export in exports.items():
-        _export(path, export)
+    encoder = trained and _whole(trained, states)
+    for name, part in exports.items():
+        path = run.folder / f"{name}.safetensors"
+        if isinstance(part, TrainedEncoder):
+            network = encoder.network if encoder and part == trained else _whole(part, states).network
+            timm.write(path, network, part.spec, part.which)
+        else:
+            write_safetensors(path, {key: value.contiguous() for key, value in states[part].items()}, {"format": "pt"})
     summary: dict[str, Any] = {
         "steps": run.trainer.global_step,
         **run.recorder.totals(),
@@ -82,7 +88,7 @@ def finish(run: Run, brief: bool) -> None:
     write_json(run.folder / "summary.json", summary)
     _draw(run, encoder)
     log = run.trainer.loggers
-    loggers.log_files(log, "encoder", [*exports, run.folder / "config.yaml"])
+    loggers.log_files(log, "encoder", [run.folder / name for name in (*_exported(run), "config.yaml")])
     loggers.log_files(log, "checkpoints", [run.checkpoint.path, *sorted(run.checkpoint.folder.glob("best-*.ckpt"))])
     for logger in log:
         logger.finalize("success")
@@ -101,23 +107,15 @@ def finish(run: Run, brief: bool) -> None:
         print("      python train.py data=folder data.root=IMAGES   # your own images", flush=True)
 
 
-def _whole(encoder: TrainedEncoder) -> TrainedEncoder:
-    """A copy with whole weights, on the CPU; every process must call this."""
-    network, state = encoder.spec.build(), sharding.full_state(encoder.network)
-    network.load_state_dict(state)
+def _network(part: TrainedEncoder | nn.Module) -> nn.Module:
+    return part.network if isinstance(part, TrainedEncoder) else part
+
+
+def _whole(encoder: TrainedEncoder, states: dict[nn.Module, dict[str, Tensor]]) -> TrainedEncoder:
+    """A copy with whole weights, on the CPU."""
+    network = encoder.spec.build()
+    network.load_state_dict(states[encoder.network])
     return encoder._replace(network=network)
-
-
-def _gathered(export: TrainedEncoder | nn.Module) -> TrainedEncoder | dict[str, Tensor]:
-    """The same of what is to be exported."""
-    return _whole(export) if isinstance(export, TrainedEncoder) else sharding.full_state(export)
-
-
-def _export(path: Path, export: TrainedEncoder | dict[str, Tensor]) -> None:
-    if isinstance(export, TrainedEncoder):
-        timm.write(path, export.network, export.spec, export.which)
-    else:
-        write_safetensors(path, {name: tensor.contiguous() for name, tensor in export.items()}, {"format": "pt"})
 
 
 def _draw(run: Run, encoder: TrainedEncoder | None) -> None:

@@ -20,7 +20,7 @@ from ijepa.distributed import sharding, slurm
 from ijepa.evaluation import tasks
 from ijepa.evaluation.context import label_sets
 from ijepa.run import build, finalize, folders, init_options, resume
-from ijepa.run.assembly import Build, Run
+from ijepa.run.assembly import Run, Wire
 from ijepa.run.resume import Resumed
 from ijepa.sweeps import metric
 from ijepa.util.errors import ConfigError, InterruptedRunError
@@ -31,7 +31,7 @@ HYDRA = ["hydra_setup", *({f"override hydra/{group}": name} for group, name in C
 """What config.yaml needs to be a primary configuration of its own."""
 
 
-def train(composed: DictConfig, wire: Build | None = None) -> float | None:
+def train(composed: DictConfig, wire: Wire | None = None) -> float | None:
     """Runs, or resumes, what the configuration describes; returns the value of its metric, for sweeps.
 
     Args:
@@ -59,7 +59,7 @@ def train(composed: DictConfig, wire: Build | None = None) -> float | None:
     return _begin(config, folder, wire)
 
 
-def _again(config: TrainConfig, folder: Path, wire: Build) -> float | None:
+def _again(config: TrainConfig, folder: Path, wire: Wire) -> float | None:
     """Goes on with the run in ``folder``, if there is one."""
     with folders.claimed(folder):
         if resume.finished(folder, config):
@@ -73,7 +73,7 @@ def _again(config: TrainConfig, folder: Path, wire: Build) -> float | None:
     return _begin(config, folder, wire)
 
 
-def _begin(config: TrainConfig, folder: Path, wire: Build) -> float | None:
+def _begin(config: TrainConfig, folder: Path, wire: Wire) -> float | None:
     there = folder.exists()
     try:
         run = _wired(wire, config, folder)
@@ -88,7 +88,7 @@ def _begin(config: TrainConfig, folder: Path, wire: Build) -> float | None:
         return execute(run)
 
 
-def _resume(resumed: Resumed, wire: Build) -> float | None:
+def _resume(resumed: Resumed, wire: Wire) -> float | None:
     run = _wired(wire, resumed.config, resumed.folder, resumed.step)
     resume.validate(resumed, run.module, run.data, run.module.schedule)
     done = resumed.step
@@ -124,7 +124,7 @@ def _exported(folder: Path, steps: int) -> bool:
     return isinstance(summary, dict) and summary.get("steps") == steps
 
 
-def _wired(wire: Build, config: TrainConfig, folder: Path, step: int = 0) -> Run:
+def _wired(wire: Wire, config: TrainConfig, folder: Path, step: int = 0) -> Run:
     run = wire(config, folder, step)
     measured, _ = run.tasks()
     metric.check(config.metric, tasks.promised(measured, label_sets(run.data)), run.health is not None)

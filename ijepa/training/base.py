@@ -75,7 +75,7 @@ class TrainingModule(L.LightningModule, ABC):
     def describe(self) -> list[str]:
         """The networks, for people: a line or more."""
         trained = sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
-        return [f"{trained / 1e6:.1f} M trained parameters"]
+        return [f"{trained:,} trained parameters"]
 
     def configure_model(self) -> None:
         """Precision, checkpointing, compilation, sharding; called by the trainer, once the devices are known."""

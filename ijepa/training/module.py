@@ -10,7 +10,6 @@ from ijepa.distributed import sharding
 from ijepa.masking import Masks
 from ijepa.models.encoder import gather
 from ijepa.models.jepa import JEPA
-from ijepa.models.positions import Grid
 from ijepa.models.pretrained import SPEC_KEY, Spec
 from ijepa.models.targets import normalize_targets
 from ijepa.training.base import TrainingModule
@@ -104,10 +103,7 @@ class PretrainingMonitor(Monitor):
     def __init__(self, module: Pretraining) -> None:
         self.module = module
         self.jepa = module.jepa
-
-    @property
-    def grid(self) -> Grid:
-        return self.module.spec.grid
+        self.grid = module.spec.grid
 
     def features(self, images: Tensor) -> Tensor:
         found: Tensor = self.jepa.target_encoder(self.module.normalised(images))

@@ -77,12 +77,12 @@ class Monitor(ABC):
     """What health checks and pictures see of a module, always on the same held-out images.
 
     Called without gradients, with all networks in eval mode; where weights are sharded, by every process.
+
+    Attributes:
+        grid: rows and columns of the patches that have features.
     """
 
-    @property
-    @abstractmethod
-    def grid(self) -> Grid:
-        """Rows and columns of the patches that have features."""
+    grid: Grid
 
     @abstractmethod
     def features(self, images: Tensor) -> Tensor:
