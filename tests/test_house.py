@@ -62,6 +62,16 @@ def test_models_are_plain_modules():
                 assert not module.startswith("torch.distributed"), f"{path.name}: {module}"
 
 
+def test_the_machinery_of_a_run_knows_no_module():
+    """Only ijepa.run.build wires I-JEPA: a second LightningModule passes through the same code."""
+    for path, here in files():
+        machinery = here in ("callbacks", "health", "distributed") or (
+            here == "run" and path.stem in ("assembly", "finalize", "runs", "resume")
+        )
+        for module in imported(path) if machinery else ():
+            assert not module.startswith(("ijepa.training.module", "ijepa.models.jepa")), f"{path.name}: {module}"
+
+
 def test_files_fit_one_sitting():
     for path, _ in files():
         assert len(path.read_text().splitlines()) <= 300, f"{path.name} is too long"

@@ -16,8 +16,6 @@ from ijepa.callbacks.health import Health
 from ijepa.data.datamodule import DataModule
 from ijepa.distributed.signals import Signals
 from ijepa.interop.loading import IMAGES_KEY, load_checkpoint
-from ijepa.interop.weights import SPEC_KEY
-from ijepa.models.pretrained import Spec
 from ijepa.util.files import replacing
 
 
@@ -44,7 +42,6 @@ class Checkpoint(L.Callback):
 
     Args:
         folder: for checkpoints.
-        spec: of the encoders, stored beside the weights so that they can be rebuilt from the file alone.
         data: its identity is stored, so that a resumed run can tell whether the images are still the same.
         every_steps, every_minutes: between writes; None: not by this measure.
         keep: how many of the newest to keep.
@@ -58,7 +55,6 @@ class Checkpoint(L.Callback):
     def __init__(
         self,
         folder: Path,
-        spec: Spec,
         data: DataModule,
         every_steps: int | None,
         every_minutes: float | None,
@@ -67,7 +63,6 @@ class Checkpoint(L.Callback):
         health: Health | None = None,
     ) -> None:
         self.folder = folder
-        self.spec = spec
         self.data = data
         self.every_steps = every_steps
         self.every_minutes = every_minutes
@@ -101,7 +96,6 @@ class Checkpoint(L.Callback):
             self._rewind_best(file)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint[SPEC_KEY] = self.spec.plain()
         checkpoint[IMAGES_KEY] = self.data.identity
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -22,6 +22,7 @@ from ijepa.config.checks import parse, saved
 from ijepa.data.datamodule import DataModule
 from ijepa.interop import loading
 from ijepa.sweeps import metric
+from ijepa.training.protocol import Scheduled
 from ijepa.training.schedule import TrainingSchedule, training_schedule
 from ijepa.util.errors import ConfigError, UserError, show
 from ijepa.util.paths import CONF
@@ -128,7 +129,7 @@ def clear(folder: Path) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
-def validate(resumed: Resumed, module: nn.Module, data: DataModule, steps: TrainingSchedule) -> None:
+def validate(resumed: Resumed, module: nn.Module, data: DataModule, steps: Scheduled) -> None:
     """Refuses networks of another shape; other images than before, and a run made longer from within its cooldown.
 
     Raises:
@@ -148,7 +149,7 @@ def validate(resumed: Resumed, module: nn.Module, data: DataModule, steps: Train
         problem = f"not the images that the run began with ({counts}); bring them back, or insist with force=true"
         raise ConfigError("data.root", resumed.config.data.root, problem)
     old = resumed.before
-    before = training_schedule(old.schedule, old.optimizer, old.data.batch_size, now["images"])
+    before = training_schedule(old.schedule, old.optimizer, old.data.batch_size, now["images"], TrainingSchedule)
     if steps.max_steps < resumed.step:
         problem = f"the checkpoint is already after step {resumed.step}"
         raise ConfigError("schedule.max_steps", steps.max_steps, problem)

@@ -20,7 +20,7 @@ from ijepa.distributed import sharding, slurm
 from ijepa.evaluation import tasks
 from ijepa.evaluation.context import label_sets
 from ijepa.run import build, finalize, folders, init_options, resume
-from ijepa.run.build import Run
+from ijepa.run.assembly import Run, Wire
 from ijepa.run.resume import Resumed
 from ijepa.sweeps import metric
 from ijepa.util.errors import ConfigError, InterruptedRunError
@@ -31,15 +31,21 @@ HYDRA = ["hydra_setup", *({f"override hydra/{group}": name} for group, name in C
 """What config.yaml needs to be a primary configuration of its own."""
 
 
-def train(composed: DictConfig) -> float | None:
-    """Runs, or resumes, what the configuration describes; returns the value of its metric, for sweeps."""
+def train(composed: DictConfig, wire: Wire | None = None) -> float | None:
+    """Runs, or resumes, what the configuration describes; returns the value of its metric, for sweeps.
+
+    Args:
+        composed: the configuration.
+        wire: makes the run of it; None: I-JEPA's, `ijepa.run.build.run`.
+    """
+    wire = wire or build.run
     overrides = list(HydraConfig.get().overrides.task)
     if composed.get("resume") not in (None, "auto"):
         resumed = resume.resume(Path(str(composed.resume)).expanduser(), overrides)
         if composed.run_dir is not None and Path(composed.run_dir).expanduser().resolve() != resumed.folder.resolve():
             raise ConfigError("run_dir", composed.run_dir, "a resumed run stays in its folder; leave it out")
         with folders.claimed(resumed.folder):
-            return _resume(resumed)
+            return _resume(resumed, wire)
     config = parse(TrainConfig, init_options.resolve_init(composed))
     if config.resume == "auto" and config.run_dir is None:
         raise ConfigError("resume", "auto", "goes on with the run in run_dir; add run_dir=FOLDER")
@@ -49,11 +55,11 @@ def train(composed: DictConfig) -> float | None:
         grouped = config.logger.model_copy(update={"group": folder.parent.name})
         config = config.model_copy(update={"logger": grouped})
     if folders.resumes_existing(config) and folder.exists():
-        return _again(config, folder)
-    return _begin(config, folder)
+        return _again(config, folder, wire)
+    return _begin(config, folder, wire)
 
 
-def _again(config: TrainConfig, folder: Path) -> float | None:
+def _again(config: TrainConfig, folder: Path, wire: Wire) -> float | None:
     """Goes on with the run in ``folder``, if there is one."""
     with folders.claimed(folder):
         if resume.finished(folder, config):
@@ -61,16 +67,16 @@ def _again(config: TrainConfig, folder: Path) -> float | None:
             return metric.value(config.metric, folder)
         resumed = resume.again(folder, config)
         if resumed is not None:
-            return _resume(resumed)
+            return _resume(resumed, wire)
         if not folders.is_nonzero_rank():  # a process that comes late would clear what the first one has begun
             resume.clear(folder)
-    return _begin(config, folder)
+    return _begin(config, folder, wire)
 
 
-def _begin(config: TrainConfig, folder: Path) -> float | None:
+def _begin(config: TrainConfig, folder: Path, wire: Wire) -> float | None:
     there = folder.exists()
     try:
-        run = _build(config, folder)
+        run = _wired(wire, config, folder)
     except BaseException:
         if config.run_dir is None and there:
             with contextlib.suppress(OSError):
@@ -82,8 +88,8 @@ def _begin(config: TrainConfig, folder: Path) -> float | None:
         return execute(run)
 
 
-def _resume(resumed: Resumed) -> float | None:
-    run = _build(resumed.config, resumed.folder, resumed.step)
+def _resume(resumed: Resumed, wire: Wire) -> float | None:
+    run = _wired(wire, resumed.config, resumed.folder, resumed.step)
     resume.validate(resumed, run.module, run.data, run.module.schedule)
     done = resumed.step
     if done >= run.module.schedule.max_steps and _exported(run.folder, done):
@@ -93,7 +99,7 @@ def _resume(resumed: Resumed) -> float | None:
     def drop() -> None:
         run.checkpoint.rewind(resumed.last, done)
         run.metrics.cut(done)
-        for name in finalize.RESULTS:  # of another length of the run
+        for name in finalize.results(run):  # of another length of the run
             (run.folder / name).unlink(missing_ok=True)
         drop_later(run.folder, done)
         if run.health is not None:
@@ -118,9 +124,9 @@ def _exported(folder: Path, steps: int) -> bool:
     return isinstance(summary, dict) and summary.get("steps") == steps
 
 
-def _build(config: TrainConfig, folder: Path, step: int = 0) -> Run:
-    run = build.run(config, folder, step)
-    measured, _ = tasks.supported_tasks(config.task, run.data)
+def _wired(wire: Wire, config: TrainConfig, folder: Path, step: int = 0) -> Run:
+    run = wire(config, folder, step)
+    measured, _ = run.tasks()
     metric.check(config.metric, tasks.promised(measured, label_sets(run.data)), run.health is not None)
     launched = "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_PROCID" in os.environ
     if config.hardware.strategy != "single" and HydraConfig.get().mode == RunMode.MULTIRUN and not launched:
@@ -133,7 +139,7 @@ def execute(run: Run, last: Path | None = None, drop: Callable[[], None] = lambd
     """Trains, exports, evaluates and writes the run's folder.
 
     Args:
-        run: from `ijepa.run.build.run`.
+        run: from `ijepa.run.assembly.assemble`.
         last: checkpoint to go on from.
         drop: removes what the run will write anew; called when the run goes on.
 
@@ -200,11 +206,7 @@ def _announce(run: Run) -> None:
     if not run.trainer.is_global_zero:
         return
     config, source, steps = run.config, run.data.source, run.module.schedule
-    masking = run.data.masking
-    assert masking is not None
-    trained = (run.module.jepa.context_encoder, run.module.jepa.predictor)
-    parameters = [sum(p.numel() for p in network.parameters()) for network in trained]
-    rows, columns = run.spec.grid
+    precision = "bf16-true" if run.module.execution.bf16 else run.trainer.precision
     counts = [f"{len(names)} classes" + (f" of {name}" if len(source.classes) > 1 else "")
               for name, names in source.classes.items()]  # fmt: skip
     classes = f", {', '.join(counts)}" if counts else ", no labels"
@@ -212,16 +214,14 @@ def _announce(run: Run) -> None:
     print(f"images   {len(source.train)} for training, {len(source.val)} for validation{classes}")
     for note in source.notes:
         print(f"         {note}")
-    print(
-        f"model    encoder {parameters[0] / 1e6:.1f} M, predictor {parameters[1] / 1e6:.1f} M parameters; "
-        f"{rows}x{columns} patches of {run.spec.patch_size}x{run.spec.patch_size} pixels"
-    )
-    for number, note in enumerate(run.start):
-        print(f"{'' if number else 'init':<9}{note}")
-    print(f"masks    {config.masking.name}, {masking.context_patches} context patches per image")
+    for title, lines in (("model", run.module.describe()), ("init", run.start)):
+        for number, line in enumerate(lines):
+            print(f"{'' if number else title:<9}{line}")
+    if run.data.masking is not None:
+        print(f"masks    {config.masking.name}, {run.data.masking.context_patches} context patches per image")
     print(
         f"steps    {steps.max_steps} of {config.data.batch_size} images, {steps.warmup_steps} of them warm-up; "
-        f"{run.trainer.strategy.root_device.type}, {'bf16-true' if run.module.bf16 else run.trainer.precision}",
+        f"{run.trainer.strategy.root_device.type}, {precision}",
         flush=True,
     )
 
