@@ -35,6 +35,7 @@ from ijepa.models.jepa import JEPA
 from ijepa.models.predictor import Predictor
 from ijepa.models.pretrained import Spec
 from ijepa.run import warm_start
+from ijepa.run_folder import RunFolder
 from ijepa.training.flops import PretrainingFlops, TransformerFlops
 from ijepa.training.module import Pretraining
 from ijepa.training.objective import Objective
@@ -182,15 +183,16 @@ def run(config: schema.TrainConfig, folder: Path, step: int = 0) -> Run:
         config.hardware.compile,
     )
     datamodule = data(config.data, source, masks, schedule.max_steps, config.hardware, config.seed)
-    metrics = MetricsCSV(folder / "metrics.csv")
+    files = RunFolder(folder)
+    metrics = MetricsCSV(files.metrics)
     recorder = Recorder(config.callbacks.log_every_steps, cost(config), config.data.batch_size, images)
     often = health_steps(config, masks, schedule.max_steps)
     health = None
     if often is not None:
-        wanted, file = config.callbacks.health_images, folder / "health.json"
-        health = Health(datamodule, recorder, often, wanted, file, config.seed, schedule.warmup_steps)
+        wanted = config.callbacks.health_images
+        health = Health(datamodule, recorder, often, wanted, files.health, config.seed, schedule.warmup_steps)
     checkpoint = Checkpoint(
-        folder / "checkpoints",
+        files.checkpoints,
         encoder_spec,
         datamodule,
         config.callbacks.checkpoint_every_steps,
@@ -206,8 +208,7 @@ def run(config: schema.TrainConfig, folder: Path, step: int = 0) -> Run:
         callbacks.append(Evaluation(measured, datamodule, encoder_spec, recorder, every, config.seed))
     count = config.callbacks.pictures
     if count is not None:
-        pictures = folder / "pictures"
-        callbacks.append(FeaturePictures(datamodule, encoder_spec, recorder, pictures, schedule.max_steps, count))
+        callbacks.append(FeaturePictures(datamodule, encoder_spec, recorder, files, schedule.max_steps, count))
     callbacks += [ProgressReport(recorder, schedule.max_steps, config.callbacks.progress_every_seconds), checkpoint]
     trainer = L.Trainer(
         accelerator=accelerator,

@@ -16,15 +16,13 @@ from ijepa.loggers import log_picture
 from ijepa.models.encoder import Encoder
 from ijepa.models.pretrained import PretrainedEncoder, untrained
 from ijepa.run.build import Run
+from ijepa.run_folder import RunFolder
+from ijepa.run_folder.summary import write_summary
 from ijepa.sweeps.metric import HEADLINE
-from ijepa.util.files import write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PICTURES = ("masks", "features", "similarity", "attention", "curves", "progress")
-RESULTS = ("encoder.safetensors", "summary.json", *(f"pictures/{name}.png" for name in PICTURES))
-"""What a run writes at its end, but for its metrics."""
 HEADS = 4
 """Heads that are shown one by one."""
 
@@ -35,9 +33,10 @@ def finish(run: Run, brief: bool) -> None:
     run.trainer.strategy.barrier()  # a process that ended now would cut off one that still waits for its shard
     if not run.trainer.is_global_zero:
         return
+    files = RunFolder(run.folder)
     encoder = run.spec.build()
     encoder.load_state_dict(state)
-    timm.write(run.folder / "encoder.safetensors", encoder, run.spec, "target")
+    timm.write(files.encoder, encoder, run.spec, "target")
     summary: dict[str, Any] = {
         "steps": run.trainer.global_step,
         **run.recorder.totals(),
@@ -53,7 +52,7 @@ def finish(run: Run, brief: bool) -> None:
     if chosen.measured():
         names = label_sets(run.data)
         runtime = Runtime(run.trainer.strategy.root_device, compiled=run.config.hardware.compile)
-        ctx = EvalContext(run.data, runtime, run.config.seed, folder=run.folder / "pictures")
+        ctx = EvalContext(run.data, runtime, run.config.seed, folder=files.pictures)
         evaluated = EvaluatedModel("target encoder", PretrainedEncoder(encoder, run.spec).eval())
         rows = [tasks.evaluate(chosen, evaluated, ctx)]
         if run.config.callbacks.baselines:
@@ -68,11 +67,11 @@ def finish(run: Run, brief: bool) -> None:
         print(f"results on {len(run.data.source.val)} validation images, %")
         Console().print(tables.results(rows, chosen, names))
     summary["unreadable"] = sorted({*run.recorder.unreadable, *run.data.unreadable.values()})
-    write_json(run.folder / "summary.json", summary)
+    write_summary(files.summary, summary)
     _draw(run, encoder)
     log = run.trainer.loggers
-    loggers.log_files(log, "encoder", [run.folder / "encoder.safetensors", run.folder / "config.yaml"])
-    loggers.log_files(log, "checkpoints", [run.checkpoint.path, *sorted(run.checkpoint.folder.glob("best-*.ckpt"))])
+    loggers.log_files(log, "encoder", [files.encoder, files.config])
+    loggers.log_files(log, "checkpoints", [files.checkpoints.last, *files.checkpoints.all_best().values()])
     for logger in log:
         logger.finalize("success")
     if run.health is not None and run.health.verdicts:
@@ -82,9 +81,9 @@ def finish(run: Run, brief: bool) -> None:
     print(f"{summary['images']} images, {summary['flops']:.3g} FLOPs, {summary['seconds']:.0f} s")
     if brief:
         return
-    for name in ("metrics.csv", *RESULTS):
-        if (run.folder / name).exists():
-            print(f"         {run.folder / name}")
+    for file in (files.metrics, *files.results()):
+        if file.exists():
+            print(f"         {file}")
     print(f"next: python evaluate.py checkpoint={run.folder}")
     print("      python train.py data=folder data.root=IMAGES   # your own images", flush=True)
 
@@ -108,9 +107,9 @@ def _draw(run: Run, encoder: Encoder) -> None:
         for callback in run.trainer.callbacks:  # type: ignore[attr-defined]  # Lightning adds the list
             if isinstance(callback, FeaturePictures):
                 figures["progress"] = callback.progress
-    figures["curves"] = drawing.curves(run.metrics.path)["curves"]
+    figures |= {name: make for name, make in drawing.curves(run.metrics.path).items() if name == "curves"}
 
     def log(name: str, figure: "Figure") -> None:
         log_picture(run.trainer.loggers, f"final/{name}", figure, step)
 
-    drawing.draw(figures, run.folder / "pictures", log)
+    drawing.draw(figures, RunFolder(run.folder).pictures, log)
