@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ijepa import pictures
+from ijepa.evaluation import pictures as evaluation_pictures
 
 TABLE = """\
 step,images,epoch,flops,seconds,train/loss,train/variance,lr,momentum,val/knn20,val/count/linear,val/colour/linear,\
@@ -65,3 +66,10 @@ def test_nothing_to_draw_is_no_error(tmp_path, text):
     columns = pictures.read(tmp_path / "metrics.csv")
     pictures.write(pictures.curves(columns), tmp_path / "curves.png")
     assert pictures.compute(columns) is None
+
+
+def test_curves_of_a_broken_file_are_left_out_with_a_line(tmp_path, capsys):
+    file = tmp_path / "metrics.csv"
+    file.write_text("step,flops\n1\n2,3\n")
+    assert evaluation_pictures.curves(file) == {}
+    assert capsys.readouterr().out == f"curves   left out: {file}: line 2 has 1 cells, the first line 2\n"
