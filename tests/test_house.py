@@ -7,7 +7,7 @@ from helpers import ROOT
 # From the ground up; a file imports only from floors below its own, or from its own package.
 FLOORS = [
     ["util"],
-    ["config", "masking"],
+    ["config", "masking", "run_folder"],
     ["models", "data"],
     ["distributed"],
     ["training"],

@@ -22,9 +22,9 @@ from ijepa.health.check import Heldout
 from ijepa.health.pace import CROPPED, CROPS
 from ijepa.health.verdict import Verdict, diagnose
 from ijepa.loggers import alert, log_text
+from ijepa.run_folder.health import write_verdicts
 from ijepa.training.base import TrainingModule
 from ijepa.training.protocol import eval_mode
-from ijepa.util.files import write_json
 from ijepa.util.randomness import Stream, seed_of
 
 PREFIX = "health/"
@@ -80,7 +80,7 @@ class Health(L.Callback):
 
     def write(self) -> None:
         """health.json, as it stands."""
-        write_json(self.path, {"verdicts": [known.plain() for known in self.verdicts], "seconds": self.seconds})
+        write_verdicts(self.path, [known.plain() for known in self.verdicts], self.seconds)
 
     def merits(self, step: int) -> dict[str, float]:
         """What tells good networks from better ones at ``step``: the higher the better; {} if unknown, or not well."""

@@ -1,6 +1,5 @@
 """The same images through the run, as the features of their patches."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
@@ -12,6 +11,7 @@ from ijepa.callbacks.recorder import Recorder
 from ijepa.data.datamodule import DataModule
 from ijepa.loggers import log_picture
 from ijepa.models.positions import Grid
+from ijepa.run_folder import RunFolder
 from ijepa.training.base import TrainingModule
 from ijepa.training.protocol import eval_mode
 
@@ -27,7 +27,7 @@ BATCH = 16
 class FeaturePictures(L.Callback):
     """Principal components of held-out images' patches, before the first step and ``count`` times along the run.
 
-    Written as ``folder/features/step-000500.png`` and handed to the loggers. Colours stay comparable from picture to
+    Written as ``pictures/features/step-000500.png`` and handed to the loggers. Colours stay comparable from picture to
     picture (`ijepa.pictures.Colours`), also where the run was stopped in between: what they are matched with is a part
     of the checkpoint.
 
@@ -35,13 +35,13 @@ class FeaturePictures(L.Callback):
         data: the images.
         grid: rows and columns of patches.
         recorder: its clock stands still meanwhile.
-        folder: for pictures.
+        folder: of the run.
         max_steps: of the run.
         count: pictures along the run, evenly spaced, the last one at its end.
     """
 
     def __init__(
-        self, data: DataModule, grid: Grid, recorder: Recorder, folder: Path, max_steps: int, count: int
+        self, data: DataModule, grid: Grid, recorder: Recorder, folder: RunFolder, max_steps: int, count: int
     ) -> None:
         self.data = data
         self.grid = grid
@@ -102,7 +102,7 @@ class FeaturePictures(L.Callback):
             colours = self._colours(features)[:SHOWN]
             self._drawn[step] = (255 * colours).round().to(torch.uint8)
             figure = pictures.colours(images[:SHOWN], {f"step {step:,}": colours}, self.grid)
-            pictures.write(figure, self.folder / "features" / f"step-{step:06}.png")
+            pictures.write(figure, self.folder.feature_picture(step))
             log_picture(trainer.loggers, "features", figure, step)
         self.recorder.pause()
 
@@ -110,11 +110,3 @@ class FeaturePictures(L.Callback):
         if self._images is None:
             self._images = self.data.examples(PROJECTED)
         return self._images
-
-
-def drop_later(folder: Path, step: int) -> None:
-    """Removes a run's pictures of steps after ``step``."""
-    for path in (folder / "pictures" / "features").glob("step-*.png"):
-        number = path.stem.removeprefix("step-")
-        if number.isdecimal() and int(number) > step:
-            path.unlink()

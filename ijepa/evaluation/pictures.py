@@ -17,6 +17,8 @@ from ijepa.evaluation.knn import neighbours
 from ijepa.evaluation.runtime import Runtime
 from ijepa.models.attention import attention
 from ijepa.models.pretrained import PretrainedEncoder, untrained
+from ijepa.run_folder import RunFolder
+from ijepa.util.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,8 +56,8 @@ def write(task: Pictures, evaluated: EvaluatedModel, ctx: EvalContext, folder: P
     }
     if ctx.data.masking is not None:
         figures |= masks(ctx.data, view.images[: view.count], view.patch_size, ctx.seed, 0)
-    if ctx.run is not None and (ctx.run / "metrics.csv").is_file():
-        figures |= curves(ctx.run / "metrics.csv")
+    if ctx.run is not None and (metrics := RunFolder(ctx.run).metrics).is_file():
+        figures |= curves(metrics)
     return draw(figures, folder)
 
 
@@ -129,8 +131,12 @@ def masks(data: DataModule, images: Tensor, patch_size: int, seed: int, step: in
 
 
 def curves(file: Path) -> dict[str, Make]:
-    """Of a metrics.csv: everything against the step, and accuracy against compute."""
-    columns = pictures.read(file)
+    """Of a metrics.csv: everything against the step, and accuracy against compute; says so where it is broken."""
+    try:
+        columns = pictures.read(file)
+    except UserError as error:
+        print(f"curves   left out: {error}")
+        return {}
     return {"curves": lambda: pictures.curves(columns), "compute": lambda: pictures.compute(columns)}
 
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from ijepa.report import curves, text
-from ijepa.report.reading import Intervals, Results, RunRecord
+from ijepa.report.reading import RunRecord
+from ijepa.run_folder.evaluation import Intervals, Results
 from ijepa.sweeps import metric as metrics
 
 PREFERRED = ("linear", "logistic", "attentive", "finetune")

@@ -25,6 +25,7 @@ from ijepa.evaluation import tasks
 from ijepa.evaluation.context import label_sets
 from ijepa.health import pace
 from ijepa.loggers import MetricsCSV
+from ijepa.run_folder import RunFolder
 from ijepa.training.base import TrainingModule
 from ijepa.training.protocol import Execution, Monitor
 
@@ -82,12 +83,13 @@ def assemble(
         for part in module.modules():
             if isinstance(part, Attention):
                 part.fused_attn = False  # on a CPU, SDPA's backward pass in bf16 is several times slower
-    metrics = MetricsCSV(folder / "metrics.csv")
+    files = RunFolder(folder)
+    metrics = MetricsCSV(files.metrics)
     recorder = Recorder(config.callbacks.log_every_steps, config.data.batch_size, len(data.source.train))
     monitor = module.monitor()
     health = _health(config, folder, module, monitor, data, recorder)
     checkpoint = Checkpoint(
-        folder / "checkpoints",
+        files.checkpoints,
         data,
         config.callbacks.checkpoint_every_steps,
         config.callbacks.checkpoint_every_minutes,
@@ -102,7 +104,7 @@ def assemble(
         callbacks.append(Evaluation(measured, data, recorder, every, config.seed))
     steps, count = module.schedule.max_steps, config.callbacks.pictures
     if count is not None and monitor is not None:
-        callbacks.append(FeaturePictures(data, monitor.grid, recorder, folder / "pictures", steps, count))
+        callbacks.append(FeaturePictures(data, monitor.grid, recorder, files, steps, count))
     callbacks += [ProgressReport(recorder, steps, config.callbacks.progress_every_seconds), checkpoint]
     trainer = L.Trainer(
         accelerator=accelerator,
@@ -161,7 +163,7 @@ def _health(
         share = config.data.batch_size // (config.hardware.devices * config.hardware.nodes)
         step, saved = share * module.flops(image), callbacks.checkpoint_every_steps
         every = pace.steps_between(monitor.flops(masks), step, callbacks.health_images, schedule.max_steps, saved)
-    file = folder / "health.json"
+    file = RunFolder(folder).health
     return Health(data, recorder, every, callbacks.health_images, file, config.seed, schedule.warmup_steps)
 
 

@@ -16,27 +16,17 @@ from ijepa.interop import timm
 from ijepa.loggers import log_picture
 from ijepa.models.pretrained import PretrainedEncoder, untrained
 from ijepa.run.assembly import Run
+from ijepa.run_folder import RunFolder
+from ijepa.run_folder.summary import write_summary
 from ijepa.sweeps.metric import HEADLINE
 from ijepa.training.protocol import TrainedEncoder
-from ijepa.util.files import write_json, write_safetensors
+from ijepa.util.files import write_safetensors
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PICTURES = ("masks", "features", "similarity", "attention", "curves", "progress")
-RESULTS = ("summary.json", *(f"pictures/{name}.png" for name in PICTURES))
-"""What a run writes at its end, beside its metrics and what its module exports."""
 HEADS = 4
 """Heads that are shown one by one."""
-
-
-def results(run: Run) -> list[str]:
-    """Names of the files that a run writes at its end, within its folder."""
-    return [*_exported(run), *RESULTS]
-
-
-def _exported(run: Run) -> list[str]:
-    return [f"{name}.safetensors" for name in run.module.exports()]
 
 
 def finish(run: Run, brief: bool) -> None:
@@ -47,9 +37,10 @@ def finish(run: Run, brief: bool) -> None:
     run.trainer.strategy.barrier()  # a process that ended now would cut off one that still waits for its shard
     if not run.trainer.is_global_zero:
         return
+    files = RunFolder(run.folder)
     encoder = trained and _whole(trained, states)
     for name, part in exports.items():
-        path = run.folder / f"{name}.safetensors"
+        path = files.export(name)
         if isinstance(part, TrainedEncoder):
             network = encoder.network if encoder and part == trained else _whole(part, states).network
             timm.write(path, network, part.spec, part.which)
@@ -70,7 +61,7 @@ def finish(run: Run, brief: bool) -> None:
     if encoder is not None and chosen.measured():
         names = label_sets(run.data)
         runtime = Runtime(run.trainer.strategy.root_device, compiled=run.config.hardware.compile)
-        ctx = EvalContext(run.data, runtime, run.config.seed, folder=run.folder / "pictures")
+        ctx = EvalContext(run.data, runtime, run.config.seed, folder=files.pictures)
         evaluated = EvaluatedModel(encoder.title, PretrainedEncoder(encoder.network, encoder.spec).eval())
         rows = [tasks.evaluate(chosen, evaluated, ctx)]
         if run.config.callbacks.baselines:
@@ -85,11 +76,11 @@ def finish(run: Run, brief: bool) -> None:
         print(f"results on {len(run.data.source.val)} validation images, %")
         Console().print(tables.results(rows, chosen, names))
     summary["unreadable"] = sorted({*run.recorder.unreadable, *run.data.unreadable.values()})
-    write_json(run.folder / "summary.json", summary)
+    write_summary(files.summary, summary)
     _draw(run, encoder)
     log = run.trainer.loggers
-    loggers.log_files(log, "encoder", [run.folder / name for name in (*_exported(run), "config.yaml")])
-    loggers.log_files(log, "checkpoints", [run.checkpoint.path, *sorted(run.checkpoint.folder.glob("best-*.ckpt"))])
+    loggers.log_files(log, "encoder", [*map(files.export, exports), files.config])
+    loggers.log_files(log, "checkpoints", [files.checkpoints.last, *files.checkpoints.all_best().values()])
     for logger in log:
         logger.finalize("success")
     if run.health is not None and run.health.verdicts:
@@ -99,9 +90,9 @@ def finish(run: Run, brief: bool) -> None:
     print(f"{summary['images']} images, {summary['flops']:.3g} FLOPs, {summary['seconds']:.0f} s")
     if brief:
         return
-    for name in ("metrics.csv", *results(run)):
-        if (run.folder / name).exists():
-            print(f"         {run.folder / name}")
+    for file in (files.metrics, *files.results(exports)):
+        if file.exists():
+            print(f"         {file}")
     if encoder is not None:
         print(f"next: python evaluate.py checkpoint={run.folder}")
         print("      python train.py data=folder data.root=IMAGES   # your own images", flush=True)
@@ -138,9 +129,9 @@ def _draw(run: Run, encoder: TrainedEncoder | None) -> None:
     for callback in run.trainer.callbacks:  # type: ignore[attr-defined]  # Lightning adds the list
         if isinstance(callback, FeaturePictures):
             figures["progress"] = callback.progress
-    figures["curves"] = drawing.curves(run.metrics.path)["curves"]
+    figures |= {name: make for name, make in drawing.curves(run.metrics.path).items() if name == "curves"}
 
     def log(name: str, figure: "Figure") -> None:
         log_picture(run.trainer.loggers, f"final/{name}", figure, step)
 
-    drawing.draw(figures, run.folder / "pictures", log)
+    drawing.draw(figures, RunFolder(run.folder).pictures, log)

@@ -1,18 +1,15 @@
 """A training run from a composed configuration to its folder: start, resume, results."""
 
 import contextlib
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ijepa import loggers
-from ijepa.callbacks.pictures import drop_later
 from ijepa.callbacks.rewind import Rewind
 from ijepa.config import TrainConfig, WandbLogger
 from ijepa.config.checks import parse
@@ -22,13 +19,11 @@ from ijepa.evaluation.context import label_sets
 from ijepa.run import build, finalize, folders, init_options, resume
 from ijepa.run.assembly import Run, Wire
 from ijepa.run.resume import Resumed
+from ijepa.run_folder import RunFolder
+from ijepa.run_folder.config import write_config
+from ijepa.run_folder.summary import finished_summary
 from ijepa.sweeps import metric
 from ijepa.util.errors import ConfigError, InterruptedRunError
-from ijepa.util.files import write_text
-
-CHOSEN = {"sweeper": "grid", "job_logging": "none", "hydra_logging": "none"}
-HYDRA = ["hydra_setup", *({f"override hydra/{group}": name} for group, name in CHOSEN.items()), "_self_"]
-"""What config.yaml needs to be a primary configuration of its own."""
 
 
 def train(composed: DictConfig, wire: Wire | None = None) -> float | None:
@@ -69,7 +64,7 @@ def _again(config: TrainConfig, folder: Path, wire: Wire) -> float | None:
         if resumed is not None:
             return _resume(resumed, wire)
         if not folders.is_nonzero_rank():  # a process that comes late would clear what the first one has begun
-            resume.clear(folder)
+            RunFolder(folder).clear()
     return _begin(config, folder, wire)
 
 
@@ -91,37 +86,25 @@ def _begin(config: TrainConfig, folder: Path, wire: Wire) -> float | None:
 def _resume(resumed: Resumed, wire: Wire) -> float | None:
     run = _wired(wire, resumed.config, resumed.folder, resumed.step)
     resume.validate(resumed, run.module, run.data, run.module.schedule)
-    done = resumed.step
-    if done >= run.module.schedule.max_steps and _exported(run.folder, done):
+    done, files = resumed.step, RunFolder(run.folder)
+    summary = finished_summary(files.summary)
+    if done >= run.module.schedule.max_steps and summary is not None and summary["steps"] == done:
         print(f"run_dir {run.folder}: finished, all {done} steps are done")
         return metric.value(run.config.metric, run.folder)
 
     def drop() -> None:
         run.checkpoint.rewind(resumed.last, done)
         run.metrics.cut(done)
-        for name in finalize.results(run):  # of another length of the run
-            (run.folder / name).unlink(missing_ok=True)
-        drop_later(run.folder, done)
+        files.drop_after(done, run.module.exports())
         if run.health is not None:
             run.health.write()
         else:
-            (run.folder / "health.json").unlink(missing_ok=True)  # nobody goes on with it
-        for path in resume.later_configs(resumed):
-            path.unlink()
+            files.health.unlink(missing_ok=True)  # nobody goes on with it
         lasting = resume.lasting(resumed, run.data.identity)
         if lasting is not None:
-            _write_config(resume.next_config(resumed), lasting, run.folder)
+            write_config(files.next_config(done), lasting)
 
     return execute(run, resumed.last, drop)
-
-
-def _exported(folder: Path, steps: int) -> bool:
-    """Whether the results in ``folder`` are those after so many steps."""
-    try:
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):  # not there yet, or no JSON any more
-        return False
-    return isinstance(summary, dict) and summary.get("steps") == steps
 
 
 def _wired(wire: Wire, config: TrainConfig, folder: Path, step: int = 0) -> Run:
@@ -180,7 +163,7 @@ def _execute(run: Run, last: Path | None, rewind: Rewind) -> float | None:
     if run.trainer.is_global_zero:
         loggers.begin(run.trainer.loggers)  # first: where one cannot, there is no run yet
         if last is None:
-            _write_config(folder / "config.yaml", run.config.model_dump(), folder)
+            write_config(RunFolder(folder).config, run.config.model_dump())
     run.trainer.callbacks.insert(0, rewind)  # type: ignore[attr-defined]  # Lightning adds the list
     run.trainer.fit(run.module, run.data, ckpt_path=last, weights_only=True)
     rewind.finish(run.trainer)
@@ -224,9 +207,3 @@ def _announce(run: Run) -> None:
         f"{run.trainer.strategy.root_device.type}, {precision}",
         flush=True,
     )
-
-
-def _write_config(path: Path, values: dict[str, Any], folder: Path) -> None:
-    saved = {"defaults": HYDRA, **values, "run_dir": str(folder), "resume": None, "force": False}
-    header = f"# Repeat: python train.py --config-dir {folder} --config-name {path.stem} run_dir=NEW\n"
-    write_text(path, header + OmegaConf.to_yaml(OmegaConf.create(saved)))
