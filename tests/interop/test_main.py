@@ -54,6 +54,7 @@ def test_mistakes(tmp_path, capsys, monkeypatch, arguments, says):
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_as_a_command(tmp_path):
     file, _ = saved(spec_of("square"), tmp_path)
     result = subprocess.run([sys.executable, "-m", "ijepa.interop", "inspect", file], capture_output=True, text=True,
@@ -74,6 +75,7 @@ def test_places_that_cannot_be_written(tmp_path, to, capsys):
         assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_nobody_has_to_read_it_all(tmp_path):
     file, _ = saved(spec_of("square"), tmp_path)
     command = [sys.executable, "-m", "ijepa.interop", "inspect", str(file)]

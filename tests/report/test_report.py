@@ -102,6 +102,7 @@ def test_a_real_run(finished, tmp_path):
     assert_loads_nothing(source)
 
 
+@pytest.mark.slow
 def test_as_a_command(tmp_path):
     folder = make(tmp_path / "run")
     done = subprocess.run([sys.executable, "-m", "ijepa.report", str(folder)], capture_output=True, text=True, cwd=ROOT)

@@ -48,6 +48,7 @@ def refused(invoke, *overrides):
     return error
 
 
+@pytest.mark.integration
 def test_the_recorded_losses(checkpoint_file, trace, tmp_path):
     """Fresh AdamW, the schedule from step 0: what the reference implementation records from the same checkpoint."""
     tensors, recorded = trace

@@ -10,8 +10,9 @@ from helpers import DIGITS, ROOT, command, listed
 
 from benchmarks import ablations
 from ijepa.report import __main__ as report
-from ijepa.run import folders
 from ijepa.sweeps import jobs, metric, table
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -85,17 +86,6 @@ def test_a_job_of_another_sweep_in_its_folder(invoke, square, tmp_path):
     assert error.splitlines()[-1] == "error: 4 of 4 jobs failed"
 
 
-def test_a_sweep_s_folder_depends_on_the_command_alone():
-    arguments = ["data=digits", "seed=0,1", "optimizer.lr=1e-3,3e-4"]
-    folder = folders.sweep(None, "runs", arguments, ["data"])
-    assert folder.parent.name == "runs"
-    assert folder.name.startswith("sweep_seed-0-1_optimizer.lr-1e-3-3e-4_")
-    assert folders.sweep(None, "runs", arguments, ["data"]) == folder
-    assert folders.sweep(None, "runs", ["data=scenes", *arguments[1:]], ["data"]) != folder
-    assert folders.sweep(None, "runs", ["sweep=masking"], ["sweep"]).name == "sweep_masking"
-    assert len(folders.sweep(None, "runs", [f"data.root={'x,' * 200}"], []).name) < 120
-
-
 def test_optuna_searches_in_the_metric_s_direction(invoke, tmp_path):
     search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=5", "metric=train/loss", f"run_dir={tmp_path}",
               "optimizer.lr=tag(log,interval(1e-4,1e-2))", "model.patch_size=4,5"]  # fmt: skip
@@ -116,7 +106,6 @@ def test_optuna_searches_in_the_metric_s_direction(invoke, tmp_path):
     assert listed(tmp_path) == rows
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_launchers(launcher, tmp_path):
     result = command("train.py", "-m", *DIGITS, "model.patch_size=4,5", "seed=0,1", f"hydra/launcher={launcher}",
@@ -189,13 +178,6 @@ def test_means_of_a_metric_that_is_no_result(square):
     assert [group.results["train/loss"][0] for group in table.over_seeds(sweep)] == pytest.approx(
         [sum(losses[:2]) / 2, sum(losses[2:]) / 2], rel=1e-12
     )
-
-
-def test_a_record_that_is_broken(tmp_path):
-    assert jobs.read(tmp_path) is None
-    (tmp_path / jobs.RECORD).write_text('{"jobs": [{}]}')
-    with pytest.raises(ValueError, match="broken; start the sweep again"):
-        jobs.read(tmp_path)
 
 
 def test_a_report_of_a_sweep(square, tmp_path, capsys):
