@@ -7,18 +7,21 @@ ARGS ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test lint format typecheck check
+.PHONY: help install train test test-fast lint format typecheck check
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/installed ## the virtual environment with everything that training needs
 
 train: $(VENV)/installed ## set up, then python train.py $(ARGS)
 	$(BIN)/python train.py $(ARGS)
 
-test: $(VENV)/installed-dev ## set up, then the whole test suite (ARGS='-m "not slow"': without whole runs)
+test: $(VENV)/installed-dev ## set up, then the whole test suite, on two cores (ARGS='-m "not slow"': without whole runs)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+test-fast: $(VENV)/installed-dev ## set up, then the unit tests: no training, no processes, under a minute
+	$(BIN)/python -m pytest --numprocesses 2 -m "not integration and not slow and not gpu" $(ARGS)
 
 lint: $(VENV)/installed-dev ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -75,3 +75,15 @@ def test_the_machinery_of_a_run_knows_no_module():
 def test_files_fit_one_sitting():
     for path, _ in files():
         assert len(path.read_text().splitlines()) <= 300, f"{path.name} is too long"
+
+
+def test_tests_mirror_the_package():
+    """From a file one can guess its test; none is too long, and none imports another."""
+    tests = ROOT / "tests"
+    for path in sorted(tests.rglob("test_*.py")):
+        name = path.relative_to(tests)
+        assert len(path.read_text().splitlines()) <= 400, f"{name} is too long"
+        for module in imported(path):
+            assert not module.split(".")[-1].startswith("test_"), f"{name} imports {module}; try helpers.py"
+        if len(name.parts) > 1:
+            assert (ROOT / "ijepa" / name.parts[0] / "__init__.py").exists(), f"{name}: no such package in ijepa/"

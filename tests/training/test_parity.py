@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from helpers import REFERENCE
+from helpers import REFERENCE, reference_name
 from safetensors.torch import load_file
 
 from ijepa.config import LearningRate, Schedule
@@ -19,14 +19,6 @@ from ijepa.training.schedule import EMASchedule
 @pytest.fixture
 def jepa(checkpoint_file):
     return meta.read(torch.load(checkpoint_file, weights_only=True), heads=3).networks()
-
-
-def reference_name(name):
-    """Our parameter's name -> the reference's."""
-    network, _, rest = name.partition(".")
-    if network != "predictor":
-        return {"context_encoder": "encoder"}.get(network, network) + "." + rest
-    return f"predictor.{rest}" if rest == "mask_token" else f"predictor.predictor_{rest}"
 
 
 def test_positions_are_the_reference_s(jepa, checkpoint_file):
