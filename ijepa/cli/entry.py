@@ -29,6 +29,7 @@ from pydantic import BaseModel
 from ijepa.cli.explain import explain
 from ijepa.config import EvaluateConfig, StatisticsConfig, TrainConfig
 from ijepa.distributed.signals import before_a_run, is_spawned_rank, run_in_worker
+from ijepa.util import commands
 from ijepa.util.errors import UNWRITABLE, InterruptedRunError, UserError, show
 from ijepa.util.paths import CONF, PACKAGE
 
@@ -36,7 +37,6 @@ PLUGINS = PACKAGE / "plugins"
 SCHEMAS: dict[str, type[BaseModel]] = {"train": TrainConfig, "evaluate": EvaluateConfig, "statistics": StatisticsConfig}
 WIDTH = 110
 """Of the list of options in --help."""
-COMMANDS = {"train": "train.py", "evaluate": "evaluate.py", "statistics": "-m ijepa.data.statistics"}
 
 
 def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
@@ -169,7 +169,7 @@ def help_text(name: str, overrides: list[str]) -> str:
         composed = compose(name, overrides)
     values = OmegaConf.to_container(composed, resolve=False)
     assert isinstance(values, dict)
-    lines = [f"python {COMMANDS[name]} [key=value ...]      -m: a sweep over comma-separated values", "", "Groups:"]
+    lines = [f"{commands.typed(name)} [key=value ...]      -m: a sweep over comma-separated values", "", "Groups:"]
     shown = [*SCHEMAS[name].model_fields, *(["experiment", "sweep"] if name == "train" else [])]
     lines += [line for group in sorted(CONF.iterdir()) if group.name in shown for line in _choices(group)]
     return "\n".join([*lines, "", "Keys, their values now, and what they mean:", *_rows(SCHEMAS[name], values, "")])

@@ -17,6 +17,7 @@ from ijepa.models.encoder import Encoder
 from ijepa.models.pretrained import PretrainedEncoder, untrained
 from ijepa.run.build import Run
 from ijepa.sweeps.metric import HEADLINE
+from ijepa.util import commands
 from ijepa.util.files import write_json
 
 if TYPE_CHECKING:
@@ -85,8 +86,8 @@ def finish(run: Run, brief: bool) -> None:
     for name in ("metrics.csv", *RESULTS):
         if (run.folder / name).exists():
             print(f"         {run.folder / name}")
-    print(f"next: python evaluate.py checkpoint={run.folder}")
-    print("      python train.py data=folder data.root=IMAGES   # your own images", flush=True)
+    print(f"next: {commands.typed('evaluate')} checkpoint={run.folder}")
+    print(f"      {commands.typed('train')} data=folder data.root=IMAGES   # your own images", flush=True)
 
 
 def _draw(run: Run, encoder: Encoder) -> None:

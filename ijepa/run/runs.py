@@ -23,6 +23,7 @@ from ijepa.run import build, finalize, folders, init_options, resume
 from ijepa.run.build import Run
 from ijepa.run.resume import Resumed
 from ijepa.sweeps import metric
+from ijepa.util import commands
 from ijepa.util.errors import ConfigError, InterruptedRunError
 from ijepa.util.files import write_text
 
@@ -193,7 +194,8 @@ def _interrupted(run: Run, started: bool) -> str:
         done += ", before the results"
     if not started and run.checkpoint.path.exists():
         return f"{done}; nothing has changed, give the same command again"
-    return done + (f"; go on with: python train.py resume={run.folder}" if run.checkpoint.path.exists() else "")
+    again = f"; go on with: {commands.typed('train')} resume={run.folder}"
+    return done + (again if run.checkpoint.path.exists() else "")
 
 
 def _announce(run: Run) -> None:
@@ -228,5 +230,5 @@ def _announce(run: Run) -> None:
 
 def _write_config(path: Path, values: dict[str, Any], folder: Path) -> None:
     saved = {"defaults": HYDRA, **values, "run_dir": str(folder), "resume": None, "force": False}
-    header = f"# Repeat: python train.py --config-dir {folder} --config-name {path.stem} run_dir=NEW\n"
+    header = f"# Repeat: {commands.typed('train')} --config-dir {folder} --config-name {path.stem} run_dir=NEW\n"
     write_text(path, header + OmegaConf.to_yaml(OmegaConf.create(saved)))
