@@ -17,13 +17,7 @@ FLOORS = [
     ["callbacks", "sweeps"],
     ["report", "run"],
     ["cli"],
-    [
-        "plugins",
-        "data.statistics",
-        "interop.__main__",
-        "__main__",
-        "api",
-    ],  # commands, what Hydra finds by itself, the library
+    ["plugins", "data.statistics", "interop.__main__", "__main__", "api"],  # commands, plug-ins, library
 ]
 
 
