@@ -1,5 +1,6 @@
 """The command line: Hydra's entry point, help from the schema, one line and an exit code for errors."""
 
+import argparse
 import contextlib
 import importlib
 import io
@@ -54,9 +55,9 @@ def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
         _quiet()
         with importing():
             _register_plugins()
-        _check_arguments()
+        flags = _check_arguments()
         if "--help" in arguments or "-h" in arguments:
-            print(help_text(name, overrides))
+            print(help_text(name, flags.overrides, flags.config_dir))
         else:
             _run(name, job)
     except (UserError, HydraException, OmegaConfBaseException) as error:
@@ -138,8 +139,8 @@ def _run(name: str, job: Callable[[DictConfig], float | None]) -> None:
         raise faults[0]
 
 
-def _check_arguments() -> None:
-    """Refuses what Hydra's own parser would answer with its usage, or silently read in another way."""
+def _check_arguments() -> argparse.Namespace:
+    """What is typed; refuses what Hydra's own parser would answer with its usage, or silently read in another way."""
     parser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:
@@ -161,12 +162,14 @@ def _check_arguments() -> None:
             raise UserError(f"{override.input_line}: takes one option; to sweep: -m {group}={several}")
         if not isinstance(value, str | list):
             raise UserError(f"{override.input_line}: takes the name of an option: {'|'.join(_options(CONF / group))}")
+    return flags
 
 
-def help_text(name: str, overrides: list[str]) -> str:
+def help_text(name: str, overrides: list[str], config_dir: str | None = None) -> str:
     """Every key of ``conf/NAME.yaml`` with its value, as ``overrides`` leave it, and its meaning."""
+    added = [] if config_dir is None else [f'hydra.searchpath=["file://{Path(config_dir).absolute()}"]']
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = compose(name, overrides)
+        composed = compose(name, [*overrides, *added])
     values = OmegaConf.to_container(composed, resolve=False)
     assert isinstance(values, dict)
     lines = [f"{commands.typed(name)} [key=value ...]      -m: a sweep over comma-separated values", "", "Groups:"]
