@@ -7,7 +7,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-fast lint format typecheck check
+.PHONY: help install train test test-fast lint format typecheck check wheel
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,16 @@ typecheck: $(VENV)/installed-dev ## mypy, strict
 	$(BIN)/mypy
 
 check: lint typecheck test ## all three
+
+wheel: ## pip install . with all dependencies into a fresh environment, then each console command from another folder
+	rm -rf build .venv-wheel
+	$(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/python -m pip install --quiet --constraint $(CONSTRAINTS) .
+	cd .venv-wheel && bin/ijepa train experiment=smoke run_dir=run && bin/ijepa evaluate checkpoint=run && \
+	bin/ijepa inspect run && bin/ijepa convert run out.safetensors --to timm && bin/ijepa report run && \
+	bin/ijepa statistics data=digits name=mine && bin/ijepa train --config-dir conf data=mine --help >/dev/null && \
+	bin/ijepa train -m experiment=smoke run_dir=sweep seed=0,1
+	rm -rf build .venv-wheel
 
 $(VENV)/installed: pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try make PYTHON=python3.12")'

@@ -1,5 +1,6 @@
 """The command line: Hydra's entry point, help from the schema, one line and an exit code for errors."""
 
+import argparse
 import contextlib
 import importlib
 import io
@@ -30,6 +31,7 @@ from ijepa.cli.explain import explain
 from ijepa.config import EvaluateConfig, StatisticsConfig, TrainConfig
 from ijepa.config.checks import is_named_sections, sections_for
 from ijepa.distributed.signals import before_a_run, is_spawned_rank, run_in_worker
+from ijepa.util import commands
 from ijepa.util.errors import UNWRITABLE, InterruptedRunError, UserError, show
 from ijepa.util.paths import CONF, PACKAGE
 
@@ -37,7 +39,6 @@ PLUGINS = PACKAGE / "plugins"
 SCHEMAS: dict[str, type[BaseModel]] = {"train": TrainConfig, "evaluate": EvaluateConfig, "statistics": StatisticsConfig}
 WIDTH = 110
 """Of the list of options in --help."""
-COMMANDS = {"train": "train.py", "evaluate": "evaluate.py", "statistics": "-m ijepa.data.statistics"}
 
 
 def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
@@ -139,7 +140,7 @@ def _run(name: str, job: Callable[[DictConfig], float | None]) -> None:
         raise faults[0]
 
 
-def _check_arguments() -> Any:
+def _check_arguments() -> argparse.Namespace:
     """The command line, parsed; refuses what Hydra's own parser would answer with its usage, or silently misread."""
     parser = get_args_parser()
 
@@ -167,12 +168,12 @@ def _check_arguments() -> Any:
 
 def help_text(name: str, overrides: list[str], config_dir: str | None = None) -> str:
     """Every key of ``conf/NAME.yaml`` with its value, as ``overrides`` leave it, and its meaning."""
-    added = [] if config_dir is None else [f"hydra.searchpath=['file://{Path(config_dir).absolute()}']"]
+    added = [] if config_dir is None else [f'hydra.searchpath=["file://{Path(config_dir).absolute()}"]']
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose(name, [*overrides, *added])
     values = OmegaConf.to_container(composed, resolve=False)
     assert isinstance(values, dict)
-    lines = [f"python {COMMANDS[name]} [key=value ...]      -m: a sweep over comma-separated values", "", "Groups:"]
+    lines = [f"{commands.typed(name)} [key=value ...]      -m: a sweep over comma-separated values", "", "Groups:"]
     shown = [*SCHEMAS[name].model_fields, *(["experiment", "sweep"] if name == "train" else [])]
     lines += [line for group in sorted(CONF.iterdir()) if group.name in shown for line in _choices(group)]
     return "\n".join([*lines, "", "Keys, their values now, and what they mean:", *_rows(SCHEMAS[name], values, "")])

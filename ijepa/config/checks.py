@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from ijepa.config import Attentive, Data, Model, MultiBlock, Reference, Section, Tasks, TrainConfig, Tuning
 from ijepa.config.custom import TARGET, Custom
+from ijepa.util import commands
 from ijepa.util.errors import ConfigError, UserError, show
 
 ConfigT = TypeVar("ConfigT", bound=Section)
@@ -64,7 +65,8 @@ def check(config: TrainConfig) -> None:
     check_data(data)
     check_task(config.task, model.depth)
     if config.task.pictures is not None:
-        problem = "a run leaves pictures anyway; afterwards, python evaluate.py checkpoint=RUN_DIR task=pictures"
+        afterwards = f"{commands.typed('evaluate')} checkpoint=RUN_DIR task=pictures"
+        problem = f"a run leaves pictures anyway; afterwards, {afterwards}"
         raise ConfigError("task", "pictures", problem)
     if not config.task.measured():
         raise ConfigError("task", "features", "measures nothing that a run could report; add another, [knn,features]")
@@ -104,7 +106,7 @@ def check_data(data: Data) -> None:
     for key, values in (("data.mean", data.mean), ("data.std", data.std)):
         if len(values) != data.channels:
             problem = f"needs {data.channels} values, one for each of data.channels={data.channels}; "
-            problem += "python -m ijepa.data.statistics computes them"
+            problem += f"{commands.typed('statistics')} computes them"
             raise ConfigError(key, values, problem)
     _check_range("data.crop_scale", data.crop_scale, most=1.0)
     _check_range("data.crop_aspect", data.crop_aspect, most=None)

@@ -1,6 +1,7 @@
 """The command that measures images and writes a data option: ``python -m ijepa.data.statistics data.root=IMAGES``.
 
-The option, conf/data/NAME.yaml, holds mean, standard deviation and what else differs from data=folder.
+The option, conf/data/NAME.yaml, holds mean, standard deviation and what else differs from data=folder. A checkout
+keeps it in its own conf/; an installed package writes conf/ in the current folder.
 """
 
 import json
@@ -14,12 +15,13 @@ from omegaconf import DictConfig, OmegaConf
 from ijepa.cli import entry
 from ijepa.config import TRAINING, StatisticsConfig
 from ijepa.config.checks import parse
+from ijepa.util import commands
 from ijepa.util.errors import ConfigError, UserError
 from ijepa.util.files import write_text
-from ijepa.util.paths import CONF
+from ijepa.util.paths import CONF, INSTALLED, USER_CONF
 from ijepa.util.randomness import Stream, seed_of
 
-OPTIONS = CONF / "data"
+OPTIONS = USER_CONF / "data"
 HEADER = "# Written by python -m ijepa.data.statistics"
 NOT_PART_OF_THE_DATA = ("workers", "mean", "std")
 
@@ -67,7 +69,8 @@ def statistics(composed: DictConfig) -> None:
         print(f"         channels {constant} have the same value everywhere; their std is written as 1")
     std = [value or 1.0 for value in std]
     write_text(path, _option(values["data"], mean, std, f"{len(indices) - len(faults)} of {len(train)}"))
-    print(f"mean     {mean}\nstd      {std}\nwritten  {path}\nnext: python train.py data={path.stem}")
+    added = f"--config-dir {USER_CONF} " if INSTALLED else ""
+    print(f"mean     {mean}\nstd      {std}\nwritten  {path}\nnext: {commands.typed('train')} {added}data={path.stem}")
 
 
 def _name(config: StatisticsConfig) -> str:
@@ -81,6 +84,8 @@ def _name(config: StatisticsConfig) -> str:
 
 
 def _refuse_existing(path: Path, config: StatisticsConfig) -> None:
+    if path.parent != CONF / "data" and (CONF / "data" / path.name).exists():
+        raise ConfigError("name", path.stem, "is an option of this software's own; take another name")
     if not path.exists():
         return
     own = path.read_text(encoding="utf-8").startswith(HEADER)

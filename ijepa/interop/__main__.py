@@ -23,7 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> commands.Parser:
-    parser = commands.Parser("python -m ijepa.interop", description="Weights between formats: docs/weights.md.")
+    called = commands.typed("convert").removesuffix(" convert")
+    parser = commands.Parser(called, description="Weights between formats: docs/weights.md.")
     kinds = parser.add_subparsers(required=True, metavar="inspect|convert")
     heads = "attention heads, where the file does not tell and the width is no published one"
     inspect = kinds.add_parser("inspect", help="what a file holds")

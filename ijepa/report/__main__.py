@@ -68,7 +68,7 @@ def _jobs(given: list[Path]) -> tuple[list[Path], list[str]]:
 
 def _parser() -> commands.Parser:
     parser = commands.Parser(
-        "python -m ijepa.report", description="Runs as one HTML page that needs no network: docs/report.md."
+        commands.typed("report"), description="Runs as one HTML page that needs no network: docs/report.md."
     )
     parser.add_argument("folders", metavar="RUN_DIR", nargs="+", type=Path, help="a run's folder, or a sweep's")
     parser.add_argument("--out", type=Path, metavar="FILE",

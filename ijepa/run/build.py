@@ -1,7 +1,7 @@
 """From a configuration to the data, networks and objective of I-JEPA: the only place where they are wired."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -24,6 +24,8 @@ from ijepa.run.objective import build_objective
 from ijepa.training.flops import PretrainingFlops, TransformerFlops
 from ijepa.training.module import Pretraining
 from ijepa.training.schedule import EMASchedule, training_schedule
+
+ModuleT = TypeVar("ModuleT", bound=Pretraining)
 
 
 def spec(model: schema.Model, data: schema.Data) -> Spec:
@@ -118,19 +120,41 @@ def run(config: schema.TrainConfig, folder: Path, step: int = 0) -> Run:
     masks = sampler(config)
     source = sources.build(config.data, config.seed)
     images = len(source.train)
-    schedule = training_schedule(config.schedule, config.optimizer, config.data.batch_size, images, EMASchedule)
     torch.manual_seed(config.seed)
+    module, notes = pretraining(config, images, Pretraining, warm=not step)
+    datamodule = data(config.data, source, masks, module.schedule.max_steps, config.hardware, config.seed)
+    return assemble(config, folder, module, datamodule, step, notes)
+
+
+def schedule(config: schema.TrainConfig, images: int) -> EMASchedule:
+    """Learning rate, weight decay and EMA momentum by step, for so many training images."""
+    return training_schedule(config.schedule, config.optimizer, config.data.batch_size, images, EMASchedule)
+
+
+def pretraining(
+    config: schema.TrainConfig, images: int, kind: type[ModuleT], warm: bool = True
+) -> tuple[ModuleT, list[str]]:
+    """The LightningModule, with initial weights from the process's random state, and what they come from, a line each.
+
+    Args:
+        config: everything.
+        images: number of training images.
+        kind: `Pretraining` or a subclass of it.
+        warm: start from the weights that ``init`` names, if any.
+
+    Raises:
+        UserError: when weights or terms of the objective do not fit.
+    """
+    steps = schedule(config, images)
     jepa = networks(config)
-    start = None if config.init is None or step else warm_start.read(config.init, config.model.heads)
+    start = warm_start.read(config.init, config.model.heads) if warm and config.init is not None else None
     notes = (
         [] if start is None else [f"{start.held} of {start.file}", *warm_start.load(jepa, start, config.init_channels)]
     )
     encoder = spec(config.model, config.data)
     objective = build_objective(config, encoder)
     betas = config.optimizer.betas[0], config.optimizer.betas[1]
-    module = Pretraining(jepa, encoder, cost(config), objective, schedule, betas, config.optimizer.eps)
-    datamodule = data(config.data, source, masks, schedule.max_steps, config.hardware, config.seed)
-    return assemble(config, folder, module, datamodule, step, notes)
+    return kind(jepa, encoder, cost(config), objective, steps, betas, config.optimizer.eps), notes
 
 
 def cost(config: schema.TrainConfig) -> PretrainingFlops:

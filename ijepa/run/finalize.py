@@ -20,6 +20,7 @@ from ijepa.run_folder import RunFolder
 from ijepa.run_folder.summary import write_summary
 from ijepa.sweeps.metric import HEADLINE
 from ijepa.training.protocol import TrainedEncoder
+from ijepa.util import commands
 from ijepa.util.files import write_safetensors
 
 if TYPE_CHECKING:
@@ -94,8 +95,8 @@ def finish(run: Run, brief: bool) -> None:
         if file.exists():
             print(f"         {file}")
     if encoder is not None:
-        print(f"next: python evaluate.py checkpoint={run.folder}")
-        print("      python train.py data=folder data.root=IMAGES   # your own images", flush=True)
+        print(f"next: {commands.typed('evaluate')} checkpoint={run.folder}")
+        print(f"      {commands.typed('train')} data=folder data.root=IMAGES   # your own images", flush=True)
 
 
 def _network(part: TrainedEncoder | nn.Module) -> nn.Module:

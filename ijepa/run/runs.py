@@ -23,6 +23,7 @@ from ijepa.run_folder import RunFolder
 from ijepa.run_folder.config import write_config
 from ijepa.run_folder.summary import finished_summary
 from ijepa.sweeps import metric
+from ijepa.util import commands
 from ijepa.util.errors import ConfigError, InterruptedRunError
 
 
@@ -182,7 +183,8 @@ def _interrupted(run: Run, started: bool) -> str:
         done += ", before the results"
     if not started and run.checkpoint.path.exists():
         return f"{done}; nothing has changed, give the same command again"
-    return done + (f"; go on with: python train.py resume={run.folder}" if run.checkpoint.path.exists() else "")
+    again = f"; go on with: {commands.typed('train')} resume={run.folder}"
+    return done + (again if run.checkpoint.path.exists() else "")
 
 
 def _announce(run: Run) -> None:

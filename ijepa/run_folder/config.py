@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ijepa.util import commands
 from ijepa.util.errors import UserError
 from ijepa.util.files import write_text
 from ijepa.util.paths import CONF
@@ -36,7 +37,7 @@ configuration."""
 def write_config(path: Path, values: dict[str, Any]) -> None:
     """Writes a configuration into its run's folder, atomically; it belongs to that folder, and resumes nothing."""
     saved = {"defaults": HYDRA, **values, "run_dir": str(path.parent), "resume": None, "force": False}
-    header = f"# Repeat: python train.py --config-dir {path.parent} --config-name {path.stem} run_dir=NEW\n"
+    header = f"# Repeat: {commands.typed('train')} --config-dir {path.parent} --config-name {path.stem} run_dir=NEW\n"
     header += f"# Version: {VERSION}\n"
     write_text(path, header + OmegaConf.to_yaml(OmegaConf.create(saved)))
 

@@ -95,3 +95,11 @@ def test_help(invoke):
     assert "masking=block|multiblock|random|rasterized|reference" in output
     assert max(len(line) for line in output.splitlines()) < 200
     assert "checkpoint" in invoke("evaluate.py", "--help")[1]
+
+
+def test_help_knows_the_options_of_config_dir(invoke, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.yaml").write_text("defaults:\n  - folder\n\nmean: [0.1, 0.2, 0.3]\n")
+    code, output, _ = invoke("train.py", "--config-dir", tmp_path, "data=mine", "--help")
+    assert code == 0
+    assert "data.mean=[0.1,0.2,0.3]" in output

@@ -28,6 +28,7 @@ from ijepa.distributed.signals import defer_sigint_to_jobs
 from ijepa.run import folders
 from ijepa.run_folder import RunFolder, SweepFolder
 from ijepa.sweeps import jobs, metric, outcomes, table
+from ijepa.util import commands
 from ijepa.util.errors import ConfigError, InterruptedRunError, StoppedJobError, UserError
 
 BESIDE = ("JoblibLauncher", "LocalLauncher")
@@ -160,7 +161,7 @@ class Jobs:
         if self.sweep is not None and not self.quiet:
             Console().print(table.shown(self.sweep))
             self._tell(f"         {SweepFolder(self.sweep.folder).table}")
-            self._tell(f"next: python -m ijepa.report {self.sweep.folder}")
+            self._tell(f"next: {commands.typed('report')} {self.sweep.folder}")
         if any(result.status == JobStatus.FAILED for result in self.results):
             raise outcomes.SweepError(self.results)
 
