@@ -14,13 +14,14 @@ from torch.nn import functional as F
 
 from ijepa.config import Attentive
 from ijepa.data.sets import Images, Subset
-from ijepa.evaluation import augmentation
+from ijepa.evaluation import augmentation, specs
 from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.measures import accuracy
 from ijepa.evaluation.progress import progress
 from ijepa.models.encoder import LayerNorm
 from ijepa.training import curves
+from ijepa.util.metric_spec import MetricSpec
 from ijepa.util.randomness import seed_of
 
 PROBE_STREAM = 16
@@ -72,15 +73,15 @@ def evaluate(task: Attentive, evaluated: EvaluatedModel, ctx: EvalContext) -> di
         _, best, measured = max(rows, key=lambda row: row[0])
         listed = [{"lr": c.lr, "weight_decay": c.weight_decay, "holdout": s, "test": m.value} for s, c, m in rows]
         found[name] = TaskResult(
-            {"attentive": measured},
+            {specs.ATTENTIVE.name: measured},
             {"chosen": {"lr": best.lr, "weight_decay": best.weight_decay}, "probes": listed},
         )
     return found
 
 
-def metrics(task: Attentive, several: bool) -> list[str]:
+def metrics(task: Attentive, several: bool) -> list[MetricSpec]:
     """One, of the chosen probe."""
-    return ["attentive"]
+    return [specs.ATTENTIVE]
 
 
 def _train(

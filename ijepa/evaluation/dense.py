@@ -19,7 +19,7 @@ from ijepa.data.datamodule import DataModule
 from ijepa.data.heldout import evenly_spaced
 from ijepa.data.sets import Images
 from ijepa.distributed.ranks import ALONE
-from ijepa.evaluation import augmentation, dense_data
+from ijepa.evaluation import augmentation, dense_data, specs
 from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult
 from ijepa.evaluation.features import of_last
 from ijepa.evaluation.heads import Setting, settings_of
@@ -28,6 +28,7 @@ from ijepa.evaluation.pixelheads import Grid, PixelHeads, upsampled
 from ijepa.evaluation.progress import progress
 from ijepa.evaluation.targets import Classes, Depths, Target
 from ijepa.util.errors import UserError
+from ijepa.util.metric_spec import MetricSpec
 from ijepa.util.randomness import seed_of
 
 START_STREAM = 17
@@ -93,11 +94,9 @@ def evaluate(task: Dense, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[s
     return {"": TaskResult(target.results(best.outcomes), details)}
 
 
-def metrics(task: Dense, several: bool = True) -> list[str]:
+def metrics(task: Dense, several: bool = True) -> list[MetricSpec]:
     """Two."""
-    if isinstance(task, Depth):
-        return ["depth_delta1", "depth_rmse"]
-    return ["segmentation_miou", "segmentation_accuracy"]
+    return list(specs.DEPTH if isinstance(task, Depth) else specs.SEGMENTATION)
 
 
 def validate(task: Dense, data: DataModule) -> None:

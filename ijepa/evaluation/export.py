@@ -12,6 +12,7 @@ from ijepa.data.sets import Images
 from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult
 from ijepa.util.errors import ConfigError
 from ijepa.util.files import replacing
+from ijepa.util.metric_spec import MetricSpec
 
 
 def check(task: Export) -> None:
@@ -27,7 +28,7 @@ def evaluate(task: Export, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[
     return {}
 
 
-def metrics(task: Export, several: bool) -> list[str]:
+def metrics(task: Export, several: bool) -> list[MetricSpec]:
     """None."""
     return []
 

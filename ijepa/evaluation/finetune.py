@@ -17,7 +17,7 @@ from torch.optim import AdamW
 from ijepa.config import Finetune, Tuning
 from ijepa.data.datamodule import DataModule
 from ijepa.data.sets import UnreadableError
-from ijepa.evaluation import augmentation
+from ijepa.evaluation import augmentation, specs
 from ijepa.evaluation.cache import features
 from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult, label_sets
 from ijepa.evaluation.features import Features
@@ -27,6 +27,7 @@ from ijepa.interop import timm
 from ijepa.models.classifier import Classifier
 from ijepa.training import curves
 from ijepa.util.errors import ConfigError
+from ijepa.util.metric_spec import MetricSpec
 from ijepa.util.randomness import seed_of, seeded
 
 START_STREAM, MIX_STREAM = 14, 15
@@ -54,12 +55,12 @@ def evaluate(task: Finetune, evaluated: EvaluatedModel, ctx: EvalContext) -> dic
         encoder = tuned.network.pretrained
         timm.write(path, encoder.encoder, encoder.spec, "target", dict(tuned.network.heads.items()))
         ctx.files.append(path)
-    return {name: TaskResult({"finetune": result}) for name, result in tuned.results.items()}
+    return {name: TaskResult({specs.FINETUNE.name: result}) for name, result in tuned.results.items()}
 
 
-def metrics(task: Finetune, several: bool) -> list[str]:
+def metrics(task: Finetune, several: bool) -> list[MetricSpec]:
     """One."""
-    return ["finetune"]
+    return [specs.FINETUNE]
 
 
 def validate(task: Finetune, data: DataModule) -> None:

@@ -7,9 +7,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ijepa.config import Knn
+from ijepa.evaluation import specs
 from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.measures import accuracy
+from ijepa.util.metric_spec import MetricSpec
 
 CHUNK = 1 << 24
 """Similarities held at once: 64 MiB in float32."""
@@ -20,16 +22,17 @@ def evaluate(task: Knn, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str
     return score(task, *ctx.features(evaluated, ctx.layers, task.batch_size))
 
 
-def metrics(task: Knn, several: bool) -> list[str]:
+def metrics(task: Knn, several: bool) -> list[MetricSpec]:
     """The headline, or every k where there is room."""
-    return [f"knn{k}" for k in ([task.headline] if several else task.k)]
+    return [specs.KNN.named(k=k) for k in ([task.headline] if several else task.k)]
 
 
 def score(task: Knn, train: Features, test: Features) -> dict[str, TaskResult]:
     """By label set: top-1 accuracy for each k, from labelled ``train`` features to ``test`` features."""
     predicted = predict(train.values, train.labels, test.values, task.k, task.temperature, task.center)
+    names = {k: specs.KNN.named(k=k).name for k in task.k}
     return {
-        name: TaskResult({f"knn{k}": accuracy(classes, test.labels[name]) for k, classes in found.items()})
+        name: TaskResult({names[k]: accuracy(classes, test.labels[name]) for k, classes in found.items()})
         for name, found in predicted.items()
     }
 

@@ -15,16 +15,17 @@ from torch import Tensor
 from ijepa.config import Counting, Distance, Linear
 from ijepa.data.datamodule import DataModule
 from ijepa.distributed.ranks import ALONE
-from ijepa.evaluation import augmentation
+from ijepa.evaluation import augmentation, specs
 from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult, label_sets
 from ijepa.evaluation.features import Features, of_last
 from ijepa.evaluation.heads import Heads, Setting, settings_of
 from ijepa.evaluation.measures import Measured, accuracy
 from ijepa.evaluation.progress import progress
 from ijepa.util.errors import ConfigError, UnavailableError
+from ijepa.util.metric_spec import MetricSpec
 from ijepa.util.randomness import seed_of
 
-NAMES = {Linear: "linear", Counting: "count", Distance: "distance"}
+SPECS = {Linear: specs.LINEAR, Counting: specs.COUNT, Distance: specs.DISTANCE}
 START_STREAM = 11
 BASE = 256
 """Images that a learning rate is given for."""
@@ -61,13 +62,13 @@ def evaluate(task: Linear, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[
     for name, every in rows.items():
         _, best, measured = max(every, key=lambda row: row[0])
         listed = [{**setting._asdict(), "holdout": score, "test": m.value} for score, setting, m in every]
-        found[name] = TaskResult({metrics(task, True)[0]: measured}, {"chosen": best._asdict(), "heads": listed})
+        found[name] = TaskResult({SPECS[type(task)].name: measured}, {"chosen": best._asdict(), "heads": listed})
     return found
 
 
-def metrics(task: Linear, several: bool) -> list[str]:
+def metrics(task: Linear, several: bool) -> list[MetricSpec]:
     """One, of the chosen head."""
-    return [NAMES[type(task)]]
+    return [SPECS[type(task)]]
 
 
 def validate(task: Linear, data: DataModule) -> None:
@@ -75,7 +76,7 @@ def validate(task: Linear, data: DataModule) -> None:
     names = label_sets(data)
     for name in task.labels or []:
         if name not in names:
-            key = f"task.{NAMES[type(task)]}.labels"
+            key = f"task.{SPECS[type(task)].name}.labels"
             fault = ConfigError if type(task) is Linear else UnavailableError  # what Clevr's protocols are about
             raise fault(key, task.labels, f"the images have no labels of {name}, but of {', '.join(names)}")
 
@@ -116,7 +117,7 @@ def _train(
     seen = _remembered if whole else _encoded
     for group in groups:
         group.heads.train()
-    title = ctx.title(f"{evaluated.name}: {metrics(task, True)[0]} probe")
+    title = ctx.title(f"{evaluated.name}: {SPECS[type(task)].name} probe")
     for step, (features, rows) in enumerate(
         progress(seen(task, evaluated, ctx, train, batches, most), title, len(batches))
     ):

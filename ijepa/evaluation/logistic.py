@@ -8,9 +8,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ijepa.config import Logistic
+from ijepa.evaluation import specs
 from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.measures import Measured, accuracy
+from ijepa.util.metric_spec import MetricSpec
 from ijepa.util.randomness import shuffled
 
 HOLDOUT_STREAM = 6
@@ -33,9 +35,9 @@ def evaluate(task: Logistic, evaluated: EvaluatedModel, ctx: EvalContext) -> dic
     return score(task, *ctx.features(evaluated, ctx.layers, task.batch_size), ctx.seed)
 
 
-def metrics(task: Logistic, several: bool) -> list[str]:
-    """One."""
-    return ["logistic"]
+def metrics(task: Logistic, several: bool) -> list[MetricSpec]:
+    """The accuracy, and the strength that was chosen."""
+    return [specs.LOGISTIC, specs.LOGISTIC_L2]
 
 
 def score(task: Logistic, train: Features, test: Features, seed: int) -> dict[str, TaskResult]:
@@ -48,7 +50,10 @@ def score(task: Logistic, train: Features, test: Features, seed: int) -> dict[st
     predicted = predict(fit(values, labels, chosen, start, task.max_iterations), project(test.values))
     return {
         name: TaskResult(
-            {"logistic": accuracy(predicted[name], test.labels[name]), "logistic_l2": Measured(chosen[name])}
+            {
+                specs.LOGISTIC.name: accuracy(predicted[name], test.labels[name]),
+                specs.LOGISTIC_L2.name: Measured(chosen[name]),
+            }
         )
         for name in labels
     }

@@ -12,16 +12,18 @@ from torch import Tensor
 
 from ijepa.config import Lowshot, LowshotFinetune
 from ijepa.data.datamodule import DataModule
-from ijepa.evaluation import fewlabels, finetune
+from ijepa.evaluation import fewlabels, finetune, specs
 from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.logistic import LEFT_OUT, fit, predict, projection
 from ijepa.evaluation.measures import Measured, accuracy
 from ijepa.evaluation.progress import progress
+from ijepa.util.metric_spec import MetricSpec
 from ijepa.util.randomness import shuffled
 
 FOLD_STREAM = 13
 NAMES = {Lowshot: "lowshot", LowshotFinetune: "lowshot_finetune"}
+SPECS = {Lowshot: specs.LOWSHOT, LowshotFinetune: specs.LOWSHOT_FINETUNE}
 
 
 def evaluate(task: Lowshot | LowshotFinetune, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
@@ -39,10 +41,11 @@ def evaluate(task: Lowshot | LowshotFinetune, evaluated: EvaluatedModel, ctx: Ev
     for name in (task.labels if isinstance(task, LowshotFinetune) else None) or train.labels:
         results: dict[str, Measured] = {}
         details: dict[str, Any] = {}
-        for metric, amount in fewlabels.amounts(task, kind):
+        for text, amount in fewlabels.amounts(task):
+            metric = SPECS[type(task)].named(amount=text).name
             scores, strengths, chosen = [], [], torch.empty(0)
             draws = fewlabels.draws(task, f"task.{kind}", ctx, train, name, amount)
-            title = f"{evaluated.name}: {metric.removeprefix(f'{kind}_')} of {name}"
+            title = f"{evaluated.name}: {text} of {name}"
             bar = "" if tuned else ctx.title(title)  # fine-tuning shows one for each draw
             for draw, chosen in enumerate(progress(draws, bar, len(draws))):
                 if isinstance(task, Lowshot):
@@ -61,9 +64,9 @@ def evaluate(task: Lowshot | LowshotFinetune, evaluated: EvaluatedModel, ctx: Ev
     return found
 
 
-def metrics(task: Lowshot | LowshotFinetune, several: bool) -> list[str]:
+def metrics(task: Lowshot | LowshotFinetune, several: bool) -> list[MetricSpec]:
     """One for each amount of labels."""
-    return [metric for metric, _ in fewlabels.amounts(task, NAMES[type(task)])]
+    return [SPECS[type(task)].named(amount=text) for text, _ in fewlabels.amounts(task)]
 
 
 def validate(task: Lowshot | LowshotFinetune, data: DataModule) -> None:

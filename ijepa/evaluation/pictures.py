@@ -15,8 +15,10 @@ from ijepa.data.heldout import evenly_spaced
 from ijepa.evaluation.context import UNTRAINED, EvalContext, EvaluatedModel, TaskResult
 from ijepa.evaluation.knn import neighbours
 from ijepa.evaluation.runtime import Runtime
+from ijepa.evaluation.specs import lookup
 from ijepa.models.attention import attention
 from ijepa.models.pretrained import PretrainedEncoder, untrained
+from ijepa.util.metric_spec import MetricSpec
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,7 +34,7 @@ def evaluate(task: Pictures, evaluated: EvaluatedModel, ctx: EvalContext) -> dic
     return {}
 
 
-def metrics(task: Pictures, several: bool) -> list[str]:
+def metrics(task: Pictures, several: bool) -> list[MetricSpec]:
     """None."""
     return []
 
@@ -131,7 +133,7 @@ def masks(data: DataModule, images: Tensor, patch_size: int, seed: int, step: in
 def curves(file: Path) -> dict[str, Make]:
     """Of a metrics.csv: everything against the step, and accuracy against compute."""
     columns = pictures.read(file)
-    return {"curves": lambda: pictures.curves(columns), "compute": lambda: pictures.compute(columns)}
+    return {"curves": lambda: pictures.curves(columns, lookup), "compute": lambda: pictures.compute(columns, lookup)}
 
 
 @torch.inference_mode()

@@ -9,11 +9,13 @@ from ijepa import pictures
 from ijepa.config import Retrieval
 from ijepa.data.datamodule import DataModule
 from ijepa.data.heldout import evenly_spaced
+from ijepa.evaluation import specs
 from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult, label_sets
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.knn import neighbours
 from ijepa.evaluation.measures import Measured
 from ijepa.util.errors import UnavailableError
+from ijepa.util.metric_spec import MetricSpec
 
 
 def validate(task: Retrieval, data: DataModule) -> None:
@@ -30,13 +32,13 @@ def evaluate(task: Retrieval, evaluated: EvaluatedModel, ctx: EvalContext) -> di
     for name in label_sets(ctx.data):
         right = (train.labels[name][nearest] == test.labels[name][:, None]).double().mean(dim=1)
         each = torch.stack([right, torch.ones_like(right)], dim=1)
-        found[name] = TaskResult({metrics(task, True)[0]: Measured(right.mean().item(), each)})
+        found[name] = TaskResult({metrics(task, True)[0].name: Measured(right.mean().item(), each)})
     return found
 
 
-def metrics(task: Retrieval, several: bool) -> list[str]:
+def metrics(task: Retrieval, several: bool) -> list[MetricSpec]:
     """One."""
-    return [f"retrieval{task.neighbours}"]
+    return [specs.RETRIEVAL.named(neighbours=task.neighbours)]
 
 
 def write(task: Retrieval, evaluated: EvaluatedModel, ctx: EvalContext, folder: Path) -> list[Path]:

@@ -1,7 +1,7 @@
 """The tasks of a configuration on every label set; and, beside a checkpoint, random init and raw pixels."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,24 @@ from ijepa.config import (
     Tasks,
 )
 from ijepa.data.datamodule import DataModule
-from ijepa.evaluation import attentive, dense, export, finetune, knn, linear, logistic, lowshot, pictures, retrieval
+from ijepa.evaluation import (
+    attentive,
+    dense,
+    export,
+    finetune,
+    knn,
+    linear,
+    logistic,
+    lowshot,
+    pictures,
+    retrieval,
+    specs,
+)
 from ijepa.evaluation.context import UNTRAINED, EvalContext, EvaluatedModel, label_sets
 from ijepa.evaluation.measures import Measured
 from ijepa.models.pretrained import Spec, untrained
 from ijepa.util.errors import UnavailableError
+from ijepa.util.metric_spec import MetricSpec
 
 MODULES: dict[type, Any] = {
     Knn: knn,
@@ -151,26 +164,35 @@ def key(names: list[str], name: str, metric: str) -> str:
 def shown(tasks: Tasks, rows: list[ModelResults], names: list[str]) -> list[list[str]]:
     """The results that a table shows, by label set: those that some row has."""
     several = len(names) > 1
-    listed = [metric for task in tasks.chosen().values() for metric in metrics(task, several)]
+    listed = [spec.name for task in tasks.chosen().values() for spec in metrics(task, several) if spec.better]
     groups = [[key(names, name, metric) for metric in listed] for name in ([*names, ""] if several else [""])]
     found = [[result for result in group if any(result in row.results for row in rows)] for group in groups]
     return [list(dict.fromkeys(group)) for group in found if group]
 
 
-def promised(tasks: Tasks, names: list[str]) -> list[str]:
-    """What the results will be called on these label sets."""
-    listed = [metric for task in tasks.chosen().values() for metric in metrics(task, several=False)]
-    return [key(names, name, metric) for name in [*names, ""] for metric in listed]
+def promised(tasks: Tasks, names: list[str]) -> dict[str, MetricSpec]:
+    """The results on these label sets, by what they will be called."""
+    listed = [spec for task in tasks.chosen().values() for spec in metrics(task, several=False)]
+    return {key(names, name, spec.name): spec for name in [*names, ""] for spec in listed}
 
 
-def metrics(task: Task, several: bool = True) -> list[str]:
+def metrics(task: Task, several: bool = True) -> list[MetricSpec]:
     """What a table shows of the task, with ``several`` label sets or one; the first stands for the task."""
-    return MODULES[type(task)].metrics(task, several)
+    found: list[MetricSpec] = MODULES[type(task)].metrics(task, several)
+    return found
+
+
+def undescribed(tasks: Tasks) -> dict[str, dict[str, Any]]:
+    """For the files of a run: the metrics that a report would not know by name, and a headline of another kind."""
+    main = metrics(tasks.leading())[0]
+    headline = replace(specs.HEADLINE, unit=main.unit, better=main.better)
+    found = [spec for task in tasks.measured().values() for spec in metrics(task, several=False)]
+    return specs.undescribed([headline, *found])
 
 
 def headlines(tasks: Tasks, row: ModelResults, names: list[str]) -> dict[str, float]:
     """The first task's result on each label set, or its only one."""
-    metric = metrics(tasks.leading())[0]
+    metric = metrics(tasks.leading())[0].name
     found = {name: row.results.get(key(names, name, metric)) for name in names}
     if not any(found.values()):
         found = {metric: row.results.get(metric)}

@@ -47,12 +47,13 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What evaluate.py has written: results, their intervals, on how many images."""
+    """What evaluate.py has written: results, their intervals, on how many images, and specs of unusual metrics."""
 
     name: str
     results: Results
     intervals: Intervals
     images: int | None
+    metrics: Any
 
 
 @dataclass
@@ -246,11 +247,12 @@ def _verdicts(found: Any) -> list[Verdict]:
     return verdicts
 
 
-def _evaluation(found: Any) -> tuple[Results, Intervals, int | None]:
+def _evaluation(found: Any) -> tuple[Results, Intervals, int | None, Any]:
     intervals = {str(who): {str(metric): (float(low), float(high)) for metric, (low, high) in values.items()}
                  for who, values in found.get("intervals", {}).items()}  # fmt: skip
     images = found.get("images", {}).get("val")
-    return _results(found["results"]), intervals, images if isinstance(images, int) else None
+    count = images if isinstance(images, int) else None
+    return _results(found["results"]), intervals, count, found.get("metrics")
 
 
 def _results(found: Any) -> Results:

@@ -28,17 +28,18 @@ from ijepa.data.workers import processes
 from ijepa.distributed import devices, sharding
 from ijepa.distributed.signals import Signals
 from ijepa.evaluation import tasks
-from ijepa.evaluation.context import label_sets
 from ijepa.health import pace
 from ijepa.loggers import MetricsCSV
 from ijepa.models.jepa import JEPA
 from ijepa.models.predictor import Predictor
 from ijepa.models.pretrained import Spec
 from ijepa.run import warm_start
+from ijepa.run.columns import columns
 from ijepa.training.flops import PretrainingFlops, TransformerFlops
 from ijepa.training.module import Pretraining
 from ijepa.training.objective import Objective
 from ijepa.training.schedule import training_schedule
+from ijepa.util.metric_spec import MetricSpec
 
 
 @dataclass
@@ -219,7 +220,7 @@ def run(config: schema.TrainConfig, folder: Path, step: int = 0) -> Run:
         max_epochs=-1,
         accumulate_grad_batches=config.hardware.accumulation,
         gradient_clip_val=config.optimizer.clip_grad_norm,
-        logger=[metrics, *loggers(config, folder, label_sets(datamodule), step)],
+        logger=[metrics, *loggers(config, folder, columns(config, datamodule), step)],
         callbacks=callbacks,
         plugins=[AtomicCheckpointIO(), *devices.plugins(config.hardware)],
         default_root_dir=folder,
@@ -259,7 +260,7 @@ def cost(config: schema.TrainConfig) -> PretrainingFlops:
     )
 
 
-def loggers(config: schema.TrainConfig, folder: Path, labels: list[str], step: int) -> list[Logger]:
+def loggers(config: schema.TrainConfig, folder: Path, metrics: dict[str, MetricSpec], step: int) -> list[Logger]:
     """What ``logger`` adds to metrics.csv.
 
     Raises:
@@ -269,7 +270,7 @@ def loggers(config: schema.TrainConfig, folder: Path, labels: list[str], step: i
     if isinstance(config.logger, schema.WandbLogger):
         from ijepa.loggers.wandb_run import WandbRun  # takes a second to import
 
-        return [WandbRun(config.logger, folder, values, labels, step > 0)]
+        return [WandbRun(config.logger, folder, values, metrics, step > 0)]
     if isinstance(config.logger, schema.TensorBoardLogger):
         from ijepa.loggers.tensorboard import TensorBoardRun
 

@@ -25,6 +25,7 @@ from ijepa.interop.reading import FORMATS
 from ijepa.masking import Masking
 from ijepa.models.pretrained import PretrainedEncoder, Spec, untrained
 from ijepa.run import build, folders
+from ijepa.sweeps.metric import METRICS
 from ijepa.util.errors import ConfigError, UserError
 from ijepa.util.files import write_json
 from ijepa.util.paths import CONF
@@ -135,6 +136,8 @@ def _report(
         "intervals": intervals,
         "details": {row.name: row.details for row in rows},
     }
+    described = tasks.undescribed(config.task) if config.task.measured() else {}
+    written |= {METRICS: described} if described else {}
     write_json(folder / "metrics.json", written)
     for file in [*(file for row in rows for file in row.files), folder / "metrics.json"]:
         print(f"written  {file}")

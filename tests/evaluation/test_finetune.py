@@ -157,7 +157,8 @@ def test_few_labels(ctx, tmp_path):
     everything = lowshot.evaluate(chosen, evaluated, ctx)
     assert list(everything) == ["class", "bright"]
     found = everything["class"]
-    assert list(found.results) == lowshot.metrics(chosen, True) == ["lowshot_finetune_8shot", "lowshot_finetune_listed"]
+    promised = [spec.name for spec in lowshot.metrics(chosen, True)]
+    assert list(found.results) == promised == ["lowshot_finetune_8shot", "lowshot_finetune_listed"]
     assert found.details["lowshot_finetune_8shot"]["images"] == 24
     assert found.details["lowshot_finetune_listed"]["images"] == 100
     assert found.details["lowshot_finetune_listed"]["deviation"] is None

@@ -9,6 +9,7 @@ import pytest
 from helpers import ROOT, TINY, command
 
 from benchmarks import ablations
+from ijepa.evaluation.specs import KNN, lookup
 from ijepa.report import __main__ as report
 from ijepa.run import folders
 from ijepa.sweeps import jobs, metric, table
@@ -143,10 +144,11 @@ def test_every_column_of_numbers_can_be_a_metric(invoke, tmp_path):
         columns = [name for name in next(csv.reader(file)) if name not in ("step", "health/verdict")]
     assert {f"health/{name}" for name in metric.HEALTH_METRICS} <= set(columns)
     for name in columns:
-        metric.check(name, ["knn5"], has_health=True)
+        assert "_" not in lookup(name).title, "has no spec"
+        metric.check(name, {"knn5": KNN.named(k=5)}, has_health=True)
     for name in ("health/rankmee", "health/", "knn6"):
         with pytest.raises(UserError, match=f"^metric={name}: a run will not have it"):
-            metric.check(name, ["knn5"], has_health=True)
+            metric.check(name, {"knn5": KNN.named(k=5)}, has_health=True)
 
 
 def test_a_metric_of_what_is_switched_off(invoke, tmp_path):
@@ -235,7 +237,10 @@ def test_directions():
     assert (
         metric.direction(None) == metric.direction("count/logistic") == metric.direction("health/rankme") == "maximize"
     )
-    assert metric.direction("distance/knn20") == "maximize"
+    assert metric.direction("distance/knn20") == metric.direction("distance") == "maximize"
+    assert {metric.direction(name) for name in ("health/alpha_req", "flops", "val/depth_rmse", "train/new")} == {
+        "minimize"
+    }
     assert {metric.direction(name) for name in ("train/loss", "loss", "depth_rmse", "train/distance")} == {"minimize"}
 
 
