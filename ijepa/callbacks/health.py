@@ -24,9 +24,8 @@ from ijepa.health.verdict import Verdict, diagnose
 from ijepa.loggers import alert, log_text
 from ijepa.training.module import Pretraining
 from ijepa.util.files import write_json
-from ijepa.util.randomness import seed_of
+from ijepa.util.randomness import Stream, seed_of
 
-CROP_STREAM = 18
 PREFIX = "health/"
 
 
@@ -179,7 +178,7 @@ class Health(L.Callback):
             views.append(transform(picture))
             kept.append(index)
             if index in cropped:
-                seeds = [seed_of(self.seed, CROP_STREAM, crop, index) for crop in range(CROPS)]
+                seeds = [seed_of(self.seed, Stream.HEALTH_CROP, crop, index) for crop in range(CROPS)]
                 crops += [self.data.transform(picture, seed) for seed in seeds]
         labels = {name: torch.tensor([theirs[index] for index in kept]) for name, theirs in images.labels.items()}
         assert self.data.masking is not None

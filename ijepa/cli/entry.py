@@ -11,7 +11,7 @@ import textwrap
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import hydra
 from hydra import compose, initialize_config_dir
@@ -29,6 +29,7 @@ from pydantic import BaseModel
 from ijepa.cli import metrics
 from ijepa.cli.explain import explain
 from ijepa.config import EvaluateConfig, StatisticsConfig, TrainConfig
+from ijepa.config.checks import is_named_sections, sections_for
 from ijepa.distributed.signals import before_a_run, is_spawned_rank, run_in_worker
 from ijepa.util.errors import UNWRITABLE, InterruptedRunError, UserError, show
 from ijepa.util.paths import CONF, PACKAGE
@@ -57,9 +58,9 @@ def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
         _quiet()
         with importing():
             _register_plugins()
-        _check_arguments()
+        flags = _check_arguments()
         if "--help" in arguments or "-h" in arguments:
-            print(help_text(name, overrides))
+            print(help_text(name, flags.overrides, flags.config_dir))
         else:
             _run(name, job)
     except (UserError, HydraException, OmegaConfBaseException) as error:
@@ -141,8 +142,8 @@ def _run(name: str, job: Callable[[DictConfig], float | None]) -> None:
         raise faults[0]
 
 
-def _check_arguments() -> None:
-    """Refuses what Hydra's own parser would answer with its usage, or silently read in another way."""
+def _check_arguments() -> Any:
+    """The command line, parsed; refuses what Hydra's own parser would answer with its usage, or silently misread."""
     parser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:
@@ -164,12 +165,14 @@ def _check_arguments() -> None:
             raise UserError(f"{override.input_line}: takes one option; to sweep: -m {group}={several}")
         if not isinstance(value, str | list):
             raise UserError(f"{override.input_line}: takes the name of an option: {'|'.join(_options(CONF / group))}")
+    return flags
 
 
-def help_text(name: str, overrides: list[str]) -> str:
+def help_text(name: str, overrides: list[str], config_dir: str | None = None) -> str:
     """Every key of ``conf/NAME.yaml`` with its value, as ``overrides`` leave it, and its meaning."""
+    added = [] if config_dir is None else [f"hydra.searchpath=['file://{Path(config_dir).absolute()}']"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = compose(name, overrides)
+        composed = compose(name, [*overrides, *added])
     values = OmegaConf.to_container(composed, resolve=False)
     assert isinstance(values, dict)
     lines = [f"python {COMMANDS[name]} [key=value ...]      -m: a sweep over comma-separated values", "", "Groups:"]
@@ -192,26 +195,27 @@ def _choices(group: Path) -> list[str]:
 
 def _rows(schema: type[BaseModel], values: dict[Any, Any], prefix: str) -> list[str]:
     plain, sections = [], []
-    for name, field in schema.model_fields.items():
+    described = {field.alias or name: field for name, field in schema.model_fields.items()}
+    for name, field in described.items():
         value = values.get(name)
-        if isinstance(value, dict):
+        if isinstance(value, dict) and not is_named_sections(field.annotation):
             section = _section(field.annotation, value)
             summary = (section.__doc__ or "").strip().splitlines()[0]
             sections += ["", f"{prefix}{name}: {summary}", *_rows(section, value, f"{prefix}{name}.")]
         else:
             text = (field.description or "").replace("\n", " ")
             plain.append(f"  {f'{prefix}{name}={show(value)}':<44} {text}")
+    if schema.model_config.get("extra") == "allow":  # options of the user's own
+        plain += [f"  {prefix}{name}={show(value)}" for name, value in values.items() if name not in described]
     return plain + sections
 
 
 def _section(annotation: Any, value: dict[str, Any]) -> type[BaseModel]:
     """The schema of a node; where several are possible, the one of its name."""
-    options: list[Any] = [annotation] if isinstance(annotation, type) else list(annotation.__args__)
     fitting = [
         option
-        for option in options
-        if option is not type(None)
-        if "name" not in option.model_fields or value.get("name") in option.model_fields["name"].annotation.__args__
+        for option in sections_for(annotation, value)
+        if "name" not in option.model_fields or value.get("name") in get_args(option.model_fields["name"].annotation)
     ]
     chosen: type[BaseModel] = fitting[0]
     return chosen

@@ -3,13 +3,14 @@
 import difflib
 import math
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from ijepa.config import Attentive, Data, Model, MultiBlock, Reference, Section, Tasks, TrainConfig, Tuning
+from ijepa.config.custom import TARGET, Custom
 from ijepa.util.errors import ConfigError, UserError, show
 
 ConfigT = TypeVar("ConfigT", bound=Section)
@@ -57,9 +58,12 @@ def _reject_booleans(schema: type[BaseModel], values: dict[str, Any], prefix: st
         value = values.get(name)
         if isinstance(value, bool) and field.annotation is not bool:
             raise ConfigError(f"{prefix}{name}", value, "is neither a number nor a name; see --help")
+        nodes: dict[str, Any] = {}
         if isinstance(value, dict):
-            for section in _sections(field.annotation):
-                _reject_booleans(section, value, f"{prefix}{name}.")
+            nodes = value if is_named_sections(field.annotation) else {"": value}
+        for inner, node in nodes.items():
+            for section in sections_for(field.annotation, node):
+                _reject_booleans(section, node, f"{prefix}{name}.{inner}." if inner else f"{prefix}{name}.")
 
 
 def check(config: TrainConfig) -> None:
@@ -160,8 +164,9 @@ def keys(schema: type[BaseModel]) -> list[str]:
     """Every key that a configuration of ``schema`` may have, dotted."""
     found = []
     for name, field in schema.model_fields.items():
-        sections = _sections(field.annotation)
-        found += [name, *(f"{name}.{key}" for section in sections for key in keys(section))]
+        sections = [] if is_named_sections(field.annotation) else _sections(field.annotation)
+        shown = field.alias or name
+        found += [shown, *(f"{shown}.{key}" for section in sections for key in keys(section))]
     return list(dict.fromkeys(found))
 
 
@@ -179,6 +184,32 @@ def suggestion(key: str, known: list[str]) -> str:
     return f"there are {', '.join(siblings)}" if siblings else "see --help for what there is"
 
 
+def sections_for(annotation: Any, value: dict[str, Any]) -> list[type[BaseModel]]:
+    """The schemas that a node of this annotation may have: with a ``_target_`` that of the user's own classes."""
+    found = _sections(annotation)
+    if TARGET in value:
+        return [section for section in found if issubclass(section, Custom)] or found
+    return [section for section in found if not issubclass(section, Custom)]
+
+
+def is_named_sections(annotation: Any) -> bool:
+    """Whether a node holds sections under names that the user chooses."""
+    return get_origin(annotation) is dict
+
+
+def _named_sections(schema: type[BaseModel], prefix: str = "") -> list[str]:
+    """The keys of such nodes, dotted."""
+    found = []
+    for name, field in schema.model_fields.items():
+        if is_named_sections(field.annotation):
+            found.append(f"{prefix}{name}")
+        else:
+            found += [
+                key for section in _sections(field.annotation) for key in _named_sections(section, f"{prefix}{name}.")
+            ]
+    return found
+
+
 def _sections(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
@@ -187,10 +218,11 @@ def _sections(annotation: Any) -> list[type[BaseModel]]:
 
 def _explain(schema: type[BaseModel], error: ValidationError) -> UserError:
     fault = error.errors()[0]
-    known = keys(schema)
+    known, free = keys(schema), tuple(f"{key}." for key in _named_sections(schema))
     names: list[str] = []
     for part in fault["loc"]:  # leaves out the tags of unions and the indices of lists
-        if isinstance(part, str) and ".".join([*names, part]) in known:
+        candidate = ".".join([*names, str(part)])
+        if isinstance(part, str) and (candidate in known or candidate.startswith(free)):
             names.append(part)
     key, value = ".".join(names), fault["input"]
     if fault["type"] == "extra_forbidden":

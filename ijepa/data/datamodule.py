@@ -18,9 +18,7 @@ from ijepa.data.images import EvalTransform, TrainTransform
 from ijepa.data.sets import Images, Source, UnreadableError
 from ijepa.data.workers import start_worker
 from ijepa.masking import Masking, Masks
-from ijepa.util.randomness import seed_of
-
-CROP_STREAM, ORDER_STREAM = 4, 5
+from ijepa.util.randomness import Stream, seed_of
 
 
 class Batch(NamedTuple):
@@ -92,7 +90,7 @@ class ResumableBatchSampler(Sampler[list[SampleIndex]]):
         """What lies at ``position`` of ``step``."""
         epoch, number = divmod(step * self.batch_size + position, self.images)
         if epoch != self._epoch:
-            generator = np.random.Generator(np.random.PCG64(seed_of(self.seed, ORDER_STREAM, epoch, 0)))
+            generator = np.random.Generator(np.random.PCG64(seed_of(self.seed, Stream.EPOCH_ORDER, epoch, 0)))
             self._epoch, self._order = epoch, generator.permutation(self.images)
         return SampleIndex(step, position, epoch, int(self._order[number]))
 
@@ -113,7 +111,7 @@ class Crops(Dataset[tuple[SampleIndex, Tensor, list[str]]]):
             except UnreadableError as fault:
                 faults.append(str(fault))
                 continue
-            seed = seed_of(self.seed, CROP_STREAM, place.epoch, place.image)
+            seed = seed_of(self.seed, Stream.TRAIN_CROP, place.epoch, place.image)
             return place, self.transform(image, seed), faults
         raise UnreadableError(f"no image can be read any more, the last: {faults[-1]}")
 

@@ -17,11 +17,10 @@ from ijepa.config.checks import parse
 from ijepa.util.errors import ConfigError, UserError
 from ijepa.util.files import write_text
 from ijepa.util.paths import CONF
-from ijepa.util.randomness import seed_of
+from ijepa.util.randomness import Stream, seed_of
 
 OPTIONS = CONF / "data"
 HEADER = "# Written by python -m ijepa.data.statistics"
-SAMPLE_STREAM = 7
 NOT_PART_OF_THE_DATA = ("workers", "mean", "std")
 
 
@@ -46,7 +45,9 @@ def statistics(composed: DictConfig) -> None:
     source = sources.build(config.data, config.seed)
     source.prepare()
     train = source.train
-    order = np.random.Generator(np.random.PCG64(seed_of(config.seed, SAMPLE_STREAM, 0, 0))).permutation(len(train))
+    order = np.random.Generator(np.random.PCG64(seed_of(config.seed, Stream.STATISTICS_SAMPLE, 0, 0))).permutation(
+        len(train)
+    )
     indices = sorted(order[: config.images].tolist())
     print(f"images   {len(indices)} of {len(train)} for training, {config.data.channels} channels", flush=True)
     found, faults = measure(

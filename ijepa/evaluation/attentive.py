@@ -22,9 +22,7 @@ from ijepa.evaluation.progress import progress
 from ijepa.models.encoder import LayerNorm
 from ijepa.training import curves
 from ijepa.util.metric_spec import MetricSpec
-from ijepa.util.randomness import seed_of
-
-PROBE_STREAM = 16
+from ijepa.util.randomness import Stream, seed_of
 
 
 class Probe(nn.Module):
@@ -99,7 +97,7 @@ def _train(
     with torch.random.fork_rng(devices=[]):
         for name, labels in train.labels.items():
             for lr, decay in itertools.product(task.lr, task.weight_decay):
-                torch.manual_seed(seed_of(ctx.seed, PROBE_STREAM, 0, 0))  # all probes begin as the same one
+                torch.manual_seed(seed_of(ctx.seed, Stream.ATTENTIVE_INIT, 0, 0))  # all probes begin as the same one
                 candidates.append(
                     Candidate(name, lr, decay, Probe(spec.width, spec.heads, int(labels.max()) + 1).to(device))
                 )

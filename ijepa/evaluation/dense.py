@@ -29,9 +29,8 @@ from ijepa.evaluation.progress import progress
 from ijepa.evaluation.targets import Classes, Depths, Target
 from ijepa.util.errors import UserError
 from ijepa.util.metric_spec import MetricSpec
-from ijepa.util.randomness import seed_of
+from ijepa.util.randomness import Stream, seed_of
 
-START_STREAM = 17
 MOST = 4096
 """Classes; maps with higher indices hold something else, numbers of objects for example."""
 
@@ -170,7 +169,7 @@ def _groups(
     for count, batch_norm in itertools.product(layers, task.batch_norm):
         settings = settings_of(count, batch_norm, task.lr, task.weight_decay)
         rates, decays = [setting.lr for setting in settings], [setting.weight_decay for setting in settings]
-        generator = torch.Generator().manual_seed(seed_of(ctx.seed, START_STREAM, 0, 0))
+        generator = torch.Generator().manual_seed(seed_of(ctx.seed, Stream.DENSE_INIT, 0, 0))
         heads = PixelHeads(width // layers[-1] * count, start, rates, decays, batch_norm, generator)
         made.append(HeadGroup(count, settings, heads))
     return made

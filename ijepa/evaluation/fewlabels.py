@@ -16,9 +16,8 @@ from ijepa.evaluation.context import EvalContext
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.measures import Measured
 from ijepa.util.errors import ConfigError
-from ijepa.util.randomness import shuffled
+from ijepa.util.randomness import Stream, shuffled
 
-LABELLED_STREAM = 12
 Amount = float | int | Path
 """A share of each class (below 1), images of each class, or a file of names."""
 Few = Lowshot | LowshotFinetune
@@ -66,7 +65,7 @@ def labelled(labels: Tensor, amount: float | int, seed: int, draw: int) -> Tenso
         seed: of the draws.
         draw: its number.
     """
-    order = torch.from_numpy(shuffled(seed, LABELLED_STREAM, draw, len(labels)))
+    order = torch.from_numpy(shuffled(seed, Stream.LABELLED_IMAGES, draw, len(labels)))
     chosen = []
     for label in labels.unique().tolist():
         members = order[labels[order] == label]

@@ -28,9 +28,8 @@ from ijepa.models.classifier import Classifier
 from ijepa.training import curves
 from ijepa.util.errors import ConfigError
 from ijepa.util.metric_spec import MetricSpec
-from ijepa.util.randomness import seed_of, seeded
+from ijepa.util.randomness import Stream, seed_of, seeded
 
-START_STREAM, MIX_STREAM = 14, 15
 TRIED = 10
 """Images that are looked at before a training begins."""
 
@@ -123,12 +122,12 @@ def tune(
         draw: another one gives other heads, orders and augmentations.
     """
     assert evaluated.encoder is not None
-    device, seed = ctx.runtime.device, seed_of(ctx.seed, START_STREAM, 0, draw)
+    device, seed = ctx.runtime.device, seed_of(ctx.seed, Stream.FINETUNE_INIT, 0, draw)
     classes = {name: int(labels.max()) + 1 for name, labels in train.labels.items()}
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         network = Classifier(evaluated.encoder, classes, task.drop_path).to(device)
-        torch.manual_seed(seed_of(seed, START_STREAM, 1, ctx.runtime.ranks.rank))  # of stochastic depth
+        torch.manual_seed(seed_of(seed, Stream.FINETUNE_INIT, 1, ctx.runtime.ranks.rank))  # of stochastic depth
         _train(task, network, ctx, train, chosen, seed, ctx.title(title))
     network.eval()
     embed = ctx.runtime.pooled(network.pretrained)
@@ -169,7 +168,7 @@ def _train(
         )
         for group in optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
-        mixed, weights = mix(task, images, seed_of(seed, MIX_STREAM, step, ranks.rank))
+        mixed, weights = mix(task, images, seed_of(seed, Stream.MIXUP, step, ranks.rank))
         mixed, weights = mixed.to(device, non_blocking=True), weights.to(device, non_blocking=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=ctx.runtime.bf16):
             logits = network(mixed)

@@ -23,10 +23,9 @@ from ijepa.evaluation.measures import Measured, accuracy
 from ijepa.evaluation.progress import progress
 from ijepa.util.errors import ConfigError, UnavailableError
 from ijepa.util.metric_spec import MetricSpec
-from ijepa.util.randomness import seed_of
+from ijepa.util.randomness import Stream, seed_of
 
 SPECS = {Linear: specs.LINEAR, Counting: specs.COUNT, Distance: specs.DISTANCE}
-START_STREAM = 11
 BASE = 256
 """Images that a learning rate is given for."""
 CHUNK = 4096
@@ -94,7 +93,7 @@ def _groups(task: Linear, layers: list[int], train: Features, ctx: EvalContext) 
                 batch_norm,
                 task.momentum,
                 task.optimizer == "lars",
-                torch.Generator().manual_seed(seed_of(ctx.seed, START_STREAM, 0, 0)),
+                torch.Generator().manual_seed(seed_of(ctx.seed, Stream.LINEAR_INIT, 0, 0)),
             )
             made.append(HeadGroup(name, count, settings, heads.to(ctx.runtime.device)))
     return made

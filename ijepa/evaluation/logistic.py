@@ -13,9 +13,8 @@ from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.measures import Measured, accuracy
 from ijepa.util.metric_spec import MetricSpec
-from ijepa.util.randomness import shuffled
+from ijepa.util.randomness import Stream, shuffled
 
-HOLDOUT_STREAM = 6
 HISTORY = 20
 """Steps that L-BFGS remembers."""
 TOLERANCE = 1e-8
@@ -43,7 +42,7 @@ def metrics(task: Logistic, several: bool) -> list[MetricSpec]:
 def score(task: Logistic, train: Features, test: Features, seed: int) -> dict[str, TaskResult]:
     """By label set: top-1 accuracy on ``test``, and the chosen strength of the penalty."""
     project = projection(train.values, task.components, seed)
-    order = torch.from_numpy(shuffled(seed, HOLDOUT_STREAM, 0, len(train.values)))
+    order = torch.from_numpy(shuffled(seed, Stream.PROBE_HOLDOUT, 0, len(train.values)))
     values = project(train.values)[order]
     labels = {name: found[order] for name, found in train.labels.items()}
     chosen, start = _strongest_first(task, values, labels)

@@ -19,9 +19,8 @@ from ijepa.evaluation.logistic import LEFT_OUT, fit, predict, projection
 from ijepa.evaluation.measures import Measured, accuracy
 from ijepa.evaluation.progress import progress
 from ijepa.util.metric_spec import MetricSpec
-from ijepa.util.randomness import shuffled
+from ijepa.util.randomness import Stream, shuffled
 
-FOLD_STREAM = 13
 NAMES = {Lowshot: "lowshot", LowshotFinetune: "lowshot_finetune"}
 SPECS = {Lowshot: specs.LOWSHOT, LowshotFinetune: specs.LOWSHOT_FINETUNE}
 
@@ -102,7 +101,7 @@ def _strength(task: Lowshot, values: Tensor, labels: Tensor, seed: int) -> float
     image is never told when it is left out; that is the same for every strength.
     """
     folds = min(task.folds, len(labels))
-    fold = torch.from_numpy(np.argsort(shuffled(seed, FOLD_STREAM, 0, len(labels)))) % folds
+    fold = torch.from_numpy(np.argsort(shuffled(seed, Stream.FOLDS, 0, len(labels)))) % folds
     kept = {str(i): torch.where(fold == i, LEFT_OUT, labels) for i in range(folds)}
     model = {name: torch.zeros(values.shape[1] + 1, int(labels.max()) + 1) for name in kept}
     best, chosen = -1, task.l2[0]

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy
 
-from ijepa.util.randomness import seed_of
+from ijepa.util.randomness import Stream, seed_of
 
-INTERVAL_STREAM = 8
 RESAMPLES = 1000
 """Test sets that are drawn from the images, with replacement."""
 CHUNK = 1 << 24
@@ -40,7 +39,7 @@ class Measured:
         if self.each is None:
             return None
         count = len(self.each)
-        generator = np.random.Generator(np.random.PCG64(seed_of(seed, INTERVAL_STREAM, 0, count)))
+        generator = np.random.Generator(np.random.PCG64(seed_of(seed, Stream.BOOTSTRAP, 0, count)))
         each, sums, left = self.each.double(), [], RESAMPLES
         while left:
             rows = min(max(CHUNK // count, 1), left)

@@ -20,12 +20,13 @@ from ijepa.callbacks.pictures import FeaturePictures
 from ijepa.callbacks.progress import ProgressReport
 from ijepa.callbacks.recorder import Recorder
 from ijepa.config import checks
+from ijepa.config.custom import Custom, instantiate
 from ijepa.data import sources
 from ijepa.data.datamodule import DataModule
 from ijepa.data.images import EvalTransform, TrainTransform
 from ijepa.data.sets import Source
 from ijepa.data.workers import processes
-from ijepa.distributed import devices, sharding
+from ijepa.distributed import devices
 from ijepa.distributed.signals import Signals
 from ijepa.evaluation import tasks
 from ijepa.health import pace
@@ -35,9 +36,9 @@ from ijepa.models.predictor import Predictor
 from ijepa.models.pretrained import Spec
 from ijepa.run import warm_start
 from ijepa.run.columns import columns
+from ijepa.run.objective import build_objective
 from ijepa.training.flops import PretrainingFlops, TransformerFlops
 from ijepa.training.module import Pretraining
-from ijepa.training.objective import Objective
 from ijepa.training.schedule import training_schedule
 from ijepa.util.metric_spec import MetricSpec
 
@@ -104,6 +105,9 @@ def sampler(config: schema.TrainConfig) -> masking.Masking:
 
 def sampler_of(masks: schema.Masking, grid: tuple[int, int]) -> masking.Masking:
     """The sampler that ``masks`` describes, for a grid of patches; raises ConfigError where they do not fit."""
+    if isinstance(masks, Custom):
+        foreign: masking.Masking = instantiate("masking", masks, masking.Masking, grid=grid)
+        return foreign
     arguments: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in masks.model_dump(exclude={"name"}).items()
@@ -162,14 +166,7 @@ def run(config: schema.TrainConfig, folder: Path, step: int = 0) -> Run:
             if isinstance(module, Attention):
                 module.fused_attn = False  # on a CPU, SDPA's backward pass in bf16 is several times slower
     encoder_spec = spec(config.model, config.data)
-    objective = Objective(
-        config.objective.distance,
-        config.objective.variance_weight,
-        config.objective.covariance_weight,
-        config.objective.regularize,
-        encoder_spec.grid[0] * encoder_spec.grid[1],
-        sharding.total,
-    )
+    objective = build_objective(config, encoder_spec)
     module = Pretraining(
         jepa,
         objective,

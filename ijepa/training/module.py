@@ -67,7 +67,7 @@ class Pretraining(L.LightningModule):
         images = batch.images.float() / 255 if batch.images.dtype == torch.uint8 else batch.images
         predictions, targets, context = self.jepa(self.normalised(images), batch.masks)
         loss = self.objective(predictions, targets, context, batch.masks.context, batch.masks.valid)
-        parts = {name: part.detach() for name, part in loss._asdict().items() if part is not None}
+        parts = {"total": loss.total.detach(), **{name: part.detach() for name, part in loss.parts.items()}}
         return {"loss": loss.total, "parts": parts}
 
     def normalised(self, images: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from ijepa.interop import meta
 from ijepa.interop.loading import load_encoder
 from ijepa.masking import Masks, Reference
 from ijepa.training import optimizer as optim
-from ijepa.training.objective import Objective
+from ijepa.training.objective import latent_objective
 from ijepa.training.schedule import TrainingSchedule
 
 
@@ -45,7 +45,7 @@ def test_three_training_steps(jepa, trace):
     """Activations and losses within 1e-5, gradients within 1e-4 of each tensor's largest entry, weights within 1e-6."""
     tensors, recorded = trace
     optimizer = optim.adamw(jepa.named_parameters(), 1e-3, (0.9, 0.999), 1e-8, fused=False)
-    objective = Objective("smooth_l1")
+    objective = latent_objective("smooth_l1")
     for step, values in enumerate(recorded["steps"]):
         images = tensors[f"{step}.images"]
         masks = Masks(tensors[f"{step}.context_indices"], tensors[f"{step}.target_indices"])
@@ -57,7 +57,7 @@ def test_three_training_steps(jepa, trace):
             torch.testing.assert_close(tensor, tensors[f"{step}.{name}"], atol=1e-5, rtol=0)
         loss = objective(*result, masks.context)
         assert loss.total.item() == pytest.approx(values["smooth_l1"], abs=1e-5)
-        squared = Objective("l2")(*result, masks.context).total.item()
+        squared = latent_objective("l2")(*result, masks.context).total.item()
         assert squared == pytest.approx(values["mse"], abs=1e-5)
         optimizer.zero_grad()
         loss.total.backward()
