@@ -11,20 +11,24 @@ from ijepa.evaluation import specs
 from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.measures import accuracy
-from ijepa.util.metric_spec import MetricSpec
+from ijepa.evaluation.task import ConfiguredTask, MetricSpec
 
 CHUNK = 1 << 24
 """Similarities held at once: 64 MiB in float32."""
 
 
-def evaluate(task: Knn, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
-    """By label set: top-1 accuracy on the validation images for each k."""
-    return score(task, *ctx.features(evaluated, ctx.layers, task.batch_size))
+class KnnTask(ConfiguredTask[Knn]):
+    """Accuracy of nearest neighbours for each k."""
 
+    name = "knn"
 
-def metrics(task: Knn, several: bool) -> list[MetricSpec]:
-    """The headline, or every k where there is room."""
-    return [specs.KNN.named(k=k) for k in ([task.headline] if several else task.k)]
+    def evaluate(self, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
+        """By label set: top-1 accuracy on the validation images for each k."""
+        return score(self.config, *ctx.features(evaluated, ctx.layers, self.config.batch_size))
+
+    def metrics(self, several: bool) -> list[MetricSpec]:
+        """The headline, or every k where there is room."""
+        return [specs.KNN.named(k=k) for k in ([self.config.headline] if several else self.config.k)]
 
 
 def score(task: Knn, train: Features, test: Features) -> dict[str, TaskResult]:

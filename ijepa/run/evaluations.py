@@ -17,7 +17,7 @@ from ijepa.config.checks import check_data, check_model, check_task, parse, save
 from ijepa.data import sources
 from ijepa.data.datamodule import DataModule
 from ijepa.distributed import devices
-from ijepa.evaluation import export, paper, tables, tasks
+from ijepa.evaluation import paper, tables, tasks
 from ijepa.evaluation.context import UNTRAINED, EvalContext, EvaluatedModel, label_sets
 from ijepa.evaluation.runtime import Runtime, runtime
 from ijepa.interop import loading, transformers
@@ -237,8 +237,6 @@ def _fits(config: EvaluateConfig, spec: Spec) -> None:
     if config.layers > spec.depth:
         raise ConfigError("layers", config.layers, f"the encoder has {spec.depth} blocks; {spec.depth} would do")
     check_task(config.task, spec.depth)
-    if config.task.features is not None:
-        export.check(config.task.features)
 
 
 def _output(config: EvaluateConfig, path: Path | None) -> Path:

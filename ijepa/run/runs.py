@@ -21,6 +21,7 @@ from ijepa.evaluation import tasks
 from ijepa.evaluation.context import label_sets
 from ijepa.run import build, finalize, folders, init_options, resume
 from ijepa.run.build import Run
+from ijepa.run.columns import terms
 from ijepa.run.resume import Resumed
 from ijepa.sweeps import metric
 from ijepa.util.errors import ConfigError, InterruptedRunError
@@ -121,7 +122,8 @@ def _exported(folder: Path, steps: int) -> bool:
 def _build(config: TrainConfig, folder: Path, step: int = 0) -> Run:
     run = build.run(config, folder, step)
     measured, _ = tasks.supported_tasks(config.task, run.data)
-    metric.check(config.metric, tasks.promised(measured, label_sets(run.data)), run.health is not None)
+    results = tasks.promised(measured, label_sets(run.data)) | terms(config)
+    metric.check(config.metric, results, run.health is not None)
     launched = "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_PROCID" in os.environ
     if config.hardware.strategy != "single" and HydraConfig.get().mode == RunMode.MULTIRUN and not launched:
         problem = "in a sweep the processes of a job are started by torchrun or submitit, see docs/sweeps.md"
