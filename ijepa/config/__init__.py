@@ -1,4 +1,4 @@
-"""The typed schema of conf/: every key, its type and what it means. The values live in conf/, none here."""
+"""The typed schema of conf/: every key, its type and its meaning. Values are in conf/, none are here."""
 
 from typing import Annotated, Literal
 
@@ -80,26 +80,27 @@ __all__ = [
 ]
 
 TRAINING = {"model", "predictor", "schedule", "callbacks"}
-"""What options bring along for training (see conf/data/): of no concern to the other commands."""
+"""Sections that data options may set for training (see conf/data/); the other commands ignore them."""
 
 
 class TrainConfig(Section):
-    """What `python train.py` takes."""
+    """The configuration of `python train.py`."""
 
     run_dir: Text | None
-    """folder of this run; null: a new one under runs/"""
+    """folder for this run; null: a new one under runs/"""
     init: Text | None
-    """weights to start from: run folder, file (docs/weights.md), timm name or address; null: initial ones"""
+    """weights to start from: run folder, file (docs/weights.md), timm name or URL; null: random initialisation"""
     init_channels: Literal["average", "inflate"] | None
-    """with another data.channels than init's: patch embeddings of their mean, or repeated; null: refused"""
+    """if channel counts differ (init=, data.channels): average or repeat the patch embedding; null: error"""
     resume: Text | None
-    """run folder or checkpoint to go on from; auto: run_dir's own run, where it has one"""
+    """run folder or checkpoint to resume from; auto: resume the run in run_dir if there is one"""
     force: bool
-    """resume even with changed values or images that change the result"""
+    """resume even if values or images that affect the result have changed"""
     metric: Text | None = None
-    """what a sweep compares runs by, and Optuna searches for: count/logistic, train/loss, ...; null: mean headline"""
+    """what sweeps rank runs by and Optuna optimises: count/logistic, train/loss, ...; null: mean over label sets of
+    the first task's main metric"""
     seed: Annotated[int, Field(ge=0, lt=2**63)]
-    """of initial weights, order, crops and masks"""
+    """seed of initial weights, image order, crops and masks"""
     model: Model
     predictor: Predictor
     data: Data
@@ -114,24 +115,24 @@ class TrainConfig(Section):
 
 
 class EvaluateConfig(Section):
-    """What `python evaluate.py` takes."""
+    """The configuration of `python evaluate.py`."""
 
     checkpoint: Text
-    """run folder, file (docs/weights.md), timm name or address; random: an untrained encoder, of the shape of model="""
+    """run folder, file (docs/weights.md), timm name or URL; random: an untrained encoder with the shape of model="""
     heads: Count | None
-    """attention heads, where the checkpoint does not tell; null: those of the published size"""
+    """attention heads, if the checkpoint does not store them; null: as for the published size"""
     encoder: Literal["target", "context"]
-    """which encoder of a checkpoint to evaluate; the paper: target"""
+    """which encoder of the checkpoint to evaluate: the EMA target encoder (as in the paper) or the context encoder"""
     output: Text | None
-    """folder for metrics.json; null: evaluation/TASK in the run's folder, or evaluation/FILE_TASK here"""
+    """folder for metrics.json; null: evaluation/TASK in the run's folder, or evaluation/FILE_TASK in the current one"""
     layers: Count
-    """average-pooled patches of so many of the last blocks, concatenated, are the features (paper: 1 or 4)"""
+    """features are the average-pooled patches of this many last blocks, concatenated (paper: 1 or 4)"""
     cache: Text | None
-    """folder that keeps features for the next evaluation of the same; null: none"""
+    """folder that caches features for later evaluations; null: no cache"""
     baselines: bool
-    """also evaluate a random-init encoder and raw pixels"""
+    """also evaluate a randomly initialised encoder and raw pixels"""
     seed: Annotated[int, Field(ge=0, lt=2**63)]
-    """of the random-init encoder and of held-out splits"""
+    """seed of the randomly initialised encoder and of held-out splits"""
     model: Model | None
     data: Data
     task: Tasks
@@ -139,14 +140,14 @@ class EvaluateConfig(Section):
 
 
 class StatisticsConfig(Section):
-    """What `python -m ijepa.data.statistics` takes."""
+    """The configuration of `python -m ijepa.data.statistics`."""
 
     name: Text | None
-    """conf/data/NAME.yaml is written; null: the name of data.root's folder"""
+    """NAME in conf/data/NAME.yaml, which is written; null: the name of data.root's folder"""
     images: Count | None
-    """so many training images, drawn by seed, are read; null: all"""
+    """number of training images to read, drawn by seed; null: all"""
     overwrite: bool
-    """replace a conf/data/NAME.yaml that this command has written"""
+    """replace a conf/data/NAME.yaml that this command has written before"""
     seed: Annotated[int, Field(ge=0, lt=2**63)]
-    """of what is held out and of the drawn images"""
+    """seed of the held-out split and of the images drawn"""
     data: Data

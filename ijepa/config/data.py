@@ -1,4 +1,4 @@
-"""Images and how they enter the model."""
+"""Configuration of images and their preprocessing."""
 
 from typing import Annotated, Literal
 
@@ -8,61 +8,61 @@ from ijepa.config.fields import Count, Folder, Pair, Section, Size, Text
 
 
 class Scenes(Section):
-    """What data=scenes renders."""
+    """The rendered scenes of data=scenes."""
 
     train: Count
-    """scenes for training"""
+    """number of training scenes"""
     val: Count
-    """scenes for validation"""
+    """number of validation scenes"""
     min_objects: Annotated[int, Field(ge=1, le=10)]
-    """fewest objects in a scene"""
+    """minimum number of objects in a scene"""
     max_objects: Annotated[int, Field(ge=1, le=10)]
-    """most objects in a scene"""
+    """maximum number of objects in a scene"""
     seed: Annotated[int, Field(ge=0, lt=2**63)]
-    """of the scenes; a run's seed leaves them as they are"""
+    """seed of the scenes; they do not depend on the run's seed"""
     cache: Text
-    """folder that keeps rendered scenes from run to run"""
+    """folder that caches rendered scenes between runs"""
 
 
 class Data(Section):
-    """Where images come from and how they enter the model."""
+    """The data source and its preprocessing."""
 
     source: Text
-    """folder, scenes, digits, a published set such as cifar10, or package.module.function (see docs/data.md)"""
+    """folder, scenes, digits, a published data set such as cifar10, or package.module.function (see docs/data.md)"""
     root: Folder | None
-    """folder of images: ROOT/train and ROOT/val, or ROOT alone, split by seed; or of published ones (docs/data.md)"""
+    """folder of images: ROOT/train and ROOT/val, or ROOT alone, split by seed; or of a published set (docs/data.md)"""
     val_fraction: Annotated[float, Field(ge=0, lt=1)]
-    """share held out when the source has no validation images of its own"""
+    """fraction of images held out for validation, if the source has no validation images"""
     image_size: Size
     """height and width of the model's input, in pixels: n or [h,w]"""
     channels: Count
-    """1 (grey), 3 (RGB), 4 (RGBA), images are converted; or as many as the arrays or stacks have"""
+    """1 (grey), 3 (RGB), 4 (RGBA): images are converted; for arrays and TIFF stacks: their number of channels"""
     mean: list[float]
-    """mean of each channel, of values in 0..1 (floats: as they are); python -m ijepa.data.statistics computes it"""
+    """mean of each channel, for values in 0..1 (floats: unscaled); python -m ijepa.data.statistics computes it"""
     std: list[Annotated[float, Field(gt=0)]]
     """standard deviation of each channel"""
     batch_size: Count
-    """images per step over all devices and accumulated micro-batches"""
+    """effective (global) batch size: images per optimiser step, over all devices and accumulated micro-batches"""
     crop_scale: Pair
-    """area of a random crop, as a share of the image"""
+    """range of a random crop's area, as a fraction of the image"""
     crop_aspect: Pair
-    """width / height of a random crop"""
+    """range of a random crop's aspect ratio, width / height"""
     flip: bool
-    """mirror half of the images; not in the published recipe"""
+    """random horizontal flip; not in the published recipe"""
     eval_crop: Annotated[float, Field(gt=0, le=1)]
-    """share of the shorter side that the evaluation's centre crop keeps (ImageNet: .875)"""
-    eval_resize: Literal["cover", "stretch"] = "cover"  # the defaults here: runs from before these keys had none of it
-    """evaluation resizes an image to cover image_size and cuts the centre, or stretches the whole of it (Clevr)"""
+    """fraction of the shorter side that the evaluation's centre crop keeps (ImageNet: .875)"""
+    eval_resize: Literal["cover", "stretch"] = "cover"  # these defaults are for runs that are older than the keys
+    """evaluation resizes an image to cover image_size and crops the centre, or stretches the whole image (Clevr)"""
     max_pixels: Count | None = None
-    """larger images are not decoded but reported as unreadable; null: no limit"""
+    """images with more pixels are not decoded but reported as unreadable; null: no limit"""
     depth_root: Folder | None = None
-    """folder of depth maps for task=depth, a mirror of root: ROOT/a/x.jpg has its map at DEPTH_ROOT/a/x.png or
+    """folder of depth maps for task=depth, which mirrors root: the map of ROOT/a/x.jpg is DEPTH_ROOT/a/x.png or
     .tif .tiff .npy"""
     depth_scale: Annotated[float, Field(gt=0)] | None = None
-    """what integers in a depth map are times: .001 makes metres of millimetres; null: as they are, as floats always"""
+    """factor for integer depth maps: .001 turns millimetres into metres; null: 1. Floats are never scaled"""
     segmentation_root: Folder | None = None
-    """folder of class indices for task=segmentation, a mirror of root as depth_root; 255 is not counted"""
+    """folder of class indices for task=segmentation, which mirrors root as depth_root does; 255 is ignored"""
     workers: Annotated[int, Field(ge=0)] | None
-    """processes that read images, per device; null: one per core, at most 8. Never changes results"""
+    """data loader processes per device; null: one per core, at most 8. Never changes results"""
     scenes: Scenes | None = None
     """the rendered scenes of data=scenes"""

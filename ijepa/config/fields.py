@@ -1,4 +1,4 @@
-"""Types of single values, and the base of all sections."""
+"""Types of single values, and the base class of all sections."""
 
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +22,7 @@ Duration = Annotated[float, Field(ge=0)]
 
 
 class Section(BaseModel):
-    """A node of the configuration; the text below a field is its help."""
+    """A node of the configuration; the docstring below a field is its help text."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False

@@ -1,4 +1,4 @@
-"""The masks."""
+"""Configuration of context and target masks."""
 
 from typing import Annotated, Literal
 
@@ -9,7 +9,7 @@ from ijepa.config.fields import Count, Pair, Section
 
 
 class MultiBlock(Section):
-    """Several target blocks, one context block without them (paper, section 3)."""
+    """Several target blocks; one context block minus the targets (paper, section 3)."""
 
     name: Literal["multiblock"]
     """multi-block masks"""
@@ -22,9 +22,9 @@ class MultiBlock(Section):
     context_scale: Pair
     """area of the context block, as a share of the grid"""
     context_patches: Count | None
-    """context patches per image (surplus=keep: at least); null: about what the reference keeps on average"""
+    """context patches per image (surplus=keep: the minimum); null: about what the reference keeps on average"""
     surplus: Literal["drop", "keep"]
-    """more context patches than that: drop some at random, or keep all, padded, with an attention mask"""
+    """surplus context patches: drop them at random, or keep all, with padding and an attention mask"""
 
 
 class Rasterized(Section):
@@ -37,14 +37,14 @@ class Rasterized(Section):
 
 
 class Random(Section):
-    """Patches drawn without structure (paper, table 6)."""
+    """Patches drawn at random (paper, table 6)."""
 
     name: Literal["random"]
     """random patches"""
     ratio: Annotated[float, Field(gt=0, lt=1)]
-    """share of the patches that are targets"""
+    """fraction of the patches that are targets"""
     context_patches: Count | None
-    """context patches per image; null: all the others"""
+    """context patches per image; null: all other patches"""
 
 
 class Reference(Section):
@@ -61,7 +61,7 @@ class Reference(Section):
     context_scale: Pair
     """area of the context block, as a share of the grid"""
     min_keep: Annotated[int, Field(ge=0)]
-    """a mask needs more patches than this"""
+    """masks must have more patches than this"""
 
 
 Masking = Annotated[

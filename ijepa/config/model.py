@@ -1,4 +1,4 @@
-"""The networks."""
+"""Configuration of the networks."""
 
 from typing import Annotated, Literal
 
@@ -11,27 +11,28 @@ class Model(Section):
     """The encoder."""
 
     patch_size: Count
-    """side of a patch in pixels; divides data.image_size"""
+    """side of a patch in pixels; must divide data.image_size"""
     width: Count
-    """token width D; a multiple of 4 and of heads"""
+    """embedding dimension D (timm: embed_dim); a multiple of 4 and of heads"""
     depth: Count
-    """transformer blocks"""
+    """number of transformer blocks"""
     heads: Count
-    """attention heads; divides width (the predictor's too)"""
+    """number of attention heads; must divide width and predictor.width"""
     mlp_ratio: Annotated[float, Field(gt=0)]
-    """hidden width of the MLPs over width"""
+    """hidden width of the MLPs / width"""
     positions: Literal["index", "scaled", "stored"]
-    """sin-cos of patch indices (index, as published) or mapped onto position_grid (scaled); init's own (stored)"""
+    """position embeddings: sin-cos of patch indices (index, as published) or of positions on position_grid (scaled);
+    or those of init= (stored)"""
     position_grid: Size | None
-    """rows and columns of the grid that scaled or stored positions refer to; null for this run's own"""
+    """rows and columns of the grid that scaled or stored position embeddings refer to; null: this run's grid"""
     init: Literal["published", "reference"]
-    """initial weights: as published, or without the depth-wise rescaling that the reference code undoes"""
+    """weight initialisation: as published, or without the depth-wise rescaling, which the reference code undoes"""
 
 
 class Predictor(Section):
-    """The predictor; it has as many heads as the encoder."""
+    """The predictor; it has as many attention heads as the encoder."""
 
     width: Count
-    """token width; a multiple of 4 and of model.heads"""
+    """embedding dimension (timm: embed_dim); a multiple of 4 and of model.heads"""
     depth: Count
-    """transformer blocks"""
+    """number of transformer blocks"""

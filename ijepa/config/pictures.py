@@ -1,4 +1,4 @@
-"""Which pictures task=pictures draws."""
+"""Configuration of the pictures that task=pictures draws."""
 
 from typing import Annotated
 
@@ -9,21 +9,21 @@ from ijepa.util.errors import ConfigError
 
 
 class Pictures(TaskSection):
-    """What an encoder sees: principal components, similarity, attention, neighbours, masks, learning curves."""
+    """Pictures of what an encoder sees: principal components, similarity, attention, neighbours, masks, curves."""
 
     images: Count
-    """rows of the pictures; images for validation, and for training where those are fewer"""
+    """images in a picture, one per row: validation images, plus training images if there are too few"""
     projected: Count
-    """images, those among them, whose patches make the principal components and the mean at each place"""
+    """images, including those shown, from which principal components and the mean at each position are computed"""
     queries: Annotated[list[FractionalPoint], Field(min_length=1, max_length=6)]
-    """patches that all others are compared with: shares of the height and width, [0.5,0.5] the middle; attention is
-    shown from the first"""
+    """patches that all others are compared with, as fractions of height and width: [0.5,0.5] is the middle; the first
+    is also used for attention"""
     block: int
-    """whose attention is shown, 1 the first; or from the last one back, -1"""
+    """block whose attention is shown: 1 is the first, -1 the last"""
     heads: Count
-    """at most so many are shown one by one, the first ones"""
+    """attention heads shown separately, at most"""
     neighbours: Count
-    """nearest images of an image"""
+    """nearest neighbours per image"""
     batch_size: Count
     """images per forward pass"""
 

@@ -1,4 +1,4 @@
-"""Where a run runs, what it tells and keeps."""
+"""Configuration of hardware, logging and what happens during a run."""
 
 from typing import Annotated, Literal
 
@@ -8,35 +8,36 @@ from ijepa.config.fields import Count, Section, Text
 
 
 class Hardware(Section):
-    """Where the run runs; changes what it computes by rounding alone (masking=reference apart)."""
+    """The devices of a run; they change results by rounding only (except with masking=reference)."""
 
     accelerator: Literal["auto", "cpu", "gpu"]
-    """auto: a GPU where there is one"""
+    """auto: a GPU if available"""
     devices: Count
     """devices per node"""
     nodes: Count
-    """machines"""
+    """number of machines"""
     strategy: Literal["single", "ddp", "fsdp"]
-    """one device, replicas, or everything sharded"""
+    """one device, replicas (DDP), or everything sharded (FSDP2)"""
     precision: Literal["auto", "32-true", "bf16-mixed", "bf16-true"]
-    """auto: bf16-mixed where the device has bf16, else 32-true (evaluate.py: 32-true); bf16-true: from fp32 weights"""
+    """auto: bf16-mixed if the device supports bf16, else 32-true (evaluate.py: 32-true); bf16-true: compute in bf16,
+    weights and optimiser stay fp32"""
     accumulation: Count
-    """micro-batches per step and device"""
+    """gradient accumulation: micro-batches per step and device"""
     compile: bool
     """torch.compile each block"""
     checkpointing: bool
-    """recompute activations in the backward pass: less memory, a third more time"""
+    """activation checkpointing: recompute activations in the backward pass; less memory, a third more time"""
 
 
 class CsvLogger(Section):
     """metrics.csv in the run's folder, which every run writes."""
 
     name: Literal["csv"]
-    """no other logger"""
+    """metrics.csv only"""
 
 
 class WandbLogger(Section):
-    """Weights & Biases, beside metrics.csv."""
+    """Weights & Biases, in addition to metrics.csv."""
 
     name: Literal["wandb"]
     """Weights & Biases"""
@@ -45,7 +46,7 @@ class WandbLogger(Section):
     entity: Text | None
     """user or team; null: your default"""
     group: Text | None
-    """group of runs; null: in a sweep, the sweep's"""
+    """group of runs; null: in a sweep, the name of the sweep's folder"""
     job_type: Text | None
     """kind of run within the group"""
     tags: list[Text]
@@ -53,43 +54,43 @@ class WandbLogger(Section):
     notes: Text | None
     """notes"""
     run_name: Text | None
-    """name; null: the run folder's"""
+    """name; null: the name of the run's folder"""
     mode: Literal["online", "offline", "disabled"]
-    """offline keeps everything in the run's folder, for wandb sync; disabled: nothing; WANDB_MODE replaces online"""
+    """offline: log to the run's folder, for wandb sync; disabled: log nothing; WANDB_MODE replaces online"""
     artifacts: list[Literal["encoder", "checkpoints"]]
     """what to upload at the end: the exported encoder; the last checkpoint and the best ones"""
 
 
 class TensorBoardLogger(Section):
-    """TensorBoard, beside metrics.csv."""
+    """TensorBoard, in addition to metrics.csv."""
 
     name: Literal["tensorboard"]
-    """event files in tensorboard/ of the run's folder"""
+    """event files in tensorboard/ in the run's folder"""
 
 
 class Callbacks(Section):
-    """What happens along the run."""
+    """What happens during the run."""
 
     log_every_steps: Count
     """steps between rows of metrics.csv"""
     progress_every_seconds: Annotated[float, Field(gt=0)]
-    """seconds between lines of progress where there is no terminal for a bar"""
+    """seconds between progress lines if there is no terminal for a progress bar"""
     checkpoint_every_steps: Count | None
-    """steps between checkpoints; null: only by the clock and at the end"""
+    """steps between checkpoints; null: only by time and at the end"""
     checkpoint_every_minutes: Annotated[float, Field(gt=0)] | None
-    """minutes between checkpoints, whatever the steps; null: only by steps"""
+    """minutes between checkpoints, in addition to those by steps; null: only by steps"""
     checkpoint_keep: Count
-    """how many of the newest checkpoints/step-*.ckpt to keep; last.ckpt is the newest of them"""
+    """number of newest checkpoints/step-*.ckpt to keep; last.ckpt is the newest of them"""
     health_every_steps: Literal["auto"] | Count | None
-    """steps between looks at the run's health; auto: so many that they take less than 3 % of its time; null: never"""
+    """steps between health checks; auto: chosen so that they take less than 3 % of the time; null: never"""
     health_images: Annotated[int, Field(ge=16)]
-    """held-out images that they are computed from"""
+    """held-out images for health checks"""
     evaluate_every_epochs: Annotated[float, Field(gt=0)] | None
-    """epochs between evaluations by task where images have labels; null: only at the end"""
+    """epochs between evaluations (task=), if images have labels; null: only at the end"""
     baselines: bool
-    """at the end also evaluate random init and raw pixels"""
+    """also evaluate random init and raw pixels, at the end"""
     pictures: Count | None
-    """of the same images' features along the run, evenly spaced, beside the one before its first step; null: none"""
+    """pictures of features drawn during the run, evenly spaced, in addition to one before training; null: none"""
 
 
 Logger = Annotated[CsvLogger | WandbLogger | TensorBoardLogger, Field(discriminator="name")]

@@ -1,4 +1,4 @@
-"""What is evaluated."""
+"""Configuration of the evaluation tasks."""
 
 from typing import Annotated, Any, Literal
 
@@ -14,13 +14,13 @@ class Knn(TaskSection):
     """Weighted k-nearest-neighbour classification of frozen, average-pooled features."""
 
     k: Annotated[list[Count], Field(min_length=1)]
-    """neighbours; one result each"""
+    """numbers of neighbours; each gives a result"""
     headline: Count
-    """the k that is reported during training"""
+    """the k reported during training"""
     temperature: Annotated[float, Field(gt=0)]
-    """of the softmax over cosine similarities that weights votes"""
+    """temperature of the softmax over cosine similarities that weights the votes"""
     center: bool
-    """subtract the training features' mean first"""
+    """subtract the mean of the training features first"""
     batch_size: Count
     """images per forward pass"""
 
@@ -33,46 +33,46 @@ class Logistic(TaskSection):
     """Logistic regression (L-BFGS) on frozen, average-pooled, standardised features."""
 
     l2: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
-    """strengths of the L2 penalty per image (scikit-learn's C = 1 / (l2 x images)); held-out training images choose"""
+    """L2 penalties per image (scikit-learn's C = 1 / (l2 x images)); chosen on held-out training images"""
     holdout: Annotated[float, Field(gt=0, lt=1)]
-    """share of the training images that chooses the strength"""
+    """fraction of the training images that is held out to choose the penalty"""
     max_iterations: Count
-    """of L-BFGS"""
+    """maximum number of L-BFGS iterations"""
     components: Count | None
-    """wider features, raw pixels for example, are reduced to so many principal components; null: never"""
+    """wider features, such as raw pixels, are reduced to this many principal components; null: never"""
     batch_size: Count
     """images per forward pass"""
 
 
 class Linear(TaskSection):
-    """Linear classifiers trained at once on frozen features of augmented images; held-out training images choose."""
+    """Linear probes: many heads trained at once on frozen features; the best is chosen on held-out training images."""
 
     epochs: Count
-    """passes over the training images"""
+    """epochs over the training images"""
     batch_size: Count
-    """images per step, at most an eighth of the training images"""
+    """images per step, capped at an eighth of the training images"""
     optimizer: Literal["sgd", "lars"]
     """SGD with Nesterov momentum, or LARS"""
     momentum: Annotated[float, Field(ge=0, lt=1)]
-    """of either"""
+    """momentum of the optimiser"""
     lr: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
-    """learning rates per 256 images of a batch; each makes heads of its own, as do the next four"""
+    """learning rates per 256 images of a batch; a head is trained for each combination with the next three keys"""
     weight_decay: Annotated[list[Weight], Field(min_length=1)]
-    """of the weights, not the biases"""
+    """weight decays (not applied to biases)"""
     layers: Annotated[list[Count], Field(min_length=1)]
-    """blocks from the last one back whose average-pooled patches are concatenated (paper: 1 and 4)"""
+    """numbers of last blocks whose average-pooled patches are concatenated (paper: 1 and 4)"""
     batch_norm: Annotated[list[bool], Field(min_length=1)]
-    """standardise features by the batch, without weights of its own"""
+    """batch norm of the features, without learnt weights"""
     milestones: list[Count] | None
-    """epochs after which the learning rate falls by ten; null: a cosine, to lr_end"""
+    """epochs after which the learning rate is divided by ten; null: cosine decay to lr_end"""
     lr_end: Weight
-    """where the cosine ends, as a share of the learning rate"""
+    """final value of the cosine, as a fraction of the learning rate"""
     crop_scale: Pair | None
-    """share of an image's area that a crop shows; null: the whole image, as in evaluation"""
+    """range of a random crop's area, as a fraction of the image; null: no crop, as in evaluation"""
     flip: bool
-    """mirror half of the images"""
+    """random horizontal flip"""
     holdout: Annotated[float, Field(gt=0, lt=1)]
-    """share of the training images that chooses the head, and is not trained on"""
+    """fraction of the training images that is held out to choose the head"""
     labels: list[Text] | None
     """label sets; null: all"""
 
@@ -82,108 +82,108 @@ class Counting(Linear):
 
 
 class Distance(Linear):
-    """The linear probe that tells how far the nearest object is (Clevr/Dist)."""
+    """The linear probe for the distance of the nearest object (Clevr/Dist)."""
 
 
 class Attentive(TaskSection):
-    """A learnt query that reads frozen patches by cross-attention; held-out training images choose among several."""
+    """Attentive probes: a learnt query attends to frozen patches; the best is chosen on held-out training images."""
 
     epochs: Count
-    """passes over the training images"""
+    """epochs over the training images"""
     warmup_epochs: Weight
-    """of them in which the learning rate rises from zero, before its cosine to zero"""
+    """epochs of linear learning rate warm-up, before cosine decay to zero"""
     batch_size: Count
-    """images per step, at most an eighth of the training images"""
+    """images per step, capped at an eighth of the training images"""
     lr: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
-    """AdamW's learning rates, as for fine-tuning; each makes a probe of its own"""
+    """AdamW's learning rates, as for fine-tuning; a probe is trained for each"""
     weight_decay: Annotated[list[Weight], Field(min_length=1)]
-    """with each of them"""
+    """weight decays; combined with each learning rate"""
     crop_scale: Pair | None
-    """share of an image's area that a crop shows; null: the whole image, as in evaluation"""
+    """range of a random crop's area, as a fraction of the image; null: no crop, as in evaluation"""
     flip: bool
-    """mirror half of the images"""
+    """random horizontal flip"""
     holdout: Annotated[float, Field(gt=0, lt=1)]
-    """share of the training images that chooses the probe, and is not trained on"""
+    """fraction of the training images that is held out to choose the probe"""
 
 
 class FewLabels(TaskSection):
-    """Which images have labels, several draws of them."""
+    """Which images have labels, in several draws."""
 
     shares: list[Annotated[float, Field(gt=0, lt=1)]]
-    """of each class's training images"""
+    """fractions of each class's training images"""
     shots: list[Count]
-    """images of each class"""
+    """numbers of images per class"""
     lists: list[Text]
-    """files of the names of labelled training images, a line each, as published for ImageNet"""
+    """files with the names of labelled training images, one per line, as published for ImageNet"""
     draws: Count
-    """of the labelled images; the mean is reported, and each in metrics.json"""
+    """random draws of the labelled images; the mean is reported, metrics.json has each"""
 
 
 class Lowshot(FewLabels):
-    """Logistic regression with few labels; cross-validation among them chooses the penalty."""
+    """Logistic regression with few labels; the penalty is chosen by cross-validation among them."""
 
     l2: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
-    """strengths of the L2 penalty per image"""
+    """L2 penalties per image"""
     folds: Annotated[int, Field(ge=2, strict=True)]
-    """of the cross-validation"""
+    """folds of the cross-validation"""
     max_iterations: Count
-    """of L-BFGS"""
+    """maximum number of L-BFGS iterations"""
     components: Count | None
-    """wider features are reduced to so many principal components; null: never"""
+    """wider features are reduced to this many principal components; null: never"""
     batch_size: Count
     """images per forward pass"""
 
 
 class Tuning(TaskSection):
-    """Training of the whole encoder on labels, with AdamW and a linear head."""
+    """Fine-tuning: the whole encoder and a linear head are trained on labels, with AdamW."""
 
     epochs: Count
-    """passes over the labelled images"""
+    """epochs over the labelled images"""
     warmup_epochs: Weight
-    """of them in which the learning rate rises from zero"""
+    """epochs of linear learning rate warm-up"""
     batch_size: Count
-    """images per step, at most an eighth of the labelled ones"""
+    """images per step, capped at an eighth of the labelled images"""
     lr: Annotated[float, Field(gt=0)]
-    """of the head after warm-up; where the batch is smaller, less by the root of the ratio"""
+    """peak learning rate of the head; for smaller batches it is scaled by the square root of the ratio"""
     lr_end: Weight
-    """where its cosine ends, as a share of it"""
+    """final value of the cosine, as a fraction of lr"""
     weight_decay: Weight
-    """of weights, not of biases and norms"""
+    """weight decay (not applied to biases and norms)"""
     layer_decay: Annotated[float, Field(gt=0, le=1)]
-    """a layer's learning rate over that of the next one"""
+    """layer-wise learning rate decay: a layer's learning rate / that of the next layer"""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
-    """share of a target that is spread over all classes"""
+    """label smoothing: fraction of the target that is spread over all classes"""
     mixup: Weight
-    """alpha of the Beta distribution that blends two images; 0: none"""
+    """mixup's alpha; 0: no mixup"""
     cutmix: Weight
-    """alpha of that which pastes a part of one into the other; 0: none. With both, one or the other at random"""
+    """CutMix's alpha; 0: no CutMix. With both, each batch uses one of them at random"""
     drop_path: Annotated[float, Field(ge=0, lt=1)]
-    """rate of stochastic depth in the last block; from 0 in the first"""
+    """stochastic depth rate of the last block; increases linearly from 0 in the first"""
     randaugment: Text | None
-    """RandAugment in timm's notation, rand-m9-mstd0.5-inc1; null: none"""
+    """RandAugment in timm's notation, such as rand-m9-mstd0.5-inc1; null: none"""
     crop_scale: Pair | None
-    """share of an image's area that a crop shows; null: the whole image, as in evaluation"""
+    """range of a random crop's area, as a fraction of the image; null: no crop, as in evaluation"""
     flip: bool
-    """mirror half of the images"""
+    """random horizontal flip"""
     labels: list[Text] | None
     """label sets; null: all"""
 
 
 class Finetune(Tuning):
-    """Fine-tuning on all labels, a network for all label sets; from initial weights, the fully supervised baseline."""
+    """Fine-tuning on all labels, one network for all label sets; from random init: the fully supervised baseline."""
 
 
 class LowshotFinetune(FewLabels, Tuning):
-    """Fine-tuning on few labels, a network for each label set, amount and draw."""
+    """Fine-tuning on few labels, one network for each label set, number of labels and draw."""
 
 
 class Retrieval(TaskSection):
-    """The nearest training images of validation images, as a picture; with labels, how many share the class."""
+    """A picture of the nearest training images of validation images; with labels, how many share the class."""
 
     neighbours: Count
-    """of an image"""
+    """nearest neighbours per image"""
     queries: Count
-    """images in the picture"""
+    """query images in the picture"""
     batch_size: Count
     """images per forward pass"""
 
@@ -192,30 +192,30 @@ class Export(TaskSection):
     """Average-pooled features of all images, with their names."""
 
     format: Literal["npz", "parquet"]
-    """of the file; parquet needs pyarrow"""
+    """file format; parquet needs pyarrow"""
     batch_size: Count
     """images per forward pass"""
 
 
 class Dense(TaskSection):
-    """A linear layer on each patch's frozen features, upsampled to the image; many at once, held-out images choose."""
+    """Dense linear probes: a linear layer per patch, upsampled to the image; the best is chosen on held-out images."""
 
     epochs: Count
-    """passes over the training images"""
+    """epochs over the training images"""
     min_steps: Count
-    """of fewer images more passes, for at least so many steps"""
+    """minimum number of steps; small data sets get more epochs"""
     batch_size: Count
-    """images per step, at most an eighth of the training images"""
+    """images per step, capped at an eighth of the training images"""
     lr: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
-    """learning rates of AdamW, along a cosine to 0; each makes heads of its own, as do the next three"""
+    """AdamW's learning rates, with cosine decay to 0; one head for each combination with the next three keys"""
     weight_decay: Annotated[list[Weight], Field(min_length=1)]
-    """of the weights, not the biases"""
+    """weight decays (not applied to biases)"""
     layers: Annotated[list[Count], Field(min_length=1)]
-    """blocks from the last one back whose patch features are concatenated"""
+    """numbers of last blocks whose patch features are concatenated"""
     batch_norm: Annotated[list[bool], Field(min_length=1)]
-    """standardise features by the batch's patches, without weights of its own"""
+    """batch norm over the batch's patches, without learnt weights"""
     holdout: Annotated[float, Field(gt=0, lt=1)]
-    """share of the training images that chooses the head, and is not trained on"""
+    """fraction of the training images that is held out to choose the head"""
     examples: Count
     """validation images in the picture"""
 
@@ -229,14 +229,14 @@ class Segmentation(Dense):
 
 
 class Paper(Section):
-    """Tasks that the images do not allow are left out; results in the layout of the paper's tables."""
+    """All of the paper's evaluations for which the data has labels or maps, in the layout of the paper's tables."""
 
     figures: bool
-    """with the paper's own, on ImageNet and CLEVR, below"""
+    """also show the paper's own figures, on ImageNet and CLEVR"""
 
 
 class Tasks(Section):
-    """What is evaluated; the first of several is what training reports along the way."""
+    """The evaluation tasks; during training, the first one is reported."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Custom] = Field(init=False)  # tasks of the user's own, by _target_
@@ -260,37 +260,30 @@ class Tasks(Section):
     finetune: Finetune | None = None
     """fine-tuning"""
     retrieval: Retrieval | None = None
-    """nearest neighbours as a picture"""
+    """picture of nearest neighbours"""
     depth: Depth | None = None
     """depth of every pixel"""
     segmentation: Segmentation | None = None
     """class of every pixel"""
     features: Export | None = None
-    """features to a file"""
+    """export of features to a file"""
     pictures: Pictures | None = None
     """pictures of what the encoder sees"""
     paper: Paper | None = None
-    """one table of all, beside the paper's own figures"""
+    """all of them as one table, with the paper's own figures"""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _own(cls, values: Any) -> Any:
-        """Refuses further keys that are no tasks of the user's own."""
-        for name, value in values.items() if isinstance(values, dict) else ():
-            own = isinstance(value, Custom) or (isinstance(value, dict) and TARGET in value)
-            if name not in cls.model_fields and not own:
-                known = ", ".join(cls.model_fields)
-                raise ConfigError(f"task.{name}", value, f"no such task; there are {known}, or your own with {TARGET}")
-        return values
-
-    def chosen(self) -> dict[str, TaskSection | Custom]:
-        """The tasks that the configuration has, by name."""
+    def chosen(self) -> dict[str, Task]:
+        """The configured tasks, by name."""
         return {name: task for name, task in self if task is not None and name != "paper"}
 
-    def measured(self) -> dict[str, TaskSection | Custom]:
-        """Those of them that have results, of images with labels."""
+    def measured(self) -> dict[str, Task]:
+        """Those of them that give metrics."""
         return {name: task for name, task in self.chosen().items() if not isinstance(task, Export | Pictures)}
 
+    def leading(self) -> Task:
+        """The first of those; its first metric is the main metric."""
+        return next(iter(self.measured().values()))
+
     def first(self) -> "Tasks":
-        """The first of those alone: its first metric stands for all."""
+        """Only the first of those."""
         return Tasks(**dict([next(iter(self.measured().items()))]))

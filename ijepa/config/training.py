@@ -1,4 +1,4 @@
-"""What is minimised, and how."""
+"""Configuration of objective, optimiser and schedules."""
 
 from typing import Annotated, Literal
 
@@ -16,45 +16,46 @@ class CustomTerm(Custom):
 
 
 class Objective(Section):
-    """What is predicted and how far off it is."""
+    """The targets, the distance to them, and regularisers."""
 
     distance: Literal["l2", "smooth_l1", "l1"]
     """squared L2 (paper), smooth L1 (reference code) or L1"""
     target: Literal["output", "input", "pixels"]
-    """mask the target encoder's output (paper), its input (table 11), or predict normalised pixels (table 7)"""
+    """mask the target encoder's output (paper) or its input (table 11), or predict normalised pixels (table 7)"""
     normalize_targets: bool
     """layer norm on the target encoder's output"""
     variance_weight: Weight
-    """weight of the variance regulariser; 0 as published"""
+    """weight of the variance regulariser; published: 0"""
     covariance_weight: Weight
-    """weight of the covariance regulariser; 0 as published"""
+    """weight of the covariance regulariser; published: 0"""
     regularize: Literal["tokens", "context", "predictions"]
-    """what they act on: the context's tokens, each beside those at its place; or pooled context or predictions"""
+    """what is regularised: tokens: variance over the batch at each patch position of the context; context,
+    predictions: their average-pooled features"""
 
     terms: dict[str, CustomTerm] = Field(default_factory=dict)
     """further terms by name, each with _target_, weight and its options (docs/extending.md)"""
 
 
 class Optimizer(Section):
-    """AdamW; biases and 1-D parameters are not decayed."""
+    """AdamW; no weight decay for biases and 1-D parameters."""
 
     lr: Annotated[float, Field(gt=0)]
     """peak learning rate"""
     lr_per_256: bool
     """multiply lr by data.batch_size / 256"""
     betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
-    """decay rates of the moments"""
+    """AdamW's betas: decay rates of the moments"""
     eps: Annotated[float, Field(gt=0)]
-    """added to the denominator"""
+    """AdamW's epsilon, added to the denominator"""
     clip_grad_norm: Annotated[float, Field(gt=0)] | None
-    """clip the gradient's norm; null as published"""
+    """maximum gradient norm; null: no clipping, as published"""
 
 
 class LearningRate(Section):
     """The learning rate's schedule; start and end are factors of optimizer.lr."""
 
     shape: Literal["cosine", "linear", "constant", "cooldown"]
-    """after the warm-up: towards end along a curve, constant, or constant with a linear cooldown"""
+    """after warm-up: decay to end (cosine, linear), constant, or constant with a final linear cooldown"""
     start: Weight
     """factor at the start of the warm-up"""
     end: Weight
@@ -62,10 +63,10 @@ class LearningRate(Section):
 
 
 class Curve(Section):
-    """A value over the whole run."""
+    """The schedule of a value over the whole run."""
 
     shape: Literal["cosine", "linear", "constant"]
-    """the curve from start to end; constant stays at start"""
+    """curve from start to end; constant: stays at start"""
     start: Weight
     """value at the first step"""
     end: Weight
@@ -73,29 +74,29 @@ class Curve(Section):
 
 
 class Momentum(Curve):
-    """The target encoder's momentum."""
+    """The EMA momentum: how much of the target encoder's weights each step keeps."""
 
     start: Annotated[float, Field(ge=0, le=1)]
-    """value at the first step"""
+    """EMA momentum at the first step"""
     end: Annotated[float, Field(ge=0, le=1)]
-    """value at the last step"""
+    """EMA momentum at the last step"""
 
 
 class Schedule(Section):
-    """The run's length and what changes along it. Lengths in steps win over lengths in epochs."""
+    """The run's length, and schedules over it. Lengths in steps take precedence over lengths in epochs."""
 
     epochs: Annotated[float, Field(gt=0)] | None
     """passes over the training images"""
     max_steps: Count | None
-    """optimizer steps; wins over epochs"""
+    """optimiser steps; takes precedence over epochs"""
     warmup_epochs: Duration
     """length of the learning rate's linear warm-up"""
     warmup_steps: Annotated[int, Field(ge=0)] | None
-    """the same in steps; wins over warmup_epochs"""
+    """the same in steps; takes precedence over warmup_epochs"""
     cooldown_epochs: Duration
     """length of the final linear cooldown (learning_rate.shape=cooldown)"""
     cooldown_steps: Annotated[int, Field(ge=0)] | None
-    """the same in steps; wins over cooldown_epochs"""
+    """the same in steps; takes precedence over cooldown_epochs"""
     learning_rate: LearningRate
     weight_decay: Curve
     momentum: Momentum
