@@ -7,7 +7,7 @@ from helpers import ROOT
 # From the ground up; a file imports only from floors below its own, or from its own package.
 FLOORS = [
     ["util"],
-    ["config", "masking"],
+    ["config", "masking", "run_folder"],
     ["models", "data"],
     ["distributed"],
     ["training"],
@@ -60,6 +60,16 @@ def test_models_are_plain_modules():
             for module in imported(path):
                 assert module.split(".")[0] not in ("lightning", "hydra", "omegaconf"), f"{path.name}: {module}"
                 assert not module.startswith("torch.distributed"), f"{path.name}: {module}"
+
+
+def test_the_machinery_of_a_run_knows_no_module():
+    """Only ijepa.run.build wires I-JEPA: a second LightningModule passes through the same code."""
+    for path, here in files():
+        machinery = here in ("callbacks", "health", "distributed") or (
+            here == "run" and path.stem in ("assembly", "finalize", "runs", "resume")
+        )
+        for module in imported(path) if machinery else ():
+            assert not module.startswith(("ijepa.training.module", "ijepa.models.jepa")), f"{path.name}: {module}"
 
 
 def test_files_fit_one_sitting():

@@ -2,7 +2,6 @@
 
 import difflib
 import math
-from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
@@ -36,21 +35,6 @@ def parse(schema: type[ConfigT], composed: DictConfig | dict[str, Any]) -> Confi
         return schema.model_validate(composed)
     except ValidationError as error:
         raise _explain(schema, error) from None
-
-
-def saved(file: Path) -> DictConfig:
-    """The configuration that a run has written.
-
-    Raises:
-        UserError: when ``file`` holds none any more.
-    """
-    try:
-        values = OmegaConf.load(file)
-    except Exception:  # whatever the YAML parser makes of it
-        values = None  # type: ignore[assignment]
-    if not isinstance(values, DictConfig) or not isinstance(values.get("data"), DictConfig) or "seed" not in values:
-        raise UserError(f"{file}: not the configuration of a run; bring back what train.py has written")
-    return values
 
 
 def _reject_booleans(schema: type[BaseModel], values: dict[str, Any], prefix: str) -> None:

@@ -272,18 +272,25 @@ class Tasks(Section):
     paper: Paper | None = None
     """all of them as one table, with the paper's own figures"""
 
-    def chosen(self) -> dict[str, Task]:
+    @model_validator(mode="before")
+    @classmethod
+    def _own(cls, values: Any) -> Any:
+        """Refuses further keys that are no tasks of the user's own."""
+        for name, value in values.items() if isinstance(values, dict) else ():
+            own = isinstance(value, Custom) or (isinstance(value, dict) and TARGET in value)
+            if name not in cls.model_fields and not own:
+                known = ", ".join(cls.model_fields)
+                raise ConfigError(f"task.{name}", value, f"no such task; there are {known}, or your own with {TARGET}")
+        return values
+
+    def chosen(self) -> dict[str, TaskSection | Custom]:
         """The configured tasks, by name."""
         return {name: task for name, task in self if task is not None and name != "paper"}
 
-    def measured(self) -> dict[str, Task]:
+    def measured(self) -> dict[str, TaskSection | Custom]:
         """Those of them that give metrics."""
         return {name: task for name, task in self.chosen().items() if not isinstance(task, Export | Pictures)}
 
-    def leading(self) -> Task:
-        """The first of those; its first metric is the main metric."""
-        return next(iter(self.measured().values()))
-
     def first(self) -> "Tasks":
-        """Only the first of those."""
+        """Only the first of those; its first metric is the main metric."""
         return Tasks(**dict([next(iter(self.measured().items()))]))

@@ -25,12 +25,12 @@ class Batch(NamedTuple):
     """One micro-batch of a device.
 
     images: [B, C, H, W] uint8, or float32 (8-bit images: in 0..1) where one of them has more than 8 bits.
-    masks: of these images.
+    masks: of these images; None where the run draws none.
     unreadable: what files had to be replaced by the next readable image.
     """
 
     images: Tensor
-    masks: Masks
+    masks: Masks | None
     unreadable: list[str]
 
 
@@ -117,16 +117,16 @@ class Crops(Dataset[tuple[SampleIndex, Tensor, list[str]]]):
 
 
 class Collate:
-    """Stacks crops and draws their masks."""
+    """Stacks crops and draws their masks, if any."""
 
-    def __init__(self, masking: Masking, seed: int) -> None:
+    def __init__(self, masking: Masking | None, seed: int) -> None:
         self.masking = masking
         self.seed = seed
 
     def __call__(self, items: Sequence[tuple[SampleIndex, Tensor, list[str]]]) -> Batch:
         places, images, faults = zip(*items, strict=True)
         positions = np.array([place.position for place in places])
-        masks = self.masking.sample(self.seed, places[0].step, positions)
+        masks = None if self.masking is None else self.masking.sample(self.seed, places[0].step, positions)
         return Batch(_stack(images), masks, [name for names in faults for name in names])
 
 
@@ -159,7 +159,7 @@ class DataModule(L.LightningDataModule):
 
     Args:
         source: the images.
-        masking: draws the masks; None where there is only evaluation.
+        masking: draws the masks; None where there are none.
         transform: the random crop.
         eval_transform: the evaluation's view of an image.
         channels: of the images.
@@ -209,7 +209,6 @@ class DataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """One pass from the trainer's step to the end of the run: epochs are counted in images, not in passes."""
-        assert self.masking is not None
         trainer = self.trainer
         places = ResumableBatchSampler(
             len(self.source.train),

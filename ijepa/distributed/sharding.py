@@ -1,7 +1,7 @@
 """bf16 copies, activation checkpointing, then compilation, then sharding: always in this order."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,37 +14,37 @@ from torch.distributed.tensor import DTensor
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
-from ijepa.models.jepa import JEPA
 
-
-def prepare(jepa: JEPA, bf16: bool, checkpointing: bool, compiled: bool, mesh: DeviceMesh | None) -> None:
-    """Changes how the parts of ``jepa`` run, in place; parameters stay float32, and their names as they are.
+def prepare(
+    networks: Sequence[nn.Module], bf16: bool, checkpointing: bool, compiled: bool, mesh: DeviceMesh | None
+) -> None:
+    """Changes how the parts of ``networks`` run, in place; parameters stay float32, and their names as they are.
 
     Args:
-        jepa: the networks.
+        networks: each with its transformer blocks, if any, in ``blocks``; frozen where no parameter takes gradients.
         bf16: compute with bf16 copies of the weights, and pass bf16 from part to part (``bf16-true``); gradients
             arrive at the float32 weights in float32.
         checkpointing: recompute the trained blocks' activations in the backward pass.
         compiled: compile each block; lengths that change from step to step settle after two steps.
         mesh: shard every parameter over this mesh (FSDP2).
     """
-    networks = (jepa.context_encoder, jepa.predictor, jepa.target_encoder)
     if bf16 and mesh is None:  # FSDP2 makes the copies itself when it gathers the weights
         for network in networks:
             for part in _parts(network):
                 _compute_in_bf16(part)
-    trained = [*jepa.context_encoder.blocks, *jepa.predictor.blocks]
+    blocks = [block for network in networks for block in _blocks(network)]
     if checkpointing:
-        for block in trained:
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+        for block in blocks:
+            if any(parameter.requires_grad for parameter in block.parameters()):
+                block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
     if compiled:
-        for block in [*trained, *jepa.target_encoder.blocks]:
+        for block in blocks:
             block.compile()
     if mesh is not None:
         policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if bf16 else MixedPrecisionPolicy()
-        # The momentum update works shard by shard only where every network, the frozen one too, reshards after forward.
+        # A moving average works shard by shard only where every network, the frozen one too, reshards after forward.
         for network in networks:
-            for block in network.blocks:
+            for block in _blocks(network):
                 fully_shard(block, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
             fully_shard(network, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
 
@@ -100,9 +100,15 @@ def total(sums: Tensor) -> Tensor:
     return summed
 
 
+def _blocks(network: nn.Module) -> list[nn.Module]:
+    """Its transformer blocks; none where it is no transformer."""
+    return list(getattr(network, "blocks", ()))
+
+
 def _parts(network: nn.Module) -> Iterator[nn.Module]:
-    """The blocks, and what stands before and after them."""
-    for child in network.children():
+    """The blocks, and what stands before and after them; a single layer is its own part."""
+    children = list(network.children())
+    for child in children or [network]:
         yield from child if isinstance(child, nn.ModuleList) else [child]
 
 

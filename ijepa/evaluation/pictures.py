@@ -19,6 +19,8 @@ from ijepa.evaluation.specs import lookup
 from ijepa.evaluation.task import ConfiguredTask, MetricSpec
 from ijepa.models.attention import attention
 from ijepa.models.pretrained import PretrainedEncoder, untrained
+from ijepa.run_folder import RunFolder
+from ijepa.util.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,8 +62,8 @@ class PicturesTask(ConfiguredTask[Pictures]):
         }
         if ctx.data.masking is not None:
             figures |= masks(ctx.data, view.images[: view.count], view.patch_size, ctx.seed, 0)
-        if ctx.run is not None and (ctx.run / "metrics.csv").is_file():
-            figures |= curves(ctx.run / "metrics.csv")
+        if ctx.run is not None and (metrics := RunFolder(ctx.run).metrics).is_file():
+            figures |= curves(metrics)
         return draw(figures, folder)
 
 
@@ -135,8 +137,12 @@ def masks(data: DataModule, images: Tensor, patch_size: int, seed: int, step: in
 
 
 def curves(file: Path) -> dict[str, Make]:
-    """Of a metrics.csv: everything against the step, and accuracy against compute."""
-    columns = pictures.read(file)
+    """Of a metrics.csv: everything against the step, and accuracy against compute; says so where it is broken."""
+    try:
+        columns = pictures.read(file)
+    except UserError as error:
+        print(f"curves   left out: {error}")
+        return {}
     return {"curves": lambda: pictures.curves(columns, lookup), "compute": lambda: pictures.compute(columns, lookup)}
 
 

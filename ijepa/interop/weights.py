@@ -13,12 +13,11 @@ from ijepa.models.encoder import Encoder
 from ijepa.models.jepa import JEPA
 from ijepa.models.positions import Grid, Positions, sincos_2d
 from ijepa.models.predictor import Predictor
+from ijepa.models.pretrained import SPEC_KEY as SPEC_KEY
 from ijepa.models.pretrained import Spec
 
 State = dict[str, Tensor]
 Which = Literal["target", "context"]
-SPEC_KEY = "ijepa_encoder"
-"""Under which files say how to rebuild the encoder and to normalise its images."""
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
 """Attention heads of the published sizes, by width (paper, appendix A.1, and its reference code)."""
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
 from ijepa import config as schema
+from ijepa.run_folder import RunFolder
 from ijepa.util.errors import UserError
 from ijepa.util.files import write_json
 from ijepa.util.metric_spec import MetricSpec
@@ -77,7 +78,7 @@ class WandbRun(WandbLogger):
             summary = f"{SUMMARIES[spec.better]},last" if spec.better else "last"
             run.define_metric(name, step_metric="trainer/global_step", summary=summary)
         if self._wandb_init["mode"] != "disabled":
-            write_json(self.folder / REMEMBERED, {"id": run.id, **_place(self.settings)})
+            write_json(RunFolder(self.folder).wandb_run, {"id": run.id, **_place(self.settings)})
 
     @rank_zero_only
     def finish(self, failed: bool) -> None:
@@ -114,9 +115,9 @@ class WandbRun(WandbLogger):
 
 
 def remembered(folder: Path) -> dict[str, Any]:
-    """What `REMEMBERED` says, {} without it."""
+    """The run of W&B that a run's folder belongs to, {} without one."""
     try:
-        values = json.loads((folder / REMEMBERED).read_text(encoding="utf-8"))
+        values = json.loads(RunFolder(folder).wandb_run.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}

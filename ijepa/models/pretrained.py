@@ -11,6 +11,9 @@ from ijepa.models.encoder import Encoder
 from ijepa.models.initialisation import Init
 from ijepa.models.positions import Grid, Positions
 
+SPEC_KEY = "ijepa_encoder"
+"""Under which files say how to rebuild the encoder and to normalise its images."""
+
 
 @dataclass(frozen=True)
 class Spec:

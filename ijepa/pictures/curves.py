@@ -1,6 +1,5 @@
 """Learning curves, from metrics.csv."""
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ijepa.pictures.sheet import LINES, SMALL, TITLE
+from ijepa.run_folder.metrics import read_metrics
 from ijepa.util.metric_spec import PERCENT, MetricSpec
 
 if TYPE_CHECKING:
@@ -27,11 +27,8 @@ ACROSS = 4
 
 
 def read(path: Path) -> Columns:
-    """The columns of a metrics.csv; what is no number becomes NaN."""
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        table = list(reader)
-        return {name: np.array([_number(row.get(name)) for row in table]) for name in reader.fieldnames or []}
+    """The columns of a metrics.csv; raises UserError when it is broken."""
+    return {name: np.array(cells, dtype=np.float64) for name, cells in read_metrics(path).numbers().items()}
 
 
 def curves(columns: Columns, lookup: Lookup) -> "Figure":
@@ -131,10 +128,3 @@ def _rank(name: str, spec: MetricSpec) -> int:
     if _is_accuracy(spec):
         return 1
     return {"health": 2, "val": 3}.get(origin, 4)
-
-
-def _number(text: str | None) -> float:
-    try:
-        return float(text or "nan")
-    except ValueError:
-        return float("nan")

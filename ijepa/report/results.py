@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from ijepa.evaluation.specs import Specs, lookup, split
 from ijepa.report import curves, text
-from ijepa.report.reading import Intervals, Results, RunRecord
+from ijepa.report.reading import RunRecord
+from ijepa.run_folder.evaluation import Intervals, Results
 from ijepa.util.metric_spec import MetricSpec
 
 PREFERRED = ("linear", "logistic", "attentive", "finetune")

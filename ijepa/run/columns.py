@@ -1,6 +1,6 @@
 """What a run will log: the metrics by their columns, before there is a value of any."""
 
-from ijepa.config import TrainConfig
+from ijepa.config import Tasks, TrainConfig
 from ijepa.data.datamodule import DataModule
 from ijepa.evaluation import tasks
 from ijepa.evaluation.context import label_sets
@@ -15,13 +15,12 @@ def terms(config: TrainConfig) -> dict[str, MetricSpec]:
     return {f"train/{name}": lookup(f"train/{name}") for name in config.objective.terms}
 
 
-def columns(config: TrainConfig, data: DataModule) -> dict[str, MetricSpec]:
-    """The specs of the run's columns of metrics.csv."""
+def columns(config: TrainConfig, chosen: Tasks, data: DataModule) -> dict[str, MetricSpec]:
+    """The specs of the run's columns of metrics.csv; ``chosen``: what is evaluated."""
     names = label_sets(data)
     found = {spec.name: spec for spec in (*training.LOSS, *training.SCHEDULE)} | terms(config)
     if config.callbacks.health_every_steps is not None:
         prefixes = [f"{name}/" for name in names] if len(names) > 1 else [""]
         for spec in health.MEASURES:
             found |= {f"health/{prefix}{spec.name}": spec for prefix in (prefixes if spec in health.PROBES else [""])}
-    chosen, _ = tasks.supported_tasks(config.task, data)
     return found | {f"val/{name}": spec for name, spec in tasks.promised(chosen, names).items()}

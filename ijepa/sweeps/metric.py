@@ -1,8 +1,6 @@
 """What a sweep compares runs by: a value of a run's folder, and whether more of it is better."""
 
-import csv
 import difflib
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +8,9 @@ from typing import Any
 
 from ijepa.evaluation import specs
 from ijepa.health import specs as health
+from ijepa.run_folder import RunFolder
+from ijepa.run_folder.metrics import read_metrics
+from ijepa.run_folder.summary import finished_summary
 from ijepa.training import specs as training
 from ijepa.util.errors import ConfigError
 from ijepa.util.metric_spec import MetricSpec
@@ -64,15 +65,6 @@ def direction(name: str | None, outside: specs.Specs | None = None) -> str:
     return "minimize" if specs.lookup(name or HEADLINE, outside).better == "lower" else "maximize"
 
 
-def summary(folder: Path) -> dict[str, Any] | None:
-    """What a finished run has written; None where there is none."""
-    try:
-        found = json.loads((folder / "summary.json").read_bytes())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) and "steps" in found else None
-
-
 def results(found: dict[str, Any]) -> dict[str, float]:
     """The results of the run's own encoder, its totals, and its headline, by name."""
     rows = found.get("results") or {}
@@ -85,7 +77,7 @@ def results(found: dict[str, Any]) -> dict[str, float]:
 
 def value(name: str | None, folder: Path) -> float | None:
     """Of the finished run in ``folder``: a result, a number of its summary, or the last of a column of metrics.csv."""
-    found = results(summary(folder) or {})
+    found = results(finished_summary(RunFolder(folder).summary) or {})
     wanted = named(name)
     return found[wanted] if wanted in found else last(wanted, folder)
 
@@ -98,9 +90,7 @@ def named(name: str | None) -> str:
 def last(column: str, folder: Path) -> float | None:
     """The last value in a column of metrics.csv; None where there is none."""
     try:
-        with (folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
-            cells = [row.get(column) for row in csv.DictReader(file)]
-        number = float(next(cell for cell in reversed(cells) if cell))
-    except (OSError, ValueError, StopIteration):
+        number = float(read_metrics(RunFolder(folder).metrics).last(column) or "nan")
+    except (OSError, ValueError):
         return None
     return number if math.isfinite(number) else None

@@ -11,12 +11,12 @@ from rich.table import Table
 from scipy import stats
 
 from ijepa.evaluation.specs import lookup
+from ijepa.run_folder import SweepFolder
 from ijepa.sweeps import metric
 from ijepa.sweeps.jobs import FINISHED, Job, Sweep
 from ijepa.util.files import write_text
 from ijepa.util.metric_spec import MetricSpec
 
-FILE, OVER_SEEDS = "sweep.csv", "over_seeds.csv"
 BRIEF = 8
 """Characters of a number that is shown as it is."""
 SHOWN = 4
@@ -53,7 +53,7 @@ def write(sweep: Sweep) -> None:
         values = sweep.values(job)
         rows.append([job.name, job.status, *(job.values.get(key, "") for key in sweep.keys),
                      *(_number(values.get(name)) for name in results), _told(job), job.error or ""])  # fmt: skip
-    _csv(sweep.folder / FILE, rows)
+    _csv(SweepFolder(sweep.folder).table, rows)
     if "seed" in sweep.keys:
         groups = over_seeds(sweep)
         keys = [key for key in sweep.keys if key != "seed"]
@@ -63,7 +63,7 @@ def write(sweep: Sweep) -> None:
             ends = [group.results.get(name, (None, None)) for name in results]
             rows.append([*(group.values.get(key, "") for key in keys), str(group.seeds),
                          *(_number(end) for pair in ends for end in pair)])  # fmt: skip
-        _csv(sweep.folder / OVER_SEEDS, rows)
+        _csv(SweepFolder(sweep.folder).over_seeds, rows)
 
 
 def over_seeds(sweep: Sweep) -> list[SeedGroup]:

@@ -80,7 +80,8 @@ def test_evaluate(own, invoke):
 
 def test_what_wandb_is_told(own):
     config = train_config(*SMALL, "+task.brightness={_target_:own_tasks.Brightness,ridge:1}", "~task.knn")
-    found = columns(config, build.run(config, own / "run").data)
+    run = build.run(config, own / "run")
+    found = columns(config, run.tasks()[0], run.data)
     assert found["val/brightness_error"].better == "lower"
     assert found["val/logistic"].better == "higher"
     assert found["train/distance"].better == "lower"

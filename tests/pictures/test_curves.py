@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ijepa import pictures
+from ijepa.evaluation import pictures as evaluation_pictures
 from ijepa.evaluation.specs import lookup
 
 TABLE = """\
@@ -60,9 +61,16 @@ def test_accuracy_against_compute(columns):
     assert pictures.compute({name: columns[name] for name in ("step", "flops", "train/loss")}, lookup) is None
 
 
-@pytest.mark.parametrize("text", ["", "step,images,train/loss\n", "step,train/loss\n1,nan\n", "step,flops\n1\n2,3\n"])
+@pytest.mark.parametrize("text", ["step,images,train/loss\n", "step,train/loss\n1,nan\n", "step,flops\n1,\n2,3\n"])
 def test_nothing_to_draw_is_no_error(tmp_path, text):
     (tmp_path / "metrics.csv").write_text(text)
     columns = pictures.read(tmp_path / "metrics.csv")
     pictures.write(pictures.curves(columns, lookup), tmp_path / "curves.png")
     assert pictures.compute(columns, lookup) is None
+
+
+def test_curves_of_a_broken_file_are_left_out_with_a_line(tmp_path, capsys):
+    file = tmp_path / "metrics.csv"
+    file.write_text("step,flops\n1\n2,3\n")
+    assert evaluation_pictures.curves(file) == {}
+    assert capsys.readouterr().out == f"curves   left out: {file}: line 2 has 1 cells, the first line 2\n"

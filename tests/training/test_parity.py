@@ -13,7 +13,7 @@ from ijepa.interop.loading import load_encoder
 from ijepa.masking import Masks, Reference
 from ijepa.training import optimizer as optim
 from ijepa.training.objective import latent_objective
-from ijepa.training.schedule import TrainingSchedule
+from ijepa.training.schedule import EMASchedule
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_schedules(run):
         learning_rate=LearningRate(shape="cosine", start=recorded["start_lr"] / peak, end=recorded["final_lr"] / peak),
         **curves,
     )  # fmt: skip
-    plan = TrainingSchedule(recorded["epochs"] * per_epoch, recorded["warmup_epochs"] * per_epoch, 0, peak, schedule)
+    plan = EMASchedule(recorded["epochs"] * per_epoch, recorded["warmup_epochs"] * per_epoch, 0, peak, schedule)
     rows = next(value for key, value in recorded.items() if key.startswith("rows"))
     assert len(rows) > 30
     for step, lr, weight_decay, momentum in rows:
