@@ -55,6 +55,7 @@ class Evaluation(L.Callback):
             values = {**self.recorder.totals(), **{f"val/{name}": value for name, value in row.values.items()}}
             logger.log_metrics(values, step=step)
         found = tasks.headlines(self.tasks, row, label_sets(self.data))
-        shown = ", ".join(f"{name} {100 * value:.1f} %" for name, value in found.items())
-        trainer.print(f"step {step}  {tasks.metrics(self.tasks.leading())[0]}: {shown}", flush=True)
+        spec = tasks.main_metric(self.tasks)
+        shown = ", ".join(f"{name} {spec.shown(value)}" for name, value in found.items())
+        trainer.print(f"step {step}  {spec.name}: {shown}", flush=True)
         self.recorder.pause()

@@ -27,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel
 
+from ijepa.cli import metrics
 from ijepa.cli.explain import explain
 from ijepa.config import EvaluateConfig, StatisticsConfig, TrainConfig
 from ijepa.config.checks import is_named_sections, sections_for
@@ -37,6 +38,8 @@ from ijepa.util.paths import CONF, PACKAGE
 
 PLUGINS = PACKAGE / "plugins"
 SCHEMAS: dict[str, type[BaseModel]] = {"train": TrainConfig, "evaluate": EvaluateConfig, "statistics": StatisticsConfig}
+METERED = ("train", "evaluate")
+"""Commands that have results."""
 WIDTH = 110
 """Of the list of options in --help."""
 
@@ -176,7 +179,8 @@ def help_text(name: str, overrides: list[str], config_dir: str | None = None) ->
     lines = [f"{commands.typed(name)} [key=value ...]      -m: a sweep over comma-separated values", "", "Groups:"]
     shown = [*SCHEMAS[name].model_fields, *(["experiment", "sweep"] if name == "train" else [])]
     lines += [line for group in sorted(CONF.iterdir()) if group.name in shown for line in _choices(group)]
-    return "\n".join([*lines, "", "Keys, their values now, and what they mean:", *_rows(SCHEMAS[name], values, "")])
+    lines += ["", "Keys, their values now, and what they mean:", *_rows(SCHEMAS[name], values, "")]
+    return "\n".join([*lines, *(metrics.listed(name == "train") if name in METERED else [])])
 
 
 def _options(group: Path) -> list[str]:

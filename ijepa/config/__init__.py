@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ijepa.config.data import Data, Scenes
-from ijepa.config.fields import Count, Section, Text
+from ijepa.config.fields import Count, Section, TaskSection, Text
 from ijepa.config.masking import Masking, MultiBlock, Random, Rasterized, Reference
 from ijepa.config.model import Model, Predictor
 from ijepa.config.pictures import Pictures
@@ -26,7 +26,6 @@ from ijepa.config.tasks import (
     Paper,
     Retrieval,
     Segmentation,
-    Task,
     Tasks,
     Tuning,
 )
@@ -71,7 +70,7 @@ __all__ = [
     "Section",
     "Segmentation",
     "StatisticsConfig",
-    "Task",
+    "TaskSection",
     "Tasks",
     "TensorBoardLogger",
     "Text",

@@ -8,8 +8,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from ijepa.config import Attentive, Data, Model, MultiBlock, Reference, Section, Tasks, TrainConfig, Tuning
+from ijepa.config import Data, Model, MultiBlock, Reference, Section, Tasks, TrainConfig
 from ijepa.config.custom import TARGET, Custom
+from ijepa.config.fields import check_range
 from ijepa.util import commands
 from ijepa.util.errors import ConfigError, UserError, show
 
@@ -72,7 +73,7 @@ def check(config: TrainConfig) -> None:
         raise ConfigError("task", "features", "measures nothing that a run could report; add another, [knn,features]")
     if isinstance(config.masking, MultiBlock | Reference):
         for name in ("target_scale", "target_aspect", "context_scale"):
-            _check_range(f"masking.{name}", getattr(config.masking, name), most=None if "aspect" in name else 1.0)
+            check_range(f"masking.{name}", getattr(config.masking, name), most=None if "aspect" in name else 1.0)
     shares = config.hardware.devices * config.hardware.nodes * config.hardware.accumulation
     if data.batch_size % shares:
         problem = (
@@ -108,28 +109,15 @@ def check_data(data: Data) -> None:
             problem = f"needs {data.channels} values, one for each of data.channels={data.channels}; "
             problem += f"{commands.typed('statistics')} computes them"
             raise ConfigError(key, values, problem)
-    _check_range("data.crop_scale", data.crop_scale, most=1.0)
-    _check_range("data.crop_aspect", data.crop_aspect, most=None)
+    check_range("data.crop_scale", data.crop_scale, most=1.0)
+    check_range("data.crop_aspect", data.crop_aspect, most=None)
 
 
 def check_task(task: Tasks, depth: int) -> None:
     """The checks that concern the tasks of an encoder of ``depth`` blocks; raises ConfigError."""
-    if task.knn is not None and task.knn.headline not in task.knn.k:
-        raise ConfigError("task.knn.headline", task.knn.headline, f"not among task.knn.k={show(task.knn.k)}")
-    for name in ("linear", "count", "distance", "depth", "segmentation"):
-        probe = getattr(task, name)
-        if probe is not None and max(probe.layers) > depth:
-            problem = f"the encoder has {depth} blocks; [1,{depth}] would do"
-            raise ConfigError(f"task.{name}.layers", probe.layers, problem)
-    if task.pictures is not None and not 1 <= abs(task.pictures.block) <= depth:
-        problem = f"the encoder has {depth} blocks; 1 to {depth}, or -1 for the last, would do"
-        raise ConfigError("task.pictures.block", task.pictures.block, problem)
     for name, chosen in task.chosen().items():
-        scale = getattr(chosen, "crop_scale", None)
-        if scale is not None:
-            _check_range(f"task.{name}.crop_scale", scale, most=1.0)
-        if isinstance(chosen, Tuning | Attentive) and chosen.warmup_epochs > chosen.epochs:
-            raise ConfigError(f"task.{name}.warmup_epochs", chosen.warmup_epochs, f"more than epochs={chosen.epochs}")
+        if not isinstance(chosen, Custom):
+            chosen.check(f"task.{name}", depth)
 
 
 def _check_width(key: str, width: int, heads: int) -> None:
@@ -137,13 +125,6 @@ def _check_width(key: str, width: int, heads: int) -> None:
     if width % step:
         better = max(round(width / step), 1) * step
         raise ConfigError(key, width, f"not a multiple of 4 and of model.heads={heads}; {better} would do")
-
-
-def _check_range(key: str, limits: list[float], most: float | None) -> None:
-    low, high = limits
-    if not 0 < low <= high or (most is not None and high > most):
-        bound = "" if most is None else f" <= {show(most)}"
-        raise ConfigError(key, limits, f"needs 0 < low <= high{bound}")
 
 
 def keys(schema: type[BaseModel]) -> list[str]:
@@ -204,6 +185,9 @@ def _sections(annotation: Any) -> list[type[BaseModel]]:
 
 def _explain(schema: type[BaseModel], error: ValidationError) -> UserError:
     fault = error.errors()[0]
+    raised = fault.get("ctx", {}).get("error")
+    if isinstance(raised, UserError):
+        return raised
     known, free = keys(schema), tuple(f"{key}." for key in _named_sections(schema))
     names: list[str] = []
     for part in fault["loc"]:  # leaves out the tags of unions and the indices of lists

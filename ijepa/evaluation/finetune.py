@@ -17,12 +17,13 @@ from torch.optim import AdamW
 from ijepa.config import Finetune, Tuning
 from ijepa.data.datamodule import DataModule
 from ijepa.data.sets import UnreadableError
-from ijepa.evaluation import augmentation
+from ijepa.evaluation import augmentation, specs
 from ijepa.evaluation.cache import features
 from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult, label_sets
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.measures import Measured, accuracy
 from ijepa.evaluation.progress import progress
+from ijepa.evaluation.task import ConfiguredTask, MetricSpec
 from ijepa.interop import timm
 from ijepa.models.classifier import Classifier
 from ijepa.training import curves
@@ -40,30 +41,33 @@ class Tuned(NamedTuple):
     results: dict[str, Measured]
 
 
-def evaluate(task: Finetune, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
-    """By label set: top-1 accuracy on the validation images after the last epoch; pixels have nothing to train."""
-    if evaluated.encoder is None:
-        return {}
-    train, test = ctx.features(evaluated, 1, task.batch_size)
-    names = task.labels or list(train.labels)
-    chosen = torch.arange(len(train.values))
-    tuned = tune(task, evaluated, ctx, train.only(names), test, chosen, f"{evaluated.name}: fine-tuning")
-    if ctx.folder is not None:
-        path = ctx.folder / f"finetuned-{evaluated.name.replace(' ', '-')}.safetensors"
-        encoder = tuned.network.pretrained
-        timm.write(path, encoder.encoder, encoder.spec, "target", dict(tuned.network.heads.items()))
-        ctx.files.append(path)
-    return {name: TaskResult({"finetune": result}) for name, result in tuned.results.items()}
+class FinetuneTask(ConfiguredTask[Finetune]):
+    """Accuracy after fine-tuning."""
 
+    name = "finetune"
 
-def metrics(task: Finetune, several: bool) -> list[str]:
-    """One."""
-    return ["finetune"]
+    def evaluate(self, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
+        """By label set: top-1 accuracy on the validation images after the last epoch; pixels have nothing to train."""
+        if evaluated.encoder is None:
+            return {}
+        train, test = ctx.features(evaluated, 1, self.config.batch_size)
+        names = self.config.labels or list(train.labels)
+        chosen = torch.arange(len(train.values))
+        tuned = tune(self.config, evaluated, ctx, train.only(names), test, chosen, f"{evaluated.name}: fine-tuning")
+        if ctx.folder is not None:
+            path = ctx.folder / f"finetuned-{evaluated.name.replace(' ', '-')}.safetensors"
+            encoder = tuned.network.pretrained
+            timm.write(path, encoder.encoder, encoder.spec, "target", dict(tuned.network.heads.items()))
+            ctx.files.append(path)
+        return {name: TaskResult({specs.FINETUNE.name: result}) for name, result in tuned.results.items()}
 
+    def metrics(self, several: bool) -> list[MetricSpec]:
+        """One."""
+        return [specs.FINETUNE]
 
-def validate(task: Finetune, data: DataModule) -> None:
-    """Refuses what `refuse_tuning` does."""
-    refuse_tuning(task, data, "task.finetune")
+    def validate(self, data: DataModule) -> None:
+        """Refuses what `refuse_tuning` does."""
+        refuse_tuning(self.config, data, self.key)
 
 
 def refuse_tuning(task: Tuning, data: DataModule, key: str) -> None:

@@ -28,13 +28,11 @@ class Measured:
         value: over all test images.
         each: [n, S], what an image contributes; None where there is nothing to resample, as of a chosen setting.
         of: from sums over images [R, S] to results [R].
-        share: the result is one, shown in per cent.
     """
 
     value: float
     each: Tensor | None = None
     of: Callable[[Tensor], Tensor] = _ratio
-    is_fraction: bool = True
 
     def interval(self, seed: int) -> tuple[float, float] | None:
         """From the 2.5th to the 97.5th percentile of the result over `RESAMPLES` test sets, the same for a seed."""

@@ -15,6 +15,8 @@ from ijepa.data.heldout import evenly_spaced
 from ijepa.evaluation.context import UNTRAINED, EvalContext, EvaluatedModel, TaskResult
 from ijepa.evaluation.knn import neighbours
 from ijepa.evaluation.runtime import Runtime
+from ijepa.evaluation.specs import lookup
+from ijepa.evaluation.task import ConfiguredTask, MetricSpec
 from ijepa.models.attention import attention
 from ijepa.models.pretrained import PretrainedEncoder, untrained
 from ijepa.run_folder import RunFolder
@@ -27,38 +29,42 @@ Make = Callable[[], "Figure | None"]
 """Draws a figure, where there is one to draw."""
 
 
-def evaluate(task: Pictures, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
-    """No result; features of whole images are found here, where all devices take part."""
-    if not evaluated.baseline:
-        ctx.features(evaluated, ctx.layers, task.batch_size)
-    return {}
+class PicturesTask(ConfiguredTask[Pictures]):
+    """Pictures of what an encoder sees."""
 
+    name = "pictures"
+    needs_labels = False
 
-def metrics(task: Pictures, several: bool) -> list[str]:
-    """None."""
-    return []
+    def evaluate(self, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
+        """No result; features of whole images are found here, where all devices take part."""
+        if not evaluated.baseline:
+            ctx.features(evaluated, ctx.layers, self.config.batch_size)
+        return {}
 
-
-def write(task: Pictures, evaluated: EvaluatedModel, ctx: EvalContext, folder: Path) -> list[Path]:
-    """The pictures, of the encoder alone; random init stands beside it in the first."""
-    if evaluated.baseline or evaluated.encoder is None:
+    def metrics(self, several: bool) -> list[MetricSpec]:
+        """None."""
         return []
-    pool = Pool(task, evaluated, ctx)
-    view = View(evaluated.name, evaluated.encoder, pool.read(pool.rows), len(pool.shown), ctx.runtime)
-    beside = untrained(evaluated.encoder.spec, ctx.seed) if ctx.baselines and evaluated.name != UNTRAINED else None
-    places = [view.place(query) for query in task.queries]
-    figures: dict[str, Make] = {
-        "components": lambda: view.components(beside),
-        "similarity": lambda: view.similarity(places),
-        "correspondence": lambda: view.similarity(places[:1], of=0) if view.count > 1 else None,
-        "attention": lambda: view.attention(places[0], task.block, task.heads),
-        "neighbours": lambda: pool.neighbours(task.neighbours),
-    }
-    if ctx.data.masking is not None:
-        figures |= masks(ctx.data, view.images[: view.count], view.patch_size, ctx.seed, 0)
-    if ctx.run is not None and (metrics := RunFolder(ctx.run).metrics).is_file():
-        figures |= curves(metrics)
-    return draw(figures, folder)
+
+    def write(self, evaluated: EvaluatedModel, ctx: EvalContext, folder: Path) -> list[Path]:
+        """The pictures, of the encoder alone; random init stands beside it in the first."""
+        if evaluated.baseline or evaluated.encoder is None:
+            return []
+        pool = Pool(self.config, evaluated, ctx)
+        view = View(evaluated.name, evaluated.encoder, pool.read(pool.rows), len(pool.shown), ctx.runtime)
+        beside = untrained(evaluated.encoder.spec, ctx.seed) if ctx.baselines and evaluated.name != UNTRAINED else None
+        places = [view.place(query) for query in self.config.queries]
+        figures: dict[str, Make] = {
+            "components": lambda: view.components(beside),
+            "similarity": lambda: view.similarity(places),
+            "correspondence": lambda: view.similarity(places[:1], of=0) if view.count > 1 else None,
+            "attention": lambda: view.attention(places[0], self.config.block, self.config.heads),
+            "neighbours": lambda: pool.neighbours(self.config.neighbours),
+        }
+        if ctx.data.masking is not None:
+            figures |= masks(ctx.data, view.images[: view.count], view.patch_size, ctx.seed, 0)
+        if ctx.run is not None and (metrics := RunFolder(ctx.run).metrics).is_file():
+            figures |= curves(metrics)
+        return draw(figures, folder)
 
 
 def draw(
@@ -137,7 +143,7 @@ def curves(file: Path) -> dict[str, Make]:
     except UserError as error:
         print(f"curves   left out: {error}")
         return {}
-    return {"curves": lambda: pictures.curves(columns), "compute": lambda: pictures.compute(columns)}
+    return {"curves": lambda: pictures.curves(columns, lookup), "compute": lambda: pictures.compute(columns, lookup)}
 
 
 @torch.inference_mode()

@@ -29,12 +29,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What evaluate.py has written: results, their intervals, on how many images."""
+    """What evaluate.py has written: results, their intervals, on how many images, and specs of unusual metrics."""
 
     name: str
     results: Results
     intervals: Intervals
     images: int | None
+    metrics: Any
 
 
 @dataclass
@@ -137,7 +138,7 @@ def _read(folder: Path, whole: Path, name: str) -> RunRecord:
         found = _optional(path, whole, run.notes, read_evaluation)
         if found is not None:
             named = text.name(path.parent.relative_to(files.evaluations))
-            run.evaluations.append(Evaluation(named, found.results, found.intervals, found.images))
+            run.evaluations.append(Evaluation(named, found.results, found.intervals, found.images, found.metrics))
     run.pictures, notes = pictures(whole)
     run.notes.extend(notes)
     return run

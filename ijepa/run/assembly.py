@@ -22,12 +22,13 @@ from ijepa.data.datamodule import Batch, DataModule
 from ijepa.distributed import devices
 from ijepa.distributed.signals import Signals
 from ijepa.evaluation import tasks
-from ijepa.evaluation.context import label_sets
 from ijepa.health import pace
 from ijepa.loggers import MetricsCSV
+from ijepa.run.columns import columns
 from ijepa.run_folder import RunFolder
 from ijepa.training.base import TrainingModule
 from ijepa.training.protocol import Execution, Monitor
+from ijepa.util.metric_spec import MetricSpec
 
 
 @dataclass
@@ -116,7 +117,7 @@ def assemble(
         max_epochs=-1,
         accumulate_grad_batches=config.hardware.accumulation,
         gradient_clip_val=config.optimizer.clip_grad_norm,
-        logger=[metrics, *loggers(config, folder, label_sets(data), step)],
+        logger=[metrics, *loggers(config, folder, columns(config, measured, data), step)],
         callbacks=callbacks,
         plugins=[AtomicCheckpointIO(), *devices.plugins(config.hardware)],
         default_root_dir=folder,
@@ -131,7 +132,7 @@ def assemble(
     return Run(config, folder, data, module, metrics, recorder, checkpoint, health, trainer, start or [])
 
 
-def loggers(config: schema.TrainConfig, folder: Path, labels: list[str], step: int) -> list[Logger]:
+def loggers(config: schema.TrainConfig, folder: Path, metrics: dict[str, MetricSpec], step: int) -> list[Logger]:
     """What ``logger`` adds to metrics.csv.
 
     Raises:
@@ -141,7 +142,7 @@ def loggers(config: schema.TrainConfig, folder: Path, labels: list[str], step: i
     if isinstance(config.logger, schema.WandbLogger):
         from ijepa.loggers.wandb_run import WandbRun  # takes a second to import
 
-        return [WandbRun(config.logger, folder, values, labels, step > 0)]
+        return [WandbRun(config.logger, folder, values, metrics, step > 0)]
     if isinstance(config.logger, schema.TensorBoardLogger):
         from ijepa.loggers.tensorboard import TensorBoardRun
 

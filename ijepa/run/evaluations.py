@@ -16,7 +16,7 @@ from ijepa.config.checks import check_data, check_model, check_task, parse
 from ijepa.data import sources
 from ijepa.data.datamodule import DataModule
 from ijepa.distributed import devices
-from ijepa.evaluation import export, paper, tables, tasks
+from ijepa.evaluation import paper, tables, tasks
 from ijepa.evaluation.context import UNTRAINED, EvalContext, EvaluatedModel, label_sets
 from ijepa.evaluation.runtime import Runtime, runtime
 from ijepa.interop import loading, transformers
@@ -28,6 +28,7 @@ from ijepa.run_folder import RunFolder
 from ijepa.run_folder.checkpoints import step_of
 from ijepa.run_folder.config import read_config
 from ijepa.run_folder.evaluation import evaluation_file, write_evaluation
+from ijepa.sweeps.metric import METRICS
 from ijepa.util.errors import ConfigError, UserError
 from ijepa.util.paths import CONF
 
@@ -137,6 +138,8 @@ def _report(
         "intervals": intervals,
         "details": {row.name: row.details for row in rows},
     }
+    described = tasks.undescribed(config.task) if config.task.measured() else {}
+    written |= {METRICS: described} if described else {}
     write_evaluation(evaluation_file(folder), written)
     for file in [*(file for row in rows for file in row.files), evaluation_file(folder)]:
         print(f"written  {file}")
@@ -230,8 +233,6 @@ def _fits(config: EvaluateConfig, spec: Spec) -> None:
     if config.layers > spec.depth:
         raise ConfigError("layers", config.layers, f"the encoder has {spec.depth} blocks; {spec.depth} would do")
     check_task(config.task, spec.depth)
-    if config.task.features is not None:
-        export.check(config.task.features)
 
 
 def _output(config: EvaluateConfig, path: Path | None) -> Path:

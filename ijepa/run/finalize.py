@@ -18,7 +18,7 @@ from ijepa.models.pretrained import PretrainedEncoder, untrained
 from ijepa.run.assembly import Run
 from ijepa.run_folder import RunFolder
 from ijepa.run_folder.summary import write_summary
-from ijepa.sweeps.metric import HEADLINE
+from ijepa.sweeps.metric import HEADLINE, METRICS
 from ijepa.training.protocol import TrainedEncoder
 from ijepa.util import commands
 from ijepa.util.files import write_safetensors
@@ -71,6 +71,8 @@ def finish(run: Run, brief: bool) -> None:
             values = {f"val/{name}": value for name, value in rows[0].values.items()}
             logger.log_metrics({**run.recorder.totals(), **values}, step=run.trainer.global_step)
         summary["results"] = {row.name: row.values for row in rows}
+        described = tasks.undescribed(chosen)
+        summary |= {METRICS: described} if described else {}
         found = tasks.headlines(chosen, rows[0], names)
         if found:  # retrieval of images without labels has none
             summary[HEADLINE] = sum(found.values()) / len(found)

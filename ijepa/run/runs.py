@@ -18,6 +18,7 @@ from ijepa.evaluation import tasks
 from ijepa.evaluation.context import label_sets
 from ijepa.run import build, finalize, folders, init_options, resume
 from ijepa.run.assembly import Run, Wire
+from ijepa.run.columns import terms
 from ijepa.run.resume import Resumed
 from ijepa.run_folder import RunFolder
 from ijepa.run_folder.config import write_config
@@ -111,7 +112,8 @@ def _resume(resumed: Resumed, wire: Wire) -> float | None:
 def _wired(wire: Wire, config: TrainConfig, folder: Path, step: int = 0) -> Run:
     run = wire(config, folder, step)
     measured, _ = run.tasks()
-    metric.check(config.metric, tasks.promised(measured, label_sets(run.data)), run.health is not None)
+    results = tasks.promised(measured, label_sets(run.data)) | terms(config)
+    metric.check(config.metric, results, run.health is not None)
     launched = "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_PROCID" in os.environ
     if config.hardware.strategy != "single" and HydraConfig.get().mode == RunMode.MULTIRUN and not launched:
         problem = "in a sweep the processes of a job are started by torchrun or submitit, see docs/sweeps.md"

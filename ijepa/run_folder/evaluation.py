@@ -20,11 +20,12 @@ Intervals = dict[str, dict[str, tuple[float, float]]]
 
 @dataclass(frozen=True)
 class StoredEvaluation:
-    """Results, their intervals, and on how many images."""
+    """Results, their intervals, on how many images, and what describes metrics that no name does."""
 
     results: Results
     intervals: Intervals
     images: int | None
+    metrics: Any
 
 
 def evaluation_file(folder: Path) -> Path:
@@ -58,7 +59,7 @@ def read_evaluation(path: Path) -> StoredEvaluation:
         results = finite_results(found["results"])
     except (ValueError, LookupError, TypeError, AttributeError, OSError):
         raise UserError(f"{path}: not the results of an evaluation") from None
-    return StoredEvaluation(results, intervals, images if isinstance(images, int) else None)
+    return StoredEvaluation(results, intervals, images if isinstance(images, int) else None, found.get("metrics"))
 
 
 def finite_results(found: Any) -> Results:

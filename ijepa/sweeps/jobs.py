@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ijepa.evaluation.specs import described
 from ijepa.run_folder import RunFolder, SweepFolder
 from ijepa.run_folder.summary import finished_summary
 from ijepa.sweeps import metric
 from ijepa.util.files import write_json
+from ijepa.util.metric_spec import MetricSpec
 
 FINISHED, FAILED, STOPPED, WAITING = "finished", "failed", "stopped", "not begun"
 
@@ -68,7 +70,12 @@ class Sweep:
     @property
     def better(self) -> str:
         """Maximize or minimize."""
-        return metric.direction(self.metric)
+        return metric.direction(self.metric, self.outside)
+
+    @property
+    def outside(self) -> dict[str, MetricSpec]:
+        """The metrics of tasks that do not come with this software, as the jobs describe them."""
+        return described(*((job.summary or {}).get(metric.METRICS) for job in self.jobs))
 
     def ranked(self) -> list[tuple[Job, float | None]]:
         """Jobs with their values of the metric, the best first; those without one last."""

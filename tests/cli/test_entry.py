@@ -94,7 +94,11 @@ def test_help(invoke):
     assert "attention heads" in output
     assert "masking=block|multiblock|random|rasterized|reference" in output
     assert max(len(line) for line in output.splitlines()) < 200
-    assert "checkpoint" in invoke("evaluate.py", "--help")[1]
+    for name in ("headline", "train/loss", "health/rankme", "knnK", "lowshot_AMOUNT"):
+        assert f"\n  {name} " in output  # of metric=
+    output = invoke("evaluate.py", "--help")[1]
+    assert "checkpoint" in output
+    assert "depth_rmse                     Depth, RMSE (lower is better)" in output
 
 
 def test_help_knows_the_options_of_config_dir(invoke, tmp_path):

@@ -90,7 +90,7 @@ def ctx():
 def test_the_probe_reads_digits(ctx):
     ctx, spec = ctx
     evaluated = EvaluatedModel("random init", untrained(spec, 0))
-    found = linear.evaluate(task(epochs=10, milestones=None), evaluated, ctx)["class"]
+    found = linear.LinearTask(task(epochs=10, milestones=None)).evaluate(evaluated, ctx)["class"]
     heads = found.details["heads"]
     assert len(heads) == 8
     assert {(head["layers"], head["batch_norm"], head["lr"]) for head in heads} == {
@@ -100,12 +100,14 @@ def test_the_probe_reads_digits(ctx):
     assert {name: best[name] for name in found.details["chosen"]} == found.details["chosen"]
     assert found.results["linear"].value == best["test"]
     assert best["test"] > 0.4
-    again = linear.evaluate(task(epochs=10, milestones=None), evaluated, ctx)["class"]
+    again = linear.LinearTask(task(epochs=10, milestones=None)).evaluate(evaluated, ctx)["class"]
     assert again.details == found.details
 
 
 def test_the_probe_reads_pixels(ctx):
-    found = linear.evaluate(task(crop_scale=None, epochs=2), EvaluatedModel("raw pixels", None), ctx[0])["class"]
+    found = linear.LinearTask(task(crop_scale=None, epochs=2)).evaluate(EvaluatedModel("raw pixels", None), ctx[0])[
+        "class"
+    ]
     assert len(found.details["heads"]) == 4  # pixels have no layers
     assert found.results["linear"].value > 0.8
 
@@ -146,7 +148,9 @@ def test_what_is_held_out_is_not_trained_on(ctx, monkeypatch):
         augmentation.AugmentedDataset, "__getitem__", lambda self, view: shown.append(view) or read(self, view)
     )
     ctx, _ = ctx
-    linear.evaluate(task(batch_size=16), EvaluatedModel("raw pixels", None), ctx)  # with crops: image by image
+    linear.LinearTask(task(batch_size=16)).evaluate(
+        EvaluatedModel("raw pixels", None), ctx
+    )  # with crops: image by image
     count = len(ctx.data.source.train)
     kept = {view.image for view in shown}
     assert len(kept) <= count - round(0.2 * count)

@@ -31,7 +31,7 @@ def task(**changes):
 
 def scored(chosen, train, test):
     ctx = SimpleNamespace(features=lambda *_: (train, test), seed=0, layers=1, title=lambda text: "")
-    return lowshot.evaluate(chosen, EvaluatedModel("encoder", None), ctx)["class"]
+    return lowshot.LowshotTask(chosen).evaluate(EvaluatedModel("encoder", None), ctx)["class"]
 
 
 @pytest.mark.parametrize("amount", [0.1, 0.001, 3])
@@ -57,7 +57,8 @@ def test_the_classifier_is_scikit_learn_s():
     found = scored(task(draws=2), train, test)
     assert list(found.results) == ["lowshot_10pct", "lowshot_1shot", "lowshot_5shot"]
     scaler = StandardScaler().fit(train.values)
-    for metric, amount in fewlabels.amounts(task(), "lowshot"):
+    for text, amount in fewlabels.amounts(task()):
+        metric = f"lowshot_{text}"
         details = found.details[metric]
         assert found.results[metric].value == pytest.approx(np.mean(details["draws"]))
         assert details["deviation"] == pytest.approx(np.std(details["draws"], ddof=1))

@@ -5,6 +5,7 @@ import csv
 import pytest
 from helpers import DIGITS
 
+from ijepa.evaluation.specs import KNN, lookup
 from ijepa.sweeps import metric
 from ijepa.util.errors import UserError
 
@@ -28,10 +29,11 @@ def test_every_column_of_numbers_can_be_a_metric(invoke, tmp_path):
         columns = [name for name in next(csv.reader(file)) if name not in ("step", "health/verdict")]
     assert {f"health/{name}" for name in metric.HEALTH_METRICS} <= set(columns)
     for name in columns:
-        metric.check(name, ["knn5"], has_health=True)
+        assert "_" not in lookup(name).title, "has no spec"
+        metric.check(name, {"knn5": KNN.named(k=5)}, has_health=True)
     for name in ("health/rankmee", "health/", "knn6"):
         with pytest.raises(UserError, match=f"^metric={name}: a run will not have it"):
-            metric.check(name, ["knn5"], has_health=True)
+            metric.check(name, {"knn5": KNN.named(k=5)}, has_health=True)
 
 
 def test_a_metric_of_what_is_switched_off(invoke, tmp_path):
@@ -45,5 +47,8 @@ def test_directions():
     assert (
         metric.direction(None) == metric.direction("count/logistic") == metric.direction("health/rankme") == "maximize"
     )
-    assert metric.direction("distance/knn20") == "maximize"
+    assert metric.direction("distance/knn20") == metric.direction("distance") == "maximize"
+    assert {metric.direction(name) for name in ("health/alpha_req", "flops", "val/depth_rmse", "train/new")} == {
+        "minimize"
+    }
     assert {metric.direction(name) for name in ("train/loss", "loss", "depth_rmse", "train/distance")} == {"minimize"}
