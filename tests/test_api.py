@@ -13,6 +13,8 @@ from torch.utils.data import Dataset, IterableDataset
 import ijepa
 from ijepa.util.errors import UserError
 
+pytestmark = pytest.mark.integration
+
 SMALL = (
     "objective=l2", "model.patch_size=4", "data.image_size=16", "model.width=24", "model.depth=2", "predictor.width=12",
     "predictor.depth=1", "data.batch_size=8", "schedule.max_steps=4", "schedule.warmup_steps=1", "data.workers=0",
