@@ -40,6 +40,7 @@ def test_every_option_composes_and_fits_the_schema(group, name):
     assert build.sampler(config).context_patches > 0
 
 
+@pytest.mark.integration
 def test_evaluate_composes():
     tasks = sorted(path.stem for path in (CONF / "task").glob("*.yaml"))
     for data, task in itertools.product(["digits", "scenes", "folder data.root=X", "stl10"], tasks):

@@ -37,6 +37,7 @@ def ctx():
     return EvalContext(data, Runtime(torch.device("cpu")), 0, quiet=True), EvaluatedModel("random init", encoder)
 
 
+@pytest.mark.integration
 def test_it_reads_what_an_average_hides(ctx):
     ctx, evaluated = ctx
     values = {**composed("task=attentive").task.attentive, "epochs": 25, "batch_size": 32, "lr": [1e-6, 5e-3],

@@ -179,6 +179,7 @@ def test_scenes_own_maps_are_a_perfect_prediction(ctx):
     }  # fmt: skip
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", [Depth, Segmentation])
 def test_a_probe_of_scenes(ctx, kind):
     ctx, spec = ctx
@@ -202,6 +203,7 @@ def test_a_probe_of_scenes(ctx, kind):
     assert again.details == found.details
 
 
+@pytest.mark.integration
 def test_what_is_known_of_pixels_is_found(ctx, monkeypatch):
     """Depth that the pixels themselves show: a probe of pixels, without positions, learns it."""
     ctx, _ = ctx

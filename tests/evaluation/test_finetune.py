@@ -116,6 +116,7 @@ def test_randaugment_is_a_function_of_the_seed(ctx, mode):
     assert torch.equal(torch.get_rng_state(), state[1])
 
 
+@pytest.mark.integration
 def test_a_network_is_learnt_and_goes_elsewhere(ctx, tmp_path):
     ctx, evaluated = ctx
     before = {name: tensor.clone() for name, tensor in evaluated.encoder.state_dict().items()}
@@ -141,6 +142,7 @@ def test_a_network_is_learnt_and_goes_elsewhere(ctx, tmp_path):
     assert finetune.FinetuneTask(chosen).evaluate(EvaluatedModel("raw pixels", None), ctx) == {}
 
 
+@pytest.mark.integration
 def test_several_label_sets_share_a_network(ctx):
     ctx, evaluated = ctx
     found = finetune.FinetuneTask(short(mixup=0.2, cutmix=0.2, epochs=10)).evaluate(evaluated, ctx)
@@ -149,6 +151,7 @@ def test_several_label_sets_share_a_network(ctx):
     }  # fmt: skip
 
 
+@pytest.mark.integration
 def test_few_labels(ctx, tmp_path):
     ctx, evaluated = ctx
     listed = tmp_path / "listed.txt"

@@ -87,6 +87,7 @@ def ctx():
     return EvalContext(data, Runtime(torch.device("cpu")), 0, quiet=True), build.spec(config.model, config.data)
 
 
+@pytest.mark.integration
 def test_the_probe_reads_digits(ctx):
     ctx, spec = ctx
     evaluated = EvaluatedModel("random init", untrained(spec, 0))
@@ -104,6 +105,7 @@ def test_the_probe_reads_digits(ctx):
     assert again.details == found.details
 
 
+@pytest.mark.integration
 def test_the_probe_reads_pixels(ctx):
     found = linear.LinearTask(task(crop_scale=None, epochs=2)).evaluate(EvaluatedModel("raw pixels", None), ctx[0])[
         "class"
@@ -141,6 +143,7 @@ def test_features_that_are_remembered_are_those_of_the_views(ctx, evaluated, fli
         assert share == pytest.approx(0.5, abs=0.02)
 
 
+@pytest.mark.integration
 def test_what_is_held_out_is_not_trained_on(ctx, monkeypatch):
     shown = []
     read = augmentation.AugmentedDataset.__getitem__

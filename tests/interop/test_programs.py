@@ -8,6 +8,7 @@ from weight_files import CLOSE, convert, images_of, normalised, saved, spec_of
 from ijepa.interop.__main__ import main
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["wide", "twelve"])
 def test_onnx(tmp_path, name):
     spec = spec_of(name)
@@ -23,6 +24,7 @@ def test_onnx(tmp_path, name):
         torch.testing.assert_close(torch.from_numpy(features), expected, **CLOSE)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["square", "scaled"])
 def test_torch_export(tmp_path, name):
     spec = spec_of(name)
@@ -36,6 +38,7 @@ def test_torch_export(tmp_path, name):
                 program(images), jepa.context_encoder(normalised(spec, images)), **CLOSE)  # fmt: skip
 
 
+@pytest.mark.integration
 def test_large_weights_of_onnx_stand_beside(tmp_path, monkeypatch):
     monkeypatch.setattr("ijepa.interop.programs.LARGEST", 1000)
     file, _ = saved(spec_of("square"), tmp_path)

@@ -40,6 +40,7 @@ def test_what_a_format_cannot_hold_is_said(tmp_path, capsys):
     assert "no place for mean, std and heads" in capsys.readouterr().out
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("size", [(32, 32), (24, 40)])
 def test_learnt_positions(tmp_path, size, capsys):
     """Fine-tuned networks, and others that learn theirs, are what they are in timm and transformers."""

@@ -39,6 +39,7 @@ def test_an_image_s_masks_depend_on_its_place_alone(kind):
     assert len(torch.unique(whole.targets.flatten(1), dim=0)) > (5 if kind == "block" else 16)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_visibility_is_symmetric(kind, grid):
@@ -67,6 +68,7 @@ def test_visibility_is_symmetric(kind, grid):
             assert mirrored_difference((counts, images), axis) < 5.3
 
 
+@pytest.mark.integration
 def test_2000_random_configurations_end():
     """No hang, no leak, or one clear refusal."""
     rng = np.random.default_rng(0)
