@@ -1,9 +1,10 @@
 """Where a run runs, what it tells and keeps."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from ijepa.config.custom import Named
 from ijepa.config.fields import Count, Section, Text
 
 
@@ -31,15 +32,10 @@ class Hardware(Section):
 class CsvLogger(Section):
     """metrics.csv in the run's folder, which every run writes."""
 
-    name: Literal["csv"]
-    """no other logger"""
-
 
 class WandbLogger(Section):
     """Weights & Biases, beside metrics.csv."""
 
-    name: Literal["wandb"]
-    """Weights & Biases"""
     project: Text
     """project"""
     entity: Text | None
@@ -61,10 +57,27 @@ class WandbLogger(Section):
 
 
 class TensorBoardLogger(Section):
-    """TensorBoard, beside metrics.csv."""
+    """TensorBoard, beside metrics.csv: event files in tensorboard/ of the run's folder."""
 
-    name: Literal["tensorboard"]
-    """event files in tensorboard/ of the run's folder"""
+
+class Loggers(Named):
+    """Where the run's numbers go beside metrics.csv; several by logger=[wandb,tensorboard]."""
+
+    csv: CsvLogger | None = None
+    """nothing beside metrics.csv"""
+    wandb: WandbLogger | None = None
+    """Weights & Biases"""
+    tensorboard: TensorBoardLogger | None = None
+    """TensorBoard"""
+
+    @classmethod
+    def by_name(cls, values: Any) -> Any:
+        """Also of runs that had one logger alone, with its keys beside its ``name``."""
+        if not isinstance(values, dict) or not isinstance(values.get("name"), str):
+            return super().by_name(values)
+        below = {name: value for name, value in values.items() if name in cls.model_fields}
+        flat = {name: value for name, value in values.items() if name != "name" and name not in below}
+        return {**below, values["name"]: {**flat, **(below.get(values["name"]) or {})}}
 
 
 class Callbacks(Section):
@@ -92,4 +105,5 @@ class Callbacks(Section):
     """of the same images' features along the run, evenly spaced, beside the one before its first step; null: none"""
 
 
-Logger = Annotated[CsvLogger | WandbLogger | TensorBoardLogger, Field(discriminator="name")]
+class OwnCallbacks(Named):
+    """Lightning callbacks of your own, by callback=NAME or callback=[NAME,NAME] (docs/extending.md)."""

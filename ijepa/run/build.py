@@ -7,8 +7,6 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.loggers import Logger
-from omegaconf import OmegaConf
 from timm.layers import Attention
 
 from ijepa import config as schema
@@ -35,7 +33,7 @@ from ijepa.loggers import MetricsCSV
 from ijepa.models.jepa import JEPA
 from ijepa.models.predictor import Predictor
 from ijepa.models.pretrained import Spec
-from ijepa.run import warm_start
+from ijepa.run import observers, warm_start
 from ijepa.training.flops import PretrainingFlops, TransformerFlops
 from ijepa.training.module import Pretraining
 from ijepa.training.objective import Objective
@@ -212,7 +210,8 @@ def run(config: schema.TrainConfig, folder: Path, step: int = 0) -> Run:
     if count is not None:
         pictures = folder / "pictures"
         callbacks.append(FeaturePictures(datamodule, encoder_spec, recorder, pictures, schedule.max_steps, count))
-    callbacks += [ProgressReport(recorder, schedule.max_steps, config.callbacks.progress_every_seconds), checkpoint]
+    callbacks.append(ProgressReport(recorder, schedule.max_steps, config.callbacks.progress_every_seconds))
+    callbacks += [*observers.callbacks(config, folder, step), checkpoint]  # which holds the state of all before it
     trainer = L.Trainer(
         accelerator=accelerator,
         devices=config.hardware.devices,
@@ -223,7 +222,7 @@ def run(config: schema.TrainConfig, folder: Path, step: int = 0) -> Run:
         max_epochs=-1,
         accumulate_grad_batches=config.hardware.accumulation,
         gradient_clip_val=config.optimizer.clip_grad_norm,
-        logger=[metrics, *loggers(config, folder, label_sets(datamodule), step)],
+        logger=[metrics, *observers.loggers(config, folder, label_sets(datamodule), step)],
         callbacks=callbacks,
         plugins=[AtomicCheckpointIO(), *devices.plugins(config.hardware)],
         default_root_dir=folder,
@@ -261,24 +260,6 @@ def cost(config: schema.TrainConfig) -> PretrainingFlops:
         _output_width(config),
         config.objective.target,
     )
-
-
-def loggers(config: schema.TrainConfig, folder: Path, labels: list[str], step: int) -> list[Logger]:
-    """What ``logger`` adds to metrics.csv.
-
-    Raises:
-        UserError: when W&B is to be used online and nobody is logged in.
-    """
-    values = config.model_dump()
-    if isinstance(config.logger, schema.WandbLogger):
-        from ijepa.loggers.wandb_run import WandbRun  # takes a second to import
-
-        return [WandbRun(config.logger, folder, values, labels, step > 0)]
-    if isinstance(config.logger, schema.TensorBoardLogger):
-        from ijepa.loggers.tensorboard import TensorBoardRun
-
-        return [TensorBoardRun(folder, OmegaConf.to_yaml(OmegaConf.create(values)), step)]
-    return []
 
 
 def _output_width(config: schema.TrainConfig) -> int:

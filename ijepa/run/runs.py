@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from ijepa import loggers
 from ijepa.callbacks.pictures import drop_later
 from ijepa.callbacks.rewind import Rewind
-from ijepa.config import TrainConfig, WandbLogger
+from ijepa.config import TrainConfig
 from ijepa.config.checks import parse
 from ijepa.distributed import sharding, slurm
 from ijepa.evaluation import tasks
@@ -45,8 +45,9 @@ def train(composed: DictConfig) -> float | None:
         raise ConfigError("resume", "auto", "goes on with the run in run_dir; add run_dir=FOLDER")
     folder = folders.choose(config, overrides)
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
-    if sweep and isinstance(config.logger, WandbLogger) and config.logger.group is None:
-        grouped = config.logger.model_copy(update={"group": folder.parent.name})
+    wandb = config.logger.wandb
+    if sweep and wandb is not None and wandb.group is None:
+        grouped = config.logger.model_copy(update={"wandb": wandb.model_copy(update={"group": folder.parent.name})})
         config = config.model_copy(update={"logger": grouped})
     if folders.resumes_existing(config) and folder.exists():
         return _again(config, folder)
