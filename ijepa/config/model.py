@@ -35,3 +35,5 @@ class Predictor(Section):
     """token width; a multiple of 4 and of model.heads"""
     depth: Count
     """transformer blocks"""
+    mlp_ratio: Annotated[float, Field(gt=0)] = 4.0  # the default here: that of runs from before there was this key
+    """hidden width of the MLPs over width"""
