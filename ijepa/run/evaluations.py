@@ -24,7 +24,7 @@ from ijepa.interop import loading, transformers
 from ijepa.interop.reading import FORMATS
 from ijepa.masking import Masking
 from ijepa.models.pretrained import PretrainedEncoder, Spec, untrained
-from ijepa.run import build, folders
+from ijepa.run import build, folders, suggested
 from ijepa.util.errors import ConfigError, UserError
 from ijepa.util.files import write_json
 from ijepa.util.paths import CONF
@@ -84,6 +84,8 @@ def evaluate(composed: DictConfig) -> float | None:
     if fabric is not None and HydraConfig.get().mode == RunMode.MULTIRUN:
         problem = "one process starts the others here, and cannot in a sweep; start the jobs one by one"
         raise ConfigError("hardware.strategy", config.hardware.strategy, problem)
+    for note in suggested.notes(config) if first and loaded is None else ():
+        print(f"data     {note}")
     with devices.launching(fabric):
         source.prepare()
         return _measure(config, path, encoder, data, runtime(config.hardware, fabric))

@@ -19,7 +19,7 @@ from ijepa.config.checks import parse
 from ijepa.distributed import sharding, slurm
 from ijepa.evaluation import tasks
 from ijepa.evaluation.context import label_sets
-from ijepa.run import build, finalize, folders, init_options, resume
+from ijepa.run import build, finalize, folders, init_options, resume, suggested
 from ijepa.run.build import Run
 from ijepa.run.resume import Resumed
 from ijepa.sweeps import metric
@@ -170,7 +170,7 @@ def execute(run: Run, last: Path | None = None, drop: Callable[[], None] = lambd
 
 def _execute(run: Run, last: Path | None, rewind: Rewind) -> float | None:
     folder = run.folder
-    _announce(run)
+    _announce(run, resumed=last is not None)
     run.data.source.prepare()
     if run.trainer.is_global_zero:
         loggers.begin(run.trainer.loggers)  # first: where one cannot, there is no run yet
@@ -197,7 +197,7 @@ def _interrupted(run: Run, started: bool) -> str:
     return done + (f"; go on with: python train.py resume={run.folder}" if run.checkpoint.path.exists() else "")
 
 
-def _announce(run: Run) -> None:
+def _announce(run: Run, resumed: bool) -> None:
     if not run.trainer.is_global_zero:
         return
     config, source, steps = run.config, run.data.source, run.module.schedule
@@ -217,6 +217,8 @@ def _announce(run: Run) -> None:
         f"model    encoder {parameters[0] / 1e6:.1f} M, predictor {parameters[1] / 1e6:.1f} M parameters; "
         f"{rows}x{columns} patches of {run.spec.patch_size}x{run.spec.patch_size} pixels"
     )
+    for number, note in enumerate([] if resumed else suggested.notes(config)):
+        print(f"{'' if number else 'data':<9}{note}")
     for number, note in enumerate(run.start):
         print(f"{'' if number else 'init':<9}{note}")
     print(f"masks    {config.masking.name}, {masking.context_patches} context patches per image")
