@@ -27,10 +27,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel
 
-from ijepa.cli import metrics
+from ijepa.cli import aliases, metrics
 from ijepa.cli.explain import explain
-from ijepa.config import EvaluateConfig, StatisticsConfig, TrainConfig
+from ijepa.config import COMBINED, EvaluateConfig, StatisticsConfig, TrainConfig
 from ijepa.config.checks import is_named_sections, sections_for
+from ijepa.config.custom import TARGET, Custom
 from ijepa.distributed.signals import before_a_run, is_spawned_rank, run_in_worker
 from ijepa.util import commands
 from ijepa.util.errors import UNWRITABLE, InterruptedRunError, UserError, show
@@ -60,6 +61,7 @@ def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
         with importing():
             _register_plugins()
         flags = _check_arguments()
+        overrides += flags.overrides
         if "--help" in arguments or "-h" in arguments:
             print(help_text(name, flags.overrides, flags.config_dir))
         else:
@@ -152,20 +154,23 @@ def _check_arguments() -> argparse.Namespace:
 
     parser.error = refuse  # type: ignore[method-assign]
     flags = parser.parse_args()
+    sys.argv[1:] = aliases.expanded(sys.argv[1:], flags.config_dir, flags.config_name)
+    flags = parser.parse_args()
     if flags.run + flags.multirun + (flags.cfg is not None) > 1:
         raise UserError("only one of --run, --multirun and --cfg at a time")
-    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+    groups = {*COMBINED, *(path.name for path in CONF.iterdir() if path.is_dir())}
     for override in OverridesParser.create().parse_overrides(flags.overrides):
         group, value = override.key_or_group, override.value()
         if not group:
             raise UserError(f"{override.input_line}: no key before the =")
         if group not in groups or override.is_delete() or override.is_sweep_override():
             continue
-        if isinstance(value, list) and group not in ("experiment", "task"):  # these can be combined
+        if isinstance(value, list) and group not in COMBINED:
             several = ",".join(map(str, value))
             raise UserError(f"{override.input_line}: takes one option; to sweep: -m {group}={several}")
         if not isinstance(value, str | list):
-            raise UserError(f"{override.input_line}: takes the name of an option: {'|'.join(_options(CONF / group))}")
+            options = "|".join(_options(CONF / group)) or "a file of yours in --config-dir"
+            raise UserError(f"{override.input_line}: takes the name of an option: {options}")
     return flags
 
 
@@ -207,7 +212,11 @@ def _rows(schema: type[BaseModel], values: dict[Any, Any], prefix: str) -> list[
             text = (field.description or "").replace("\n", " ")
             plain.append(f"  {f'{prefix}{name}={show(value)}':<44} {text}")
     if schema.model_config.get("extra") == "allow":  # options of the user's own
-        plain += [f"  {prefix}{name}={show(value)}" for name, value in values.items() if name not in described]
+        for name, value in values.items():
+            if name not in described and isinstance(value, dict) and TARGET in value:
+                sections += ["", f"{prefix}{name}: a class of your own", *_rows(Custom, value, f"{prefix}{name}.")]
+            elif name not in described:
+                plain.append(f"  {prefix}{name}={show(value)}")
     return plain + sections
 
 

@@ -9,7 +9,15 @@ from ijepa.config.fields import Count, Section, TaskSection, Text
 from ijepa.config.masking import Masking, MultiBlock, Random, Rasterized, Reference
 from ijepa.config.model import Model, Predictor
 from ijepa.config.pictures import Pictures
-from ijepa.config.running import Callbacks, CsvLogger, Hardware, Logger, TensorBoardLogger, WandbLogger
+from ijepa.config.running import (
+    Callbacks,
+    CsvLogger,
+    Hardware,
+    Loggers,
+    OwnCallbacks,
+    TensorBoardLogger,
+    WandbLogger,
+)
 from ijepa.config.tasks import (
     Attentive,
     Counting,
@@ -32,6 +40,7 @@ from ijepa.config.tasks import (
 from ijepa.config.training import Curve, LearningRate, Objective, Optimizer, Schedule
 
 __all__ = [
+    "COMBINED",
     "TRAINING",
     "Attentive",
     "Callbacks",
@@ -49,7 +58,7 @@ __all__ = [
     "Knn",
     "LearningRate",
     "Linear",
-    "Logger",
+    "Loggers",
     "Logistic",
     "Lowshot",
     "LowshotFinetune",
@@ -58,6 +67,7 @@ __all__ = [
     "MultiBlock",
     "Objective",
     "Optimizer",
+    "OwnCallbacks",
     "Paper",
     "Pictures",
     "Predictor",
@@ -79,6 +89,8 @@ __all__ = [
     "WandbLogger",
 ]
 
+COMBINED = ("experiment", "task", "logger", "callback")
+"""Groups of which several options can be chosen."""
 TRAINING = {"model", "predictor", "schedule", "callbacks"}
 """Sections that data options may set for training (see conf/data/); the other commands ignore them."""
 
@@ -109,8 +121,9 @@ class TrainConfig(Section):
     optimizer: Optimizer
     schedule: Schedule
     hardware: Hardware
-    logger: Logger
+    logger: Loggers = Loggers()  # the defaults here: logger=[], and runs from before there were callbacks of the user's
     callbacks: Callbacks
+    callback: OwnCallbacks = OwnCallbacks()
     task: Tasks
 
 

@@ -142,6 +142,8 @@ def suggestion(key: str, known: list[str]) -> str:
     parent, _, name = key.rpartition(".")
     if key in known and not parent:
         return "it is no group here; its keys can be changed one by one"
+    if key in known and "." in parent:  # task.knn.k
+        return f"{parent.replace('.', '=', 1)} has it"
     if key in known:
         return f"another option of {parent} than the one chosen has {name}"
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
@@ -192,7 +194,8 @@ def _explain(schema: type[BaseModel], error: ValidationError) -> UserError:
     names: list[str] = []
     for part in fault["loc"]:  # leaves out the tags of unions and the indices of lists
         candidate = ".".join([*names, str(part)])
-        if isinstance(part, str) and (candidate in known or candidate.startswith(free)):
+        own = names in (["logger"], ["callback"])  # the user's, by any name
+        if isinstance(part, str) and (own or candidate in known or candidate.startswith(free)):
             names.append(part)
     key, value = ".".join(names), fault["input"]
     if fault["type"] == "extra_forbidden":
@@ -206,6 +209,8 @@ def _explain(schema: type[BaseModel], error: ValidationError) -> UserError:
         return ConfigError(f"{key}.name", value.get("name"), f"it is one of {fault['ctx']['expected_tags']}")
     if fault["type"] in ("model_type", "model_attributes_type", "dict_type"):
         inner = [name for name in known if name.startswith(f"{key}.")]
+        if key not in known:
+            return ConfigError(key, value, f"no such key; {suggestion(key, known)}")
         return ConfigError(key, value, f"has keys of its own: {', '.join(inner)}")
     if fault["type"] == "list_type":
         return ConfigError(key, value, "should be " + ("n or [h,w]" if key == "data.image_size" else "a list, [a,b]"))

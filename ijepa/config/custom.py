@@ -4,7 +4,15 @@ import importlib
 import inspect
 from typing import Any
 
-from pydantic import ConfigDict, Discriminator, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
+from pydantic import (
+    ConfigDict,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 from pydantic import create_model as pydantic_model
 
 from ijepa.config.fields import Section, Text
@@ -35,6 +43,44 @@ class Custom(Section):
     def _under_its_key(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = handler(self)
         return {TARGET: values.pop("target", self.target), **values}
+
+
+class Named(Section):
+    """Several of one kind, each below its name: the project's own, which a subclass lists, and classes of the user's.
+
+    A file of options that chooses no name, as it begins with ``_target_``, is called as the class.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    __pydantic_extra__: dict[str, Custom] = Field(init=False)
+
+    @classmethod
+    def by_name(cls, values: Any) -> Any:
+        """A node with each of its options below a name."""
+        if not isinstance(values, dict) or TARGET not in values:
+            return values
+        named = {
+            name: value
+            for name, value in values.items()
+            if name in cls.model_fields or (isinstance(value, dict) and TARGET in value)
+        }
+        own = {name: value for name, value in values.items() if name not in named}
+        return {**named, str(own[TARGET]).rpartition(".")[2]: own}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, values: Any) -> Any:
+        return cls.by_name(values)
+
+    @property
+    def own(self) -> dict[str, Custom]:
+        """The user's classes, by name."""
+        return dict(self.__pydantic_extra__ or {})
+
+    @model_serializer(mode="wrap")
+    def _chosen(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if value is not None}
 
 
 def _tag(value: Any) -> Any:

@@ -36,3 +36,5 @@ class Predictor(Section):
     """embedding dimension (timm: embed_dim); a multiple of 4 and of model.heads"""
     depth: Count
     """number of transformer blocks"""
+    mlp_ratio: Annotated[float, Field(gt=0)] = 4.0  # the default here: that of runs from before there was this key
+    """hidden width of the MLPs over width"""

@@ -7,8 +7,6 @@ from pathlib import Path
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.loggers import Logger
-from omegaconf import OmegaConf
 from timm.layers import Attention
 
 from ijepa import config as schema
@@ -24,11 +22,11 @@ from ijepa.distributed.signals import Signals
 from ijepa.evaluation import tasks
 from ijepa.health import pace
 from ijepa.loggers import MetricsCSV
+from ijepa.run import observers
 from ijepa.run.columns import columns
 from ijepa.run_folder import RunFolder
 from ijepa.training.base import TrainingModule
 from ijepa.training.protocol import Execution, Monitor
-from ijepa.util.metric_spec import MetricSpec
 
 
 @dataclass
@@ -106,7 +104,8 @@ def assemble(
     steps, count = module.schedule.max_steps, config.callbacks.pictures
     if count is not None and monitor is not None:
         callbacks.append(FeaturePictures(data, monitor.grid, recorder, files, steps, count))
-    callbacks += [ProgressReport(recorder, steps, config.callbacks.progress_every_seconds), checkpoint]
+    callbacks.append(ProgressReport(recorder, steps, config.callbacks.progress_every_seconds))
+    callbacks += [*observers.callbacks(config, folder, step), checkpoint]  # which holds the state of all before it
     trainer = L.Trainer(
         accelerator=accelerator,
         devices=config.hardware.devices,
@@ -117,7 +116,7 @@ def assemble(
         max_epochs=-1,
         accumulate_grad_batches=config.hardware.accumulation,
         gradient_clip_val=config.optimizer.clip_grad_norm,
-        logger=[metrics, *loggers(config, folder, columns(config, measured, data), step)],
+        logger=[metrics, *observers.loggers(config, folder, columns(config, measured, data), step)],
         callbacks=callbacks,
         plugins=[AtomicCheckpointIO(), *devices.plugins(config.hardware)],
         default_root_dir=folder,
@@ -130,24 +129,6 @@ def assemble(
         log_every_n_steps=1,
     )
     return Run(config, folder, data, module, metrics, recorder, checkpoint, health, trainer, start or [])
-
-
-def loggers(config: schema.TrainConfig, folder: Path, metrics: dict[str, MetricSpec], step: int) -> list[Logger]:
-    """What ``logger`` adds to metrics.csv.
-
-    Raises:
-        UserError: when W&B is to be used online and nobody is logged in.
-    """
-    values = config.model_dump()
-    if isinstance(config.logger, schema.WandbLogger):
-        from ijepa.loggers.wandb_run import WandbRun  # takes a second to import
-
-        return [WandbRun(config.logger, folder, values, metrics, step > 0)]
-    if isinstance(config.logger, schema.TensorBoardLogger):
-        from ijepa.loggers.tensorboard import TensorBoardRun
-
-        return [TensorBoardRun(folder, OmegaConf.to_yaml(OmegaConf.create(values)), step)]
-    return []
 
 
 def _health(

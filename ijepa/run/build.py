@@ -57,6 +57,7 @@ def networks(config: schema.TrainConfig) -> JEPA:
         config.predictor.width,
         config.predictor.depth,
         config.model.heads,
+        config.predictor.mlp_ratio,
         positions=config.model.positions,
         position_grid=encoder_spec.position_grid,
         init=config.model.init,
@@ -165,7 +166,7 @@ def cost(config: schema.TrainConfig) -> PretrainingFlops:
         patches,
         encoder.patch_size**2 * encoder.channels,
         TransformerFlops(encoder.width, encoder.depth, encoder.mlp_ratio),
-        TransformerFlops(config.predictor.width, config.predictor.depth, 4.0),
+        TransformerFlops(config.predictor.width, config.predictor.depth, config.predictor.mlp_ratio),
         _output_width(config),
         config.objective.target,
     )

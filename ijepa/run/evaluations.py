@@ -23,7 +23,7 @@ from ijepa.interop import loading, transformers
 from ijepa.interop.reading import FORMATS
 from ijepa.masking import Masking
 from ijepa.models.pretrained import PretrainedEncoder, Spec, untrained
-from ijepa.run import build, folders
+from ijepa.run import build, folders, suggested
 from ijepa.run_folder import RunFolder
 from ijepa.run_folder.checkpoints import step_of
 from ijepa.run_folder.config import read_config
@@ -87,6 +87,8 @@ def evaluate(composed: DictConfig) -> float | None:
     if fabric is not None and HydraConfig.get().mode == RunMode.MULTIRUN:
         problem = "one process starts the others here, and cannot in a sweep; start the jobs one by one"
         raise ConfigError("hardware.strategy", config.hardware.strategy, problem)
+    for note in suggested.notes(config) if first and loaded is None else ():
+        print(f"data     {note}")
     with devices.launching(fabric):
         source.prepare()
         return _measure(config, path, encoder, data, runtime(config.hardware, fabric))

@@ -35,6 +35,8 @@ def given(key: str) -> bool:
     overrides = _overrides()
     if not _own() or key in overrides or (_of_model(key) and "model" in overrides):
         return True
+    if key.partition(".")[0] == "predictor" and "predictor" in overrides:
+        return True
     chosen = overrides.get("experiment", "").strip("[]")
     return any(_sets(name.strip(), key) for name in chosen.split(",") if name.strip())
 

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
-from ijepa.config import TrainConfig
+from ijepa.config import COMBINED, TrainConfig
 from ijepa.config.checks import parse
 from ijepa.data.datamodule import DataModule
 from ijepa.interop import loading
@@ -25,8 +26,8 @@ from ijepa.training.schedule import TrainingSchedule, training_schedule
 from ijepa.util.errors import ConfigError, UserError, show
 from ijepa.util.paths import CONF
 
-FREE = ("run_dir", "resume", "force", "metric", "hardware", "logger", "callbacks", "task", "data.workers", "data.root",
-        "data.depth_root", "data.depth_scale", "data.segmentation_root")  # fmt: skip
+FREE = ("run_dir", "resume", "force", "metric", "hardware", "logger", "callbacks", "callback", "task", "data.workers",
+        "data.root", "data.depth_root", "data.depth_scale", "data.segmentation_root")  # fmt: skip
 """What may change in a run that goes on: it changes what is computed by rounding at most."""
 LENGTH = ("schedule.epochs", "schedule.max_steps")
 """What may change, too, where nothing before the end depends on it."""
@@ -211,7 +212,7 @@ def _whole(path: Path) -> bool:
 
 def _compose(file: Path, overrides: list[str]) -> DictConfig:
     """The configuration in ``file`` under Hydra overrides; an option of a group takes the place of what it holds."""
-    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+    groups = {*COMBINED, *(path.name for path in CONF.iterdir() if path.is_dir())}
     chosen = [_key(item) for item in overrides if _key(item) in groups and item[0].isalpha()]
     items = [f"+{item}" if _key(item) in chosen else item for item in overrides]
     values = read_config(file)
@@ -221,6 +222,9 @@ def _compose(file: Path, overrides: list[str]) -> DictConfig:
         OmegaConf.save(values, Path(folder) / file.name)
         search = create_config_search_path(str(CONF))
         search.prepend("run", folder)
+        for source in HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else ():
+            if source.provider == "command-line":  # --config-dir
+                search.append(source.provider, f"{source.schema}://{source.path}")
         loader = ConfigLoaderImpl(config_search_path=search)
         composed = loader.load_configuration(file.stem, overrides=items, run_mode=RunMode.RUN, from_shell=False)
     with open_dict(composed):

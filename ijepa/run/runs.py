@@ -11,12 +11,12 @@ from omegaconf import DictConfig
 
 from ijepa import loggers
 from ijepa.callbacks.rewind import Rewind
-from ijepa.config import TrainConfig, WandbLogger
+from ijepa.config import TrainConfig
 from ijepa.config.checks import parse
 from ijepa.distributed import sharding, slurm
 from ijepa.evaluation import tasks
 from ijepa.evaluation.context import label_sets
-from ijepa.run import build, finalize, folders, init_options, resume
+from ijepa.run import build, finalize, folders, init_options, resume, suggested
 from ijepa.run.assembly import Run, Wire
 from ijepa.run.columns import terms
 from ijepa.run.resume import Resumed
@@ -48,8 +48,9 @@ def train(composed: DictConfig, wire: Wire | None = None) -> float | None:
         raise ConfigError("resume", "auto", "goes on with the run in run_dir; add run_dir=FOLDER")
     folder = folders.choose(config, overrides)
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
-    if sweep and isinstance(config.logger, WandbLogger) and config.logger.group is None:
-        grouped = config.logger.model_copy(update={"group": folder.parent.name})
+    wandb = config.logger.wandb
+    if sweep and wandb is not None and wandb.group is None:
+        grouped = config.logger.model_copy(update={"wandb": wandb.model_copy(update={"group": folder.parent.name})})
         config = config.model_copy(update={"logger": grouped})
     if folders.resumes_existing(config) and folder.exists():
         return _again(config, folder, wire)
@@ -161,7 +162,7 @@ def execute(run: Run, last: Path | None = None, drop: Callable[[], None] = lambd
 
 def _execute(run: Run, last: Path | None, rewind: Rewind) -> float | None:
     folder = run.folder
-    _announce(run)
+    _announce(run, resumed=last is not None)
     run.data.source.prepare()
     if run.trainer.is_global_zero:
         loggers.begin(run.trainer.loggers)  # first: where one cannot, there is no run yet
@@ -189,7 +190,7 @@ def _interrupted(run: Run, started: bool) -> str:
     return done + (again if run.checkpoint.path.exists() else "")
 
 
-def _announce(run: Run) -> None:
+def _announce(run: Run, resumed: bool) -> None:
     if not run.trainer.is_global_zero:
         return
     config, source, steps = run.config, run.data.source, run.module.schedule
@@ -201,7 +202,8 @@ def _announce(run: Run) -> None:
     print(f"images   {len(source.train)} for training, {len(source.val)} for validation{classes}")
     for note in source.notes:
         print(f"         {note}")
-    for title, lines in (("model", run.module.describe()), ("init", run.start)):
+    notes = [] if resumed else suggested.notes(config)
+    for title, lines in (("model", run.module.describe()), ("data", notes), ("init", run.start)):
         for number, line in enumerate(lines):
             print(f"{'' if number else title:<9}{line}")
     if run.data.masking is not None:

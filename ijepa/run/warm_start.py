@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from ijepa.interop import loading
@@ -17,14 +18,11 @@ from ijepa.interop.weights import State, Weights
 from ijepa.models.jepa import JEPA
 from ijepa.models.pretrained import Spec
 from ijepa.util.errors import ConfigError, UserError, show
+from ijepa.util.paths import CONF
 
 KEY = "init"
 Adapt = Literal["average", "inflate"]
 PATCHES = "patch_embed.proj.weight"
-NARROW = 384
-"""Width of the published predictors (paper, appendix A.1); those of narrower encoders have half the encoder's."""
-DEEP = {32: 12, 40: 16}
-"""Blocks of the published predictors, by the encoder's; others have half as many."""
 
 
 @dataclass(frozen=True)
@@ -79,14 +77,23 @@ def apply_checkpoint_sizes(values: dict[str, Any], start: WarmStart, given: Call
         decide(model, "model", name, getattr(spec, name))
     if start.weights.predictor is not None:
         sizes = start.weights.predictor_sizes
-        decide(predictor, "predictor", "width", sizes.width)
-        decide(predictor, "predictor", "depth", sizes.depth)
+        for name in ("width", "depth", "mlp_ratio"):
+            decide(predictor, "predictor", name, getattr(sizes, name))
     else:
-        published = {"width": min(NARROW, spec.width // 2), "depth": DEEP.get(spec.depth, max(spec.depth // 2, 1))}
-        predictor |= {name: value for name, value in published.items() if not given(f"predictor.{name}")}
+        usual = _predictor(spec.width, spec.depth)
+        predictor |= {name: value for name, value in usual.items() if not given(f"predictor.{name}")}
     _images(data, spec, values.get("init_channels"), start.file, given)
     _positions(model, data["image_size"], spec, given)
     return {**values, "model": model, "predictor": predictor, "data": data}
+
+
+def _predictor(width: int, depth: int) -> dict[str, Any]:
+    """Sizes for an encoder's predictor: as published with one of that depth, else half of the encoder's."""
+    models = [OmegaConf.load(file) for file in sorted((CONF / "model").glob("vit_*.yaml"))]
+    names = {each.model.depth: part["/predictor"] for each in models for part in each.defaults if "/predictor" in part}
+    published = OmegaConf.load(CONF / "predictor" / "_published.yaml")
+    deep = OmegaConf.load(CONF / "predictor" / f"{names[depth]}.yaml").depth if depth in names else max(depth // 2, 1)
+    return {"width": min(published.width, width // 2), "depth": deep, "mlp_ratio": published.mlp_ratio}
 
 
 def _images(data: dict[str, Any], spec: Spec, adapt: Any, file: Path, given: Callable[[str], bool]) -> None:

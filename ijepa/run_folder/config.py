@@ -19,14 +19,28 @@ HYDRA = ["hydra_setup", *({f"override hydra/{group}": name} for group, name in C
 
 def add_reporting_keys(values: DictConfig) -> DictConfig:
     """From version 1: loggers and callbacks get the keys that they have now; none changes what is computed."""
-    kind = (values.get("logger") or {}).get("name", "csv")
-    for section, file in {"callbacks": "callbacks/default.yaml", "logger": f"logger/{kind}.yaml"}.items():
-        if (CONF / file).is_file():
-            values[section] = OmegaConf.merge(OmegaConf.load(CONF / file), values.get(section) or {})
+    return _filled(values, "callbacks", "callbacks/default.yaml")
+
+
+def name_loggers(values: DictConfig) -> DictConfig:
+    """From version 2, where a run had one logger beside metrics.csv, its keys beside its ``name``."""
+    logger = values.get("logger")
+    name = None if logger is None else logger.get("name")
+    if isinstance(name, str):
+        values["logger"] = {name: {key: value for key, value in logger.items() if key != "name"}}
+    for kind in values.get("logger") or {}:
+        _filled(values["logger"], kind, f"logger/{kind}.yaml")
     return values
 
 
-UPGRADES: list[Callable[[DictConfig], DictConfig]] = [add_reporting_keys]
+def _filled(values: DictConfig, section: str, file: str) -> DictConfig:
+    """With the keys that an option of today has."""
+    if (CONF / file).is_file():
+        values[section] = OmegaConf.merge(OmegaConf.load(CONF / file), values.get(section) or {})
+    return values
+
+
+UPGRADES: list[Callable[[DictConfig], DictConfig]] = [add_reporting_keys, name_loggers]
 """The first makes version 2 of version 1, and so on. A file that has lost its comments counts as version 1, so each
 step leaves alone what is as it makes it."""
 VERSION = len(UPGRADES) + 1
