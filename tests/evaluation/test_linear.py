@@ -123,6 +123,7 @@ def test_too_few_images_for_a_step():
         augmentation.EpochBatchSampler(torch.arange(3), 2, 5, 0, Ranks(0, 8))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("evaluated", ["random init", "raw pixels"])
 @pytest.mark.parametrize("flip", [False, True])
 def test_features_that_are_remembered_are_those_of_the_views(ctx, evaluated, flip):

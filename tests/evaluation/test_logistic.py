@@ -11,6 +11,7 @@ from ijepa.config import Logistic
 from ijepa.evaluation import logistic
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("l2", [1e-4, 0.01, 1.0])
 def test_logistic_regression_is_scikit_learn_s(l2):
     """Correlated features of very different scale, three label sets' worth of classes at once."""
@@ -50,6 +51,7 @@ def test_logistic_on_fewer_images_than_features_is_scikit_learn_s():
     assert 0.3 < found == pytest.approx(judge.score(scaler.transform(test.values), test.labels["class"]), abs=0.011)
 
 
+@pytest.mark.integration
 def test_logistic_with_a_class_of_one_image():
     task = Logistic(components=None, l2=[0.01, 1], holdout=0.5, max_iterations=100, batch_size=8)
     train, test = blobs(60, 1, spread=0.1), blobs(40, 2, spread=0.1)

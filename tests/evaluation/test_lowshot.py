@@ -52,6 +52,7 @@ def test_all_images_of_a_class_that_has_no_more():
     assert int((labels[fewlabels.labelled(labels, 5, 0, 0)] == 1).sum()) == 2
 
 
+@pytest.mark.integration
 def test_the_classifier_is_scikit_learn_s():
     train, test = blobs(400, 1), blobs(200, 2)
     found = scored(task(draws=2), train, test)
@@ -89,6 +90,7 @@ def test_cross_validation_chooses_as_scikit_learn_does():
     assert chosen == max(right, key=right.get)
 
 
+@pytest.mark.integration
 def test_the_interval_is_of_the_mean_over_draws():
     found = scored(task(shots=[]), blobs(300, 1), blobs(100, 2)).results["lowshot_10pct"]
     low, high = found.interval(0)
