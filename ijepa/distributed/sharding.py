@@ -15,6 +15,7 @@ from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from ijepa.models.jepa import JEPA
+from ijepa.models.protocol import blocks_of
 
 
 def prepare(jepa: JEPA, bf16: bool, checkpointing: bool, compiled: bool, mesh: DeviceMesh | None) -> None:
@@ -33,18 +34,18 @@ def prepare(jepa: JEPA, bf16: bool, checkpointing: bool, compiled: bool, mesh: D
         for network in networks:
             for part in _parts(network):
                 _compute_in_bf16(part)
-    trained = [*jepa.context_encoder.blocks, *jepa.predictor.blocks]
+    trained = [*_units(jepa.context_encoder), *_units(jepa.predictor)]
     if checkpointing:
         for block in trained:
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
     if compiled:
-        for block in [*trained, *jepa.target_encoder.blocks]:
+        for block in [*trained, *_units(jepa.target_encoder)]:
             block.compile()
     if mesh is not None:
         policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if bf16 else MixedPrecisionPolicy()
         # The momentum update works shard by shard only where every network, the frozen one too, reshards after forward.
         for network in networks:
-            for block in network.blocks:
+            for block in blocks_of(network):
                 fully_shard(block, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
             fully_shard(network, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
 
@@ -100,8 +101,16 @@ def total(sums: Tensor) -> Tensor:
     return summed
 
 
+def _units(network: nn.Module) -> list[nn.Module]:
+    """The blocks, or a network without any as a whole."""
+    return blocks_of(network) or [network]
+
+
 def _parts(network: nn.Module) -> Iterator[nn.Module]:
-    """The blocks, and what stands before and after them."""
+    """The blocks, and what stands before and after them; a network without blocks as a whole."""
+    if not blocks_of(network):
+        yield network
+        return
     for child in network.children():
         yield from child if isinstance(child, nn.ModuleList) else [child]
 

@@ -9,9 +9,9 @@ from torch import Tensor
 from ijepa.health import measures, probes
 from ijepa.health.pace import PREDICTED
 from ijepa.masking import Masks
-from ijepa.models.encoder import gather
 from ijepa.models.jepa import JEPA
 from ijepa.models.targets import normalize_targets
+from ijepa.models.transformer import gather
 
 BATCH = 64
 """Images at a time: no more memory than training takes."""

@@ -36,7 +36,8 @@ from ijepa.models.jepa import JEPA
 from ijepa.models.predictor import Predictor
 from ijepa.models.pretrained import Spec
 from ijepa.run import warm_start
-from ijepa.training.flops import PretrainingFlops, TransformerFlops
+from ijepa.run.encoders import spec, told_heads
+from ijepa.training.flops import PretrainingFlops
 from ijepa.training.module import Pretraining
 from ijepa.training.objective import Objective
 from ijepa.training.schedule import training_schedule
@@ -60,46 +61,29 @@ class Run:
     """What the networks started from, where that is init; a line each."""
 
 
-def spec(model: schema.Model, data: schema.Data) -> Spec:
-    """The encoder that the configuration describes."""
-    return Spec(
-        image_size=_pair(data.image_size),
-        patch_size=model.patch_size,
-        channels=data.channels,
-        width=model.width,
-        depth=model.depth,
-        heads=model.heads,
-        mlp_ratio=model.mlp_ratio,
-        positions=model.positions,
-        position_grid=None if model.position_grid is None else _pair(model.position_grid),
-        mean=tuple(data.mean),
-        std=tuple(data.std),
-        eval_crop=data.eval_crop,
-    )
-
-
-def networks(config: schema.TrainConfig) -> JEPA:
-    """The three networks, with initial weights from the process's random state."""
+def networks(config: schema.TrainConfig, pretrained: bool = False) -> JEPA:
+    """The three networks, with initial weights from the process's random state; ``pretrained``: or with timm's."""
     encoder_spec = spec(config.model, config.data)
-    encoder = encoder_spec.build(config.model.init)
+    init = config.model.init if isinstance(config.model, schema.Vit) else "published"
+    encoder = encoder_spec.build(init, pretrained)
+    pixels = encoder_spec.patch_size**2 * encoder_spec.channels
     predictor = Predictor(
         encoder.width,
-        _output_width(config),
-        encoder.grid,
+        pixels if config.objective.target == "pixels" else encoder.width,
+        encoder_spec.grid,
         config.predictor.width,
         config.predictor.depth,
-        config.model.heads,
-        positions=config.model.positions,
+        encoder_spec.heads,
+        positions=encoder_spec.positions,
         position_grid=encoder_spec.position_grid,
-        init=config.model.init,
+        init=init,
     )
     return JEPA(encoder, predictor, config.objective.target, config.objective.normalize_targets)
 
 
 def sampler(config: schema.TrainConfig) -> masking.Masking:
     """The masks' sampler for the configuration's grid of patches."""
-    rows, columns = (side // config.model.patch_size for side in config.data.image_size)
-    return sampler_of(config.masking, (rows, columns))
+    return sampler_of(config.masking, spec(config.model, config.data).grid)
 
 
 def sampler_of(masks: schema.Masking, grid: tuple[int, int]) -> masking.Masking:
@@ -147,6 +131,8 @@ def run(config: schema.TrainConfig, folder: Path, step: int = 0) -> Run:
         UserError: when the configuration does not fit together, the data or the hardware.
     """
     checks.check(config)
+    encoder_spec = spec(config.model, config.data)
+    checks.check_sizes(config, encoder_spec.depth, encoder_spec.heads)
     devices.check_launcher(config.hardware)
     accelerator = devices.device(config.hardware)
     masks = sampler(config)
@@ -154,17 +140,17 @@ def run(config: schema.TrainConfig, folder: Path, step: int = 0) -> Run:
     images = len(source.train)
     schedule = training_schedule(config.schedule, config.optimizer, config.data.batch_size, images)
     torch.manual_seed(config.seed)
-    jepa = networks(config)
-    start = None if config.init is None or step else warm_start.read(config.init, config.model.heads)
-    notes = (
-        [] if start is None else [f"{start.held} of {start.file}", *warm_start.load(jepa, start, config.init_channels)]
-    )
+    jepa = networks(config, isinstance(config.model, schema.TimmVit) and config.model.pretrained and not step)
+    start = None if config.init is None or step else warm_start.read(config.init, told_heads(config.model))
+    notes = []
+    if start is not None:
+        channels = config.data.channels
+        notes = [f"{start.held} of {start.file}", *warm_start.load(jepa, start, channels, config.init_channels)]
     chosen = devices.precision(config.hardware, accelerator)
     if accelerator == "cpu" and chosen.startswith("bf16"):
         for module in jepa.modules():
             if isinstance(module, Attention):
                 module.fused_attn = False  # on a CPU, SDPA's backward pass in bf16 is several times slower
-    encoder_spec = spec(config.model, config.data)
     objective = Objective(
         config.objective.distance,
         config.objective.variance_weight,
@@ -251,16 +237,10 @@ def health_steps(config: schema.TrainConfig, masks: masking.Masking, steps: int)
 
 def cost(config: schema.TrainConfig) -> PretrainingFlops:
     """What an image costs."""
-    encoder = spec(config.model, config.data)
-    patches = encoder.image_size[0] * encoder.image_size[1] // encoder.patch_size**2
-    return PretrainingFlops(
-        patches,
-        encoder.patch_size**2 * encoder.channels,
-        TransformerFlops(encoder.width, encoder.depth, encoder.mlp_ratio),
-        TransformerFlops(config.predictor.width, config.predictor.depth, 4.0),
-        _output_width(config),
-        config.objective.target,
-    )
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        jepa = networks(config)
+    image = (config.data.channels, *_pair(config.data.image_size))
+    return PretrainingFlops(jepa.context_encoder, jepa.predictor, image, config.objective.target)
 
 
 def loggers(config: schema.TrainConfig, folder: Path, labels: list[str], step: int) -> list[Logger]:
@@ -279,11 +259,6 @@ def loggers(config: schema.TrainConfig, folder: Path, labels: list[str], step: i
 
         return [TensorBoardRun(folder, OmegaConf.to_yaml(OmegaConf.create(values)), step)]
     return []
-
-
-def _output_width(config: schema.TrainConfig) -> int:
-    pixels = config.model.patch_size**2 * config.data.channels
-    return pixels if config.objective.target == "pixels" else config.model.width
 
 
 def _pair(values: list[int]) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from ijepa.interop import loading, transformers
 from ijepa.interop.reading import FORMATS
 from ijepa.masking import Masking
 from ijepa.models.pretrained import PretrainedEncoder, Spec, untrained
-from ijepa.run import build, folders
+from ijepa.run import build, encoders, folders
 from ijepa.util.errors import ConfigError, UserError
 from ijepa.util.files import write_json
 from ijepa.util.paths import CONF
@@ -150,7 +150,7 @@ def _random(config: EvaluateConfig) -> PretrainedEncoder:
     assert config.model is not None
     check_data(config.data)
     check_model(config.model, config.data)
-    return untrained(build.spec(config.model, config.data), config.seed)
+    return untrained(encoders.spec(config.model, config.data), config.seed)
 
 
 def _given() -> set[str]:

@@ -13,8 +13,8 @@ from ijepa.evaluation.context import EvalContext, EvaluatedModel, label_sets
 from ijepa.evaluation.runtime import Runtime
 from ijepa.interop import timm
 from ijepa.loggers import log_picture
-from ijepa.models.encoder import Encoder
 from ijepa.models.pretrained import PretrainedEncoder, untrained
+from ijepa.models.protocol import PatchEncoder
 from ijepa.run.build import Run
 from ijepa.sweeps.metric import HEADLINE
 from ijepa.util.files import write_json
@@ -89,7 +89,7 @@ def finish(run: Run, brief: bool) -> None:
     print("      python train.py data=folder data.root=IMAGES   # your own images", flush=True)
 
 
-def _draw(run: Run, encoder: Encoder) -> None:
+def _draw(run: Run, encoder: PatchEncoder) -> None:
     """The pictures of a finished run: what was predicted from what, what the encoder sees, and how it came there."""
     images, step = run.data.examples(PROJECTED), run.trainer.global_step
     shown = images[:SHOWN]

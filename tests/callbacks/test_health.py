@@ -10,8 +10,10 @@ from helpers import EXACT, SMALL, TINY, assert_same, fit, rows, train_config, we
 
 from ijepa.data.heldout import heldout_indices
 from ijepa.health import pace
+from ijepa.models.encoder import Encoder
+from ijepa.models.predictor import Predictor
 from ijepa.run import build
-from ijepa.training.flops import PretrainingFlops, TransformerFlops
+from ijepa.training.flops import PretrainingFlops
 
 
 class Listed:
@@ -40,7 +42,8 @@ def test_heldout_images_are_spread_and_have_company():
 
 
 def test_looks_are_rare_enough_and_meet_the_checkpoints():
-    cost = PretrainingFlops(64, 48, TransformerFlops(96, 6, 4.0), TransformerFlops(48, 3, 4.0), 96, "output")
+    encoder = Encoder((32, 32), 4, 3, 96, 6, 3, 4.0)
+    cost = PretrainingFlops(encoder, Predictor(96, 96, (8, 8), 48, 3, 3), (3, 32, 32), "output")
     masks = (30, 4, 10)
     every = pace.steps_between(cost, masks, 256, 64, 10_000, 500)
     assert 500 % every == 0

@@ -9,10 +9,11 @@ from helpers import train_config
 
 from ijepa.interop.timm import to_timm
 from ijepa.masking import Masks, MultiBlock
-from ijepa.models.encoder import Encoder, gather
+from ijepa.models.encoder import Encoder
 from ijepa.models.jepa import JEPA
 from ijepa.models.positions import sincos_2d
 from ijepa.models.predictor import Predictor
+from ijepa.models.transformer import gather
 from ijepa.run import build
 
 
