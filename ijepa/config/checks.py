@@ -217,7 +217,8 @@ def _explain(schema: type[BaseModel], error: ValidationError) -> UserError:
             names.append(part)
     key, value = ".".join(names), fault["input"]
     if fault["type"] == "extra_forbidden":
-        wrong = ".".join([*names, str(fault["loc"][-1])])
+        last = str(fault["loc"][-1])
+        wrong = key if names[-1:] == [last] else ".".join([*names, last])  # the first: another option has this key
         return ConfigError(wrong, value, f"no such key; {suggestion(wrong, known)}")
     if fault["type"] == "missing":
         last = str(fault["loc"][-1])
