@@ -48,7 +48,7 @@ class Evaluation(L.Callback):
         encoder = pl_module.evaluated()
         assert encoder is not None
         ctx = EvalContext(self.data, Runtime(pl_module.device), self.seed, quiet=True)
-        with eval_mode(encoder.network):
+        with eval_mode(encoder.module):
             evaluated = EvaluatedModel(encoder.title, PretrainedEncoder(encoder.network, encoder.spec).eval())
             row = tasks.evaluate(self.tasks, evaluated, ctx)
         for logger in trainer.loggers:

@@ -7,7 +7,7 @@ from pydantic import Field
 from ijepa.config.data import Data, Scenes
 from ijepa.config.fields import Count, Section, TaskSection, Text
 from ijepa.config.masking import Masking, MultiBlock, Random, Rasterized, Reference
-from ijepa.config.model import Model, Predictor
+from ijepa.config.model import Model, Predictor, TimmVit, Vit
 from ijepa.config.pictures import Pictures
 from ijepa.config.running import (
     Callbacks,
@@ -84,8 +84,10 @@ __all__ = [
     "Tasks",
     "TensorBoardLogger",
     "Text",
+    "TimmVit",
     "TrainConfig",
     "Tuning",
+    "Vit",
     "WandbLogger",
 ]
 
@@ -147,6 +149,7 @@ class EvaluateConfig(Section):
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     """seed of the randomly initialised encoder and of held-out splits"""
     model: Model | None
+    """the shape of checkpoint=random; null: the checkpoint's own"""
     data: Data
     task: Tasks
     hardware: Hardware

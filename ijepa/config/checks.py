@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from ijepa.config import Data, Model, MultiBlock, Reference, Section, Tasks, TrainConfig
+from ijepa.config import Data, Model, MultiBlock, Reference, Section, Tasks, TrainConfig, Vit
 from ijepa.config.custom import TARGET, Custom
 from ijepa.config.fields import check_range
 from ijepa.util import commands
@@ -62,9 +62,9 @@ def check(config: TrainConfig) -> None:
     if config.init_channels is not None and config.init is None:
         raise ConfigError("init_channels", config.init_channels, "is for init=FILE; leave it out, or add that")
     check_model(model, data, stored=config.init is not None)
-    _check_width("predictor.width", config.predictor.width, model.heads)
     check_data(data)
-    check_task(config.task, model.depth)
+    if isinstance(model, Vit):  # of the others, the encoder itself must be asked
+        check_sizes(config, model.depth, model.heads)
     if config.task.pictures is not None:
         afterwards = f"{commands.typed('evaluate')} checkpoint=RUN_DIR task=pictures"
         problem = f"a run leaves pictures anyway; afterwards, {afterwards}"
@@ -87,19 +87,32 @@ def check(config: TrainConfig) -> None:
         raise ConfigError("objective.variance_weight", config.objective.variance_weight, problem)
 
 
+def check_sizes(config: TrainConfig, depth: int, heads: int) -> None:
+    """The checks that concern an encoder of ``depth`` blocks and ``heads`` attention heads; raises ConfigError."""
+    _check_width("predictor.width", config.predictor.width, heads)
+    check_task(config.task, depth)
+
+
 def check_model(model: Model, data: Data, stored: bool = False) -> None:
-    """The checks that concern the encoder and its images, and whether positions can be stored; raises ConfigError."""
+    """The checks that concern I-JEPA's ViT, its images, and whether positions can be stored; raises ConfigError."""
+    if not isinstance(model, Vit):
+        return
     if model.positions == "stored" and not stored:
         raise ConfigError("model.positions", model.positions, "is for init=FILE with learnt ones; index would do")
-    for side in data.image_size:
-        if side % model.patch_size:
-            fits = [n for n in range(2, side) if not any(s % n for s in data.image_size)]
-            better = min(fits, key=lambda n: abs(n - model.patch_size), default=1)
-            problem = f"does not divide data.image_size={show(data.image_size)}; {better} would"
-            raise ConfigError("model.patch_size", model.patch_size, problem)
+    check_patch_size(model.patch_size, data)
     _check_width("model.width", model.width, model.heads)
     if model.position_grid is not None and model.positions == "index":
         raise ConfigError("model.position_grid", model.position_grid, "is for model.positions=scaled")
+
+
+def check_patch_size(patch_size: int, data: Data) -> None:
+    """Refuses patches that do not divide the images; raises ConfigError."""
+    for side in data.image_size:
+        if side % patch_size:
+            fits = [n for n in range(2, side) if not any(s % n for s in data.image_size)]
+            better = min(fits, key=lambda n: abs(n - patch_size), default=1)
+            problem = f"does not divide data.image_size={show(data.image_size)}; {better} would"
+            raise ConfigError("model.patch_size", patch_size, problem)
 
 
 def check_data(data: Data) -> None:
@@ -199,7 +212,8 @@ def _explain(schema: type[BaseModel], error: ValidationError) -> UserError:
             names.append(part)
     key, value = ".".join(names), fault["input"]
     if fault["type"] == "extra_forbidden":
-        wrong = ".".join([*names, str(fault["loc"][-1])])
+        last = str(fault["loc"][-1])
+        wrong = key if names[-1:] == [last] else ".".join([*names, last])  # the first: another option has this key
         return ConfigError(wrong, value, f"no such key; {suggestion(wrong, known)}")
     if fault["type"] == "missing":
         last = str(fault["loc"][-1])

@@ -14,6 +14,8 @@ from torch.distributed.tensor import DTensor
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
+from ijepa.models.protocol import blocks_of
+
 
 def prepare(
     networks: Sequence[nn.Module], bf16: bool, checkpointing: bool, compiled: bool, mesh: DeviceMesh | None
@@ -32,7 +34,7 @@ def prepare(
         for network in networks:
             for part in _parts(network):
                 _compute_in_bf16(part)
-    blocks = [block for network in networks for block in _blocks(network)]
+    blocks = [block for network in networks for block in _units(network)]
     if checkpointing:
         for block in blocks:
             if any(parameter.requires_grad for parameter in block.parameters()):
@@ -44,7 +46,7 @@ def prepare(
         policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if bf16 else MixedPrecisionPolicy()
         # A moving average works shard by shard only where every network, the frozen one too, reshards after forward.
         for network in networks:
-            for block in _blocks(network):
+            for block in blocks_of(network):
                 fully_shard(block, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
             fully_shard(network, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
 
@@ -100,15 +102,17 @@ def total(sums: Tensor) -> Tensor:
     return summed
 
 
-def _blocks(network: nn.Module) -> list[nn.Module]:
-    """Its transformer blocks; none where it is no transformer."""
-    return list(getattr(network, "blocks", ()))
+def _units(network: nn.Module) -> list[nn.Module]:
+    """The blocks, or a network without any as a whole."""
+    return blocks_of(network) or [network]
 
 
 def _parts(network: nn.Module) -> Iterator[nn.Module]:
-    """The blocks, and what stands before and after them; a single layer is its own part."""
-    children = list(network.children())
-    for child in children or [network]:
+    """The blocks, and what stands before and after them; a network without blocks as a whole."""
+    if not blocks_of(network):
+        yield network
+        return
+    for child in network.children():
         yield from child if isinstance(child, nn.ModuleList) else [child]
 
 

@@ -129,7 +129,11 @@ def tune(
     classes = {name: int(labels.max()) + 1 for name, labels in train.labels.items()}
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        network = Classifier(evaluated.encoder, classes, task.drop_path).to(device)
+        try:
+            network = Classifier(evaluated.encoder, classes, task.drop_path).to(device)
+        except ValueError as fault:
+            key = f"task.{'finetune' if isinstance(task, Finetune) else 'lowshot_finetune'}.drop_path"
+            raise ConfigError(key, task.drop_path, f"{fault}; try 0") from None
         torch.manual_seed(seed_of(seed, Stream.FINETUNE_INIT, 1, ctx.runtime.ranks.rank))  # of stochastic depth
         _train(task, network, ctx, train, chosen, seed, ctx.title(title))
     network.eval()

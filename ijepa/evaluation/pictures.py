@@ -118,12 +118,12 @@ class View:
         """Of patches to all others of their image, or of one image's patches to those of all images."""
         return pictures.similarity(self.images[: self.count], self.features, self.grid, places, of)
 
-    def attention(self, place: tuple[int, int], block: int, heads: int) -> "Figure":
-        """Of a block, counted from 1 or from the last one back."""
+    def attention(self, place: tuple[int, int], block: int, heads: int) -> "Figure | None":
+        """Of a block, counted from 1 or from the last one back; None where its attention cannot be computed."""
         shown, network = self.images[: self.count], self.encoder.to(self.runtime.device)
         seen = (shown.to(self.runtime.device) - network.mean) / network.std
         weights = attention(network.encoder, seen, block - 1 if block > 0 else block)
-        return pictures.attention(shown, weights.cpu(), self.grid, place, heads)
+        return None if weights is None else pictures.attention(shown, weights.cpu(), self.grid, place, heads)
 
 
 def masks(data: DataModule, images: Tensor, patch_size: int, seed: int, step: int) -> dict[str, Make]:

@@ -126,7 +126,7 @@ def _times(tensor: Tensor) -> str:
 
 
 def encoder_sizes(state: State, heads: int | None) -> dict[str, Any]:
-    """What the shapes tell: patch_size, channels, width, depth, heads and mlp_ratio.
+    """What the shapes tell: patch_size, channels, width, depth, heads, mlp_ratio and registers.
 
     Args:
         state: an encoder's, under this project's names.
@@ -157,6 +157,7 @@ def encoder_sizes(state: State, heads: int | None) -> dict[str, Any]:
         "depth": depth(state),
         "heads": found,
         "mlp_ratio": hidden / width,
+        "registers": state["reg_token"].shape[1] if "reg_token" in state else 0,
     }
 
 

@@ -17,58 +17,41 @@ from ijepa.data.workers import processes
 from ijepa.distributed import devices
 from ijepa.models.jepa import JEPA
 from ijepa.models.predictor import Predictor
-from ijepa.models.pretrained import Spec
 from ijepa.run import warm_start
 from ijepa.run.assembly import Run, assemble
+from ijepa.run.encoders import spec, told_heads
 from ijepa.run.objective import build_objective
-from ijepa.training.flops import PretrainingFlops, TransformerFlops
+from ijepa.training.flops import PretrainingFlops
 from ijepa.training.module import Pretraining
 from ijepa.training.schedule import EMASchedule, training_schedule
 
 ModuleT = TypeVar("ModuleT", bound=Pretraining)
 
 
-def spec(model: schema.Model, data: schema.Data) -> Spec:
-    """The encoder that the configuration describes."""
-    return Spec(
-        image_size=_pair(data.image_size),
-        patch_size=model.patch_size,
-        channels=data.channels,
-        width=model.width,
-        depth=model.depth,
-        heads=model.heads,
-        mlp_ratio=model.mlp_ratio,
-        positions=model.positions,
-        position_grid=None if model.position_grid is None else _pair(model.position_grid),
-        mean=tuple(data.mean),
-        std=tuple(data.std),
-        eval_crop=data.eval_crop,
-    )
-
-
-def networks(config: schema.TrainConfig) -> JEPA:
-    """The three networks, with initial weights from the process's random state."""
+def networks(config: schema.TrainConfig, pretrained: bool = False) -> JEPA:
+    """The three networks, with initial weights from the process's random state; ``pretrained``: or with timm's."""
     encoder_spec = spec(config.model, config.data)
-    encoder = encoder_spec.build(config.model.init)
+    init = config.model.init if isinstance(config.model, schema.Vit) else "published"
+    encoder = encoder_spec.build(init, pretrained)
+    pixels = encoder_spec.patch_size**2 * encoder_spec.channels
     predictor = Predictor(
         encoder.width,
-        _output_width(config),
-        encoder.grid,
+        pixels if config.objective.target == "pixels" else encoder.width,
+        encoder_spec.grid,
         config.predictor.width,
         config.predictor.depth,
-        config.model.heads,
+        encoder_spec.heads,
         config.predictor.mlp_ratio,
-        positions=config.model.positions,
+        positions=encoder_spec.positions,
         position_grid=encoder_spec.position_grid,
-        init=config.model.init,
+        init=init,
     )
     return JEPA(encoder, predictor, config.objective.target, config.objective.normalize_targets)
 
 
 def sampler(config: schema.TrainConfig) -> masking.Masking:
     """The masks' sampler for the configuration's grid of patches."""
-    rows, columns = (side // config.model.patch_size for side in config.data.image_size)
-    return sampler_of(config.masking, (rows, columns))
+    return sampler_of(config.masking, spec(config.model, config.data).grid)
 
 
 def sampler_of(masks: schema.Masking, grid: tuple[int, int]) -> masking.Masking:
@@ -116,6 +99,8 @@ def run(config: schema.TrainConfig, folder: Path, step: int = 0) -> Run:
         UserError: when the configuration does not fit together, the data or the hardware.
     """
     checks.check(config)
+    encoder_spec = spec(config.model, config.data)
+    checks.check_sizes(config, encoder_spec.depth, encoder_spec.heads)
     devices.check_launcher(config.hardware)
     devices.device(config.hardware)
     masks = sampler(config)
@@ -141,17 +126,18 @@ def pretraining(
         config: everything.
         images: number of training images.
         kind: `Pretraining` or a subclass of it.
-        warm: start from the weights that ``init`` names, if any.
+        warm: start from the weights that ``init`` names, if any, or timm's.
 
     Raises:
         UserError: when weights or terms of the objective do not fit.
     """
     steps = schedule(config, images)
-    jepa = networks(config)
-    start = warm_start.read(config.init, config.model.heads) if warm and config.init is not None else None
-    notes = (
-        [] if start is None else [f"{start.held} of {start.file}", *warm_start.load(jepa, start, config.init_channels)]
-    )
+    jepa = networks(config, isinstance(config.model, schema.TimmVit) and config.model.pretrained and warm)
+    start = warm_start.read(config.init, told_heads(config.model)) if warm and config.init is not None else None
+    notes: list[str] = []
+    if start is not None:
+        channels = config.data.channels
+        notes = [f"{start.held} of {start.file}", *warm_start.load(jepa, start, channels, config.init_channels)]
     encoder = spec(config.model, config.data)
     objective = build_objective(config, encoder)
     betas = config.optimizer.betas[0], config.optimizer.betas[1]
@@ -160,21 +146,10 @@ def pretraining(
 
 def cost(config: schema.TrainConfig) -> PretrainingFlops:
     """What an image costs."""
-    encoder = spec(config.model, config.data)
-    patches = encoder.image_size[0] * encoder.image_size[1] // encoder.patch_size**2
-    return PretrainingFlops(
-        patches,
-        encoder.patch_size**2 * encoder.channels,
-        TransformerFlops(encoder.width, encoder.depth, encoder.mlp_ratio),
-        TransformerFlops(config.predictor.width, config.predictor.depth, config.predictor.mlp_ratio),
-        _output_width(config),
-        config.objective.target,
-    )
-
-
-def _output_width(config: schema.TrainConfig) -> int:
-    pixels = config.model.patch_size**2 * config.data.channels
-    return pixels if config.objective.target == "pixels" else config.model.width
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        jepa = networks(config)
+    image = (config.data.channels, *_pair(config.data.image_size))
+    return PretrainingFlops(jepa.context_encoder, jepa.predictor, image, config.objective.target)
 
 
 def _pair(values: list[int]) -> tuple[int, int]:

@@ -23,7 +23,7 @@ from ijepa.interop import loading, transformers
 from ijepa.interop.reading import FORMATS
 from ijepa.masking import Masking
 from ijepa.models.pretrained import PretrainedEncoder, Spec, untrained
-from ijepa.run import build, folders, suggested
+from ijepa.run import build, encoders, folders, suggested
 from ijepa.run_folder import RunFolder
 from ijepa.run_folder.checkpoints import step_of
 from ijepa.run_folder.config import read_config
@@ -152,7 +152,7 @@ def _random(config: EvaluateConfig) -> PretrainedEncoder:
     assert config.model is not None
     check_data(config.data)
     check_model(config.model, config.data)
-    return untrained(build.spec(config.model, config.data), config.seed)
+    return untrained(encoders.spec(config.model, config.data), config.seed)
 
 
 def _given() -> set[str]:

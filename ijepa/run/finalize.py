@@ -102,13 +102,13 @@ def finish(run: Run, brief: bool) -> None:
 
 
 def _network(part: TrainedEncoder | nn.Module) -> nn.Module:
-    return part.network if isinstance(part, TrainedEncoder) else part
+    return part.module if isinstance(part, TrainedEncoder) else part
 
 
 def _whole(encoder: TrainedEncoder, states: dict[nn.Module, dict[str, Tensor]]) -> TrainedEncoder:
     """A copy with whole weights, on the CPU."""
     network = encoder.spec.build()
-    network.load_state_dict(states[encoder.network])
+    network.load_state_dict(states[encoder.module])
     return encoder._replace(network=network)
 
 

@@ -23,7 +23,7 @@ def resolve_init(composed: DictConfig) -> DictConfig | dict[str, Any]:
         return composed
     values = OmegaConf.to_container(composed, resolve=True)
     assert isinstance(values, dict)
-    heads = values["model"]["heads"] if given("model.heads") else None
+    heads = values["model"].get("heads") if given("model.heads") else None
     start = warm_start.read(str(composed.init), heads)
     if "experiment" not in _overrides() and _own():
         values = _merged(values, _experiment(CONTINUED), "")

@@ -13,10 +13,12 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from ijepa.config.custom import TARGET
 from ijepa.interop import loading
 from ijepa.interop.weights import State, Weights
 from ijepa.models.jepa import JEPA
 from ijepa.models.pretrained import Spec
+from ijepa.models.timm_vit import OPTIONS
 from ijepa.util.errors import ConfigError, UserError, show
 from ijepa.util.paths import CONF
 
@@ -73,7 +75,11 @@ def apply_checkpoint_sizes(values: dict[str, Any], start: WarmStart, given: Call
             )
         section[name] = value
 
-    for name in ("patch_size", "width", "depth", "heads", "mlp_ratio"):
+    if spec.kind != "vit":
+        model = _foreign(model, start, given)
+    elif TARGET in model or "name" in model:
+        raise ConfigError("model", model.get(TARGET, "timm"), f"{KEY}={start.file} has I-JEPA's ViT; leave it out")
+    for name in ("patch_size", "width", "depth", "heads", "mlp_ratio", "registers") if spec.kind == "vit" else ():
         decide(model, "model", name, getattr(spec, name))
     if start.weights.predictor is not None:
         sizes = start.weights.predictor_sizes
@@ -83,7 +89,8 @@ def apply_checkpoint_sizes(values: dict[str, Any], start: WarmStart, given: Call
         usual = _predictor(spec.width, spec.depth)
         predictor |= {name: value for name, value in usual.items() if not given(f"predictor.{name}")}
     _images(data, spec, values.get("init_channels"), start.file, given)
-    _positions(model, data["image_size"], spec, given)
+    if spec.kind == "vit":
+        _positions(model, data["image_size"], spec, given)
     return {**values, "model": model, "predictor": predictor, "data": data}
 
 
@@ -94,6 +101,18 @@ def _predictor(width: int, depth: int) -> dict[str, Any]:
     published = OmegaConf.load(CONF / "predictor" / "_published.yaml")
     deep = OmegaConf.load(CONF / "predictor" / f"{names[depth]}.yaml").depth if depth in names else max(depth // 2, 1)
     return {"width": min(published.width, width // 2), "depth": deep, "mlp_ratio": published.mlp_ratio}
+
+
+def _foreign(model: dict[str, Any], start: WarmStart, given: Callable[[str], bool]) -> dict[str, Any]:
+    """The section of an encoder that is not I-JEPA's ViT; as in the file, which nothing given may contradict."""
+    spec = start.weights.spec
+    key = "name" if spec.kind == "timm" else TARGET
+    if given("model.width") and model.get(key) != spec.name:
+        raise ConfigError("model", model.get(key, "vit"), f"{KEY}={start.file} has {spec.name}; leave it out")
+    if spec.kind == "custom":
+        return {TARGET: spec.name, **spec.options, "patch_size": spec.patch_size}
+    sizes = {option: spec.options.get(option) for option in OPTIONS}
+    return {"name": spec.name, "pretrained": False, "patch_size": spec.patch_size, **sizes}
 
 
 def _images(data: dict[str, Any], spec: Spec, adapt: Any, file: Path, given: Callable[[str], bool]) -> None:
@@ -131,12 +150,13 @@ def _positions(model: dict[str, Any], size: Any, spec: Spec, given: Callable[[st
         model["position_grid"] = list(spec.position_grid or spec.grid) if mapped else None
 
 
-def load(jepa: JEPA, start: WarmStart, adapt: Adapt | None) -> list[str]:
+def load(jepa: JEPA, start: WarmStart, channels: int, adapt: Adapt | None) -> list[str]:
     """Starts the networks from the weights: an encoder that the file lacks from the other, a predictor from its own.
 
     Args:
         jepa: with the sizes of the file.
         start: the weights.
+        channels: of the images.
         adapt: see `adapted`.
 
     Returns:
@@ -147,7 +167,6 @@ def load(jepa: JEPA, start: WarmStart, adapt: Adapt | None) -> list[str]:
     """
     weights, notes = start.weights, list(start.weights.notes)
     context, target = weights.encoder("context"), weights.encoder("target")
-    channels = jepa.context_encoder.channels
     pairs = [
         (jepa.context_encoder, _of_channels(context or target, channels, adapt)),
         (jepa.target_encoder, _of_channels(target or context, channels, adapt)),
@@ -169,6 +188,8 @@ def load(jepa: JEPA, start: WarmStart, adapt: Adapt | None) -> list[str]:
 
 def _of_channels(state: State | None, channels: int, adapt: Adapt | None) -> State:
     assert state is not None
+    if PATCHES not in state and adapt is not None:
+        raise ConfigError("init_channels", adapt, f"needs {PATCHES} among the weights; leave it out")
     if adapt is None or state[PATCHES].shape[1] == channels:
         return state
     return {**state, PATCHES: adapted(state[PATCHES], channels, adapt)}

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from ijepa.data.datamodule import Batch
 from ijepa.distributed import sharding
 from ijepa.masking import Masks
-from ijepa.models.encoder import gather
 from ijepa.models.jepa import JEPA
 from ijepa.models.pretrained import SPEC_KEY, Spec
 from ijepa.models.targets import normalize_targets
+from ijepa.models.transformer import gather
 from ijepa.training.base import TrainingModule
 from ijepa.training.flops import PretrainingFlops
 from ijepa.training.objective import Objective

@@ -9,9 +9,9 @@ from typing import NamedTuple, Protocol
 from torch import Tensor, nn
 
 from ijepa.masking import Masks
-from ijepa.models.encoder import Encoder
 from ijepa.models.positions import Grid
 from ijepa.models.pretrained import Spec
+from ijepa.models.protocol import PatchEncoder
 
 
 class Scheduled(Protocol):
@@ -57,8 +57,14 @@ class TrainedEncoder(NamedTuple):
     """
 
     which: str
-    network: Encoder
+    network: PatchEncoder
     spec: Spec
+
+    @property
+    def module(self) -> nn.Module:
+        """The network as torch knows it."""
+        assert isinstance(self.network, nn.Module)
+        return self.network
 
     @property
     def title(self) -> str:

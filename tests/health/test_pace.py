@@ -1,12 +1,15 @@
 """How often a run's health is checked."""
 
 from ijepa.health import pace
-from ijepa.training.flops import PretrainingFlops, TransformerFlops
+from ijepa.models.encoder import Encoder
+from ijepa.models.predictor import Predictor
+from ijepa.training.flops import PretrainingFlops
 from ijepa.training.protocol import MonitorFlops
 
 
 def test_checks_are_rare_enough_and_meet_the_checkpoints():
-    cost = PretrainingFlops(64, 48, TransformerFlops(96, 6, 4.0), TransformerFlops(48, 3, 4.0), 96, "output")
+    encoder = Encoder((32, 32), 4, 3, 96, 6, 3, 4.0)
+    cost = PretrainingFlops(encoder, Predictor(96, 96, (8, 8), 48, 3, 3), (3, 32, 32), "output")
     masks = (30, 4, 10)
     one = MonitorFlops(cost.encoder_flops(), cost.forward_flops(*masks) - cost.encoder_flops())
     step = cost.step_flops(*masks)

@@ -7,9 +7,9 @@ import torch
 from helpers import small_encoder
 
 from ijepa.masking import Masks, MultiBlock
-from ijepa.models.encoder import gather
 from ijepa.models.jepa import JEPA
 from ijepa.models.predictor import Predictor
+from ijepa.models.transformer import gather
 
 
 def test_target_options():
