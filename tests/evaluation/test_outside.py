@@ -101,7 +101,7 @@ def test_a_run_describes_it(own, invoke):
     assert metric.direction("brightness_error", jobs.read(sweep).outside) == "minimize"
     assert jobs.read(sweep).better == "minimize"
     value = job.summary["results"]["target encoder"]["brightness_error"]
-    assert list(table.shown(jobs.read(sweep)).columns)[1].header == "brightness_error"
+    assert table.shown(jobs.read(sweep)).columns[0].header == "brightness_error"
     assert f"{value:.4g}" in said
     assert rows(job.folder)[-1]["val/brightness_error"]
     for page in (sweep, job.folder):
@@ -120,7 +120,7 @@ def test_a_run_describes_it(own, invoke):
         (["task=brightness", "task.brightness.ridge=steep"], "task.brightness.ridge=steep: should be a valid number"),
         (["task=brightness", "~task.brightness.ridge"], "task.brightness.ridge is not set; own_tasks.Brightness needs"),
         (["task=missing"], "task.missing._target_=own_tasks.Missing: cannot be imported: AttributeError"),
-        (["task=half"], "task.half._target_=own_tasks.Half: makes no Task"),
+        (["task=half"], "task.half._target_=own_tasks.Half: lacks evaluate, metrics, "),
         (["task=nothing"], "task.nothing._target_=own_tasks.Nothing: has no metrics; return a MetricSpec at least"),
         (["+task.foo=3"], "task.foo=3: no such task; there are knn, logistic"),
     ],
