@@ -224,7 +224,7 @@ def _compose(file: Path, overrides: list[str]) -> DictConfig:
         search.prepend("run", folder)
         for source in HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else ():
             if source.provider == "command-line":  # --config-dir
-                search.append(source.provider, f"{source.schema}://{source.path}")
+                search.prepend(source.provider, f"{source.schema}://{source.path}", "schema")  # which has to be last
         loader = ConfigLoaderImpl(config_search_path=search)
         composed = loader.load_configuration(file.stem, overrides=items, run_mode=RunMode.RUN, from_shell=False)
     with open_dict(composed):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from helpers import TINY
 
+QUICK = ("task=knn", "callbacks.baselines=false", "callbacks.evaluate_every_epochs=null")
 OWN = """
 import lightning as L
 import torch
@@ -55,7 +56,7 @@ def own(tmp_path, monkeypatch):
 
 
 def test_state_outlives_a_stop(own, invoke):
-    arguments = ["--config-dir", own / "own_conf", "callback=mean", *TINY, "data=digits", "schedule=constant"]
+    arguments = ["--config-dir", own / "own_conf", "callback=mean", *TINY, *QUICK, "data=digits", "schedule=constant"]
     whole, cut = own / "whole", own / "cut"
     for folder, steps in ((whole, 5), (cut, 3)):
         code, _, err = invoke("train.py", *arguments, f"run_dir={folder}", f"schedule.max_steps={steps}")
@@ -71,7 +72,7 @@ def test_state_outlives_a_stop(own, invoke):
 def test_several_and_another_when_resumed(own, invoke):
     run = f"run_dir={own / 'run'}"
     both = ["--config-dir", own / "own_conf", "callback=[mean,quick]"]
-    code, _, err = invoke("train.py", *both, *TINY, "data=digits", "schedule=constant", run)
+    code, _, err = invoke("train.py", *both, *TINY, *QUICK, "data=digits", "schedule=constant", run)
     assert code == 0, err
     config = (own / "run" / "config.yaml").read_text()
     assert "callback:\n  mean:\n    _target_: own_callbacks.Mean\n    decay: 0.9\n  Mean:\n" in config
@@ -94,7 +95,7 @@ def test_several_and_another_when_resumed(own, invoke):
 )  # fmt: skip
 def test_mistakes_are_one_line(own, invoke, arguments, line):
     run = f"run_dir={own / 'run'}"
-    code, _, err = invoke("train.py", "--config-dir", own / "own_conf", "data=digits", *TINY, run, *arguments)
+    code, _, err = invoke("train.py", "--config-dir", own / "own_conf", "data=digits", *TINY, *QUICK, run, *arguments)
     assert code == 2
     assert err.startswith(f"error: {line}")
     assert err.count("\n") == 1

@@ -13,7 +13,8 @@ from ijepa.config import Loggers, TrainConfig
 from ijepa.config.checks import parse
 from ijepa.util.errors import UserError
 
-RUN = ("data=digits", *TINY, "schedule=constant", "task=knn", "callbacks.pictures=1")
+RUN = ("data=digits", *TINY, "schedule=constant", "task=knn", "callbacks.baselines=false",
+       "callbacks.pictures=1")  # fmt: skip
 OWN = """
 import json
 from lightning.pytorch.loggers import Logger
@@ -104,7 +105,7 @@ def test_several_at_once(own, invoke):
         (["logger=csv", "logger.project=x"], "logger.project=x: no such key; "),
         (["logger=tensorboard", "logger.wandb.project=x"], "logger.wandb.project=x: no such key; logger=wandb has it"),
         (["logger.project=x"], "logger.wandb.project=x: no such key; logger=wandb has it"),
-        (["logger=[csv,nope]"], "logger=nope: no such option; There are csv, lines, "),
+        (["logger=[csv,nope]"], "logger=nope: no such option; "),
         (["+logger.foo=3"], "logger.foo=3: no such key; "),
         (["+logger.foo.bar=3"], "logger.foo._target_ is not set"),
         (["logger=null"], "logger=null: takes the name of an option: csv|tensorboard|wandb"),
