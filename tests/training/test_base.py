@@ -10,6 +10,8 @@ from ijepa.distributed import sharding
 from ijepa.training.protocol import eval_mode
 from ijepa.training.schedule import TrainingSchedule
 
+pytestmark = pytest.mark.integration
+
 CONFIG = (*SMALL, "callbacks.health_every_steps=2", "callbacks.health_images=16", "callbacks.pictures=1")
 
 
