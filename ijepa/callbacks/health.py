@@ -96,7 +96,7 @@ class Health(L.Callback):
     def summary(self) -> str:
         """The last verdict, and what the looks have taken."""
         share = self.seconds / max(self.seconds + self.recorder.seconds, 1e-9)
-        looks = f"{len(self.panels)} looks took {self.seconds:.1f} s, {100 * share:.1f} % of the run"
+        looks = f"{len(self.panels)} health checks: {self.seconds:.1f} s, {100 * share:.1f} % of the run"
         return f"health   {self.verdicts[-1].text}\n         {looks}"
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

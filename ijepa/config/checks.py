@@ -47,7 +47,7 @@ def saved(file: Path) -> DictConfig:
     except Exception:  # whatever the YAML parser makes of it
         values = None  # type: ignore[assignment]
     if not isinstance(values, DictConfig) or not isinstance(values.get("data"), DictConfig) or "seed" not in values:
-        raise UserError(f"{file}: not the configuration of a run; bring back what train.py has written")
+        raise UserError(f"{file}: not the configuration of a run; restore the file that train.py wrote")
     return values
 
 
@@ -70,16 +70,18 @@ def check(config: TrainConfig) -> None:
     """
     model, data = config.model, config.data
     if config.init_channels is not None and config.init is None:
-        raise ConfigError("init_channels", config.init_channels, "is for init=FILE; leave it out, or add that")
+        raise ConfigError("init_channels", config.init_channels, "needs init=FILE; add that, or omit this")
     check_model(model, data, stored=config.init is not None)
     _check_width("predictor.width", config.predictor.width, model.heads)
     check_data(data)
     check_task(config.task, model.depth)
     if config.task.pictures is not None:
-        problem = "a run leaves pictures anyway; afterwards, python evaluate.py checkpoint=RUN_DIR task=pictures"
+        problem = "training draws pictures anyway; for more try python evaluate.py checkpoint=RUN_DIR task=pictures"
         raise ConfigError("task", "pictures", problem)
     if not config.task.measured():
-        raise ConfigError("task", "features", "measures nothing that a run could report; add another, [knn,features]")
+        raise ConfigError(
+            "task", "features", "gives no metric that a run could report; add another task, e.g. [knn,features]"
+        )
     if isinstance(config.masking, MultiBlock | Reference):
         for name in ("target_scale", "target_aspect", "context_scale"):
             _check_range(f"masking.{name}", getattr(config.masking, name), most=None if "aspect" in name else 1.0)
@@ -87,36 +89,40 @@ def check(config: TrainConfig) -> None:
     if data.batch_size % shares:
         problem = (
             f"cannot be divided over {config.hardware.devices} devices x {config.hardware.nodes} nodes x "
-            f"{config.hardware.accumulation} micro-batches; {-(-data.batch_size // shares) * shares} can"
+            f"{config.hardware.accumulation} micro-batches; try {-(-data.batch_size // shares) * shares}"
         )
         raise ConfigError("data.batch_size", data.batch_size, problem)
     weights = config.objective.variance_weight + config.objective.covariance_weight
     if weights and (config.hardware.accumulation > 1 or data.batch_size < 2):
-        problem = "the regularisers need a batch of at least 2, unaccumulated; objective=l2 has none"
+        problem = (
+            "regularisers need a batch of at least 2 and no gradient accumulation; try objective=l2, which has none"
+        )
         raise ConfigError("objective.variance_weight", config.objective.variance_weight, problem)
 
 
 def check_model(model: Model, data: Data, stored: bool = False) -> None:
     """The checks that concern the encoder and its images, and whether positions can be stored; raises ConfigError."""
     if model.positions == "stored" and not stored:
-        raise ConfigError("model.positions", model.positions, "is for init=FILE with learnt ones; index would do")
+        raise ConfigError("model.positions", model.positions, "needs init=FILE with learnt positions; try index")
     for side in data.image_size:
         if side % model.patch_size:
             fits = [n for n in range(2, side) if not any(s % n for s in data.image_size)]
             better = min(fits, key=lambda n: abs(n - model.patch_size), default=1)
-            problem = f"does not divide data.image_size={show(data.image_size)}; {better} would"
+            problem = f"does not divide data.image_size={show(data.image_size)}; try {better}"
             raise ConfigError("model.patch_size", model.patch_size, problem)
     _check_width("model.width", model.width, model.heads)
     if model.position_grid is not None and model.positions == "index":
-        raise ConfigError("model.position_grid", model.position_grid, "is for model.positions=scaled")
+        raise ConfigError(
+            "model.position_grid", model.position_grid, "needs model.positions=scaled; omit it, or add that"
+        )
 
 
 def check_data(data: Data) -> None:
     """The checks that concern the data alone; raises ConfigError."""
     for key, values in (("data.mean", data.mean), ("data.std", data.std)):
         if len(values) != data.channels:
-            problem = f"needs {data.channels} values, one for each of data.channels={data.channels}; "
-            problem += "python -m ijepa.data.statistics computes them"
+            problem = f"needs {data.channels} values, one per channel (data.channels={data.channels}); "
+            problem += "compute them with python -m ijepa.data.statistics"
             raise ConfigError(key, values, problem)
     _check_range("data.crop_scale", data.crop_scale, most=1.0)
     _check_range("data.crop_aspect", data.crop_aspect, most=None)
@@ -125,28 +131,32 @@ def check_data(data: Data) -> None:
 def check_task(task: Tasks, depth: int) -> None:
     """The checks that concern the tasks of an encoder of ``depth`` blocks; raises ConfigError."""
     if task.knn is not None and task.knn.headline not in task.knn.k:
-        raise ConfigError("task.knn.headline", task.knn.headline, f"not among task.knn.k={show(task.knn.k)}")
+        raise ConfigError(
+            "task.knn.headline", task.knn.headline, f"not in task.knn.k={show(task.knn.k)}; use one of them"
+        )
     for name in ("linear", "count", "distance", "depth", "segmentation"):
         probe = getattr(task, name)
         if probe is not None and max(probe.layers) > depth:
-            problem = f"the encoder has {depth} blocks; [1,{depth}] would do"
+            problem = f"the encoder has {depth} blocks; try [1,{depth}]"
             raise ConfigError(f"task.{name}.layers", probe.layers, problem)
     if task.pictures is not None and not 1 <= abs(task.pictures.block) <= depth:
-        problem = f"the encoder has {depth} blocks; 1 to {depth}, or -1 for the last, would do"
+        problem = f"the encoder has {depth} blocks; try 1 to {depth}, or -1 for the last"
         raise ConfigError("task.pictures.block", task.pictures.block, problem)
     for name, chosen in task.chosen().items():
         scale = getattr(chosen, "crop_scale", None)
         if scale is not None:
             _check_range(f"task.{name}.crop_scale", scale, most=1.0)
         if isinstance(chosen, Tuning | Attentive) and chosen.warmup_epochs > chosen.epochs:
-            raise ConfigError(f"task.{name}.warmup_epochs", chosen.warmup_epochs, f"more than epochs={chosen.epochs}")
+            raise ConfigError(
+                f"task.{name}.warmup_epochs", chosen.warmup_epochs, f"more than epochs={chosen.epochs}; lower it"
+            )
 
 
 def _check_width(key: str, width: int, heads: int) -> None:
     step = math.lcm(4, heads)
     if width % step:
         better = max(round(width / step), 1) * step
-        raise ConfigError(key, width, f"not a multiple of 4 and of model.heads={heads}; {better} would do")
+        raise ConfigError(key, width, f"not a multiple of 4 and of model.heads={heads}; try {better}")
 
 
 def _check_range(key: str, limits: list[float], most: float | None) -> None:
@@ -169,14 +179,14 @@ def suggestion(key: str, known: list[str]) -> str:
     """A likely meant key, as the end of a sentence."""
     parent, _, name = key.rpartition(".")
     if key in known and not parent:
-        return "it is no group here; its keys can be changed one by one"
+        return "not a config group of this command; set its keys one by one"
     if key in known:
-        return f"another option of {parent} than the one chosen has {name}"
+        return f"{parent} has {name} with another option, not with the chosen one"
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
     if close:
         return f"did you mean {close[0]}?"
     siblings = [other for other in known if other.rpartition(".")[0] == parent]
-    return f"there are {', '.join(siblings)}" if siblings else "see --help for what there is"
+    return f"try {', '.join(siblings)}" if siblings else "see --help for the keys"
 
 
 def _sections(annotation: Any) -> list[type[BaseModel]]:
@@ -201,10 +211,10 @@ def _explain(schema: type[BaseModel], error: ValidationError) -> UserError:
         missing = key if names[-1:] == [last] else f"{key}.{last}".removeprefix(".")
         return UserError(f"{missing} is not set; add {missing}=VALUE")
     if fault["type"] == "union_tag_invalid":
-        return ConfigError(f"{key}.name", value.get("name"), f"it is one of {fault['ctx']['expected_tags']}")
+        return ConfigError(f"{key}.name", value.get("name"), f"should be one of {fault['ctx']['expected_tags']}")
     if fault["type"] in ("model_type", "model_attributes_type", "dict_type"):
         inner = [name for name in known if name.startswith(f"{key}.")]
-        return ConfigError(key, value, f"has keys of its own: {', '.join(inner)}")
+        return ConfigError(key, value, f"is a section, not a value; try its keys: {', '.join(inner)}")
     if fault["type"] == "list_type":
         return ConfigError(key, value, "should be " + ("n or [h,w]" if key == "data.image_size" else "a list, [a,b]"))
     message = (

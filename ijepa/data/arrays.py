@@ -25,13 +25,13 @@ def scaled(values: "np.ndarray[Any, Any]", bits: int | None = None) -> Tensor:
     """
     kind = values.dtype.kind
     if kind not in "buif":
-        raise ValueError(f"holds {values.dtype} instead of real numbers")
+        raise ValueError(f"contains {values.dtype} instead of real numbers")
     with np.errstate(over="ignore"):
         tensor = torch.from_numpy(np.array(values, dtype=np.float32, order="C"))  # a copy, in this machine's byte order
     if kind == "u":
         tensor /= 2.0 ** (bits or 8 * values.dtype.itemsize) - 1
     if kind == "f" and not tensor.isfinite().all():
-        raise ValueError("holds NaN or infinite values; replace them")
+        raise ValueError("contains NaN or infinite values; replace them")
     return tensor
 
 
@@ -62,7 +62,7 @@ def fit(values: Tensor, channels: int, alpha: bool = False, opaque: bool = False
         return values.expand(*values.shape[:-3], 3, -1, -1)
     if (count, channels) == (3, 1):
         return (values * values.new_tensor(LUMINANCE).view(3, 1, 1)).sum(dim=-3, keepdim=True)
-    raise ValueError(f"{found} channels cannot become data.channels={channels}; data.channels={found} would do")
+    raise ValueError(f"{found} channels cannot become data.channels={channels}; try data.channels={found}")
 
 
 def read(path: str, channels: int, max_pixels: int | None) -> Tensor:
@@ -86,7 +86,7 @@ def read_archive(path: str, channels: int, max_pixels: int | None) -> Tensor:
         name = names[0] if len(names) == 1 else next((one for one in ("image", "arr_0") if one in names), None)
         if name is None:
             shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-            raise ValueError(f"holds {len(names)} arrays ({shown}); call the image's 'image'")
+            raise ValueError(f"contains {len(names)} arrays ({shown}); name the image's array 'image'")
         with archive.zip.open(f"{name}.npy") as file:
             header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[npy.read_magic(file)]
             order = _order(header(file)[0], channels, max_pixels)
@@ -107,12 +107,12 @@ def _order(shape: tuple[int, ...], channels: int, max_pixels: int | None) -> tup
         if axis is None:
             found = min(shape[0], shape[2])
             problem = f"neither its first nor its last axis has data.channels={channels} entries"
-            raise ValueError(f"shape {list(shape)}: {problem}; data.channels={found} would do")
+            raise ValueError(f"shape {list(shape)}: {problem}; try data.channels={found}")
         order = (2, 0, 1) if axis == 2 else (0, 1, 2)
     else:
         raise ValueError(f"shape {list(shape)}: an image is [H, W], [H, W, C] or [C, H, W]")
     if 0 in shape:
-        raise ValueError(f"shape {list(shape)}: it is empty")
+        raise ValueError(f"shape {list(shape)}: the array is empty")
     refuse_larger(shape[order[-2]], shape[order[-1]], max_pixels)
     return order
 

@@ -44,7 +44,7 @@ def clevr(data: config.Data, seed: int) -> Source:
         with reading(file, data):
             names = [os.path.join(images, scene["image_filename"]) for scene in content["scenes"]]
             if not names:
-                raise ValueError("it lists no scene")
+                raise ValueError("it lists no scenes")
             labels = [_labels(scene["objects"]) for scene in content["scenes"]]
         tasks = {task: [scene[task] for scene in labels] for task in labels[0]}
         files.append(readable(Files(names, tasks, data.channels, data.max_pixels), data))

@@ -115,7 +115,7 @@ class Crops(Dataset[tuple[SampleIndex, Tensor, list[str]]]):
                 continue
             seed = seed_of(self.seed, CROP_STREAM, place.epoch, place.image)
             return place, self.transform(image, seed), faults
-        raise UnreadableError(f"no image can be read any more, the last: {faults[-1]}")
+        raise UnreadableError(f"no image is readable any more; the last error: {faults[-1]}")
 
 
 class Collate:

@@ -66,7 +66,7 @@ def convert(image: Image.Image, channels: int) -> Picture:
     if image.mode == "F":
         return fit(scaled(np.asarray(image)[None]), channels)
     if channels not in MODES:
-        raise ValueError(f"an 8-bit {image.mode} picture has no data.channels={channels}; 1, 3 or 4 would do")
+        raise ValueError(f"an 8-bit {image.mode} picture cannot have data.channels={channels}; try 1, 3 or 4")
     if image.mode == "P" or "transparency" in image.info:
         image = image.convert("RGBA")
     if image.mode in ("LA", "PA", "RGBa", "La"):

@@ -49,7 +49,7 @@ def fetch(archive: Archive, root: Path) -> Path:
     def unpack(temporary: Path) -> Path:
         file = root / archive.name
         if not check_integrity(file, archive.md5):
-            print(f"download {archive.url} ({archive.size}), once: it is kept in {root}", flush=True)
+            print(f"download {archive.url} ({archive.size}), once; cached in {root}", flush=True)
             download_url(archive.url, temporary, archive.name, archive.md5)
             file = temporary / archive.name
         extract_archive(file, temporary)
@@ -60,7 +60,9 @@ def fetch(archive: Archive, root: Path) -> Path:
         once(root / archive.folder, unpack)
     except NETWORK as error:
         reason = getattr(error, "reason", None) or error
-        problem = f"{archive.url} cannot be had ({reason}); put {archive.name} (md5 {archive.md5}) there by other means"
+        problem = (
+            f"{archive.url} could not be downloaded ({reason}); put {archive.name} (md5 {archive.md5}) there yourself"
+        )
         raise ConfigError("data.root", root, problem) from None
     except OSError as error:
         raise ConfigError("data.root", root, f"cannot be written: {error.strerror}") from None

@@ -60,7 +60,7 @@ def labelled(train: Part, val: Part, data: config.Data, title: Callable[[str], s
             raise ConfigError("data.root", data.root, f"no image in {part.root}")
         if "" in part.classes:
             path = part.paths[part.classes.index("")]
-            raise ConfigError("data.root", data.root, f"{path} lies in no class's folder")
+            raise ConfigError("data.root", data.root, f"{path} is not in a class folder")
     classes = _classes([train, val])
     files = [_files(part, classes, data) for part in (train, val)]
     return Source(files[0], files[1], {CLASS: [title(name) for name in classes]}, *_left_out([train, val]))
@@ -127,7 +127,7 @@ def readable(files: FilesT, data: config.Data) -> FilesT:
         except UnreadableError as error:
             fault = fault or str(error)
     if fault:
-        problem = f"none of its {len(files)} image files can be read, the first: {fault}"
+        problem = f"none of its {len(files)} image files can be read; the first error: {fault}"
         raise ConfigError("data.root", data.root, problem)
     return files
 
@@ -151,4 +151,4 @@ def _left_out(parts: list[Part]) -> tuple[list[str], list[str]]:
     if not others:
         return [], []
     shown = ", ".join(Path(name).name for name in others[:3]) + (", ..." if len(others) > 3 else "")
-    return [f"{len(others)} files are not images and left out: {shown}"], others
+    return [f"{len(others)} files are not images and were skipped: {shown}"], others

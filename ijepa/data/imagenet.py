@@ -57,7 +57,7 @@ def _in_classes(val: Part, data: config.Data) -> Part:
     for path, name in zip(val.paths, val.classes, strict=True):
         number = Path(path).stem.rpartition("_")[2]
         if name or not number.isdecimal() or not 0 < int(number) <= len(wnids):
-            problem = f"{path} is neither in a class's folder nor named as ILSVRC2012_val_00000001.JPEG"
+            problem = f"{path} is neither in a class folder nor named like ILSVRC2012_val_00000001.JPEG"
             raise ConfigError("data.root", data.root, problem)
         classes.append(wnids[int(number) - 1])
     return val._replace(classes=classes)
@@ -72,9 +72,7 @@ def _labels(data: config.Data) -> list[str]:
         except Exception:  # whatever torch.load makes of it
             raise ConfigError("data.root", data.root, f"{META} cannot be read; remove it") from None
     if not (root / DEVKIT).is_file():
-        problem = (
-            f"its validation images lie in no class folders, and {DEVKIT}, which knows their classes, is not there"
-        )
+        problem = f"its validation images are not in class folders, and {DEVKIT}, which lists their classes, is missing"
         raise ConfigError("data.root", data.root, f"{problem}; put it there")
     with tempfile.TemporaryDirectory() as temporary:  # the user's folder may be read-only
         try:
@@ -87,11 +85,11 @@ def _labels(data: config.Data) -> list[str]:
 def _unpack(root: Path, archive: str, part: str, data: config.Data, parse: Callable[[str], None]) -> None:
     """Makes ``root/part`` of an archive; ``parse`` takes where, below ``root``."""
     if not (root / archive).is_file():
-        problem = f"neither {part}/ with a folder per class nor {archive} in it"
+        problem = f"contains neither {part}/ with a folder per class nor {archive}"
         raise ConfigError("data.root", data.root, problem)
 
     def make(temporary: Path) -> Path:
-        print(f"unpack   {archive}, once, after its checksum: takes a while", flush=True)
+        print(f"unpack   {archive}, once, after verifying its checksum: this takes a while", flush=True)
         parse(os.path.join(temporary.name, part))
         return temporary / part
 

@@ -19,7 +19,7 @@ def refuse_larger(height: int, width: int, max_pixels: int | None) -> None:
     """
     if max_pixels is not None and height * width > max_pixels:
         size = f"{width}x{height} pixels, more than data.max_pixels={max_pixels}"
-        raise ValueError(f"{size}; data.max_pixels={height * width} would do, or null for no limit")
+        raise ValueError(f"{size}; try data.max_pixels={height * width}, or null for no limit")
 
 
 @contextmanager

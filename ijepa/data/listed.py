@@ -36,7 +36,9 @@ def places205(data: config.Data, seed: int) -> Source:
         return labelled(scan(root / "train"), scan(root / "val"), data)
     lists = next((root / name for name in PLACES_LISTS if (root / name / "train_places205.csv").is_file()), None)
     if lists is None:
-        problem = f"no train_places205.csv in it or in its {PLACES_LISTS[0]}/, and no train/ with a folder per class"
+        problem = (
+            f"contains neither train_places205.csv (also not in {PLACES_LISTS[0]}/) nor train/ with a folder per class"
+        )
         raise ConfigError("data.root", data.root, problem)
     parts = [_lines(lists / f"{part}_places205.csv", data) for part in ("train", "val")]
     names = {label: name.partition("/")[2].rpartition("/")[0] for found in parts for name, label in found}
@@ -70,10 +72,10 @@ def inat18(data: config.Data, seed: int) -> Source:
             category = {item["image_id"]: item["category_id"] for item in content["annotations"]}
             listed = [(os.fspath(image["file_name"]), category.get(image["id"])) for image in content["images"]]
             if not listed:
-                raise ValueError("it lists no image")
+                raise ValueError("it lists no images")
             unknown = [name for name, identity in listed if identity not in index]
             if unknown:
-                raise ValueError(f"it has no category for {unknown[0]}")
+                raise ValueError(f"it lists no category for {unknown[0]}")
             found = [(name, index[identity]) for name, identity in listed]
         files.append(_files(found, (".",), data))
     return Source(files[0], files[1], {CLASS: classes})
@@ -90,7 +92,7 @@ def read_json(file: Path, data: config.Data, keys: Collection[str] | None = None
         try:
             return json.load(stream, object_hook=keep)
         except ValueError as error:
-            raise ConfigError("data.root", data.root, f"{file} is no JSON: {error}") from None
+            raise ConfigError("data.root", data.root, f"{file} is not valid JSON: {error}") from None
 
 
 @contextmanager
@@ -107,9 +109,11 @@ def reading(file: Path, data: config.Data) -> Iterator[None]:
     except OSError as error:
         raise ConfigError("data.root", data.root, f"{file}: {error.strerror}") from None
     except KeyError as error:
-        raise ConfigError("data.root", data.root, f"{file} is not as published: it lacks {error}") from None
+        raise ConfigError(
+            "data.root", data.root, f"{file} differs from the published file: {error} is missing"
+        ) from None
     except (ValueError, TypeError, AttributeError, IndexError) as error:
-        raise ConfigError("data.root", data.root, f"{file} is not as published: {error}") from None
+        raise ConfigError("data.root", data.root, f"{file} differs from the published file: {error}") from None
 
 
 def _lines(file: Path, data: config.Data) -> list[tuple[str, int]]:
@@ -125,7 +129,7 @@ def _lines(file: Path, data: config.Data) -> list[tuple[str, int]]:
                 raise ConfigError("data.root", data.root, f"{file}, line {number}: {problem}")
             found.append((name, int(label)))
         if not found:
-            raise ConfigError("data.root", data.root, f"{file} lists no image")
+            raise ConfigError("data.root", data.root, f"{file} lists no images")
     return found
 
 
@@ -139,4 +143,4 @@ def _files(found: list[tuple[str, int]], candidates: tuple[str, ...], data: conf
             paths, labels = [os.path.join(images, name) for name, _ in found], [label for _, label in found]
             return readable(Files(paths, {CLASS: labels}, data.channels, data.max_pixels), data)
     places = "" if candidates == (".",) else f" or its {', '.join(candidates[:-1])}"
-    raise ConfigError("data.root", data.root, f"images such as {found[0][0]} should lie in it{places}")
+    raise ConfigError("data.root", data.root, f"images such as {found[0][0]} should be in it{places}")

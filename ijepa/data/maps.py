@@ -81,7 +81,9 @@ def readers(data: config.Data) -> dict[str, MapFolder]:
         if not path.is_dir():
             raise ConfigError(key, folder, "no such folder" if not path.exists() else "not a folder")
         if path.resolve().is_relative_to(images.resolve()):
-            raise ConfigError(key, folder, f"lies in data.root={images}, where maps are taken for images; move it out")
+            raise ConfigError(
+                key, folder, f"is inside data.root={images}, where maps would be read as images; move it elsewhere"
+            )
         found[kind] = MapFolder(kind, path, images, data.depth_scale or 1.0, data.max_pixels)
     return found
 
@@ -91,7 +93,7 @@ def refuse_strangers(readers: dict[str, MapFolder], images: list[str]) -> None:
     for kind, reader in readers.items():
         if images and not any(reader.find(image) for image in images):
             wanted = f"{reader.stem(images[0])}{SUFFIXES[0]} ({' '.join(SUFFIXES[1:])})"
-            problem = f"has no map for any of {len(images)} images; the first one's would be {wanted}"
+            problem = f"has no map for any of {len(images)} images; the first image's map should be {wanted}"
             raise ConfigError(f"data.{kind}_root", reader.folder, problem)
 
 
@@ -140,13 +142,13 @@ def _picture(path: str, max_pixels: int | None) -> "np.ndarray[Any, Any]":
 
 def _depth(values: "np.ndarray[Any, Any]", scale: float) -> Tensor:
     if values.dtype.kind not in "uif":
-        raise ValueError(f"holds {values.dtype} instead of real numbers")
+        raise ValueError(f"contains {values.dtype} instead of real numbers")
     depth = torch.from_numpy(np.array(values, dtype=np.float32))
     return depth if values.dtype.kind == "f" else depth * scale
 
 
 def _classes(values: "np.ndarray[Any, Any]") -> Tensor:
     if values.dtype.kind not in "bui":
-        raise ValueError(f"holds {values.dtype} instead of class indices")
+        raise ValueError(f"contains {values.dtype} instead of class indices")
     classes = torch.from_numpy(np.array(values, dtype=np.int64))
     return torch.where((classes < 0) | (classes == NOT_COUNTED), -1, classes)

@@ -54,7 +54,7 @@ def stl10_unlabelled(data: config.Data, seed: int) -> Source:
     folder = _stl(data)
     train = [image for part in ("unlabeled", "train") for image in _stl_images(folder, part, data)]
     test = _stl_images(folder, "test", data)
-    notes = ["training images without labels; evaluate with data=stl10"]
+    notes = ["its training images have no labels; evaluate with data=stl10"]
     return Source(
         Uint8Images(train, {}, data.channels, "stl10 unlabelled"),
         Uint8Images(test, {}, data.channels, "stl10 test"),
@@ -106,9 +106,9 @@ def _read(file: Path, data: config.Data) -> bytes:
 
 def _damaged(path: Path, data: config.Data) -> ConfigError:
     folder = path if path.is_dir() else path.parent
-    return ConfigError("data.root", data.root, f"{path} is damaged; remove {folder}, and it is downloaded anew")
+    return ConfigError("data.root", data.root, f"{path} is corrupt; remove {folder}, then it is downloaded again")
 
 
 def _refuse_channels(data: config.Data) -> None:
     if data.channels not in MODES:
-        raise ConfigError("data.channels", data.channels, "these are 8-bit pictures; 1, 3 or 4 would do")
+        raise ConfigError("data.channels", data.channels, "these are 8-bit pictures; try 1, 3 or 4")

@@ -159,9 +159,11 @@ def parts(data: config.Data) -> tuple[RenderedScenes, RenderedScenes, dict[str, 
     if chosen is None:
         raise UserError("data.scenes is not set; add data=scenes")
     if data.channels not in (1, 3):
-        raise ConfigError("data.channels", data.channels, "scenes are RGB; 3, or 1 for grey, would do")
+        raise ConfigError("data.channels", data.channels, "scenes are RGB; try 3, or 1 for grey")
     if min(data.image_size) < scenes.LEAST_SIDE:
-        raise ConfigError("data.image_size", data.image_size, f"scenes need at least {scenes.LEAST_SIDE} pixels a side")
+        raise ConfigError(
+            "data.image_size", data.image_size, f"scenes need at least {scenes.LEAST_SIDE} pixels per side"
+        )
     if chosen.min_objects > chosen.max_objects:
         raise ConfigError("data.scenes.min_objects", chosen.min_objects, f"above max_objects={chosen.max_objects}")
     settings = scenes.Settings((data.image_size[0], data.image_size[1]), chosen.min_objects, chosen.max_objects)
@@ -187,7 +189,7 @@ def _render(stored: RenderedScenes, folder: Path, workers: int) -> None:
     )
     done, printed = 0, time.monotonic()
     if count >= MANY:
-        print(f"scenes   renders {count}, once: they are kept in {folder.parent}", flush=True)
+        print(f"scenes   rendering {count}, once; cached in {folder.parent}", flush=True)
     for batch in loader:
         for index, drawn in enumerate(batch):
             for file, values in zip(files, drawn, strict=True):

@@ -39,7 +39,7 @@ def read(path: str, channels: int, max_pixels: int | None) -> Tensor | None:
         stack: list[Any] = list(tiff.pages) if channels > 1 and _is_grey(first) else []
         following = _next_page(tiff, stack[-1]) if stack else 0
         if following and (len(stack) > 1 or following >= tiff.filehandle.size):  # some single pages name a wrong next
-            raise ValueError(f"broken off after {len(stack)} pages")
+            raise ValueError(f"truncated after {len(stack)} pages")
         if len(stack) == 1 or not all(_is_grey(page) and _kind(page) == _kind(first) for page in stack):
             stack = []
         if len(stack) != channels:
@@ -47,7 +47,7 @@ def read(path: str, channels: int, max_pixels: int | None) -> Tensor | None:
                 return None
             if stack and channels not in (1, 3, 4):
                 pages = len(stack)
-                raise ValueError(f"{pages} pages for data.channels={channels}; data.channels={pages} would do")
+                raise ValueError(f"{pages} pages for data.channels={channels}; try data.channels={pages}")
             stack = [first]
         refuse_larger(first.imagelength, first.imagewidth, max_pixels)
         values = torch.cat([_values(page, path, index) for index, page in enumerate(stack)])
@@ -97,7 +97,7 @@ def _values(page: TiffPage, path: str, index: int) -> Tensor:
     """[C, H, W] of a page, upright."""
     order = {"YX": (0, 1), "YXS": (2, 0, 1), "SYX": (0, 1, 2)}.get(page.axes)
     if order is None or page.dtype is None:
-        raise ValueError(f"axes {page.axes} of {page.dtype} are no image")
+        raise ValueError(f"axes {page.axes} of {page.dtype} are not an image")
     try:
         values = page.asarray(maxworkers=1).transpose(order)
         values = upright(values, int(page.tags.valueof(ORIENTATION, 1)))
@@ -113,7 +113,7 @@ def _by_pillow(page: TiffPage, path: str, index: int) -> "np.ndarray[Any, Any]":
     """Pillow knows the compressions that tifffile leaves to a package of 25 MB, of one channel at a time."""
     if page.samplesperpixel > 1 or page.dtype is None or page.dtype not in (np.uint16, np.float32):
         kind = f"{page.samplesperpixel} channels of {page.dtype}"
-        raise ValueError(f"{kind}, compressed ({COMPRESSION(page.compression).name}): pip install imagecodecs would do")
+        raise ValueError(f"{kind}, compressed ({COMPRESSION(page.compression).name}): try pip install imagecodecs")
     with Image.open(path) as image:
         image.seek(index)
         image.load()  # turns it upright

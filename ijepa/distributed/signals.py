@@ -65,7 +65,7 @@ def defer_sigint_to_jobs() -> Iterator[list[int]]:
             os._exit(128 + number)
         again = "once more ends them at once" if len(came) == 1 else "they end at once"
         with contextlib.suppress(OSError):  # a reader that is gone
-            os.write(1, f"\n{signal.Signals(number).name}: the jobs end after their steps; {again}\n".encode())
+            os.write(1, f"\n{signal.Signals(number).name}: the jobs end after their current steps; {again}\n".encode())
 
     over = threading.Event()
 
@@ -207,7 +207,7 @@ class Signals:
             self._abandon()
         with contextlib.suppress(OSError):  # print could meet itself here, and a reader that is gone
             again = "" if slurm.job() else "; once more to end at once"
-            os.write(1, f"\n{signal.Signals(number).name}: ends after this step{again}\n".encode())
+            os.write(1, f"\n{signal.Signals(number).name}: the run ends after this step{again}\n".encode())
 
     def _abandon(self) -> None:
         """Ends this process and those that it has started, whatever they wait for."""

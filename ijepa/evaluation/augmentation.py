@@ -111,8 +111,8 @@ class EpochBatchSampler(Sampler[list[EpochSample]]):
         self.ranks = ranks
         if not self.steps:
             devices = f" on {ranks.world_size} devices" if ranks.world_size > 1 else ""
-            problem = f"{len(indices)} images to train on are too few for batches of {self.size}{devices}"
-            raise UserError(f"{problem}; more images{', or fewer devices,' if devices else ''} would do")
+            problem = f"{len(indices)} training images are too few for batches of {self.size}{devices}"
+            raise UserError(f"{problem}; use more images{' or fewer devices' if devices else ''}")
 
     @property
     def steps(self) -> int:

@@ -48,7 +48,7 @@ def features(
         try:
             write_safetensors(file, {"values": values, "readable": readable}, {})
         except OSError as error:  # no reason to lose what was computed
-            print(f"features are not kept: {file}: {error.strerror}")
+            print(f"features are not cached: {file}: {error.strerror}")
     return values, readable
 
 
@@ -59,7 +59,7 @@ def _kept(file: Path | None) -> tuple[Tensor, Tensor] | None:
         kept = load_file(file)
         return kept["values"], kept["readable"]
     except (SafetensorError, OSError, KeyError):
-        print(f"{file} is damaged, and made anew")
+        print(f"{file} is corrupt and is computed again")
         return None
 
 

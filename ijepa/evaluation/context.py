@@ -133,15 +133,13 @@ class EvalContext:
             self.title(f"{evaluated.name}: features of {part} images"),
         )  # fmt: skip
         if not values.isfinite().all():
-            told = (
-                "not finite, its training has diverged; take an earlier checkpoint, or train with a lower optimizer.lr"
-            )
+            told = "not finite: training has diverged; try an earlier checkpoint, or train with a lower optimizer.lr"
             raise UserError(f"{evaluated.name}: features of {part} images are {told}")
         for index in (~readable).nonzero().flatten().tolist():
             if images.name(index) not in self.data.unreadable:
                 self.data.unreadable[images.name(index)] = fault = _fault(images, index)
                 if self.runtime.ranks.rank == 0:
-                    print(f"unreadable, left out of the evaluation: {fault}")
+                    print(f"unreadable, skipped in the evaluation: {fault}")
         labels = {name: torch.tensor(images.labels[name])[readable] for name in label_sets(self.data)}
         return Features(values, labels, readable.nonzero().flatten())
 

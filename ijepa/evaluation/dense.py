@@ -127,7 +127,7 @@ def _target(task: Dense, ctx: EvalContext) -> Target:
         ctx.kept["classes"] = dense_data.classes(ctx, task.batch_size)
     found = ctx.kept["classes"]
     if found > MOST:
-        raise UserError(f"segmentation maps hold values up to {found - 1}; class indices, up to {MOST - 1}, would do")
+        raise UserError(f"segmentation maps contain values up to {found - 1}; use class indices up to {MOST - 1}")
     return Classes(max(found, 1))
 
 
@@ -229,4 +229,4 @@ def _finite(value: float) -> float | None:
 
 
 def _nothing(target: Target, part: str) -> UserError:
-    return UserError(f"no {part} image has a readable {target.kind} map; what is wrong with them is named above")
+    return UserError(f"no {part} image has a readable {target.kind} map; see the messages above")

@@ -17,7 +17,7 @@ from ijepa.util.files import replacing
 def check(task: Export) -> None:
     """Refuses Parquet where it cannot be written; before features are computed."""
     if task.format == "parquet" and importlib.util.find_spec("pyarrow") is None:
-        raise ConfigError("task.features.format", "parquet", "needs pyarrow: pip install pyarrow; npz needs nothing")
+        raise ConfigError("task.features.format", "parquet", "needs pyarrow; pip install pyarrow, or try npz")
 
 
 def evaluate(task: Export, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:

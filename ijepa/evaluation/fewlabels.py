@@ -37,7 +37,7 @@ def amounts(task: Few, prefix: str) -> Iterator[tuple[str, Amount]]:
 def validate(task: Few, key: str, images: Images) -> None:
     """Refuses a task without any amount, and lists that are not of these training images; raises ConfigError."""
     if not task.shares + task.shots + task.lists:
-        raise ConfigError(f"{key}.shares", [], f"needs one here, in {key}.shots or in {key}.lists")
+        raise ConfigError(f"{key}.shares", [], f"needs at least one value here, in {key}.shots or in {key}.lists")
     for file in task.lists:
         if not Path(file).expanduser().is_file():
             raise ConfigError(f"{key}.lists", task.lists, f"no such file: {file}")
@@ -45,7 +45,7 @@ def validate(task: Few, key: str, images: Images) -> None:
     names = [name for name, _ in amounts(task, "")]
     for name in names:
         if names.count(name) > 1:
-            raise ConfigError(f"{key}.lists", task.lists, f"two results would be called {name[1:]}; rename a file")
+            raise ConfigError(f"{key}.lists", task.lists, f"two results would be named {name[1:]}; rename a file")
 
 
 def draws(task: Few, key: str, ctx: EvalContext, train: Features, name: str, amount: Amount) -> list[Tensor]:

@@ -76,21 +76,21 @@ def refuse_tuning(task: Tuning, data: DataModule, key: str) -> None:
     names = label_sets(data)
     for name in task.labels or []:
         if name not in names:
-            problem = f"the images have no labels of {name}, but of {', '.join(names)}"
+            problem = f"the images have no labels {name}; try {', '.join(names)}"
             raise ConfigError(f"{key}.labels", task.labels, problem)
     if task.randaugment is None:
         return
     if data.channels not in augmentation.PICTURES:
-        problem = f"is for 1 or 3 channels, not {data.channels}; {key}.randaugment=null would do"
+        problem = f"supports 1 or 3 channels, not {data.channels}; try {key}.randaugment=null"
         raise ConfigError(f"{key}.randaugment", task.randaugment, problem)
     if not _pictures(data):
-        problem = f"is for 8-bit pictures, not for values in units of their own; {key}.randaugment=null would do"
+        problem = f"supports 8-bit pictures only; try {key}.randaugment=null"
         raise ConfigError(f"{key}.randaugment", task.randaugment, problem)
     try:
         augmentation.distortion(task.randaugment, data.eval_transform.size)
     except Exception:  # timm asserts, or fails at int()
         raise ConfigError(
-            f"{key}.randaugment", task.randaugment, "should be as rand-m9-mstd0.5-inc1, or null"
+            f"{key}.randaugment", task.randaugment, "should look like rand-m9-mstd0.5-inc1, or be null"
         ) from None
 
 

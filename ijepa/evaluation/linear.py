@@ -77,7 +77,7 @@ def validate(task: Linear, data: DataModule) -> None:
         if name not in names:
             key = f"task.{NAMES[type(task)]}.labels"
             fault = ConfigError if type(task) is Linear else UnavailableError  # what Clevr's protocols are about
-            raise fault(key, task.labels, f"the images have no labels of {name}, but of {', '.join(names)}")
+            raise fault(key, task.labels, f"the images have no labels {name}; try {', '.join(names)}")
 
 
 def _groups(task: Linear, layers: list[int], train: Features, ctx: EvalContext) -> list[HeadGroup]:

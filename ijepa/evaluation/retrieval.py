@@ -19,7 +19,7 @@ from ijepa.util.errors import UnavailableError
 def validate(task: Retrieval, data: DataModule) -> None:
     """Refuses a folder without validation images."""
     if not len(data.source.val):
-        raise UnavailableError("data.val_fraction", 0, "leaves no image to find neighbours for")
+        raise UnavailableError("data.val_fraction", 0, "leaves no validation images to find neighbours for")
 
 
 def evaluate(task: Retrieval, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:

@@ -69,24 +69,24 @@ class Verdict(NamedTuple):
 REMEDIES = {
     "complete": [
         "regularisers: objective=variance_covariance",
-        "a slower target: schedule.momentum.start=0.996, or more where batches are small",
+        "a slower EMA target encoder: schedule.momentum.start=0.996, or more for small batches",
         "normalised targets: objective.normalize_targets=true",
-        "a lower learning rate: optimizer.lr at a third",
+        "a lower learning rate: a third of optimizer.lr",
     ],
     "positional": [
-        "regularisers at every place: objective=variance_covariance objective.regularize=tokens",
-        "inputs in units of their own spread: python -m ijepa.data.statistics",
-        "more or other images: with few, position is the easiest thing to learn",
+        "regularisers at every position: objective=variance_covariance objective.regularize=tokens",
+        "normalise with your images' mean and std: python -m ijepa.data.statistics",
+        "more or more varied images: with few, position is the easiest thing to learn",
     ],
     "dimensional": [
-        "more weight on the covariance: objective.covariance_weight at twice the value",
+        "a stronger covariance regulariser: twice objective.covariance_weight",
         "a lower learning rate, or less weight decay",
     ],
     "diverging": [
-        "a lower learning rate: optimizer.lr at a third; a longer warm-up: schedule.warmup_epochs",
-        "clipped gradients: optimizer.clip_grad_norm=1",
-        "where it is bf16: hardware.precision=32-true, to see whether that is it",
-        "go on from before: python train.py resume=RUN_DIR/checkpoints/step-N.ckpt force=true optimizer.lr=...",
+        "a lower learning rate: a third of optimizer.lr; a longer warm-up: schedule.warmup_epochs",
+        "gradient clipping: optimizer.clip_grad_norm=1",
+        "if the run is in bf16: hardware.precision=32-true, to rule out rounding",
+        "an earlier checkpoint: python train.py resume=RUN_DIR/checkpoints/step-N.ckpt force=true optimizer.lr=...",
     ],
 }
 
@@ -118,7 +118,13 @@ def diagnose(panels: Sequence[HealthCheck], warmup_steps: int = 0) -> Verdict:
         *_accuracies(first, now),
     ]
     if len(panels) == 1:
-        return Verdict(step, "warming up", None, [f"the first look, at step {step}" if step else "before training"], [])
+        return Verdict(
+            step,
+            "warming up",
+            None,
+            [f"reference taken at step {step}" if step else "reference taken before training"],
+            [],
+        )
     risen = RISEN if first["step"] == 0 else 1 - FALLEN  # of a network that was trained before, all but a fall
     if (_across(now) >= risen * _across(first) or now["share"] >= TOLD) and step >= warmup_steps:
         return Verdict(step, "healthy", None, evidence, [])
@@ -134,12 +140,12 @@ def _divergence(panels: Sequence[HealthCheck]) -> list[str]:
     evidence = []
     losses = [panel["loss"] for panel in past if "loss" in panel]
     if losses and now["loss"] > JUMP * max(*losses, 1.0):
-        evidence.append(f"loss {now['loss']:.3g}, at most {max(losses):.3g} before")
+        evidence.append(f"loss {now['loss']:.3g} (maximum before: {max(losses):.3g})")
     for name in ("gradient_norm", "predictions_norm"):
         *values, last = [panel[name] for panel in past if name in panel] or [0.0]
         most = EXPLODED * median(values) if len(values) >= SEVERAL else math.inf
         if min(now.get(name, 0.0), last) > most:  # at two looks: once is one odd batch
-            evidence.append(f"{name.replace('_', ' ')} {now[name]:.3g}, median before {median(values):.3g}")
+            evidence.append(f"{name.replace('_', ' ')} {now[name]:.3g} (median before: {median(values):.3g})")
     return evidence
 
 
@@ -149,7 +155,7 @@ def _forgetting(panels: Sequence[HealthCheck]) -> list[str]:
     before, after = _linear(first), _linear(now)
     if not after < before - WORSE:  # also without labels
         return []
-    line = f"linear accuracy {100 * after:.0f} %, {100 * before:.0f} % at step {int(first['step'])}"
+    line = f"linear accuracy {100 * after:.0f} % (was {100 * before:.0f} % at step {int(first['step'])})"
     return [line, *_accuracies(first, now)]
 
 
@@ -190,7 +196,7 @@ def _across(panel: HealthCheck) -> float:
 
 
 def _compared(name: str, before: float, now: float, panel: HealthCheck) -> str:
-    return f"{name} {now:.3g}, {before:.3g} at step {int(panel['step'])}"
+    return f"{name} {now:.3g} (was {before:.3g} at step {int(panel['step'])})"
 
 
 def _accuracies(first: HealthCheck, now: HealthCheck) -> list[str]:
@@ -200,6 +206,6 @@ def _accuracies(first: HealthCheck, now: HealthCheck) -> list[str]:
         label, _, probe = name.rpartition("/")
         if probe == "knn" and math.isfinite(value):
             of = f" of {label}" if label else ""
-            lines.append(f"k-NN{of} {100 * value:.0f} %, {100 * first.get(name, math.nan):.0f} % at step "
-                         f"{int(first['step'])}")  # fmt: skip
+            lines.append(f"k-NN{of} {100 * value:.0f} % (was {100 * first.get(name, math.nan):.0f} % at step "
+                         f"{int(first['step'])})")  # fmt: skip
     return lines

@@ -82,7 +82,7 @@ for each patch of an image. The paper averages those of the target encoder for c
 {self._usage()}
 ```
 {notes}
-- The licence is that of the weights it was made of; say it here.
+- The licence is that of the weights that this file was made from; state it here.
 """
 
     def _usage(self) -> str:

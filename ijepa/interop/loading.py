@@ -29,7 +29,7 @@ HEADS_KEYS = {KEY: "heads", "init": "model.heads"}
 """By which option a file's heads are told."""
 CHUNK = 2**20
 """Bytes at a time of a download."""
-ELSEWHERE = "a timm name, or the https:// address of one of these"
+ELSEWHERE = "a timm name, or the https:// URL of one of these"
 
 
 def load_encoder(
@@ -63,14 +63,16 @@ def build_encoder(
     if state is None:
         held = " and ".join(str(which) for which in weights.encoders)
         asked = "encoder" if key == KEY else "--encoder"
-        problem = f"{file} holds the {held} encoder alone; give the run's folder or checkpoint, or the {held} encoder"
+        problem = (
+            f"{file} contains only the {held} encoder; give the run's folder or checkpoint, or try the {held} encoder"
+        )
         raise ConfigError(asked, encoder, problem)
     spec = weights.spec if weights.spec.positions == "stored" else replace(weights.spec, positions=positions)
     try:
         network = spec.build()
         network.load_state_dict(state)
     except Exception as error:  # whatever a description that was changed by hand leads to
-        raise ConfigError(key, file, f"the encoder's description does not fit: {error}") from None
+        raise ConfigError(key, file, f"the encoder's description does not match its weights: {error}") from None
     pretrained = PretrainedEncoder(network, spec).eval().requires_grad_(False)
     pretrained.transform = EvalTransform(spec.image_size, spec.eval_crop, spec.channels)
     return pretrained
@@ -142,7 +144,7 @@ def select_file(path: Path, encoder: Which = "target", whole: bool = False, key:
         if candidate.is_file():
             return candidate
     wanted = " nor ".join(str(candidate.relative_to(path)) for candidate in candidates)
-    raise ConfigError(key, path, f"no run's folder: it has neither {wanted} nor {transformers.CONFIG}")
+    raise ConfigError(key, path, f"not a run's folder: it has neither {wanted} nor {transformers.CONFIG}")
 
 
 def load_checkpoint(path: Path, mapped: bool = False) -> dict[str, Any]:
@@ -162,23 +164,25 @@ def _downloaded(url: str, key: str) -> Path:
     try:
         name = Path(urlparse(url).path).name
     except ValueError as fault:
-        raise ConfigError(key, url, f"no address: {fault}") from None
+        raise ConfigError(key, url, f"not a valid URL: {fault}") from None
     if not name:
-        raise ConfigError(key, url, "the address names no file")
+        raise ConfigError(key, url, "the URL names no file")
     file = _kept() / hashlib.sha256(url.encode()).hexdigest()[:12] / name
     if file.is_file():
         return file
-    print(f"download {url}, once: it is kept as {file}", flush=True)
+    print(f"download {url}, once; cached as {file}", flush=True)
     try:
         with urlopen(url) as response, replacing(file) as temporary, temporary.open("wb") as target:
             whole = response.length
             with progress.wrap_file(response, whole or 0, description=name) as source:
                 shutil.copyfileobj(source, target, CHUNK)
             if whole and target.tell() < whole:
-                raise URLError(f"cut off after {target.tell()} of {whole} bytes")
+                raise URLError(f"truncated after {target.tell()} of {whole} bytes")
     except (URLError, HTTPException, OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
-        raise ConfigError(key, url, f"cannot be had ({reason}); download it by other means, give the file") from None
+        raise ConfigError(
+            key, url, f"could not be downloaded ({reason}); download it yourself and give the file"
+        ) from None
     return file
 
 
@@ -192,7 +196,7 @@ def _of_timm(name: str, key: str) -> Path:
         raise ConfigError(key, name, f"{fault}; give {FORMATS}, {ELSEWHERE}") from None
     except Exception as error:  # of the network, of the hub's client, of timm
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(key, name, f"timm cannot have it ({reason}); give a file instead") from None
+        raise ConfigError(key, name, f"timm could not load it ({reason}); give a file instead") from None
     which = next(iter(found.encoders))
     network = found.spec.build()
     network.load_state_dict(found.encoders[which])

@@ -55,7 +55,7 @@ def read(contents: dict[str, Any], heads: int | None = None) -> Weights:
         try:
             spec = Spec.of(described)
         except TypeError as fault:
-            raise ValueError(f"{SPEC_KEY} in it is no encoder's description ({fault})") from None
+            raise ValueError(f"its {SPEC_KEY} does not describe an encoder ({fault})") from None
     else:
         sizes = encoder_sizes(context, heads)
         (mean, std), note = statistics(sizes["channels"])
@@ -80,11 +80,11 @@ def write(path: Path, jepa: JEPA, spec: Spec) -> None:
     """
     rows, columns = spec.grid
     if rows != columns:
-        raise ValueError(f"the reference implementation knows square images alone, not {rows}x{columns} patches")
+        raise ValueError(f"the reference implementation supports square images only, not {rows}x{columns} patches")
     if spec.positions == "stored":
-        raise ValueError("its positions are learnt; the reference implementation's are sin-cos ones")
+        raise ValueError("its position embeddings are learnt; the reference implementation's are sin-cos")
     if jepa.predictor.output_width != spec.width:
-        raise ValueError("its predictor tells pixels; the reference implementation's tells features")
+        raise ValueError("its predictor predicts pixels; the reference implementation's predicts features")
     write_pickle(path, {**to_meta(jepa), SPEC_KEY: spec.plain()})  # the reference looks up what it knows
 
 
@@ -115,7 +115,7 @@ def _ours(name: str) -> str:
     for ours, theirs in PREDICTOR_NAMES.items():
         if name.startswith(theirs):
             return ours + name.removeprefix(theirs)
-    raise ValueError(f"its predictor has {name}, which I-JEPA's has not")
+    raise ValueError(f"its predictor has {name}, which I-JEPA's does not have")
 
 
 def _theirs(name: str) -> str:

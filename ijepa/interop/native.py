@@ -49,7 +49,7 @@ def read_export(metadata: dict[str, str], state: State) -> Weights:
         values = json.loads(metadata[SPEC_KEY])
         which = values.pop("encoder")
     except (ValueError, AttributeError, KeyError):
-        raise ValueError(f"{SPEC_KEY} in its metadata is no encoder's description") from None
+        raise ValueError(f"{SPEC_KEY} in its metadata does not describe an encoder") from None
     if which not in ("target", "context"):
         raise ValueError(f"{SPEC_KEY} in its metadata: expected a target or context encoder, found {which}")
     spec = _spec(values)
@@ -60,4 +60,4 @@ def _spec(values: Any) -> Spec:
     try:
         return Spec.of(values)
     except (TypeError, ValueError, AttributeError) as error:  # the last: no description at all
-        raise ValueError(f"the encoder's description does not fit: {error}") from None
+        raise ValueError(f"the encoder's description does not match its weights: {error}") from None

@@ -119,7 +119,7 @@ def _images(encoder: PretrainedEncoder, count: int) -> Tensor:
 def _compare(found: Tensor, encoder: PretrainedEncoder, images: Tensor, judge: str) -> None:
     off = (found - encoder(images)).abs().max().item()
     if not off < TOLERANCE:
-        raise ProgramError(f"{judge} finds features that are off by {off:.2g}; nothing is written")
+        raise ProgramError(f"{judge} computes features that differ by {off:.2g}; nothing was written")
 
 
 class _quiet(warnings.catch_warnings):  # noqa: N801

@@ -44,7 +44,9 @@ def read(file: Path, heads: int | None = None) -> Weights:
         if SPEC_KEY in metadata:
             return native.read_export(metadata, state)
         if any(name.endswith("embeddings.patch_embeddings.projection.weight") for name in state):
-            raise ValueError(f"one of transformers' files without the {transformers.CONFIG} beside it; give the folder")
+            raise ValueError(
+                f"one of transformers' files without {transformers.CONFIG} in the same folder; give the folder"
+            )
         contents: dict[str, Any] = dict(state)
     else:
         contents = load(file, mapped=zipfile.is_zipfile(file))  # ten gigabytes, of the largest, are not all wanted
@@ -71,9 +73,11 @@ def load(path: Path, mapped: bool = False) -> dict[str, Any]:
             with torch.serialization.safe_globals([argparse.Namespace]):  # timm keeps its options in one
                 contents = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception:  # what is no checkpoint makes the unpickler raise anything
-        raise ValueError("no checkpoint, a part of one, or one that holds more than tensors and plain values") from None
+        raise ValueError(
+            "not a checkpoint, a truncated one, or one that contains more than tensors and plain values"
+        ) from None
     if not isinstance(contents, dict):
-        raise ValueError(f"holds a {type(contents).__name__}")
+        raise ValueError(f"contains a {type(contents).__name__}")
     return contents
 
 

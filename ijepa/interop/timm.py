@@ -30,14 +30,14 @@ HEAD = "head."
 POSITIONS = "pos_embed"
 NESTED = ("state_dict_ema", "state_dict", "model_ema", "model")
 """Under which timm's training script and others keep a state dict; moving averages first, as timm does."""
-EITHER = "it does not say whether it is the target or the context encoder: taken for either"
+EITHER = "it does not say whether it is the target or the context encoder: used for either"
 FOREIGN = {
     "cls_token": "a class token",
     "reg_token": "register tokens",
-    "fc_norm.weight": "a norm after pooling (fc_norm) in place of the one before",
+    "fc_norm.weight": "a norm after pooling (fc_norm) instead of before",
     "norm_pre.weight": "a norm before its blocks",
     "blocks.0.ls1.gamma": "layer scale",
-    "blocks.0.attn.q_norm.weight": "norms of queries and keys",
+    "blocks.0.attn.q_norm.weight": "query and key norms",
 }
 """What other vision transformers of timm have."""
 
@@ -95,7 +95,7 @@ def read(state: dict[str, Any], heads: int | None = None, source: str = FORM) ->
     tensors = bare(state)
     for name, what in FOREIGN.items():
         if name in tensors:
-            raise ValueError(f"this vision transformer has {what} ({name}), which I-JEPA's has not")
+            raise ValueError(f"this vision transformer has {what} ({name}), which I-JEPA's does not have")
     if POSITIONS not in tensors:
         raise ValueError(f"{POSITIONS} is missing")
     sizes = encoder_sizes(tensors, heads)
@@ -103,7 +103,7 @@ def read(state: dict[str, Any], heads: int | None = None, source: str = FORM) ->
     spec = spec_of(placed_or_stored(tensors[POSITIONS]), sizes, mean, std)
     stored = spec.positions == "stored"
     left = sorted(name for name in tensors if name.startswith(HEAD))
-    guessed = f"it does not say how many attention heads it has: {sizes['heads']}, as published for width {spec.width}"
+    guessed = f"it does not store its number of heads: assumed {sizes['heads']}, as published for width {spec.width}"
     notes = [
         *([guessed] if heads is None else []),
         note,
@@ -130,7 +130,7 @@ def download(name: str) -> Weights:
     model = timm.create_model(name.removeprefix("timm/"), pretrained=True, num_classes=0)
     blocks = getattr(model, "blocks", None)
     if not isinstance(model, timm.models.VisionTransformer) or not blocks:
-        raise ValueError(f"timm builds a {type(model).__name__} of it, not a VisionTransformer")
+        raise ValueError(f"timm builds a {type(model).__name__} for it, not a VisionTransformer")
     return of_model(model, dict(model.pretrained_cfg), name)
 
 

@@ -74,7 +74,7 @@ def described(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as fault:
         raise ValueError(f"{CONFIG} cannot be read ({fault})") from None
     if not isinstance(config, dict):
-        raise ValueError(f"{CONFIG} holds no description of a network")
+        raise ValueError(f"{CONFIG} does not describe a network")
     return config
 
 
@@ -87,7 +87,7 @@ def read(path: Path) -> Weights:
     config = described(path)
     kind = config.get("model_type")
     if kind != "ijepa":
-        raise ValueError(f"{CONFIG} describes no I-JEPA: expected model_type ijepa, found {kind}")
+        raise ValueError(f"{CONFIG} does not describe an I-JEPA model: expected model_type ijepa, found {kind}")
     wanted = {"layer_norm_eps": (EPS, 1e-12), "qkv_bias": (True, True), "hidden_act": ("gelu", "gelu")}
     for name, (value, default) in wanted.items():
         held = config.get(name, default)
@@ -109,7 +109,7 @@ def read(path: Path) -> Weights:
             which = own.pop("encoder")
             return Weights(FORM, Spec.of(own), {which: state}).check()
         except (KeyError, TypeError, AttributeError) as fault:
-            raise ValueError(f"{SPEC_KEY} in {CONFIG} is no encoder's description ({fault})") from None
+            raise ValueError(f"{SPEC_KEY} in {CONFIG} does not describe an encoder ({fault})") from None
     (mean, std), note = statistics(sizes["channels"])
     notes = [note, "it does not say whether it is the target or the context encoder (the published ones are context "
              "encoders): taken for either"]  # fmt: skip
@@ -138,7 +138,7 @@ def _tensors(path: Path) -> State:
         tensors: State = {}
         for name in sorted(names):
             if Path(name).name != name:
-                raise ValueError(f"{index.name} names {name}, which is not beside it")
+                raise ValueError(f"{index.name} names {name}, which is missing")
             with safe_open(path / name, framework="pt") as opened:
                 tensors |= {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, TypeError, AttributeError) as fault:
@@ -188,7 +188,7 @@ def write(folder: Path, encoder: Encoder, spec: Spec, which: str) -> str | None:
         _replace(made, folder)
     if spec.channels in PICTURES:
         return None
-    return f"images of {spec.channels} channels have no image processor in transformers; normalise them yourself"
+    return f"transformers has no image processor for {spec.channels} channels; normalise images yourself"
 
 
 def _replace(made: Path, folder: Path) -> None:
@@ -276,4 +276,4 @@ def _ours(layout: str, name: str) -> str:
         if rest.startswith(theirs):
             assert block is not None
             return f"blocks.{block.group(1)}.{ours}{rest.removeprefix(theirs)}"
-    raise ValueError(f"it has {name}, which I-JEPA's encoder has not")
+    raise ValueError(f"it has {name}, which I-JEPA's encoder does not have")

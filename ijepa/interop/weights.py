@@ -91,7 +91,7 @@ class Weights:
         if self.predictor is not None:
             sizes = self.predictor_sizes
             if sizes.width % self.spec.heads:
-                raise ValueError(f"its predictor's width {sizes.width} is no multiple of {self.spec.heads} heads")
+                raise ValueError(f"its predictor's width {sizes.width} is not a multiple of {self.spec.heads} heads")
             with torch.device("meta"):
                 network = Predictor(self.spec.width, sizes.output_width, self.spec.grid, sizes.width, sizes.depth,
                                     self.spec.heads)  # fmt: skip
@@ -115,11 +115,11 @@ def compare(state: State, expected: Mapping[str, Tensor], network: str) -> None:
         raise ValueError(f"{min(missing)}{more} of the {network} is missing")
     if extra:
         more = f" and {len(extra) - 1} more" if len(extra) > 1 else ""
-        raise ValueError(f"the {network} has {min(extra)}{more}, which I-JEPA's has not")
+        raise ValueError(f"the {network} has {min(extra)}{more}, which I-JEPA's does not have")
     for name, tensor in state.items():
         if tensor.shape != expected[name].shape:
             shapes = f"[{_times(expected[name])}], found [{_times(tensor)}]"
-            raise ValueError(f"{name} of the {network} does not fit the sizes that stand with it: expected {shapes}")
+            raise ValueError(f"{name} of the {network} does not match the sizes stored with it: expected {shapes}")
 
 
 def _times(tensor: Tensor) -> str:
@@ -147,10 +147,10 @@ def encoder_sizes(state: State, heads: int | None) -> dict[str, Any]:
     found = heads or HEADS.get(width)
     if found is None:
         raise HeadsError(
-            f"its width {width} is no published one, and its number of attention heads stands nowhere in it"
+            f"its width {width} is not a published one, and the number of attention heads cannot be read from weights"
         )
     if not isinstance(found, int) or found < 1 or width % found or width % 4:
-        raise ValueError(f"its width {width} is no multiple of 4 and of {found} heads")
+        raise ValueError(f"its width {width} is not a multiple of 4 and of {found} heads")
     return {
         "patch_size": patch[0],
         "channels": channels,
@@ -200,7 +200,9 @@ def placed(table: Tensor) -> Placed:
         for kind, onto in (("index", None), ("scaled", reference)):
             if (kind == "index" or onto) and (sincos_2d(width, grid, onto) - table).abs().max() < tolerance:
                 return Placed(grid, kind, onto if onto != grid else None)  # type: ignore[arg-type]
-    raise ValueError("its positions (pos_embed) are not the fixed sin-cos ones of I-JEPA, but learnt, or fine-tuned")
+    raise ValueError(
+        "its position embeddings (pos_embed) are learnt or fine-tuned, not the fixed sin-cos ones of I-JEPA"
+    )
 
 
 def _reference(first: Tensor, grid: Grid) -> Grid | None:
@@ -216,7 +218,7 @@ def _reference(first: Tensor, grid: Grid) -> Grid | None:
     return (found[0], found[1]) if min(found) > 0 else None
 
 
-KEPT = "its positions are no sin-cos ones, but learnt, or fine-tuned: kept as they are"
+KEPT = "its position embeddings are not sin-cos, but learnt or fine-tuned: kept as they are"
 
 
 def placed_or_stored(table: Tensor, grid: Grid | None = None) -> Placed:
@@ -232,7 +234,7 @@ def placed_or_stored(table: Tensor, grid: Grid | None = None) -> Placed:
         side = math.isqrt(patches)
         found = grid or (side, side)
         if found[0] * found[1] != patches:
-            problem = f"{fault}; {patches} patches are no square, so that their rows and columns are unknown"
+            problem = f"{fault}; {patches} patches are not a square grid, so that rows and columns are unknown"
             raise ValueError(problem) from None
         return Placed(found, "stored", None)
 
@@ -254,8 +256,8 @@ def spec_of(position: Placed, sizes: dict[str, Any], mean: tuple[float, ...], st
 def statistics(channels: int) -> tuple[tuple[tuple[float, ...], tuple[float, ...]], str]:
     """Mean and standard deviation where the file has none, and a line to say so."""
     if channels == 3:
-        return IMAGENET, "it does not say how its images were normalised: with ImageNet's mean and std, as published"
-    values = f"it does not say how its images of {channels} channels were normalised: not at all, then"
+        return IMAGENET, "it does not say how images are normalised: assumed ImageNet's mean and std, as published"
+    values = f"it does not say how its images of {channels} channels are normalised: assumed not at all"
     return ((0.0,) * channels, (1.0,) * channels), values
 
 
@@ -263,7 +265,7 @@ def bare(state: Mapping[str, Any]) -> State:
     """Without what wrappers put before each name; raises ValueError for what is no tensor."""
     for name, tensor in state.items():
         if not isinstance(tensor, Tensor):
-            raise ValueError(f"{name} is no tensor")
+            raise ValueError(f"{name} is not a tensor")
     return {re.sub(WRAPPED, "", name): tensor for name, tensor in state.items()}
 
 

@@ -77,7 +77,7 @@ class WandbRun(WandbLogger):
             run = self.experiment
         except wandb.errors.Error as error:
             reason = str(error).splitlines()[0]
-            problem = f"logger=wandb: no run could be begun ({reason}); see to that, or add logger.mode=offline"
+            problem = f"logger=wandb: W&B could not start a run ({reason}); fix that, or add logger.mode=offline"
             raise UserError(problem) from None
         for name, better in BEST.items():
             run.define_metric(name, step_metric="trainer/global_step", summary=f"{better},last")

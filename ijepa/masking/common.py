@@ -47,7 +47,7 @@ def inside(limits: Range, share: float) -> float:
 
 def at_most(asked: int | None, possible: int, source: str) -> int:
     if asked is not None and asked > possible:
-        raise ConfigError("masking.context_patches", asked, f"{source} leaves {possible}; at most {possible} would do")
+        raise ConfigError("masking.context_patches", asked, f"{source} leaves {possible}; try at most {possible}")
     return possible if asked is None else asked
 
 

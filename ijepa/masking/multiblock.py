@@ -148,5 +148,5 @@ class MultiBlock:
                 )
             if (left >= self.context_patches).mean() < MIN_ACCEPTANCE:
                 raise ConfigError(
-                    "masking.context_patches", asked, f"{sizes} hardly ever leave so many; at most {possible} would do"
+                    "masking.context_patches", asked, f"{sizes} hardly ever leave that many; try at most {possible}"
                 )

@@ -40,13 +40,13 @@ class Reference:
         sizes = {self._size(float(share), target_scale, target_aspect) for share in np.linspace(0, 1, 1025)}
         height, width = min(sizes, key=math.prod)
         if height * width <= min_keep:
-            problem = f"the reference never ends on target blocks of {height}x{width}; {height * width - 1} would do"
+            problem = f"the reference loops forever on target blocks of {height}x{width}; try {height * width - 1}"
             raise ConfigError("masking.min_keep", min_keep, problem)
         smallest = min(
             math.prod(self._size(float(share), context_scale, (1.0, 1.0))) for share in np.linspace(0, 1, 65)
         )
         if smallest <= min_keep:
-            problem = f"the reference never ends on context blocks of {smallest} patches; {smallest - 1} would do"
+            problem = f"the reference loops forever on context blocks of {smallest} patches; try {smallest - 1}"
             raise ConfigError("masking.min_keep", min_keep, problem)
         draws = [self.sample(0, step, np.arange(128)).context.shape[1] for step in range(4)]
         self.context_patches = round(float(np.mean(draws)))  # stated at start-up; it varies from step to step

@@ -67,7 +67,7 @@ class Encoder(nn.Module):
     def grid_of(self, height: int, width: int) -> Grid:
         """Patches per column and per row of an image of this size."""
         if height % self.patch_size or width % self.patch_size:
-            raise ValueError(f"images of {height}x{width} pixels do not divide into patches of {self.patch_size}")
+            raise ValueError(f"images of {height}x{width} pixels cannot be divided into patches of {self.patch_size}")
         return height // self.patch_size, width // self.patch_size
 
     def vectors(self, grid: Grid, device: torch.device) -> Tensor:

@@ -25,7 +25,7 @@ def sincos_2d(width: int, grid: Grid, reference: Grid | None = None) -> Tensor:
             place in the image has the vector it had in pretraining; otherwise coordinates are patch indices.
     """
     if width % 4:
-        raise ConfigError("width", width, "2-D sin-cos positions need a multiple of 4")
+        raise ConfigError("width", width, "2-D sin-cos position embeddings need a multiple of 4")
     coordinates = []
     for axis in range(2):
         index = torch.arange(grid[axis], dtype=torch.float64)

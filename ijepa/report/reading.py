@@ -136,7 +136,7 @@ def _read(folder: Path, whole: Path, name: str) -> RunRecord:
     if not whole.exists():
         raise ConfigError(KEY, text.name(folder), "no such folder")
     if not whole.is_dir():
-        raise ConfigError(KEY, text.name(folder), "a file; a run's folder is wanted")
+        raise ConfigError(KEY, text.name(folder), "is a file; give a run's folder")
     for needed in ("config.yaml", "metrics.csv"):
         if not (whole / needed).is_file():
             raise ConfigError(KEY, text.name(folder), f"not the folder of a run: {needed} is missing")
@@ -168,7 +168,7 @@ def _config(path: Path) -> dict[Any, Any]:
     except Exception:  # an interpolation of nothing
         values = None
     if not isinstance(values, dict):
-        raise UserError(f"{path}: not the configuration of a run; bring back what train.py has written")
+        raise UserError(f"{path}: not the configuration of a run; restore the file that train.py wrote")
     return values
 
 
@@ -184,7 +184,7 @@ def _metrics(path: Path) -> dict[str, list[float | None]]:
     try:
         whole = path.read_bytes().decode()
     except UnicodeDecodeError:
-        raise UserError(f"{path}: not the metrics of a run, but bytes that are no text") from None
+        raise UserError(f"{path}: not the metrics of a run: it is not a text file") from None
     kept = whole[: whole.rfind("\n") + 1]
     reader = csv.reader(io.StringIO(kept, newline=""))
     try:
@@ -192,10 +192,10 @@ def _metrics(path: Path) -> dict[str, list[float | None]]:
     except csv.Error as error:
         raise UserError(f"{path}: line {reader.line_num}: {error}") from None
     if not table or "step" not in table[0]:
-        raise UserError(f"{path}: not the metrics of a run: no column is called step")
+        raise UserError(f"{path}: not the metrics of a run: there is no column step")
     columns: dict[str, list[float | None]] = {title: [] for title in table[0]}
     if len(columns) < len(table[0]):
-        raise UserError(f"{path}: not the metrics of a run: two columns have one name")
+        raise UserError(f"{path}: not the metrics of a run: two columns have the same name")
     for line, row in enumerate(table[1:], 2):
         if len(row) != len(table[0]):
             raise UserError(f"{path}: line {line} has {len(row)} cells, the first line {len(table[0])}")
@@ -205,7 +205,7 @@ def _metrics(path: Path) -> dict[str, list[float | None]]:
             try:
                 columns[title].append(float(cell) if cell else None)
             except ValueError:
-                raise UserError(f"{path}: line {line}: {title} is no number: {text.name(cell[:40])}") from None
+                raise UserError(f"{path}: line {line}: {title} is not a number: {text.name(cell[:40])}") from None
     for title in WORDS:
         columns.pop(title, None)
     if any(step is None or not math.isfinite(step) for step in columns["step"]):
@@ -219,9 +219,9 @@ def _summary(path: Path) -> dict[str, Any] | None:
     try:
         found = json.loads(path.read_bytes())
     except ValueError as error:
-        raise UserError(f"{path}: no JSON any more: {error}") from None
+        raise UserError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(found, dict):
-        raise UserError(f"{path}: not the summary of a run; bring back what train.py has written")
+        raise UserError(f"{path}: not the summary of a run; restore the file that train.py wrote")
     return found
 
 
@@ -232,7 +232,7 @@ def _optional(folder: Path, inside: Path, notes: list[str], understood: Callable
     except FileNotFoundError:
         return None
     except (ValueError, LookupError, TypeError, AttributeError, OSError):
-        notes.append(f"{text.name(inside)} is broken and was left out")
+        notes.append(f"{text.name(inside)} is corrupt and was skipped")
         return None
 
 

@@ -75,14 +75,16 @@ def evaluate(composed: DictConfig) -> float | None:
         chosen, left = tasks.supported_tasks(config.task, data)
         config = config.model_copy(update={"task": chosen})
         for name, why in left.items() if first else ():
-            print(f"task=paper leaves out {name}: {why}")
+            print(f"task=paper skips {name}: {why}")
         if not chosen.chosen():
-            raise ConfigError("task", "paper", "nothing of it is possible with these images; they need labels or maps")
+            raise ConfigError(
+                "task", "paper", "none of its tasks is possible with these images; they need labels or maps"
+            )
     else:
         tasks.validate(config.task, data, config.data)
     fabric = devices.fabric(config.hardware)
     if fabric is not None and HydraConfig.get().mode == RunMode.MULTIRUN:
-        problem = "one process starts the others here, and cannot in a sweep; start the jobs one by one"
+        problem = "evaluations on several devices cannot run in a sweep; start the jobs one by one"
         raise ConfigError("hardware.strategy", config.hardware.strategy, problem)
     with devices.launching(fabric):
         source.prepare()
@@ -162,7 +164,7 @@ def _reject_model_keys() -> None:
     """Refuses a shape beside a checkpoint, which has its own."""
     for key in sorted(_given()):
         if key.partition(".")[0] == "model":
-            raise UserError(f"{key}: the checkpoint's encoder has a shape of its own; leave it out")
+            raise UserError(f"{key}: the shape comes from the checkpoint; omit it")
 
 
 def _data(composed: dict[str, Any], path: Path, spec: Spec) -> dict[str, Any]:
@@ -177,7 +179,7 @@ def _data(composed: dict[str, Any], path: Path, spec: Spec) -> dict[str, Any]:
         raise UserError(f"data is not set, and {path} has no config.yaml beside it; add data=folder data.root=FOLDER")
     for name in ("mean", "std"):
         if f"data.{name}" in given:
-            raise ConfigError(f"data.{name}", composed[name], "the encoder comes with its own; leave it out")
+            raise ConfigError(f"data.{name}", composed[name], "is stored with the encoder; omit it")
     plain = spec.plain()
     base |= {name: plain[name] for name in ("image_size", "channels", "mean", "std", "eval_crop")}
     for name, value in composed.items():
@@ -214,7 +216,7 @@ def _masks(path: Path | None, config: EvaluateConfig, patch_size: int, first: bo
         return build.sampler_of(values, (rows, columns))
     except ValueError as error:  # ConfigError among them
         if first:
-            print(f"masks    left out: {str(error).splitlines()[0]}")
+            print(f"masks    skipped: {str(error).splitlines()[0]}")
         return None
 
 
@@ -232,7 +234,7 @@ def _fits(config: EvaluateConfig, spec: Spec) -> None:
         problem = f"not divisible by the encoder's patches of {spec.patch_size} pixels"
         raise ConfigError("data.image_size", data.image_size, problem)
     if config.layers > spec.depth:
-        raise ConfigError("layers", config.layers, f"the encoder has {spec.depth} blocks; {spec.depth} would do")
+        raise ConfigError("layers", config.layers, f"the encoder has {spec.depth} blocks; try {spec.depth}")
     check_task(config.task, spec.depth)
     if config.task.features is not None:
         export.check(config.task.features)

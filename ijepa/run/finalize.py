@@ -49,7 +49,7 @@ def finish(run: Run, brief: bool) -> None:
         summary["health"] = {"verdict": run.health.verdicts[-1].title, "seconds": run.health.seconds}
     chosen, left = tasks.supported_tasks(run.config.task, run.data)
     for name, why in left.items() if run.config.task.paper is not None else ():
-        print(f"task=paper leaves out {name}: {why}")
+        print(f"task=paper skips {name}: {why}")
     if chosen.measured():
         names = label_sets(run.data)
         runtime = Runtime(run.trainer.strategy.root_device, compiled=run.config.hardware.compile)
@@ -78,7 +78,7 @@ def finish(run: Run, brief: bool) -> None:
     if run.health is not None and run.health.verdicts:
         print(run.health.summary())
     if summary["unreadable"]:
-        print(f"{len(summary['unreadable'])} files could not be read; summary.json names them")
+        print(f"{len(summary['unreadable'])} files could not be read; summary.json lists them")
     print(f"{summary['images']} images, {summary['flops']:.3g} FLOPs, {summary['seconds']:.0f} s")
     if brief:
         return

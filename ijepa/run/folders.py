@@ -44,10 +44,10 @@ def choose(config: TrainConfig, overrides: list[str]) -> Path:
         return Path("runs", f"{name}-slurm-{queued}")  # the same for all its processes, and after a restart
     several = config.hardware.nodes > 1 or int(os.environ.get("SLURM_NTASKS", "1")) > 1
     if config.run_dir is None and ("TORCHELASTIC_RUN_ID" in os.environ or several):
-        problem = "with torchrun, SLURM or several nodes every process needs to know the folder; add run_dir=FOLDER"
+        problem = "with torchrun, Slurm or several nodes all processes need to know the folder; add run_dir=FOLDER"
         raise ConfigError("run_dir", None, problem)
     if config.run_dir == "":
-        raise ConfigError("run_dir", "", "needs a folder; null makes a new one under runs/")
+        raise ConfigError("run_dir", "", "needs a folder; try null for a new one under runs/")
     if config.run_dir is None:
         return numbered(Path("runs"), name)
     folder = Path(config.run_dir).expanduser()
@@ -103,17 +103,17 @@ def validate_unused(folder: Path) -> None:
     if not found or is_nonzero_rank():
         return
     if "config.yaml" not in found:
-        raise ConfigError("run_dir", folder, f"holds a part of a run, {found[0]}; give another run_dir")
+        raise ConfigError("run_dir", folder, f"contains part of a run, {found[0]}; give another run_dir")
     resumable = any((folder / "checkpoints").glob("*.ckpt"))
-    way = f"resume={folder} would go on with it" if resumable else "it has no checkpoint; remove it"
-    raise ConfigError("run_dir", folder, f"holds a run; {way}, or give another run_dir")
+    way = f"resume it with resume={folder}" if resumable else "it has no checkpoint; remove it"
+    raise ConfigError("run_dir", folder, f"contains a run; {way}, or give another run_dir")
 
 
 def make(folder: Path, key: str = "run_dir") -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(key, folder, f"cannot be made: {error.strerror}") from None
+        raise ConfigError(key, folder, f"cannot be created: {error.strerror}") from None
 
 
 @contextlib.contextmanager
@@ -138,7 +138,7 @@ def claimed(folder: Path) -> Iterator[None]:
             _locks.add(descriptor)
             stack.callback(_locks.discard, descriptor)
         except BlockingIOError:
-            problem = "another process is running in it; wait, or give another one"
+            problem = "another process is using it; wait, or give another run_dir"
             raise ConfigError("run_dir", folder, problem) from None
         except (ImportError, OSError):  # a system or a file system without locks
             pass

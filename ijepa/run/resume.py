@@ -82,7 +82,7 @@ def resume(path: Path, overrides: list[str]) -> Resumed:
     if faults and not new.force:
         items = [f"{key}={show(before.get(key))} would become {show(value)}" for key, value in faults.items()]
         listed = ", ".join(items[:SHOWN]) + (f" and {len(items) - SHOWN} more" if len(items) > SHOWN else "")
-        raise UserError(f"resume={path}: {listed}; leave that out, start a new run, or insist with force=true")
+        raise UserError(f"resume={path}: {listed}; omit that, start a new run, or override with force=true")
     lasting = [key for key in changed if key in LENGTH or key in faults]
     shapes = {name: tensor.shape for name, tensor in contents["state_dict"].items()}
     images = contents[loading.IMAGES_KEY]
@@ -103,7 +103,9 @@ def finished(folder: Path, config: TrainConfig) -> bool:
     other = [key for key in keys if not any(key == free or key.startswith(f"{free}.") for free in FREE)]
     if other:
         items = [f"{key}={show(before.get(key))}, not {show(after.get(key))}" for key in other[:SHOWN]]
-        raise ConfigError("run_dir", folder, f"holds a run of {', '.join(items)}; give another run_dir, or remove it")
+        raise ConfigError(
+            "run_dir", folder, f"contains a run with {', '.join(items)}; give another run_dir, or remove it"
+        )
     return metric.summary(folder) is not None
 
 
@@ -138,14 +140,14 @@ def validate(resumed: Resumed, module: nn.Module, data: DataModule, steps: Train
     wrong = [name for name in state if resumed.shapes.get(name) != state[name].shape]
     wrong += [name for name in resumed.shapes if name not in state]
     if wrong:
-        problem = f"{len(wrong)} tensors do not fit the networks as configured now, {wrong[0]} for example"
-        raise ConfigError("resume", resumed.last, f"{problem}; leave out what changes them, or start a new run")
+        problem = f"{len(wrong)} tensors do not match the networks as configured now, e.g. {wrong[0]}"
+        raise ConfigError("resume", resumed.last, f"{problem}; omit what changes them, or start a new run")
     if resumed.config.force:
         return
     was, now = resumed.images, data.identity
     if was != now:
         counts = f"{was['images']} training images, now {now['images']}" if was["images"] != now["images"] else "others"
-        problem = f"not the images that the run began with ({counts}); bring them back, or insist with force=true"
+        problem = f"not the images that the run started with ({counts}); restore them, or override with force=true"
         raise ConfigError("data.root", resumed.config.data.root, problem)
     old = resumed.before
     before = training_schedule(old.schedule, old.optimizer, old.data.batch_size, now["images"])
@@ -199,7 +201,7 @@ def _find(path: Path) -> tuple[Path, Path]:
         last = next(reversed(numbered(last.parent)), last)
     for needed in (folder / "config.yaml", last):
         if not needed.is_file():
-            raise ConfigError("resume", path, f"no run to go on with: {needed} is missing")
+            raise ConfigError("resume", path, f"no run to resume: {needed} is missing")
     return folder, last
 
 
@@ -209,11 +211,11 @@ def _load(path: Path, last: Path) -> dict[str, Any]:
         contents = loading.load_checkpoint(last, mapped=True)
     except ConfigError as fault:
         whole = next((path for path in reversed(numbered(last.parent)) if path != last and _whole(path)), None)
-        problem = f"resume={whole} is the newest that is" if whole else "and there is no other one that is"
-        raise ConfigError("resume", path, f"{last.name} is not a whole checkpoint; {problem}") from fault
+        problem = f"try resume={whole}, the newest complete one" if whole else "and there is no complete one"
+        raise ConfigError("resume", path, f"{last.name} is not a complete checkpoint; {problem}") from fault
     missing = [name for name in NEEDED if name not in contents]
     if missing:
-        raise ConfigError("resume", path, f"{last.name} is no checkpoint of a run to go on with: no {missing[0]} in it")
+        raise ConfigError("resume", path, f"{last.name} is not a checkpoint of a run: it contains no {missing[0]}")
     return contents
 
 

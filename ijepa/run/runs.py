@@ -37,12 +37,12 @@ def train(composed: DictConfig) -> float | None:
     if composed.get("resume") not in (None, "auto"):
         resumed = resume.resume(Path(str(composed.resume)).expanduser(), overrides)
         if composed.run_dir is not None and Path(composed.run_dir).expanduser().resolve() != resumed.folder.resolve():
-            raise ConfigError("run_dir", composed.run_dir, "a resumed run stays in its folder; leave it out")
+            raise ConfigError("run_dir", composed.run_dir, "a resumed run stays in its folder; omit it")
         with folders.claimed(resumed.folder):
             return _resume(resumed)
     config = parse(TrainConfig, init_options.resolve_init(composed))
     if config.resume == "auto" and config.run_dir is None:
-        raise ConfigError("resume", "auto", "goes on with the run in run_dir; add run_dir=FOLDER")
+        raise ConfigError("resume", "auto", "resumes the run in run_dir; add run_dir=FOLDER")
     folder = folders.choose(config, overrides)
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     if sweep and isinstance(config.logger, WandbLogger) and config.logger.group is None:
@@ -124,7 +124,7 @@ def _build(config: TrainConfig, folder: Path, step: int = 0) -> Run:
     metric.check(config.metric, tasks.promised(measured, label_sets(run.data)), run.health is not None)
     launched = "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_PROCID" in os.environ
     if config.hardware.strategy != "single" and HydraConfig.get().mode == RunMode.MULTIRUN and not launched:
-        problem = "in a sweep the processes of a job are started by torchrun or submitit, see docs/sweeps.md"
+        problem = "in a sweep, start the processes of a job with torchrun or submitit, see docs/sweeps.md"
         raise ConfigError("hardware.strategy", config.hardware.strategy, problem)
     return run
 
@@ -164,7 +164,7 @@ def execute(run: Run, last: Path | None = None, drop: Callable[[], None] = lambd
             print(f"run_dir {run.folder}", flush=True)
         loggers.finish(run.trainer.loggers, failed)
         if stopped and run.trainer.is_global_zero and slurm.requeue(stopped):
-            print("requeued: the job goes on with the run when Slurm starts it again", flush=True)
+            print("requeued: the job resumes the run when Slurm restarts it", flush=True)
 
 
 def _execute(run: Run, last: Path | None, rewind: Rewind) -> float | None:
@@ -192,8 +192,8 @@ def _interrupted(run: Run, started: bool) -> str:
     if steps == whole:
         done += ", before the results"
     if not started and run.checkpoint.path.exists():
-        return f"{done}; nothing has changed, give the same command again"
-    return done + (f"; go on with: python train.py resume={run.folder}" if run.checkpoint.path.exists() else "")
+        return f"{done}; nothing has changed, run the same command again"
+    return done + (f"; resume with: python train.py resume={run.folder}" if run.checkpoint.path.exists() else "")
 
 
 def _announce(run: Run) -> None:
@@ -218,9 +218,9 @@ def _announce(run: Run) -> None:
     )
     for number, note in enumerate(run.start):
         print(f"{'' if number else 'init':<9}{note}")
-    print(f"masks    {config.masking.name}, {masking.context_patches} context patches per image")
+    print(f"masks    {config.masking.name}, {masking.context_patches} of {rows * columns} patches are context")
     print(
-        f"steps    {steps.max_steps} of {config.data.batch_size} images, {steps.warmup_steps} of them warm-up; "
+        f"steps    {steps.max_steps} ({steps.warmup_steps} warm-up), effective batch size {config.data.batch_size}; "
         f"{run.trainer.strategy.root_device.type}, {'bf16-true' if run.module.bf16 else run.trainer.precision}",
         flush=True,
     )

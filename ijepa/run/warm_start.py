@@ -70,9 +70,7 @@ def apply_checkpoint_sizes(values: dict[str, Any], start: WarmStart, given: Call
     def decide(section: dict[str, Any], prefix: str, name: str, value: Any) -> None:
         key = f"{prefix}.{name}"
         if given(key) and (not isinstance(section[name], int | float) or abs(section[name] - value) > 1e-6):
-            raise ConfigError(
-                key, section[name], f"{KEY}={start.file} has {show(value)}; leave it out, or set the same"
-            )
+            raise ConfigError(key, section[name], f"{KEY}={start.file} has {show(value)}; omit it, or set the same")
         section[name] = value
 
     for name in ("patch_size", "width", "depth", "heads", "mlp_ratio"):
@@ -97,11 +95,9 @@ def _images(data: dict[str, Any], spec: Spec, adapt: Any, file: Path, given: Cal
     if data["channels"] == spec.channels:
         data |= {name: plain[name] for name in ("mean", "std") if not given(f"data.{name}")}
         if adapt is not None:
-            raise ConfigError(
-                "init_channels", adapt, f"{KEY}={file} has {spec.channels} channels already; leave it out"
-            )
+            raise ConfigError("init_channels", adapt, f"{KEY}={file} has {spec.channels} channels already; omit it")
     elif adapt == "inflate" and isinstance(data["channels"], int) and data["channels"] % spec.channels:
-        problem = f"data.channels={data['channels']} is no multiple of {spec.channels}; init_channels=average takes any"
+        problem = f"data.channels={data['channels']} is not a multiple of {spec.channels}; try init_channels=average"
         raise ConfigError("init_channels", adapt, problem)
     elif adapt is None:
         problem = f"{KEY}={file} has {spec.channels}; add init_channels=average or init_channels=inflate"
@@ -113,7 +109,7 @@ def _positions(model: dict[str, Any], size: Any, spec: Spec, given: Callable[[st
     sides = [size, size] if isinstance(size, int) else size
     if spec.positions == "stored":
         if given("model.positions") and model["positions"] != "stored":
-            raise ConfigError("model.positions", model["positions"], f"{KEY} has learnt ones; leave it out")
+            raise ConfigError("model.positions", model["positions"], f"{KEY} has learnt ones; omit it")
         other = sides != list(spec.image_size)
         model |= {"positions": "stored", "position_grid": list(spec.position_grid or spec.grid) if other else None}
         return
@@ -147,14 +143,14 @@ def load(jepa: JEPA, start: WarmStart, adapt: Adapt | None) -> list[str]:
     ]
     predictor = weights.predictor
     if predictor is not None and weights.predictor_sizes.output_width != jepa.predictor.output_width:
-        notes.append("the predictor starts afresh: that of the file tells something else")
+        notes.append("the predictor is newly initialised: the file's predicts something else")
     elif predictor is not None:
         pairs.append((jepa.predictor, predictor))  # type: ignore[arg-type]
     for network, state in pairs:
         expected = network.state_dict()
         wrong = [name for name, tensor in expected.items() if name not in state or state[name].shape != tensor.shape]
         if wrong:
-            raise UserError(f"{KEY}={start.file}: {wrong[0]} does not fit the networks as configured")
+            raise UserError(f"{KEY}={start.file}: {wrong[0]} does not match the networks as configured")
     for network, state in pairs:
         network.load_state_dict(state)
     return notes

@@ -20,12 +20,15 @@ pytestmark = pytest.mark.slow
             ],
             "task.lowshot.lists=[typo.txt]: no such file: typo.txt",
         ),
-        (["train.py", "predictor=3"], "predictor=3: has keys of its own: predictor.width, predictor.depth"),
+        (
+            ["train.py", "predictor=3"],
+            "predictor=3: is a section, not a value; try its keys: predictor.width, predictor.depth",
+        ),
         (["train.py", "data.image_size=abc"], "data.image_size=abc: should be n or [h,w]"),
         (["train.py", "data.crop_scale=1"], "data.crop_scale=1: should be a list, [a,b]"),
-        (["train.py", "--config-path", "nope"], "--config-path: is not for this command"),
+        (["train.py", "--config-path", "nope"], "--config-path: not supported"),
         (["evaluate.py", "checkpoint=/nowhere"], "checkpoint=/nowhere: no such file"),
-        (["evaluate.py", "checkpoint={folder}", "model.depth=3"], "model.depth: the checkpoint's encoder has a shape"),
+        (["evaluate.py", "checkpoint={folder}", "model.depth=3"], "model.depth: the shape comes from the checkpoint"),
         (["evaluate.py", "checkpoint={folder}", "layers=9"], "layers=9: the encoder has 2 blocks"),
         (["evaluate.py", "checkpoint={folder}", "task=linear"], "task.linear.layers=[1,4]: the encoder has 2 blocks"),
         (
@@ -33,12 +36,12 @@ pytestmark = pytest.mark.slow
             "task.lowshot.shares=[]: needs one here",
         ),
         (["train.py", "task=features"], "task=features: measures nothing"),
-        (["train.py", "task=[knn,pictures]"], "task=pictures: a run leaves pictures anyway"),
+        (["train.py", "task=[knn,pictures]"], "task=pictures: training draws pictures anyway"),
         (["train.py", "callbacks.pictures=0"], "callbacks.pictures=0: should be greater"),
         *(
             (["evaluate.py", "checkpoint={folder}", "task=pictures", f"task.pictures.{wrong}"], f"task.pictures.{line}")
             for wrong, line in {
-                "block=0": "block=0: the encoder has 2 blocks; 1 to 2, or -1 for the last",
+                "block=0": "block=0: the encoder has 2 blocks; try 1 to 2, or -1 for the last",
                 "block=-3": "block=-3: the encoder has 2 blocks",
                 "queries=[[2,0]]": "queries=2: should be less than or equal to 1",
                 "queries=0.5": "queries=0.5: should be a list",
@@ -48,7 +51,7 @@ pytestmark = pytest.mark.slow
         (["evaluate.py", "checkpoint={folder}", "task=nothing"], "task=nothing: no such option"),
         (["evaluate.py", "checkpoint={folder}", "data.channels=1"], "data.channels=1: the encoder was trained on 3"),
         (["evaluate.py", "checkpoint={folder}", "data.image_size=30"], "data.image_size=[30,30]: not divisible"),
-        (["train.py", "run_dir={folder}"], "run_dir={folder}: holds a run; resume={folder}"),
+        (["train.py", "run_dir={folder}"], "run_dir={folder}: contains a run; resume it with resume={folder}"),
         (
             ["train.py", "resume={folder}", "optimizer.lr=1", "seed=1"],
             "resume={folder}: seed=0 would become 1, optimizer.lr=0.0005 would become 1.0; leave that out",
@@ -66,13 +69,16 @@ pytestmark = pytest.mark.slow
         (["train.py", "model=null"], "model=null: takes the name of an option"),
         (["train.py", "=3"], "=3: no key before"),
         (["train.py", "run_dir="], "run_dir=: needs a folder"),
-        (["train.py", "data=digits", "data.val_fraction=0.9999"], "data.val_fraction=0.9999: leaves no image"),
+        (
+            ["train.py", "data=digits", "data.val_fraction=0.9999"],
+            "data.val_fraction=0.9999: leaves no training images",
+        ),
         (["train.py", "data.source=nope.mod.f"], "data.source=nope.mod.f: cannot be imported: ModuleNotFoundError"),
         (["train.py", "data.source=os.path.join"], "data.source=os.path.join: fails"),
         (["train.py", "resume={folder}", "run_dir=other"], "run_dir=other: a resumed run stays"),
         (["evaluate.py", "checkpoint={folder}", "data=folder"], "data.root is not set"),
         (["evaluate.py", "checkpoint={folder}", "output=/proc/x"], "output=/proc/x: cannot be made"),
-        (["evaluate.py", "checkpoint={folder}", "data.mean=[0,0,0]"], "data.mean=[0,0,0]: the encoder comes with"),
+        (["evaluate.py", "checkpoint={folder}", "data.mean=[0,0,0]"], "data.mean=[0,0,0]: is stored with the encoder"),
         (["train.py", "masking=[block,random]"], "masking=[block,random]: takes one option"),
     ],
 )

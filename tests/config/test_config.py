@@ -31,7 +31,7 @@ def test_every_option_composes_and_fits_the_schema(group, name):
         name = "[knn,features]"  # alone it measures nothing
     config = train_config(f"{group}={name}", *extra)
     if name == "pictures":
-        with pytest.raises(UserError, match=r"a run leaves pictures anyway; .* evaluate\.py"):
+        with pytest.raises(UserError, match=r"training draws pictures anyway; .* evaluate\.py"):
             check(config)
         return
     check(config)
@@ -142,15 +142,15 @@ def test_names_that_stay():
         ("data.image_size=[32,32,32]", "data.image_size=[32,32,32]: ", "2 items"),
         ("hardware.precision=fp8", "hardware.precision=fp8: ", "bf16-mixed"),
         ("masking.name=checkers", "masking.name=checkers: ", "rasterized"),
-        ("model.patch_size=5", "model.patch_size=5: ", "4 would"),
+        ("model.patch_size=5", "model.patch_size=5: ", "try 4"),
         ("data.image_size=[30,32]", "model.patch_size=4: ", "[30,32]"),
-        ("model.heads=5", "model.width=96: ", "100 would do"),
-        ("predictor.width=50", "predictor.width=50: ", "48 would do"),
+        ("model.heads=5", "model.width=96: ", "try 100"),
+        ("predictor.width=50", "predictor.width=50: ", "try 48"),
         ("data.mean=[0.1,0.2]", "data.mean=[0.1,0.2]: ", "data.channels=1"),
         ("data.crop_scale=[0.9,0.3]", "data.crop_scale=[0.9,0.3]: ", "low <= high"),
         ("masking.target_scale=[0.1,1.2]", "masking.target_scale=[0.1,1.2]: ", "<= 1"),
         ("masking.target_scale=[0.9,1.0]", "masking.target_scale=[0.9,1.0]: ", "leave no context"),
-        ("hardware.accumulation=3", "data.batch_size=64: ", "66 can"),
+        ("hardware.accumulation=3", "data.batch_size=64: ", "try 66"),
         ("task.knn.headline=33", "task.knn.headline=33: ", "10,20,100,200"),
         ("data.root=a,b", "data.root=a,b: ", "-m"),
         ("data.root=a=b", "data.root=a=b: ", "quote"),
@@ -166,7 +166,7 @@ def test_names_that_stay():
         ("schedule.momentum.end=1.5", "schedule.momentum.end=1.5: ", "less than or equal to 1"),
         ("masking.name=random", "masking.ratio is not set", "masking.ratio="),
         ("~model.width", "model.width is not set", "model.width="),
-        ("checkpoint=x", "checkpoint=x: ", "there are run_dir"),
+        ("checkpoint=x", "checkpoint=x: ", "try run_dir"),
         ("optimizer.lr=${nope}", "optimizer.lr: ", "nope"),
     ],
 )
@@ -185,7 +185,7 @@ def test_a_fault_is_one_line_that_says_what_would_do(override, starts, mentions)
 
 
 def test_regularisers_need_the_whole_batch():
-    with pytest.raises(UserError, match=r"^objective.variance_weight=0.5: .*unaccumulated"):
+    with pytest.raises(UserError, match=r"^objective.variance_weight=0.5: .*no gradient accumulation"):
         check(train_config("objective=variance_covariance", "hardware.accumulation=2"))
 
 
@@ -199,11 +199,11 @@ def test_processes_of_torchrun_that_would_train_alone(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("allocated", "options", "told"),
     [
-        ({"STEP_NUM_TASKS": "2"}, [], "hardware.devices=1: srun has started 2 tasks; hardware=slurm"),
+        ({"STEP_NUM_TASKS": "2"}, [], "hardware.devices=1: srun has started 2 tasks; try hardware=slurm"),
         (
             {"NTASKS": "2"},
             ["hardware.devices=2", "hardware.strategy=ddp"],
-            "hardware.devices=2: Slurm puts --ntasks on",
+            "hardware.devices=2: --ntasks does not fix",
         ),
     ],
 )
@@ -231,7 +231,7 @@ def test_hardware_that_is_not_there():
 
     config = train_config("hardware=gpu")
     if not torch.cuda.is_available():
-        with pytest.raises(UserError, match=r"^hardware.accelerator=gpu: .* hardware=cpu would do"):
+        with pytest.raises(UserError, match=r"^hardware.accelerator=gpu: .* try hardware=cpu"):
             devices.device(config.hardware)
     with pytest.raises(UserError, match=r"^hardware.devices=2: .*hardware.strategy"):
         devices.device(train_config("hardware=cpu", "hardware.devices=2").hardware)

@@ -66,7 +66,7 @@ def test_all_pixels_of_the_training_images(tiles, measure, tmp_path, workers):
         f'data.root="{root}"', "data.channels=12", "data.image_size=[16,24]", f"data.workers={workers}"
     )
     assert (code, error) == (0, "")
-    assert "5 of 5 for training, 12 channels" in output
+    assert "5 of 5 training images, 12 channels" in output
     assert output.splitlines()[-1] == "next: python train.py data=My_tiles"
     text = (tmp_path / "conf" / "data" / "My_tiles.yaml").read_text()
     keys = [line.partition(":")[0] for line in text.splitlines() if line and line[0] not in "# "]
@@ -86,7 +86,7 @@ def test_pictures_are_measured_in_0_to_1(tmp_path, measure):
     (root / "c.png").write_text("no picture")
     code, output, _ = measure(f"data.root={root}", "data.val_fraction=0", "name=mine")
     assert code == 0
-    assert "1 cannot be read and are left out" in output
+    assert "1 cannot be read and are skipped" in output
     assert "c.png" in output
     pixels = np.concatenate([np.asarray(Image.open(root / name)).reshape(-1, 3) for name in ("a.png", "b.png")]) / 255
     data = option(tmp_path, "mine")
@@ -180,7 +180,7 @@ def test_as_a_user_types_it():
     program = [sys.executable, "-m", "ijepa.data.statistics"]
     result = subprocess.run([*program, "data=digits", "overwrite=true"], capture_output=True, text=True, cwd=ROOT)
     assert result.returncode == 2
-    assert "digits.yaml exists and was not written by this command; take another name" in result.stderr
+    assert "digits.yaml exists and was not written by this command; choose another name" in result.stderr
     shown = subprocess.run([*program, "--help"], capture_output=True, text=True, cwd=ROOT)
     assert shown.returncode == 0
     assert shown.stdout.startswith("python -m ijepa.data.statistics [key=value")

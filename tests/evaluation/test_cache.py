@@ -82,7 +82,7 @@ def test_a_damaged_file_is_made_anew(found, tmp_path, capsys):
         file.write_bytes(file.read_bytes()[:100])
     after, _ = run()
     torch.testing.assert_close(after[0].values, before[0].values, atol=0, rtol=0)
-    assert capsys.readouterr().out.count("is damaged, and made anew") == 2
+    assert capsys.readouterr().out.count("is corrupt and is computed again") == 2
 
 
 def test_a_cache_that_cannot_be_written_loses_nothing(found, tmp_path, capsys):

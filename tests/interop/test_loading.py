@@ -52,10 +52,10 @@ def test_the_reference_s_half_checkpoints(checkpoint_file, tmp_path):
     assert "the context encoder has cls_token" in changed(lambda c: c["encoder"].update({"cls_token": torch.ones(1)}))
     assert "no tensor" in changed(lambda c: c["encoder"].update({"module.norm.bias": "x"}))
     turned = changed(lambda c: c["encoder"].update({"module.norm.bias": torch.zeros(3)}))
-    assert "norm.bias of the context encoder does not fit" in turned
+    assert "norm.bias of the context encoder does not match" in turned
     assert "expected [48], found [3]" in turned
     assert "add heads=N" in fault(checkpoint_file)
-    assert "no multiple of 4 and of 5 heads" in fault(checkpoint_file, heads=5)
+    assert "not a multiple of 4 and of 5 heads" in fault(checkpoint_file, heads=5)
 
 
 FOREIGN = {  # what they have
@@ -136,8 +136,8 @@ def test_addresses(server, tmp_path):
         return sorted(path for path in (tmp_path / "cache").rglob("*") if path.is_file())
 
     before = kept()
-    assert "cut off after 4 of 100000 bytes" in fault(f"{url}/cut.ckpt")
-    assert "cannot be had (File not found)" in fault(f"{url}/none.ckpt")
+    assert "truncated after 4 of 100000 bytes" in fault(f"{url}/cut.ckpt")
+    assert "could not be downloaded (File not found)" in fault(f"{url}/none.ckpt")
     assert "names no file" in fault(f"{url}/")
     assert "no address" in fault("http://[bad/x.pth")
     assert "cannot be had" in fault("https://127.0.0.1:1/none.ckpt")
@@ -159,7 +159,7 @@ def test_timm_names(tmp_path, monkeypatch, name):
     judge.load_state_dict(of_timm.to_timm(encoder))
     judge.pretrained_cfg = {"mean": (0.4,) * 3, "std": (0.3,) * 3, "crop_pct": 0.9}
     monkeypatch.setattr(timm, "create_model", lambda *args, **kwargs: judge)
-    with pytest.raises(UserError, match=r"^encoder=target: .* holds the context encoder alone"):
+    with pytest.raises(UserError, match=r"^encoder=target: .* contains only the context encoder"):
         ijepa.load_encoder(name)
     monkeypatch.setattr(timm, "create_model", refused)
     kept = ijepa.load_encoder(name, encoder="context")
@@ -185,14 +185,14 @@ def test_inspect(tmp_path, capsys, checkpoint_file):
         (["inspect", "nowhere.pt"], "file=nowhere.pt: no such file or folder"),
         (["convert", "RUN", "x.txt", "--to", "timm"], "OUT=x.txt: should end in .safetensors, or in .pt"),
         (["convert", "RUN", "x.txt", "--to", "safetensors"], "OUT=x.txt: should end in .safetensors"),
-        (["convert", "RUN", "RUN", "--to", "onnx"], "is there already; add --overwrite"),
-        (["convert", "RUN", "RUN", "--to", "transformers"], "transformers wants a folder"),
+        (["convert", "RUN", "RUN", "--to", "onnx"], "exists; add --overwrite"),
+        (["convert", "RUN", "RUN", "--to", "transformers"], "transformers needs a folder"),
         (["convert", "RUN", ".", "--to", "meta"], "is a folder; give a file in it"),
         (["convert", "RUN", "x", "--to", "keras"], "invalid choice: 'keras'"),
         (["convert", "RUN"], "required: OUT, --to"),
         (["inspect", "RUN", "--heads", "0"], "--heads=0: should be a whole number, 1 or more"),
         (["convert", "ALONE", "x.pth.tar", "--to", "meta"], "has no context and no predictor"),
-        (["convert", "ALONE", "x.pth", "--to", "timm", "--encoder", "context"], "holds the target encoder alone"),
+        (["convert", "ALONE", "x.pth", "--to", "timm", "--encoder", "context"], "contains only the target encoder"),
         ([], "required: inspect|convert"),
     ],
 )
@@ -238,7 +238,7 @@ def test_common_shapes_of_timm_s_files(tmp_path):
     for name in ("timm.pth", "compiled.pth", "hub"):
         tensors, read = found(tmp_path / name)
         assert_same(tensors, encoder.state_dict(), **EXACT)
-        assert any("how many attention heads" in note for note in read.notes)
+        assert any("number of heads" in note for note in read.notes)
     assert found(tmp_path / "hub")[1].spec.mean == (0.4,) * 3
     save_file({name: tensor.bfloat16().float() for name, tensor in state.items()}, tmp_path / "rounded.safetensors")
     assert found(tmp_path / "rounded.safetensors")[1].spec.positions == "index"

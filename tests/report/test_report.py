@@ -328,7 +328,11 @@ def test_broken_parts_are_left_out(tmp_path, capsys):
     write(folder / "health.json", '{"verdicts": [{}]}')
     words = shown(report(folder, tmp_path / "out.html"))
     printed = capsys.readouterr().out
-    for name in ("pictures/masks.png is no picture", "evaluation/knn/metrics.json is broken", "health.json is broken"):
+    for name in (
+        "pictures/masks.png is not a valid picture",
+        "evaluation/knn/metrics.json is corrupt",
+        "health.json is corrupt",
+    ):
         assert name in words
         assert name in printed
 
@@ -340,7 +344,7 @@ def test_mistakes(tmp_path, capsys):
     folder = make(tmp_path / "run")
     assert "nowhere: no such folder" in refused(capsys, tmp_path / "nowhere")
     assert "config.yaml is missing" in refused(capsys, tmp_path)
-    assert "a file; a run's folder is wanted" in refused(capsys, folder / "config.yaml")
+    assert "is a file; give a run's folder" in refused(capsys, folder / "config.yaml")
     assert "should end in .html" in refused(capsys, folder, "--out", folder / "metrics.csv")
     assert "is a folder" in refused(capsys, folder, "--out", tmp_path)
     assert "RUN_DIR" in refused(capsys)
