@@ -1,4 +1,4 @@
-"""Which patches attend to which."""
+"""Attention weights of a block, for visualisation."""
 
 from typing import Any
 
@@ -10,17 +10,17 @@ from ijepa.models.encoder import Encoder
 
 @torch.no_grad()
 def attention(encoder: Encoder, images: Tensor, block: int = -1) -> Tensor:
-    """The attention weights of a block, in float32; the encoder is left as it is.
+    """The attention weights of a block, in float32; the encoder is not changed.
 
-    They are computed from its queries and keys: the fused kernels that the encoder runs with never hold them.
+    They are recomputed from queries and keys, because fused attention kernels do not return them.
 
     Args:
         encoder: in eval mode.
         images: [B, C, H, W], normalised.
-        block: index; negative from the last one back.
+        block: index; negative: counted from the last block.
 
     Returns:
-        [B, heads, N, N], of each patch to all patches; rows sum to 1.
+        [B, heads, N, N], from each patch (row) to all patches; rows sum to 1.
     """
     chosen: Any = encoder.blocks[block]  # timm's
     tokens = encoder.embed(images)

@@ -1,4 +1,4 @@
-"""An encoder with linear heads on its average-pooled patches, to be fine-tuned."""
+"""An encoder with linear heads on average-pooled patches, for fine-tuning."""
 
 import copy
 from typing import Any
@@ -10,16 +10,17 @@ from torch import Tensor, nn
 from ijepa.models.pretrained import PretrainedEncoder
 
 HEAD_STD = 0.02
-"""Of a head's first weights, as of the encoder's; with far less, training from scratch takes many epochs to begin."""
+"""Standard deviation of a head's initial weights, as in the encoder; with a much smaller one, training from scratch
+starts slowly."""
 
 
 class Classifier(nn.Module):
     """From images [B, C, H, W] in 0..1 to logits [B, K] by label set.
 
     Args:
-        pretrained: is copied.
-        classes: K by label set.
-        drop_path: rate of stochastic depth in the last block; earlier ones have less, in proportion to their depth.
+        pretrained: the encoder; it is copied.
+        classes: number of classes K by label set.
+        drop_path: stochastic depth rate of the last block; it increases linearly from 0 in the first block.
     """
 
     def __init__(self, pretrained: PretrainedEncoder, classes: dict[str, int], drop_path: float) -> None:
@@ -39,7 +40,7 @@ class Classifier(nn.Module):
         return {name: head(pooled) for name, head in self.heads.items()}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Which parameters make a layer, in the words of timm's layer-wise learning rates."""
+        """How parameters are grouped into layers, for timm's layer-wise learning rate decay."""
         encoder = r"^pretrained\.encoder\."
         blocks = [(encoder + r"blocks\.(\d+)", None), (encoder + "norm", (99999,))]
         return {"stem": encoder + "patch_embed", "blocks": blocks}

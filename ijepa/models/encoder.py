@@ -1,4 +1,4 @@
-"""The vision transformer of context and target encoder."""
+"""The vision transformer of the context and target encoders."""
 
 from functools import partial
 
@@ -14,19 +14,19 @@ LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
 
 class Encoder(nn.Module):
-    """ViT without class token, with fixed sin-cos positions and a final layer norm; parameters have timm's names.
+    """ViT without class token, with fixed sin-cos position embeddings and a final layer norm; timm's parameter names.
 
     Args:
         image_size: height and width of the pretraining images, in pixels.
-        patch_size: side of a patch; divides both.
-        channels: of the images.
-        width: token width D.
-        depth: transformer blocks.
-        heads: attention heads; divides ``width``.
-        mlp_ratio: hidden width of the MLPs over ``width``.
-        positions: see `PositionTable`; or ``stored``: vectors that come with the weights, and are not trained.
-        position_grid: the grid that ``scaled`` positions are mapped onto, or of ``stored`` ones; None for this image
-            size's own.
+        patch_size: side of a patch in pixels; must divide both.
+        channels: number of image channels.
+        width: embedding dimension D (timm: embed_dim).
+        depth: number of transformer blocks.
+        heads: number of attention heads; must divide ``width``.
+        mlp_ratio: hidden width of the MLPs / ``width``.
+        positions: see `PositionTable`; or ``stored``: position embeddings come with the weights and are not trained.
+        position_grid: the grid that ``scaled`` positions are mapped onto, or that of ``stored`` ones; None: the grid
+            of this image size.
         init: see `initialise`.
     """
 
@@ -65,32 +65,32 @@ class Encoder(nn.Module):
         initialise(self, self.blocks, init)
 
     def grid_of(self, height: int, width: int) -> Grid:
-        """Patches per column and per row of an image of this size."""
+        """Rows and columns of patches of an image of this size."""
         if height % self.patch_size or width % self.patch_size:
             raise ValueError(f"images of {height}x{width} pixels cannot be divided into patches of {self.patch_size}")
         return height // self.patch_size, width // self.patch_size
 
     def vectors(self, grid: Grid, device: torch.device) -> Tensor:
-        """The positions [H * W, D] of an image of ``grid`` patches."""
+        """The position embeddings [H * W, D] of an image of ``grid`` patches."""
         if self.positions.positions == "stored":
             return resampled(self.pos_embed, self.positions.grid, grid)
         return self.positions(grid, device)
 
     @property
     def grid(self) -> Grid:
-        """The grid of pretraining."""
+        """Rows and columns of patches in pretraining."""
         return self.grid_of(*self.image_size)
 
     def forward(
         self, images: Tensor, indices: Tensor | None = None, valid: Tensor | None = None, last: int = 1
     ) -> Tensor:
-        """Features of all patches, or of those at ``indices``, which then see only each other.
+        """Features of all patches, or of the patches at ``indices``, which then attend only to each other.
 
         Args:
             images: [B, C, H, W], normalised.
-            indices: [B, N'] or [B, T, K], patches in row order.
-            valid: [B, N'], False for padding that nothing may attend to.
-            last: how many of the last blocks' outputs to concatenate, each through the final norm.
+            indices: [B, N'] or [B, T, K], patch indices in row-major order.
+            valid: [B, N'], False for padding, which is masked in attention.
+            last: number of last blocks whose outputs are concatenated, each through the final norm.
 
         Returns:
             [B, N, D * last]; with indices [B, N', D * last] or [B, T, K, D * last].
@@ -103,7 +103,11 @@ class Encoder(nn.Module):
         return self._blocks(tokens.flatten(0, -3), mask, last).unflatten(0, indices.shape[:-1])
 
     def embed(self, images: Tensor) -> Tensor:
-        """What the first block sees of images [B, C, H, W], normalised: patches and their positions, [B, N, D]."""
+        """The input of the first block: embedded patches plus position embeddings, [B, N, D].
+
+        Args:
+            images: [B, C, H, W], normalised.
+        """
         tokens: Tensor = self.patch_embed(images)
         return tokens + self.vectors(self.grid_of(*images.shape[-2:]), tokens.device).to(tokens.dtype)
 
@@ -117,6 +121,6 @@ class Encoder(nn.Module):
 
 
 def gather(tokens: Tensor, indices: Tensor) -> Tensor:
-    """The tokens [B, N, D] at ``indices`` [B, ...]: [B, ..., D]."""
+    """Selects the tokens [B, N, D] at ``indices`` [B, ...]: [B, ..., D]."""
     flat = indices.flatten(1)[:, :, None].expand(-1, -1, tokens.shape[-1])
     return tokens.gather(1, flat).unflatten(1, indices.shape[1:])

@@ -1,4 +1,4 @@
-"""An encoder with what is needed to rebuild it and to feed it."""
+"""An encoder together with what is needed to rebuild it and to normalise its input."""
 
 import math
 from dataclasses import asdict, dataclass, replace
@@ -14,7 +14,7 @@ from ijepa.models.positions import Grid, Positions
 
 @dataclass(frozen=True)
 class Spec:
-    """Everything about an encoder but its weights; see `Encoder`. ``eval_crop``: see `ijepa.data.images`."""
+    """The description of an encoder, without its weights; see `Encoder`. ``eval_crop``: see `ijepa.data.images`."""
 
     image_size: tuple[int, int]
     patch_size: int
@@ -31,11 +31,11 @@ class Spec:
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> "Spec":
-        """From plain containers, as `plain` makes them, of a file that may have been changed by hand.
+        """Inverse of `plain`; validates values, because files may have been edited by hand.
 
         Raises:
-            TypeError: on missing or foreign keys.
-            ValueError: on values that describe no encoder.
+            TypeError: on missing or unknown keys.
+            ValueError: on impossible values.
         """
         arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         spec = cls(**arguments)
@@ -74,16 +74,16 @@ class Spec:
         }
 
     def plain(self) -> dict[str, Any]:
-        """As plain containers, for JSON and checkpoints."""
+        """Converted to plain containers, for JSON and checkpoints."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @property
     def grid(self) -> Grid:
-        """Patches per column and per row."""
+        """Rows and columns of patches."""
         return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
 
     def build(self, init: Init = "published") -> Encoder:
-        """A fresh encoder."""
+        """A newly initialised encoder."""
         return Encoder(
             self.image_size,
             self.patch_size,
@@ -99,14 +99,14 @@ class Spec:
 
 
 class PretrainedEncoder(nn.Module):
-    """From images [B, C, H, W] in 0..1 to patch features [B, N, D]; normalisation inside.
+    """Maps images [B, C, H, W] in 0..1 to patch features [B, N, D]; it normalises images itself.
 
-    Images of floats are in the units of ``spec.mean`` and ``spec.std``.
+    For float images, values are in the units of ``spec.mean`` and ``spec.std``.
 
     Attributes:
-        spec: sizes and statistics.
-        transform: from what `ijepa.data.decode` yields, a PIL image or a tensor [C, H, W], to what forward takes,
-            without B; set by `ijepa.load_encoder`.
+        spec: sizes and normalisation.
+        transform: maps an image from `ijepa.data.decode`, a PIL image or a tensor [C, H, W], to one input of forward
+            (without B); set by `ijepa.load_encoder`.
     """
 
     mean: Tensor
@@ -121,13 +121,13 @@ class PretrainedEncoder(nn.Module):
         self.register_buffer("std", torch.tensor(spec.std).view(-1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor, last: int = 1) -> Tensor:
-        """[B, N, D]; the last blocks' outputs concatenated, [B, N, D * last], for ``last`` > 1."""
+        """Patch features [B, N, D * last]: the outputs of the ``last`` last blocks, concatenated."""
         features: Tensor = self.encoder((images - self.mean) / self.std, last=last)
         return features
 
 
 def untrained(spec: Spec, seed: int) -> PretrainedEncoder:
-    """An encoder of this shape with initial weights; its positions are computed."""
+    """A randomly initialised encoder of this shape, with computed position embeddings."""
     if spec.positions == "stored":
         spec = replace(spec, positions="index", position_grid=None)
     with torch.random.fork_rng(devices=[]):

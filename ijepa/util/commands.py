@@ -1,4 +1,4 @@
-"""What the `python -m ijepa....` commands share: one line for a mistake, and an end without a traceback."""
+"""Shared by the `python -m ijepa....` commands: one-line errors without a traceback."""
 
 import argparse
 import os
@@ -11,7 +11,7 @@ from ijepa.util.errors import UserError, one_line
 
 
 class Parser(argparse.ArgumentParser):
-    """One line for a mistake."""
+    """An argument parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
         """Raises UserError."""
@@ -19,7 +19,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(parser: Parser, job: Callable[[argparse.Namespace], None], arguments: list[str] | None) -> int:
-    """Does ``job`` with what is typed; returns the exit code: 2, and one line, for what the user got wrong."""
+    """Parses ``arguments`` and runs ``job``; returns the exit code: 2, with a one-line message, for user errors."""
     try:
         job(parser.parse_args(arguments))
         sys.stdout.flush()

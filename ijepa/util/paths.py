@@ -1,4 +1,4 @@
-"""Where this software keeps what is not code."""
+"""Paths of files that are not code."""
 
 from pathlib import Path
 
