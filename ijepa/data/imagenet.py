@@ -1,4 +1,4 @@
-"""data=imagenet: ILSVRC 2012 as class folders, as a flat val/, or as the archives in which it is published."""
+"""data=imagenet: ILSVRC 2012 as class folders, with a flat val/, or as the published archives."""
 
 import os
 import tempfile
@@ -16,14 +16,14 @@ from ijepa.util.errors import ConfigError
 
 TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
 META = "meta.bin"
-"""What torchvision keeps of the devkit."""
+"""torchvision's cache of the devkit."""
 
 
 def imagenet(data: config.Data, seed: int) -> Source:
-    """``data.root/train`` and ``data.root/val``, a folder per class; unpacked where there are only the archives.
+    """``data.root/train`` and ``data.root/val``, a folder per class; unpacked if there are only the archives.
 
     Raises:
-        UserError: when something is missing.
+        UserError: if something is missing.
     """
     root = directory(data)
     if not (root / "train").is_dir():
@@ -37,7 +37,7 @@ def imagenet(data: config.Data, seed: int) -> Source:
 
 
 def title(wnid: str) -> str:
-    """The words of a WordNet number, ``tench, Tinca tinca``; other names stay as they are."""
+    """The words of a WordNet ID, such as ``tench, Tinca tinca``; other names are unchanged."""
     return _words().get(wnid, wnid)
 
 
@@ -51,7 +51,7 @@ def _words() -> dict[str, str]:
 
 
 def _in_classes(val: Part, data: config.Data) -> Part:
-    """A flat val/ with the classes that the devkit lists, for the number at the end of a file's name."""
+    """A flat val/ with the classes from the devkit, by the number at the end of a file's name."""
     wnids = _labels(data)
     classes = []
     for path, name in zip(val.paths, val.classes, strict=True):
@@ -64,7 +64,7 @@ def _in_classes(val: Part, data: config.Data) -> Part:
 
 
 def _labels(data: config.Data) -> list[str]:
-    """The class of each validation image, by number, from the devkit or what torchvision has kept of it."""
+    """The class of each validation image, by number, from the devkit or from torchvision's cache of it."""
     root = directory(data)
     if (root / META).is_file():
         try:
@@ -83,7 +83,7 @@ def _labels(data: config.Data) -> list[str]:
 
 
 def _unpack(root: Path, archive: str, part: str, data: config.Data, parse: Callable[[str], None]) -> None:
-    """Makes ``root/part`` of an archive; ``parse`` takes where, below ``root``."""
+    """Unpacks an archive to ``root/part``; ``parse`` unpacks to a path below ``root``."""
     if not (root / archive).is_file():
         problem = f"contains neither {part}/ with a folder per class nor {archive}"
         raise ConfigError("data.root", data.root, problem)

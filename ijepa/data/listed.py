@@ -20,16 +20,16 @@ PLACES_IMAGES = (
     "images256",
     ".",
 )
-"""Where the official archive has them, and what of its long path people keep."""
+"""The path in the official archive, and shorter forms of it that people use."""
 SPREAD = 20
-"""Of so many images, all over the list, one must be there: a list of millions is not gone through."""
+"""Number of images, evenly spaced in the list, of which one must exist; the list has millions."""
 
 
 def places205(data: config.Data, seed: int) -> Source:
     """Places205: 2,448,873 and 20,500 images, 205 classes; the official lists, or a folder per class.
 
     Raises:
-        UserError: when there are neither, a line of a list is malformed, or its images lie nowhere.
+        UserError: if there are neither, a line of a list is malformed, or its images are missing.
     """
     root = directory(data)
     if (root / "train").is_dir():
@@ -48,10 +48,10 @@ def places205(data: config.Data, seed: int) -> Source:
 
 
 def inat18(data: config.Data, seed: int) -> Source:
-    """The competition iNaturalist 2018: 437,513 and 24,426 images, 8,142 classes, as its JSON files list them.
+    """The iNaturalist 2018 competition: 437,513 and 24,426 images, 8,142 classes, as listed in its JSON files.
 
     Raises:
-        UserError: when one of them is missing or malformed, or its images lie nowhere.
+        UserError: if a file is missing or malformed, or its images are missing.
     """
     root = directory(data)
     train, val = (root / f"{part}2018.json" for part in ("train", "val"))
@@ -82,10 +82,10 @@ def inat18(data: config.Data, seed: int) -> Source:
 
 
 def read_json(file: Path, data: config.Data, keys: Collection[str] | None = None) -> Any:
-    """The contents of ``file``; of its objects only ``keys``, where the rest is worth leaving out of the memory.
+    """The contents of ``file``; with ``keys``, only these keys of its objects, to save memory.
 
     Raises:
-        ConfigError: when it is not there or no JSON.
+        ConfigError: if it is missing or not valid JSON.
     """
     keep = None if keys is None else lambda item: {key: item[key] for key in keys if key in item}
     with reading(file, data), file.open("rb") as stream:
@@ -97,10 +97,10 @@ def read_json(file: Path, data: config.Data, keys: Collection[str] | None = None
 
 @contextmanager
 def reading(file: Path, data: config.Data) -> Iterator[None]:
-    """Makes one line of what goes wrong with ``file``, which lists images.
+    """Converts errors in reading ``file``, which lists images, to one line.
 
     Raises:
-        ConfigError: says what is missing.
+        ConfigError: names what is missing or wrong.
     """
     try:
         yield
@@ -134,7 +134,7 @@ def _lines(file: Path, data: config.Data) -> list[tuple[str, int]]:
 
 
 def _files(found: list[tuple[str, int]], candidates: tuple[str, ...], data: config.Data) -> Files:
-    """The listed images in the first of ``candidates``, folders below the root, that has some of them."""
+    """The listed images, in the first of the folders ``candidates`` below the root that contains some of them."""
     root = directory(data)
     spread = found[:: max(len(found) // SPREAD, 1)]
     for candidate in candidates:

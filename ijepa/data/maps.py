@@ -1,4 +1,4 @@
-"""Depth and segmentation maps in a folder that mirrors the images': IMAGES/a/x.jpg has its map at MAPS/a/x.png."""
+"""Depth and segmentation maps in a folder that mirrors the image folder: MAPS/a/x.png for IMAGES/a/x.jpg."""
 
 import os
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from ijepa.util.errors import ConfigError
 
 SUFFIXES = (".png", ".tif", ".tiff", ".npy")
 NOT_COUNTED = 255
-"""The index of no class in files, as in Cityscapes, ADE20K and PASCAL VOC; -1 in a map."""
+"""The ignore index in files, as in Cityscapes, ADE20K and PASCAL VOC; -1 in a map."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class MapFolder:
 
     Attributes:
         kind: depth or segmentation.
-        folder: where they are.
-        images: data.root.
-        scale: what integers of a depth map are times.
-        max_pixels: larger ones are unreadable; None: no limit.
+        folder: the folder of maps.
+        images: the folder of images, data.root.
+        scale: factor for integer depth maps.
+        max_pixels: maps with more pixels are unreadable; None: no limit.
     """
 
     kind: str
@@ -45,7 +45,7 @@ class MapFolder:
         """The map of the image at this path, see `ijepa.data.sets.HasDenseMaps`.
 
         Raises:
-            UnreadableError: when there is none, or it cannot be read.
+            UnreadableError: if there is none, or it cannot be read.
         """
         path = self.find(image)
         if path is None:
@@ -58,20 +58,20 @@ class MapFolder:
             raise UnreadableError(f"{path} ({error})") from None
 
     def find(self, image: str) -> str | None:
-        """The path of its map; None where there is none."""
+        """The path of the image's map; None if there is none."""
         stem = self.stem(image)
         return next((path for path in _candidates(stem) if os.path.isfile(path)), None)  # noqa: PTH113
 
     def stem(self, image: str) -> str:
-        """Of the path of its map, without a suffix."""
+        """The path of the image's map, without suffix."""
         return str(self.folder / Path(image).relative_to(self.images).with_suffix(""))
 
 
 def readers(data: config.Data) -> dict[str, MapFolder]:
-    """The map folders of data=folder by kind, of those that are set.
+    """The configured map folders of data=folder, by kind.
 
     Raises:
-        ConfigError: when one is no folder, or lies among the images.
+        ConfigError: if one is not a folder, or is inside the image folder.
     """
     found = {}
     for kind, folder in (("depth", data.depth_root), ("segmentation", data.segmentation_root)):
@@ -89,7 +89,7 @@ def readers(data: config.Data) -> dict[str, MapFolder]:
 
 
 def refuse_strangers(readers: dict[str, MapFolder], images: list[str]) -> None:
-    """Refuses a folder without a map for any of ``images``; the first that has one ends the search."""
+    """Rejects a map folder without a map for any of ``images``."""
     for kind, reader in readers.items():
         if images and not any(reader.find(image) for image in images):
             wanted = f"{reader.stem(images[0])}{SUFFIXES[0]} ({' '.join(SUFFIXES[1:])})"
@@ -104,7 +104,7 @@ def _candidates(stem: str) -> Iterator[str]:
 
 
 def _values(path: str, max_pixels: int | None) -> "np.ndarray[Any, Any]":
-    """[H, W] as stored; its content says what kind of file it is."""
+    """The stored values [H, W]; the content determines the format."""
     with open(path, "rb") as file:  # noqa: PTH123  # a path as text, of millions
         start = file.read(6)
     if start == b"\x93NUMPY":

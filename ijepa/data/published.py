@@ -21,9 +21,9 @@ IMAGENETTE = Archive(
     "326 MB",
 )
 STL_IMAGES = {"train": 5_000, "test": 8_000, "unlabeled": 100_000}
-"""How many each file holds: one that was cut short would have fewer."""
+"""Images per file; a truncated file has fewer."""
 STL_SHAPE = (3, 96, 96)
-"""Of an image: channels, columns, rows."""
+"""Shape of an image in the files: channels, columns, rows."""
 
 
 def cifar10(data: config.Data, seed: int) -> Source:
@@ -90,7 +90,7 @@ def _stl(data: config.Data) -> Path:
 
 
 def _stl_images(folder: Path, part: str, data: config.Data) -> NDArray[np.uint8]:
-    """[n, 96, 96, 3], mapped: torchvision's reader would hold 3 GB in every process, after as many of checksums."""
+    """[n, 96, 96, 3], memory-mapped: torchvision would verify 3 GB and load them into every process."""
     file, shape = folder / f"{part}_X.bin", (STL_IMAGES[part], *STL_SHAPE)
     if not file.is_file() or file.stat().st_size != np.prod(shape):
         raise _damaged(file, data)

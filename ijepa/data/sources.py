@@ -70,7 +70,7 @@ def build(data: config.Data, seed: int) -> Source:
     """The source that the configuration names.
 
     Raises:
-        UserError: when there is none of that name, or its images cannot be had.
+        UserError: if there is no such source, or its images are not available.
     """
     for name in ("depth_root", "segmentation_root"):
         if data.source in SOURCES and data.source != "folder" and getattr(data, name) is not None:
@@ -89,7 +89,7 @@ def build(data: config.Data, seed: int) -> Source:
 
 
 def _foreign(data: config.Data, seed: int) -> Source:
-    """What the user's own function makes."""
+    """The source that the user's own function returns."""
     module, _, name = data.source.rpartition(".")
     try:
         function = getattr(importlib.import_module(module), name)

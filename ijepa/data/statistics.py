@@ -1,6 +1,6 @@
-"""The command that measures images and writes a data option: ``python -m ijepa.data.statistics data.root=IMAGES``.
+"""Computes images' mean and std and writes a data option: ``python -m ijepa.data.statistics data.root=IMAGES``.
 
-The option, conf/data/NAME.yaml, holds mean, standard deviation and what else differs from data=folder.
+The option, conf/data/NAME.yaml, contains mean, standard deviation and everything else that differs from data=folder.
 """
 
 import json
@@ -26,10 +26,10 @@ NOT_PART_OF_THE_DATA = ("workers", "mean", "std")
 
 
 def statistics(composed: DictConfig) -> None:
-    """Measures the training images that the configuration names and writes the option.
+    """Measures the configured training images and writes the option.
 
     Raises:
-        UserError: when there are none, or the option exists and is not to be replaced.
+        UserError: if there are none, or the option exists and must not be replaced.
     """
     import numpy as np  # what follows takes seconds to import: not for --help or a misspelt key
 
