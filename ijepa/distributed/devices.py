@@ -1,4 +1,4 @@
-"""Which devices a run has, how precise they are and how they work together."""
+"""Devices, precision and strategy of a run."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ def device(hardware: schema.Hardware) -> str:
     """``cpu`` or ``gpu``.
 
     Raises:
-        ConfigError: when there are not as many GPUs as asked for.
+        ConfigError: if there are fewer GPUs than requested.
     """
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if hardware.accelerator == "gpu" and found == 0:
@@ -39,7 +39,7 @@ def device(hardware: schema.Hardware) -> str:
 
 
 def precision(hardware: schema.Hardware, accelerator: str) -> str:
-    """One of Lightning's names; ``auto`` is bf16 only where the device has instructions for it."""
+    """One of Lightning's precision names; ``auto`` is bf16 only if the device has instructions for it."""
     if hardware.precision != "auto":
         return hardware.precision
     if accelerator == "gpu":
@@ -49,7 +49,7 @@ def precision(hardware: schema.Hardware, accelerator: str) -> str:
 
 
 def fabric(hardware: schema.Hardware) -> Fabric | None:
-    """What starts a process for each of several devices; None for one."""
+    """A Fabric that starts one process per device; None for a single device."""
     accelerator = device(hardware)
     if hardware.devices * hardware.nodes == 1:
         return None
@@ -64,7 +64,7 @@ def fabric(hardware: schema.Hardware) -> Fabric | None:
 
 @contextlib.contextmanager
 def launching(fabric: Fabric | None) -> Iterator[None]:
-    """With the processes that ``fabric`` starts; an error or a signal here ends them, too."""
+    """Starts the processes of ``fabric``; an error or a signal here ends them, too."""
     if fabric is None:
         yield
         return
@@ -79,7 +79,7 @@ def launching(fabric: Fabric | None) -> Iterator[None]:
 
 
 def check_launcher(hardware: schema.Hardware) -> None:
-    """Refuses processes that torchrun or Slurm has started and that would each train alone, in one folder."""
+    """Rejects processes of torchrun or Slurm that would each train on their own, in the same folder."""
     wanted, started = hardware.devices * hardware.nodes, os.environ.get("WORLD_SIZE", "1")
     if "TORCHELASTIC_RUN_ID" in os.environ and int(started) != wanted:
         problem = (
@@ -98,7 +98,7 @@ def check_launcher(hardware: schema.Hardware) -> None:
 
 
 def plugins(hardware: schema.Hardware) -> list[ClusterEnvironment]:
-    """What the trainer needs to know of where it runs: this software's own signals put a job back into the queue."""
+    """The cluster environment for the trainer; Lightning's own requeueing is off, `Signals` and `slurm` do it."""
     if "TORCHELASTIC_RUN_ID" in os.environ or not SLURMEnvironment.detect():
         return []
     if hardware.devices * hardware.nodes == 1:

@@ -1,4 +1,4 @@
-"""What is measured along a run: the three networks on the same held-out images, crops and masks each time."""
+"""The health check: measures of the three networks on the same held-out images, crops and masks each time."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,19 +14,19 @@ from ijepa.models.jepa import JEPA
 from ijepa.models.targets import normalize_targets
 
 BATCH = 64
-"""Images at a time: no more memory than training takes."""
+"""Images per forward pass, so that no more memory is used than in training."""
 
 
 @dataclass(frozen=True)
 class Heldout:
-    """What the networks are shown.
+    """The inputs of health checks.
 
     Attributes:
-        images: [n, C, H, W] as evaluations see them.
-        labels: by label set, [n] class indices.
-        crops: [m * q, C, H, W], q training crops of each of m of the images, image by image.
-        each: q.
-        masks: of one image; all have the same, so that predictions can be compared at fixed places.
+        images: [n, C, H, W], transformed as for evaluation.
+        labels: [n] class indices, by label set.
+        crops: [m * q, C, H, W], q training crops of each of m images, grouped by image.
+        each: q, crops per image.
+        masks: the masks of one image; all images have the same, so that predictions can be compared across images.
     """
 
     images: Tensor
@@ -38,14 +38,14 @@ class Heldout:
 
 @torch.no_grad()
 def health_check(jepa: JEPA, heldout: Heldout, prepare: Callable[[Tensor], Tensor]) -> dict[str, float]:
-    """Every measure by its name, as metrics.csv has it after ``health/``.
+    """All measures by name, as in metrics.csv after ``health/``.
 
-    Those of the target encoder, of whole images, bear no prefix. Every process of a sharded run must call this.
+    Measures of the target encoder on whole images have no prefix. Every process of a sharded run must call this.
 
     Args:
-        jepa: the networks; their mode is left as it was.
-        heldout: what they see.
-        prepare: from a batch of images to what the networks take, on their device.
+        jepa: the networks; train or eval mode is restored.
+        heldout: the inputs.
+        prepare: maps a batch of images to the networks' input, on their device.
     """
     training = jepa.training
     jepa.eval()
@@ -72,7 +72,7 @@ def health_check(jepa: JEPA, heldout: Heldout, prepare: Callable[[Tensor], Tenso
 
 
 def _seen(jepa: JEPA, heldout: Heldout, prepare: Callable[[Tensor], Tensor]) -> tuple[dict[str, float], Tensor]:
-    """The spread of target encoder and predictions, how they agree, and the pooled features [n, D]."""
+    """Spread of the target encoder's tokens and of predictions, their agreement, and pooled features [n, D]."""
     encoder, predictor, agreement = measures.Moments(), measures.Moments(), measures.PredictionAgreement()
     pooled = []
     for batch in heldout.images.split(BATCH):

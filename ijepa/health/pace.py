@@ -1,30 +1,30 @@
-"""How often a run's health can be looked at."""
+"""The interval between health checks."""
 
 import math
 
 from ijepa.training.flops import PretrainingFlops
 
 SHARE, PANELS = 0.0125, 100
-"""How much of a run's operations the looks may take, and how many there are at most. They are in float32, which takes
-two to three times as long where training is in bf16: less than 3 % of the time."""
+"""Maximum fraction of a run's FLOPs for health checks, and their maximum number. They run in float32, which takes two
+to three times as long as bf16 training: less than 3 % of the time."""
 CROPS, CROPPED, PREDICTED = 4, 8, 4
-"""Crops of each image of which there are some, for LiDAR; of how many images one has crops, and one predictions."""
+"""Crops per image for LiDAR; one in how many images is cropped, and one in how many has predictions."""
 
 
 def steps_between(
     cost: PretrainingFlops, masks: tuple[int, int, int], images: int, batch_size: int, steps: int, saved: int | None
 ) -> int:
-    """So few steps between two looks that they take `SHARE` of the run, and are no more than `PANELS`.
+    """The smallest interval with which health checks take at most `SHARE` of the run and number at most `PANELS`.
 
-    Checkpoints are written after steps that are looked at: each should be known by how healthy it is.
+    The interval is aligned with checkpoints, so that each checkpoint has a verdict.
 
     Args:
-        cost: of one image.
+        cost: FLOPs of one image.
         masks: C, T and K.
-        images: held-out images, of which a look takes all.
-        batch_size: images per step and device; every device looks at all.
-        steps: of the run.
-        saved: steps between checkpoints; None where there is no such number.
+        images: held-out images per health check.
+        batch_size: images per step and device; every device processes all held-out images.
+        steps: steps of the run.
+        saved: steps between checkpoints; None if they are not written by steps.
     """
     seen, predicted = images + images // CROPPED * CROPS, images // PREDICTED
     look = seen * cost.encoder_flops() + predicted * (cost.forward_flops(*masks) - cost.encoder_flops())
