@@ -117,7 +117,7 @@ def _convert(given: argparse.Namespace) -> None:
 
 
 def _write(to: str, out: Path, encoder: PretrainedEncoder, which: Which) -> tuple[list[Path], list[str]]:
-    """What was written, and what to know about it."""
+    """The paths that were written, and notes for the user."""
     if to == "transformers":
         why = transformers.write(out, encoder.encoder, encoder.spec, which)
         names = [transformers.CONFIG, transformers.WEIGHTS, *([] if why else [transformers.PROCESSOR])]
@@ -132,7 +132,7 @@ def _write(to: str, out: Path, encoder: PretrainedEncoder, which: Which) -> tupl
 
 
 def _check_out(given: argparse.Namespace) -> None:
-    """Refuses what OUT must not be."""
+    """Validates OUT; raises ConfigError."""
     out, to = given.out, given.to
     if to == "safetensors" and out.suffix != ".safetensors":
         raise ConfigError("OUT", out, "should end in .safetensors")

@@ -1,4 +1,4 @@
-"""From a run's folder, a file, a name or an address to an encoder."""
+"""Loads an encoder from a run's folder, a file, a timm name or a URL."""
 
 import hashlib
 import os
@@ -24,32 +24,32 @@ from ijepa.util.files import replacing
 
 IMAGES_KEY = "ijepa_images"
 KEY = "checkpoint"
-"""The option that files are given by, for messages."""
+"""The option that names the file, for messages."""
 HEADS_KEYS = {KEY: "heads", "init": "model.heads"}
-"""By which option a file's heads are told."""
+"""The option for the number of attention heads, by the option that names the file."""
 CHUNK = 2**20
-"""Bytes at a time of a download."""
+"""Chunk size of a download in bytes."""
 ELSEWHERE = "a timm name, or the https:// URL of one of these"
 
 
 def load_encoder(
     path: str | Path, encoder: Which = "target", positions: Positions = "scaled", heads: int | None = None
 ) -> PretrainedEncoder:
-    """An encoder of any file that this software can read, in eval mode.
+    """Loads an encoder from any supported file, in eval mode.
 
     Args:
-        path: run folder, checkpoint, `encoder.safetensors`, Meta's `.pth.tar`, a state dict of timm, a folder of
-            transformers, a timm name, or the https:// address of a file.
-        encoder: ``target`` (what the paper evaluates) or ``context``.
-        positions: images of another size than in pretraining have their positions mapped onto the grid of pretraining
-            (``scaled``), or patch indices as they are (``index``); learnt ones are resampled.
-        heads: attention heads, where neither the file nor a published width tells.
+        path: run folder, checkpoint, `encoder.safetensors`, Meta's `.pth.tar`, a timm state dict, a folder of
+            transformers, a timm name, or the https:// URL of a file.
+        encoder: ``target`` (the EMA encoder, which the paper evaluates) or ``context``.
+        positions: position embeddings of images whose size differs from pretraining: interpolated from the grid of
+            pretraining (``scaled``), or of patch indices (``index``); learnt ones are resampled.
+        heads: number of attention heads, if neither the file nor a published width determines it.
 
     Returns:
-        A module from images [B, C, H, W] in 0..1 to patch features [B, N, D]; its ``transform`` ends at 0..1.
+        A module that maps images [B, C, H, W] in 0..1 to patch features [B, N, D]; its ``transform`` prepares images.
 
     Raises:
-        UserError: when there is no such file, or it is not what it should be.
+        UserError: if there is no such file, or it is not suitable.
     """
     file = select_file(resolve_source(path), encoder)
     return build_encoder(read_weights(file, heads), file, encoder, positions)
@@ -58,7 +58,7 @@ def load_encoder(
 def build_encoder(
     weights: Weights, file: Path, encoder: Which, positions: Positions = "scaled", key: str = KEY
 ) -> PretrainedEncoder:
-    """The encoder of weights that were read; raises ConfigError when they lack it."""
+    """The chosen encoder of weights that were read; raises ConfigError if they lack it."""
     state = weights.encoder(encoder)
     if state is None:
         held = " and ".join(str(which) for which in weights.encoders)
@@ -79,7 +79,7 @@ def build_encoder(
 
 
 def read_weights(file: Path, heads: int | None = None, key: str = KEY) -> Weights:
-    """The weights in a file that `select_file` has named; raises ConfigError, which says what is wrong with it."""
+    """The weights in a file from `select_file`; raises ConfigError, which says what is wrong with it."""
     asked = HEADS_KEYS.get(key, "--heads")
     if heads is not None and (not isinstance(heads, int) or isinstance(heads, bool) or heads < 1):
         raise ConfigError(asked, heads, "should be a whole number, 1 or more")
@@ -90,17 +90,17 @@ def read_weights(file: Path, heads: int | None = None, key: str = KEY) -> Weight
     except (ValueError, AttributeError, TypeError, IndexError) as fault:  # all but the first: of no tensors
         raise ConfigError(key, file, f"{fault}; give {FORMATS}") from None
     if heads is not None and heads != found.spec.heads:
-        raise ConfigError(asked, heads, f"{key}={file} has {found.spec.heads}; leave it out")
+        raise ConfigError(asked, heads, f"{key}={file} has {found.spec.heads}; omit it")
     return found
 
 
 def resolve_source(text: str | Path, key: str = KEY) -> Path:
-    """Where on this machine that is which ``text`` means: a path, an address that is downloaded, or a timm name.
+    """The local path for ``text``: a path, a URL (which is downloaded), or a timm name.
 
-    What is downloaded is kept below $IJEPA_CACHE/weights, else ~/.cache/ijepa/weights.
+    Downloads are cached in $IJEPA_CACHE/weights, by default ~/.cache/ijepa/weights.
 
     Raises:
-        ConfigError: when it cannot be had.
+        ConfigError: if it could not be downloaded.
     """
     if str(text).startswith(("https://", "http://")):
         return _downloaded(str(text), key)
@@ -116,16 +116,16 @@ def resolve_source(text: str | Path, key: str = KEY) -> Path:
 
 
 def select_file(path: Path, encoder: Which = "target", whole: bool = False, key: str = KEY) -> Path:
-    """The file that ``path`` means: itself, or the encoder or last checkpoint of a run's folder.
+    """The weights file for ``path``: the file itself, or the encoder or last checkpoint of a run's folder.
 
     Args:
         path: file or folder.
-        encoder: which is wanted.
-        whole: all networks are, where they are there.
-        key: for messages.
+        encoder: which encoder is wanted.
+        whole: whether all networks are wanted, if available.
+        key: the option's name, for messages.
 
     Raises:
-        ConfigError: when there is none.
+        ConfigError: if there is none.
     """
     try:
         there = path.exists()
@@ -160,7 +160,7 @@ def _kept() -> Path:
 
 
 def _downloaded(url: str, key: str) -> Path:
-    """The file at ``url``, in a folder of its own: elsewhere there are others of its name."""
+    """Downloads ``url`` to a folder of its own, because other URLs may have the same file name."""
     try:
         name = Path(urlparse(url).path).name
     except ValueError as fault:

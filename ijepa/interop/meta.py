@@ -23,7 +23,7 @@ FACTS = ("epoch", "loss", "lr", "batch_size", "world_size")
 
 
 def is_meta(contents: dict[str, Any]) -> bool:
-    """Whether a loaded file has this layout, in whole or in part."""
+    """Whether a loaded file has this layout, completely or partially."""
     return any(isinstance(contents.get(name), dict) for name in NETWORKS)
 
 
@@ -31,11 +31,11 @@ def read(contents: dict[str, Any], heads: int | None = None) -> Weights:
     """The networks of a loaded checkpoint.
 
     Args:
-        contents: of the file.
-        heads: attention heads; None: those of the published size.
+        contents: the loaded file.
+        heads: number of attention heads; None: as for the published size.
 
     Raises:
-        ValueError: when something is missing or does not fit.
+        ValueError: if something is missing or does not match.
     """
     absent = [name for name in NETWORKS if not isinstance(contents.get(name), dict)]
     if absent:
@@ -76,7 +76,7 @@ def write(path: Path, jepa: JEPA, spec: Spec) -> None:
     """Writes the three networks under the reference's names, atomically.
 
     Raises:
-        ValueError: when the format cannot hold them.
+        ValueError: if the format does not support them.
     """
     rows, columns = spec.grid
     if rows != columns:
@@ -89,7 +89,7 @@ def write(path: Path, jepa: JEPA, spec: Spec) -> None:
 
 
 def to_meta(jepa: JEPA) -> dict[str, Any]:
-    """What the reference implementation loads: its names, with the positions that it keeps as parameters."""
+    """A state dict for the reference implementation: its names, with position embeddings as parameters."""
     encoders = {
         name: {POSITIONS: table_of(network), **_detached(network.state_dict())}
         for name, network in (("encoder", jepa.context_encoder), ("target_encoder", jepa.target_encoder))

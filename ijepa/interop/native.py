@@ -18,7 +18,7 @@ def read_checkpoint(contents: dict[str, Any]) -> Weights:
     """The three networks of a training run's checkpoint.
 
     Raises:
-        ValueError: when it is not whole.
+        ValueError: if it is incomplete.
     """
     state = contents.get("state_dict")
     if not isinstance(state, dict):
@@ -40,10 +40,10 @@ def read_checkpoint(contents: dict[str, Any]) -> Weights:
 
 
 def read_export(metadata: dict[str, str], state: State) -> Weights:
-    """The encoder of a file of safetensors.
+    """The encoder in a safetensors file.
 
     Raises:
-        ValueError: when the weights do not fit their description.
+        ValueError: if the weights do not match their description.
     """
     try:
         values = json.loads(metadata[SPEC_KEY])

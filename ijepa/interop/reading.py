@@ -1,4 +1,4 @@
-"""From a file of any known format to its weights; nothing in it is run."""
+"""Reads weights from a file of any supported format, without running code from it."""
 
 import argparse
 import warnings
@@ -19,15 +19,15 @@ FORMATS = (
 
 
 def read(file: Path, heads: int | None = None) -> Weights:
-    """The weights in ``file``, all of them or none.
+    """The weights in ``file``; never partial.
 
     Args:
-        file: that which `ijepa.interop.loading.find` names.
-        heads: attention heads of the encoder, where the file does not tell; None: those of the published size.
+        file: a file from `ijepa.interop.loading.select_file`.
+        heads: number of attention heads, if the file does not store it; None: as for the published size.
 
     Raises:
-        HeadsError: when ``heads`` is needed.
-        ValueError: when it is no such file, or not a whole one; one line.
+        HeadsError: if ``heads`` is needed.
+        ValueError: if it is not a weights file, or incomplete; the message is one line.
     """
     try:
         if file.exists():  # a folder of shards has no such file
@@ -65,7 +65,7 @@ def load(path: Path, mapped: bool = False) -> dict[str, Any]:
     """A pickled checkpoint, loaded without running code from it; ``mapped``: its tensors stay on disk until used.
 
     Raises:
-        ValueError: when it holds anything else.
+        ValueError: if it contains anything else.
     """
     try:
         with warnings.catch_warnings():
@@ -82,7 +82,7 @@ def load(path: Path, mapped: bool = False) -> dict[str, Any]:
 
 
 def tensors(file: Path) -> tuple[dict[str, str], State]:
-    """Metadata and tensors of a file of safetensors; raises ValueError when it is none."""
+    """Metadata and tensors of a safetensors file; raises ValueError if it is not one."""
     try:
         with safe_open(file, framework="pt") as opened:
             state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118

@@ -33,7 +33,7 @@ FORM = "a folder of transformers' IJepaModel"
 CONFIG, WEIGHTS, PROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
 INDEX, SHARDS = "model.safetensors.index.json", "model-*-of-*.safetensors"
 EPS = 1e-6
-"""Of layer norms; IJepaConfig's own default is another."""
+"""Epsilon of layer norms; IJepaConfig's default differs."""
 POSITIONS = "embeddings.position_embeddings"
 OUTER = {
     "patch_embed.proj.": "embeddings.patch_embeddings.projection.",
@@ -56,10 +56,10 @@ RENAMED = {
     "mlp.fc1.": "intermediate.dense.",
     "mlp.fc2.": "output.dense.",
 }
-"""Names of newer versions in memory, which some files have, and those of all files that transformers writes itself."""
+"""In-memory names of newer versions, which some files contain, and the names in files that transformers writes."""
 LEFT_OUT = ("classifier.", "pooler.", "embeddings.mask_token")
 PICTURES = {1: "L", 3: "RGB", 4: "RGBA"}
-"""Images that an image processor of transformers can be given, by their channels, in Pillow's words."""
+"""Pillow's modes for transformers' image processors, by number of channels."""
 
 
 def is_folder(path: Path) -> bool:
@@ -68,7 +68,7 @@ def is_folder(path: Path) -> bool:
 
 
 def described(path: Path) -> dict[str, Any]:
-    """What config.json in a folder says; raises ValueError when that is nothing."""
+    """The contents of config.json in a folder; raises ValueError if it is not a configuration."""
     try:
         config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as fault:
@@ -82,7 +82,7 @@ def read(path: Path) -> Weights:
     """The encoder in a folder of transformers.
 
     Raises:
-        ValueError: when it holds no I-JEPA, or not a whole one.
+        ValueError: if it does not contain a complete I-JEPA encoder.
     """
     config = described(path)
     kind = config.get("model_type")
@@ -119,7 +119,7 @@ def read(path: Path) -> Weights:
 
 
 def _grid(config: dict[str, Any], patch_size: int) -> Grid | None:
-    """Patches per column and per row, where the configuration says it."""
+    """Rows and columns of patches, if the configuration has them."""
     size = config.get("image_size")
     sides = [size, size] if isinstance(size, int) else size
     if not isinstance(sides, list) or len(sides) != 2 or not all(isinstance(side, int) for side in sides):
@@ -128,7 +128,7 @@ def _grid(config: dict[str, Any], patch_size: int) -> Grid | None:
 
 
 def _tensors(path: Path) -> State:
-    """Of model.safetensors, or of all files that its index names."""
+    """The tensors of model.safetensors, or of all files in its index."""
     index = path / INDEX
     if not (path / WEIGHTS).is_file() and not index.is_file():
         raise ValueError(f"it has no {WEIGHTS}; save it with transformers' save_pretrained")
@@ -147,16 +147,16 @@ def _tensors(path: Path) -> State:
 
 
 def write(folder: Path, encoder: Encoder, spec: Spec, which: str) -> str | None:
-    """Writes an encoder for ``IJepaModel.from_pretrained``; each file is whole or not there.
+    """Writes an encoder for ``IJepaModel.from_pretrained``, atomically.
 
     Args:
-        folder: is made.
+        folder: created if missing.
         encoder: the weights.
-        spec: its description.
-        which: encoder it is: ``target`` or ``context``.
+        spec: description of the encoder.
+        which: which encoder it is: ``target`` or ``context``.
 
     Returns:
-        Why there is no image processor, or None where there is one.
+        Why there is no image processor, or None if there is one.
     """
     config = {
         "architectures": ["IJepaModel"],
@@ -192,7 +192,7 @@ def write(folder: Path, encoder: Encoder, spec: Spec, which: str) -> str | None:
 
 
 def _replace(made: Path, folder: Path) -> None:
-    """Puts the files of ``made`` into ``folder``; config.json goes first and comes last: what is there is of one."""
+    """Moves the files of ``made`` to ``folder``; config.json is removed first and written last, for consistency."""
     folder.mkdir(exist_ok=True)
     for old in (folder / CONFIG, folder / PROCESSOR, folder / INDEX, *folder.glob(SHARDS)):
         old.unlink(missing_ok=True)
@@ -202,7 +202,7 @@ def _replace(made: Path, folder: Path) -> None:
 
 
 def processor(spec: Spec) -> dict[str, Any]:
-    """The image processor: as evaluations here show whole images, except that it stretches them to the size."""
+    """The image processor: the evaluation transform here, except that it stretches images to the size."""
     height, width = spec.image_size
     return {
         "image_processor_type": "ViTImageProcessor",
@@ -242,7 +242,7 @@ def to_transformers(encoder: Encoder) -> State:
 
 
 def from_transformers(tensors: State) -> State:
-    """The encoder's state dict, of either layout; raises ValueError for what I-JEPA has not."""
+    """The encoder's state dict, from either layout; raises ValueError for unknown parameters."""
     state: State = {}
     pieces: dict[str, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():

@@ -84,8 +84,8 @@ def test_evaluation_sees_the_whole_of_them(clevr):
         ({"objects": [{"pixel_coords": [0, 0, 9.0]}] * 11}, "a scene has 11 objects"),
         ({"objects": [{"pixel_coords": [0, 0, 100.5]}] * 3}, "an object is 100.5 away"),
         ({"objects": [{"pixel_coords": [0, 0]}] * 3}, "differs from the published file: "),
-        ({"objects": [{"shape": "cube"}] * 3}, "it lacks 'pixel_coords'"),
-        ({}, "it lacks 'objects'"),
+        ({"objects": [{"shape": "cube"}] * 3}, "'pixel_coords' is missing"),
+        ({}, "'objects' is missing"),
     ],
 )
 def test_scenes_that_are_none_of_clevr_s(clevr, scene, problem):
@@ -103,7 +103,7 @@ def test_what_is_missing_is_named(clevr, monkeypatch):
     monkeypatch.setattr("urllib.request.urlopen", refuse)
     file = clevr / "scenes" / "CLEVR_val_scenes.json"
     file.write_text("[")
-    assert f"{file} is no JSON" in refused(clevr)
+    assert f"{file} is not valid JSON" in refused(clevr)
     file.write_text('{"scenes": []}')
     assert "it lists no scene" in refused(clevr)
     file.unlink()

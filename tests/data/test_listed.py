@@ -116,7 +116,7 @@ def test_imagenet_with_a_flat_val(monkeypatch, tmp_path):
     (tmp_path / DEVKIT).unlink()
     check_imagenet(source("imagenet", tmp_path))
     write(tmp_path, {"val/ILSVRC2012_val_00000003.JPEG": jpeg(0)})
-    assert "ILSVRC2012_val_00000003.JPEG is neither in a class's folder nor named" in refused("imagenet", tmp_path)
+    assert "ILSVRC2012_val_00000003.JPEG is neither in a class folder nor named" in refused("imagenet", tmp_path)
     write(tmp_path, {"meta.bin": "nothing"})
     assert "meta.bin cannot be read; remove it" in refused("imagenet", tmp_path)
 

@@ -77,7 +77,7 @@ def test_what_is_no_map_says_why(folder):
     (folder / "maps" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     for name, fault in {
         "colours": r"colours.png \(shape \[3, 4, 3\]: a map has one value per pixel",
-        "floats": r"floats.npy \(holds float64 instead of class indices\)",
+        "floats": r"floats.npy \(contains float64 instead of class indices\)",
         "large": r"large.npy \(40x30 pixels, more than data.max_pixels=1000",
         "broken": r"broken.png \(",
         "missing": r"missing.jpg \(has no segmentation map .*missing.png or .tif .tiff .npy\)",

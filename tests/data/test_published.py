@@ -225,7 +225,7 @@ def test_half_a_file_that_was_put_there_does_not_count(monkeypatch, tmp_path, of
     cifar(monkeypatch, datasets.CIFAR10, tmp_path)
     file = tmp_path / datasets.CIFAR10.filename
     file.write_bytes(file.read_bytes()[:500])
-    with pytest.raises(UserError, match="cannot be had"):
+    with pytest.raises(UserError, match="could not be downloaded"):
         source("cifar10", tmp_path)
 
 

@@ -103,7 +103,7 @@ def test_a_sample(tiles, measure, tmp_path):
     for name, seed in (("one", 0), ("again", 0), ("other", 1)):
         code, output, _ = measure(*arguments, f"seed={seed}", f"name={name}")
         assert code == 0
-        assert "2 of 5 for training" in output
+        assert "2 of 5 training images" in output
     one, again, other = (option(tmp_path, name).mean for name in ("one", "again", "other"))
     assert one == again != other
 
@@ -160,7 +160,7 @@ def test_a_source_without_a_folder(measure, tmp_path):
     [
         ([], "data.root is not set; add data.root="),
         (["data.root=/nowhere"], "data.root=/nowhere: no such folder"),
-        (["data.root=/nowhere", "name=a/b"], "name=a/b: letters, digits"),
+        (["data.root=/nowhere", "name=a/b"], "name=a/b: use letters, digits"),
         (["data.root=/nowhere", "images=0"], "images=0: should be greater"),
         (["data.root=/nowhere", "nmae=a"], "nmae=a: no such key; did you mean name?"),
         (["data=nothing"], "data=nothing: no such option"),
