@@ -1,10 +1,10 @@
-"""Floating-point operations of a training step, counted from shapes: two per multiply-add of every matrix product."""
+"""FLOPs of a training step, counted from shapes: two per multiply-add of every matrix product."""
 
 from typing import NamedTuple
 
 
 class TransformerFlops(NamedTuple):
-    """The sizes that a transformer's cost depends on."""
+    """The sizes that determine a transformer's FLOPs."""
 
     width: int
     depth: int
@@ -19,12 +19,12 @@ class TransformerFlops(NamedTuple):
 
 
 class PretrainingFlops(NamedTuple):
-    """What one image costs in pretraining.
+    """FLOPs per image in pretraining.
 
-    patches: N of an image.
-    patch_values: pixels times channels of a patch.
+    patches: number of patches N per image.
+    patch_values: pixels x channels per patch.
     encoder, predictor: their sizes.
-    output_width: of the predictions.
+    output_width: width of the predictions.
     target: see `ijepa.models.jepa.JEPA`.
     """
 
@@ -36,18 +36,18 @@ class PretrainingFlops(NamedTuple):
     target: str
 
     def encoder_flops(self) -> float:
-        """Operations for one whole image through an encoder, without backward pass."""
+        """FLOPs of an encoder's forward pass on one whole image."""
         return 2.0 * self.patches * self.patch_values * self.encoder.width + self.encoder.forward(self.patches)
 
     def forward_flops(self, context: int, blocks: int, patches: int) -> float:
-        """Operations for one image through all three networks, without backward pass; see `step_flops`."""
+        """FLOPs of the forward pass of all three networks on one image; see `step_flops`."""
         return self.encoder_flops() + (self.step_flops(context, blocks, patches) - self.encoder_flops()) / 3
 
     def step_flops(self, context: int, blocks: int, patches: int) -> float:
-        """Operations for one image with C, T and K as given.
+        """FLOPs of forward and backward pass for one image with C, T and K as given.
 
-        The backward pass costs twice the forward pass; the target encoder has none, and neither have the images, so
-        the patch embedding's is only that of its weights. Every patch is embedded, also those that are masked.
+        The backward pass costs twice the forward pass. The target encoder has none, and the patch embedding needs
+        gradients of its weights only, not of the images. All patches are embedded, also masked ones.
         """
         embedding = 2.0 * self.patches * self.patch_values * self.encoder.width
         encoder = 2.0 * embedding + 3.0 * self.encoder.forward(context)

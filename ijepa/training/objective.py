@@ -16,7 +16,7 @@ DISTANCES: dict[Distance, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class Loss(NamedTuple):
-    """Scalars: what is minimised (total) and its parts."""
+    """Scalars: the loss (total) and its terms."""
 
     total: Tensor
     distance: Tensor
@@ -28,17 +28,17 @@ Regularized = Literal["tokens", "context", "predictions"]
 
 
 class Objective:
-    """Distance in latent space, plus variance and covariance terms on features when weighted.
+    """Distance in latent space, plus weighted variance and covariance regularisers.
 
     Args:
         distance: squared L2 (paper), smooth L1 (reference implementation) or L1.
         variance_weight: weight of the hinge that keeps each dimension's standard deviation above 1.
         covariance_weight: weight of the penalty on correlations between dimensions.
-        regularize: what the two terms act on: the ``context`` features or the ``predictions``, average-pooled; or each
-            of the context's ``tokens``, compared with those at the same place in other images: features that hold
-            nothing but where they are count as collapsed.
-        patches: of an image; the places of tokens.
-        total: from this process's sums to those over all processes, with gradients; None: there are no others.
+        regularize: what the two regularisers act on: average-pooled ``context`` features or ``predictions``; or the
+            context ``tokens``, with variance over the batch at each patch position, so that tokens that encode only
+            their position count as collapsed.
+        patches: number of patches per image.
+        total: sums a tensor over all processes, with gradients; None: a single process.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Objective:
             predictions: [B, T, K, D].
             targets: [B, T, K, D].
             context: [B, C, D], the context encoder's output.
-            places: [B, C], indices of its patches.
+            places: [B, C], patch indices of the context.
             valid: [B, C], False where a context patch is padding.
         """
         distance = self.distance(predictions.float(), targets.float())
@@ -79,7 +79,7 @@ class Objective:
         return Loss(total, distance, spread, correlation)
 
     def _covariance(self, predictions: Tensor, context: Tensor, places: Tensor, valid: Tensor | None) -> Tensor:
-        """[D, D] of the regularised features."""
+        """The covariance [D, D] of the regularised features."""
         if self.regularize == "tokens":
             kept = torch.ones_like(places, dtype=torch.bool) if valid is None else valid
             return covariance_within(context[kept], places[kept], self.patches, self.total)
@@ -95,13 +95,13 @@ class Objective:
 def covariance_within(
     features: Tensor, groups: Tensor, count: int, total: Callable[[Tensor], Tensor] | None = None
 ) -> Tensor:
-    """The unbiased covariance within groups: of features less the mean of their group; of one group, the covariance.
+    """The unbiased within-group covariance; with one group, the covariance.
 
     Args:
         features: [n, D].
         groups: [n] in [0, count).
-        count: of groups; some may be empty.
-        total: see `Objective`; only sums pass through it, [count, D + 1] and [D, D].
+        count: number of groups; some may be empty.
+        total: see `Objective`; it only sees sums, [count, D + 1] and [D, D].
 
     Returns:
         [D, D].

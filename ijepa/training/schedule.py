@@ -1,4 +1,4 @@
-"""A run's length in steps, and learning rate, weight decay and momentum at each of them."""
+"""A run's length in steps, and learning rate, weight decay and EMA momentum at each step."""
 
 from dataclasses import dataclass
 
@@ -9,10 +9,10 @@ from ijepa.util.errors import ConfigError, UserError
 
 @dataclass(frozen=True)
 class TrainingSchedule:
-    """Values used in step 0, 1, ... of ``max_steps``.
+    """Values for steps 0, 1, ... of ``max_steps``.
 
-    As in the reference implementation, learning rate and weight decay of step i stand at i + 1 of their curves (the
-    last step has the end value), the momentum at i.
+    As in the reference implementation, learning rate and weight decay of step i are their curves at i + 1 (so that
+    the last step has the end value), the EMA momentum is its curve at i.
     """
 
     max_steps: int
@@ -37,12 +37,12 @@ class TrainingSchedule:
         return curves.between(curve.shape, curve.start, curve.end, step + 1, self.max_steps)
 
     def momentum(self, step: int) -> float:
-        """The target encoder's momentum."""
+        """The EMA momentum of the target encoder."""
         curve = self.schedule.momentum
         return curves.between(curve.shape, curve.start, curve.end, step, self.max_steps)
 
     def values(self, step: int) -> dict[str, float]:
-        """All three, by the names that they are logged under."""
+        """All three, by the names under which they are logged."""
         return {"lr": self.lr(step), "weight_decay": self.weight_decay(step), "momentum": self.momentum(step)}
 
 
