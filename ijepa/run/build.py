@@ -1,4 +1,4 @@
-"""From a configuration to data, networks and trainer: the only place where parts are wired."""
+"""Builds data, networks and trainer from a configuration: the only place where parts are wired together."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -235,7 +235,7 @@ def run(config: schema.TrainConfig, folder: Path, step: int = 0) -> Run:
 
 
 def health_steps(config: schema.TrainConfig, masks: masking.Masking, steps: int) -> int | None:
-    """Steps between two looks at the run's health; None: never."""
+    """Steps between health checks; None: never."""
     callbacks, world_size = config.callbacks, config.hardware.devices * config.hardware.nodes
     if callbacks.health_every_steps != "auto":
         return callbacks.health_every_steps

@@ -36,10 +36,10 @@ UNNAMED = ("checkpoint", "task", "output", "hardware", "baselines", "cache")
 
 
 def evaluate(composed: DictConfig) -> float | None:
-    """Evaluates what the configuration names; returns the headline result.
+    """Runs the configured evaluation; returns the main metric.
 
     Raises:
-        UserError: when checkpoint, data and task do not fit.
+        UserError: if checkpoint, data and task do not fit together.
     """
     if OmegaConf.is_missing(composed, "checkpoint") or composed.checkpoint in (None, ""):
         raise UserError(f"checkpoint is not set; add checkpoint={FORMATS}, or {RANDOM}")
@@ -143,12 +143,12 @@ def _report(
 
 
 def _finite(values: dict[str, float]) -> dict[str, float | None]:
-    """For JSON, which knows no NaN."""
+    """For JSON, which has no NaN."""
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def _random(config: EvaluateConfig) -> PretrainedEncoder:
-    """An untrained encoder of the shape that model= describes, for images as data= describes them."""
+    """A randomly initialised encoder with the shape of model=, for the images of data=."""
     assert config.model is not None
     check_data(config.data)
     check_model(config.model, config.data)
@@ -161,14 +161,14 @@ def _given() -> set[str]:
 
 
 def _reject_model_keys() -> None:
-    """Refuses a shape beside a checkpoint, which has its own."""
+    """Rejects model options if there is a checkpoint, which determines the shape."""
     for key in sorted(_given()):
         if key.partition(".")[0] == "model":
             raise UserError(f"{key}: the shape comes from the checkpoint; omit it")
 
 
 def _data(composed: dict[str, Any], path: Path, spec: Spec) -> dict[str, Any]:
-    """The data to evaluate on: what the command line says, else the run's own; as the encoder wants it."""
+    """The data to evaluate on: from the command line, else the run's own; size and normalisation are the encoder's."""
     given = _given()
     written = _folder(path) / "config.yaml"
     if "data" in given:
@@ -192,7 +192,7 @@ def _data(composed: dict[str, Any], path: Path, spec: Spec) -> dict[str, Any]:
 
 
 def _split_seed(path: Path | None, config: EvaluateConfig) -> int:
-    """The run's own seed on the run's own images: what it held out must stay held out."""
+    """The run's seed on the run's images, so that held-out images stay held out; else the configured seed."""
     written = path and _folder(path) / "config.yaml"
     if written is None or not written.is_file():
         return config.seed

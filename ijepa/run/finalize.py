@@ -1,4 +1,4 @@
-"""The end of a training run: the exported encoder, its results beside the baselines', pictures, summary.json."""
+"""The end of a training run: export of the encoder, results compared with baselines, pictures, summary.json."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +90,7 @@ def finish(run: Run, brief: bool) -> None:
 
 
 def _draw(run: Run, encoder: Encoder) -> None:
-    """The pictures of a finished run: what was predicted from what, what the encoder sees, and how it came there."""
+    """The pictures of a finished run: masks, features, and learning curves."""
     images, step = run.data.examples(PROJECTED), run.trainer.global_step
     shown = images[:SHOWN]
     figures: dict[str, drawing.Make] = {}

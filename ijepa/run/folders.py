@@ -1,4 +1,4 @@
-"""Where a new run lives: chosen once for all of its processes, never shared with another run."""
+"""The folder of a new run: chosen once for all of its processes, never shared with another run."""
 
 import contextlib
 import hashlib
@@ -57,7 +57,7 @@ def choose(config: TrainConfig, overrides: list[str]) -> Path:
 
 
 def resumes_existing(config: TrainConfig) -> bool:
-    """Whether a run that is in the folder already is this one: it is skipped where finished, and resumed where not."""
+    """Whether an existing run in the folder is continued: skipped if finished, else resumed."""
     return HydraConfig.get().mode == RunMode.MULTIRUN or config.resume == "auto" or slurm.restarted()
 
 
@@ -98,7 +98,7 @@ def _shared() -> list[str]:
 
 
 def validate_unused(folder: Path) -> None:
-    """Raises ConfigError when ``folder`` holds a run."""
+    """Raises ConfigError if ``folder`` contains a run."""
     found = [name for name in ("config.yaml", "metrics.csv", "checkpoints") if (folder / name).exists()]
     if not found or is_nonzero_rank():
         return
@@ -118,10 +118,10 @@ def make(folder: Path, key: str = "run_dir") -> None:
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Keeps other processes from running in ``folder`` meanwhile, however this one ends.
+    """Locks ``folder`` against other processes; the lock is released however this process ends.
 
     Raises:
-        ConfigError: when one does, or the folder cannot be written to.
+        ConfigError: if another process has locked it, or the folder cannot be written to.
     """
     if is_nonzero_rank():
         yield
@@ -146,7 +146,7 @@ def claimed(folder: Path) -> Iterator[None]:
 
 
 def numbered(parent: Path, name: str) -> Path:
-    """The next free folder, made at once: another run may start at the same moment."""
+    """Creates the next free folder, atomically, because another run may start at the same moment."""
     make(parent)
     while True:
         tails = [path.name.rpartition("-")[2] for path in parent.glob(f"{name}-*")]
@@ -164,7 +164,7 @@ def is_nonzero_rank() -> bool:
 
 
 def slug(overrides: list[str]) -> str:
-    """Overrides as a folder's name, without the characters that Hydra's grammar trips over."""
+    """A folder name from overrides, without characters that are special in Hydra's grammar."""
     text = "_".join(overrides).replace("=", "-")
     name = "".join(c if c.isalnum() or c in "._-" else "-" for c in text) or "default"
     return name if len(name) <= 180 else f"{name[:180]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"

@@ -1,4 +1,4 @@
-"""Going on with a run: its configuration with what may change, its last checkpoint, and what stands in the way."""
+"""Resuming a run: its configuration with permitted changes, its last checkpoint, and reasons not to resume."""
 
 import re
 import shutil
@@ -28,31 +28,31 @@ from ijepa.util.paths import CONF
 
 FREE = ("run_dir", "resume", "force", "metric", "hardware", "logger", "callbacks", "task", "data.workers", "data.root",
         "data.depth_root", "data.depth_scale", "data.segmentation_root")  # fmt: skip
-"""What may change in a run that goes on: it changes what is computed by rounding at most."""
+"""Keys that may change when a run is resumed: they change results by rounding at most."""
 LENGTH = ("schedule.epochs", "schedule.max_steps")
-"""What may change, too, where nothing before the end depends on it."""
+"""Keys that may change as well if nothing before the end depends on them."""
 MICRO_BATCHES = ("hardware.devices", "hardware.nodes", "hardware.accumulation")
 """What the reference implementation's masks depend on."""
 
 SHOWN = 6
 """Differences that are listed."""
 NEEDED = ("state_dict", "optimizer_states", "loops", "global_step", loading.IMAGES_KEY)
-"""What a checkpoint of a training run holds."""
+"""Keys in a checkpoint of a training run."""
 
 
 @dataclass(frozen=True)
 class Resumed:
-    """A run to go on with.
+    """A run to resume.
 
     Attributes:
-        folder: of the run.
-        last: the checkpoint to go on from.
-        step: after which it was written.
+        folder: the run's folder.
+        last: the checkpoint to resume from.
+        step: the checkpoint's step.
         images: identity of the training images.
-        shapes: of the networks' tensors.
+        shapes: shapes of the networks' tensors.
         before: the configuration so far.
-        config: from here on.
-        changed: keys of what further resumes are to start from, too; the rest is a matter of this one alone.
+        config: the configuration from here on.
+        changed: keys whose changes also apply to later resumes; other changes apply to this one only.
     """
 
     folder: Path
@@ -69,7 +69,7 @@ def resume(path: Path, overrides: list[str]) -> Resumed:
     """The run at ``path``, a run's folder or one of its checkpoints, as ``overrides`` change it.
 
     Raises:
-        UserError: when there is no run, or something changes that it has been built on (unless force=true).
+        UserError: if there is no run, or a change would affect its results (unless force=true).
     """
     folder, last = _find(path)
     contents = _load(path, last)
@@ -90,10 +90,10 @@ def resume(path: Path, overrides: list[str]) -> Resumed:
 
 
 def finished(folder: Path, config: TrainConfig) -> bool:
-    """Whether the run in ``folder`` is that of ``config``, and has its results.
+    """Whether the run in ``folder`` has configuration ``config`` and is finished.
 
     Raises:
-        ConfigError: when it is another one.
+        ConfigError: if it has another configuration.
     """
     if not (folder / "config.yaml").is_file():
         return False
@@ -110,7 +110,7 @@ def finished(folder: Path, config: TrainConfig) -> bool:
 
 
 def again(folder: Path, config: TrainConfig) -> Resumed | None:
-    """The stopped run in ``folder``, which is that of ``config``; None where it has no whole checkpoint."""
+    """The stopped run in ``folder``, which has configuration ``config``; None if it has no complete checkpoint."""
     checkpoints = folder / "checkpoints"
     for last in (checkpoints / "last.ckpt", *reversed(numbered(checkpoints))):
         if last.is_file() and _whole(last):
@@ -123,7 +123,7 @@ def again(folder: Path, config: TrainConfig) -> Resumed | None:
 
 
 def clear(folder: Path) -> None:
-    """Removes what a run without a checkpoint has left."""
+    """Removes the files of a run without a checkpoint."""
     for name in ("config.yaml", "metrics.csv", "health.json"):
         (folder / name).unlink(missing_ok=True)
     for name in ("checkpoints", "pictures", "wandb", "tensorboard"):
@@ -131,10 +131,10 @@ def clear(folder: Path) -> None:
 
 
 def validate(resumed: Resumed, module: nn.Module, data: DataModule, steps: TrainingSchedule) -> None:
-    """Refuses networks of another shape; other images than before, and a run made longer from within its cooldown.
+    """Rejects networks of another shape, other images, and changes of the run's length within its cooldown.
 
     Raises:
-        UserError: says what differs (with force=true, of networks alone).
+        UserError: says what differs (with force=true: for networks only).
     """
     state = module.state_dict()
     wrong = [name for name in state if resumed.shapes.get(name) != state[name].shape]
@@ -161,22 +161,22 @@ def validate(resumed: Resumed, module: nn.Module, data: DataModule, steps: Train
 
 
 def next_config(resumed: Resumed) -> Path:
-    """A name for what is `lasting` that no configuration of the run has yet."""
+    """An unused file name for a `lasting` configuration."""
     names = [f"config-{resumed.step:06}", *(f"config-{resumed.step:06}-{count}" for count in range(2, 1000))]
     return next(path for path in (resumed.folder / f"{name}.yaml" for name in names) if not path.exists())
 
 
 def later_configs(resumed: Resumed) -> list[Path]:
-    """Configurations that came after the checkpoint: of a way that the run does not go any more."""
+    """Configurations of resumes after the checkpoint, which no longer apply."""
     return [path for path, (step, _) in _written(resumed.folder).items() if step > resumed.step]
 
 
 def lasting(resumed: Resumed, images: dict[str, Any]) -> dict[str, Any] | None:
-    """The configuration that further resumes start from, or None where it is the one so far.
+    """The configuration that later resumes start from, or None if it is unchanged.
 
     Args:
         resumed: the run.
-        images: identity of the training images now; other ones than before that were insisted on stay.
+        images: identity of the training images now; if they changed (force=true), the change is kept.
     """
     changed = resumed.changed + (["data.root"] if images != resumed.images else [])
     if not changed:
@@ -206,7 +206,7 @@ def _find(path: Path) -> tuple[Path, Path]:
 
 
 def _load(path: Path, last: Path) -> dict[str, Any]:
-    """The checkpoint, mapped into memory; refused when it is not whole, with the newest other one that is."""
+    """The checkpoint, memory-mapped; if it is incomplete, the error names the newest complete one."""
     try:
         contents = loading.load_checkpoint(last, mapped=True)
     except ConfigError as fault:
@@ -228,7 +228,7 @@ def _whole(path: Path) -> bool:
 
 
 def _latest(folder: Path, step: int) -> Path:
-    """config.yaml, or what the last resume up to ``step`` that changed something lasting has written."""
+    """config.yaml, or the configuration of the last resume up to ``step`` with a lasting change."""
     written = {path: when for path, when in _written(folder).items() if when[0] <= step}
     return max(written, key=lambda path: written[path], default=folder / "config.yaml")
 
@@ -240,7 +240,7 @@ def _written(folder: Path) -> dict[Path, tuple[int, int]]:
 
 
 def _compose(file: Path, overrides: list[str]) -> DictConfig:
-    """The configuration in ``file`` under Hydra overrides; an option of a group takes the place of what it holds."""
+    """The configuration in ``file`` with Hydra overrides; an option of a config group replaces the whole group."""
     groups = {path.name for path in CONF.iterdir() if path.is_dir()}
     chosen = [_key(item) for item in overrides if _key(item) in groups and item[0].isalpha()]
     items = [f"+{item}" if _key(item) in chosen else item for item in overrides]
@@ -259,9 +259,9 @@ def _compose(file: Path, overrides: list[str]) -> DictConfig:
 
 
 def _filled(values: DictConfig) -> DictConfig:
-    """The configuration of an older version of this software, with the keys that it did not have yet.
+    """Adds keys that are missing in the configuration of an older version of this software.
 
-    Of loggers and callbacks alone, which change nothing that is computed.
+    Only for loggers and callbacks, which do not change results.
     """
     kind = (values.get("logger") or {}).get("name", "csv")
     for section, file in {"callbacks": "callbacks/default.yaml", "logger": f"logger/{kind}.yaml"}.items():

@@ -1,4 +1,4 @@
-"""A training run from a composed configuration to its folder: start, resume, results."""
+"""Runs training from a composed configuration: start, resume, results."""
 
 import contextlib
 import json
@@ -32,7 +32,7 @@ HYDRA = ["hydra_setup", *({f"override hydra/{group}": name} for group, name in C
 
 
 def train(composed: DictConfig) -> float | None:
-    """Runs, or resumes, what the configuration describes; returns the value of its metric, for sweeps."""
+    """Starts or resumes the configured run; returns its metric, for sweeps."""
     overrides = list(HydraConfig.get().overrides.task)
     if composed.get("resume") not in (None, "auto"):
         resumed = resume.resume(Path(str(composed.resume)).expanduser(), overrides)
@@ -54,7 +54,7 @@ def train(composed: DictConfig) -> float | None:
 
 
 def _again(config: TrainConfig, folder: Path) -> float | None:
-    """Goes on with the run in ``folder``, if there is one."""
+    """Resumes the run in ``folder``, if there is one."""
     with folders.claimed(folder):
         if resume.finished(folder, config):
             print(f"run_dir {folder}: finished before")
@@ -134,11 +134,11 @@ def execute(run: Run, last: Path | None = None, drop: Callable[[], None] = lambd
 
     Args:
         run: from `ijepa.run.build.run`.
-        last: checkpoint to go on from.
-        drop: removes what the run will write anew; called when the run goes on.
+        last: checkpoint to resume from.
+        drop: removes what the run will write again; called when the first resumed step begins.
 
     Raises:
-        InterruptedRunError: when a signal ended it; the checkpoint is written.
+        InterruptedRunError: if a signal ended it; the checkpoint is written.
     """
     signals = run.checkpoint.signals
     rewind = Rewind(drop, signals)
@@ -186,7 +186,7 @@ def _execute(run: Run, last: Path | None, rewind: Rewind) -> float | None:
 
 
 def _interrupted(run: Run, started: bool) -> str:
-    """How far the run came, and how to go on."""
+    """How far the run got, and how to resume it."""
     steps, whole = run.trainer.global_step, run.module.schedule.max_steps
     done = f"stopped after step {steps} of {whole}" if started and steps else "stopped before the first step"
     if steps == whole:

@@ -1,7 +1,7 @@
-"""A new run from weights that are there: `python train.py init=FILE`.
+"""A new run from existing weights: `python train.py init=FILE`.
 
-The sizes of the networks, and what belongs to them (size, channels and normalisation of images, positions), come from
-the file unless they are given; the three networks start from its weights, the optimiser and the schedules afresh.
+Network sizes and the settings that go with them (image size, channels, normalisation, positions) come from the file
+unless they are given. The three networks start from its weights; optimiser and schedules start from scratch.
 """
 
 from collections.abc import Callable
@@ -22,9 +22,9 @@ KEY = "init"
 Adapt = Literal["average", "inflate"]
 PATCHES = "patch_embed.proj.weight"
 NARROW = 384
-"""Width of the published predictors (paper, appendix A.1); those of narrower encoders have half the encoder's."""
+"""Width of the published predictors (paper, appendix A.1); for narrower encoders, half the encoder's width."""
 DEEP = {32: 12, 40: 16}
-"""Blocks of the published predictors, by the encoder's; others have half as many."""
+"""Depth of the published predictors, by the encoder's depth; others have half the encoder's depth."""
 
 
 @dataclass(frozen=True)
@@ -48,21 +48,21 @@ class WarmStart:
 
 
 def read(text: str, heads: int | None = None) -> WarmStart:
-    """The weights that ``init=`` names; raises UserError when there are none."""
+    """The weights that ``init=`` names; raises UserError if there are none."""
     file = loading.select_file(loading.resolve_source(text, KEY), whole=True, key=KEY)
     return WarmStart(file, loading.read_weights(file, heads, KEY))
 
 
 def apply_checkpoint_sizes(values: dict[str, Any], start: WarmStart, given: Callable[[str], bool]) -> dict[str, Any]:
-    """A configuration with what the weights decide.
+    """A configuration with the values that the weights determine.
 
     Args:
-        values: plain containers, not checked yet.
+        values: plain containers, not validated yet.
         start: the weights.
-        given: whether a key was given, which wins over the file where it can.
+        given: whether the user has set a key, which overrides the file if possible.
 
     Raises:
-        UserError: when something was given that contradicts the weights.
+        UserError: if a given value contradicts the weights.
     """
     spec = start.weights.spec
     model, predictor, data = dict(values["model"]), dict(values["predictor"]), dict(values["data"])
@@ -121,18 +121,18 @@ def _positions(model: dict[str, Any], size: Any, spec: Spec, given: Callable[[st
 
 
 def load(jepa: JEPA, start: WarmStart, adapt: Adapt | None) -> list[str]:
-    """Starts the networks from the weights: an encoder that the file lacks from the other, a predictor from its own.
+    """Loads the weights into the networks; a missing encoder is initialised from the other one.
 
     Args:
-        jepa: with the sizes of the file.
+        jepa: networks with the sizes of the file.
         start: the weights.
         adapt: see `adapted`.
 
     Returns:
-        What a user should know, a line each.
+        Notes for the user, one line each.
 
     Raises:
-        UserError: when the networks have other sizes; nothing is loaded then.
+        UserError: if the networks have other sizes; then nothing is loaded.
     """
     weights, notes = start.weights, list(start.weights.notes)
     context, target = weights.encoder("context"), weights.encoder("target")
@@ -166,12 +166,12 @@ def _of_channels(state: State | None, channels: int, adapt: Adapt | None) -> Sta
 def adapted(weight: Tensor, channels: int, how: Adapt) -> Tensor:
     """A patch embedding for another number of channels.
 
-    An image whose channels are all alike is embedded as before.
+    An image with equal channels is embedded as before.
 
     Args:
         weight: [D, C, P, P].
         channels: C'; a multiple of C for ``inflate``.
-        how: ``average``: every channel has the mean of all; ``inflate``: the channels in their order, again and again.
+        how: ``average``: every channel gets the mean over channels; ``inflate``: the channels are repeated in order.
 
     Returns:
         [D, C', P, P].

@@ -15,14 +15,14 @@ from ijepa.training.schedule import TrainingSchedule
 
 
 class Pretraining(L.LightningModule):
-    """Trains context encoder and predictor by gradient; the target encoder follows as a moving average.
+    """Trains context encoder and predictor by gradient descent; the target encoder is their EMA (momentum) copy.
 
     Args:
         jepa: the three networks.
-        objective: what is minimised.
-        schedule: learning rate, weight decay and momentum by step.
+        objective: the loss.
+        schedule: learning rate, weight decay and EMA momentum by step.
         betas, eps: AdamW's.
-        mean, std: of each channel, for values in 0..1 (float images: in their units).
+        mean, std: per channel, for values in 0..1 (float images: in their units).
         bf16, checkpointing, compiled: see `ijepa.distributed.sharding.prepare`.
     """
 
@@ -56,14 +56,14 @@ class Pretraining(L.LightningModule):
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     def configure_model(self) -> None:
-        """Precision, checkpointing, compilation, sharding; called by the trainer, once the devices are known."""
+        """Sets up precision, activation checkpointing, compilation and sharding, once the devices are known."""
         if not self._prepared:
             self._prepared = True
             mesh = self.device_mesh and self.device_mesh["data_parallel"]
             sharding.prepare(self.jepa, self.bf16, self.checkpointing, self.compiled, mesh)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """The loss of one micro-batch, and its parts."""
+        """The loss of one micro-batch, and its terms."""
         images = batch.images.float() / 255 if batch.images.dtype == torch.uint8 else batch.images
         predictions, targets, context = self.jepa(self.normalised(images), batch.masks)
         loss = self.objective(predictions, targets, context, batch.masks.context, batch.masks.valid)
@@ -71,7 +71,7 @@ class Pretraining(L.LightningModule):
         return {"loss": loss.total, "parts": parts}
 
     def normalised(self, images: torch.Tensor) -> torch.Tensor:
-        """What the networks take, on their device, of images [B, C, H, W] in 0..1 (float images: in their units)."""
+        """Normalises images [B, C, H, W] in 0..1 (float images: in their units), on the networks' device."""
         return (images.to(self.mean.device, non_blocking=True) - self.mean) / self.std
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -80,10 +80,10 @@ class Pretraining(L.LightningModule):
         return optim.adamw(self.named_parameters(), self.schedule.lr(0), self.betas, self.eps, fused)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        """One step of optimiser and target encoder.
+        """One optimiser step, followed by the EMA update of the target encoder.
 
-        The momentum update belongs here: it happens once per step, whatever the accumulation, and before any callback
-        can write a checkpoint.
+        The EMA update belongs here: it must happen once per step, also with gradient accumulation, and before any
+        callback can write a checkpoint.
         """
         step = self.global_step
         optim.set_hyperparameters(optimizer, self.schedule.lr(step), self.schedule.weight_decay(step))
@@ -91,7 +91,7 @@ class Pretraining(L.LightningModule):
         self.jepa.update_target_encoder(self.schedule.momentum(step))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keys the optimiser's state by the parameters' names, so that every strategy can go on from it."""
+        """Keys the optimiser's state by parameter names, so that every strategy can resume from it."""
         state = checkpoint["optimizer_states"][0]
         if state:  # only the first rank holds what is sharded
             sharded = isinstance(self.trainer.strategy, ModelParallelStrategy)
@@ -99,9 +99,9 @@ class Pretraining(L.LightningModule):
             checkpoint["optimizer_states"] = [optim.rekey(state, dict(enumerate(names)))]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keys it by number again, as a plain optimiser wants it; the sharding strategy has loaded it by name.
+        """Keys it by number again, as a plain optimiser needs it; the sharding strategy has loaded it by name.
 
-        Lightning counts micro-batches, of which there may be more or fewer to a step than before.
+        Also converts Lightning's counts of micro-batches, because the accumulation may have changed.
         """
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         batches = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
