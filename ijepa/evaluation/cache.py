@@ -1,4 +1,4 @@
-"""Frozen features on disk, under the name of all that they depend on."""
+"""A disk cache of frozen features, keyed by everything that they depend on."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from ijepa.evaluation.runtime import Embed, Pooled, Runtime
 from ijepa.util.files import write_safetensors
 
 VERSION = 1
-"""Counts up when the same encoder makes other features of the same images."""
+"""Incremented when the same encoder gives other features for the same images."""
 
 
 def features(

@@ -1,4 +1,4 @@
-"""What the tasks of one command share: the images, the hardware, and frozen features once they are extracted."""
+"""The context that the tasks of one command share: images, hardware, and extracted features."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,11 +18,11 @@ from ijepa.models.pretrained import PretrainedEncoder
 from ijepa.util.errors import UserError
 
 UNTRAINED = "random init"
-"""What an encoder with initial weights is called."""
+"""Name of the randomly initialised encoder."""
 
 
 class TaskResult(NamedTuple):
-    """What a task has found on one label set: results by metric, and anything else worth writing down (JSON)."""
+    """A task's results on one label set: values by metric, and details for metrics.json."""
 
     results: dict[str, Measured]
     details: Any = None
@@ -30,7 +30,7 @@ class TaskResult(NamedTuple):
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """What is evaluated, or compared with: an encoder, or raw pixels (None), in patches of ``patch_size``."""
+    """An evaluated model or baseline: an encoder, or raw pixels (None) in patches of ``patch_size``."""
 
     name: str
     encoder: PretrainedEncoder | None

@@ -1,4 +1,4 @@
-"""Images with their maps, for what predicts a value for every pixel."""
+"""Images with their maps, for per-pixel prediction."""
 
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from ijepa.evaluation.progress import progress
 from ijepa.util.errors import UnavailableError
 
 LISTED = 10
-"""So many unreadable images are named in the terminal: the maps of half a folder may be missing."""
+"""Maximum number of unreadable images named in the terminal."""
 
 
 class Pair(NamedTuple):

@@ -1,4 +1,4 @@
-"""task=features: the embeddings of all images with their names, to take elsewhere."""
+"""task=features: exports the embeddings of all images with their names."""
 
 import importlib.util
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Fine-tuning: the whole encoder is trained on labels, with a linear head per label set, all of them together.
+"""Fine-tuning: the whole encoder is trained on labels, with one linear head per label set, all together.
 
-The paper follows the usual protocol: AdamW, learning rates that decay from layer to layer, mixup, cutmix, stochastic
-depth and RandAugment. From initial weights it is the fully supervised baseline.
+The paper follows the usual protocol: AdamW, layer-wise learning rate decay, mixup, CutMix, stochastic depth and
+RandAugment. From random init it is the fully supervised baseline.
 """
 
 from typing import NamedTuple
@@ -68,10 +68,10 @@ def validate(task: Finetune, data: DataModule) -> None:
 
 
 def refuse_tuning(task: Tuning, data: DataModule, key: str) -> None:
-    """Refuses label sets that the images do not have, RandAugment of what is no picture, or that timm does not know.
+    """Rejects unknown label sets, and RandAugment settings that timm or the images do not support.
 
     Raises:
-        ConfigError: names what would do.
+        ConfigError: names what to try.
     """
     names = label_sets(data)
     for name in task.labels or []:

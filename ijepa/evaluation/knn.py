@@ -12,7 +12,7 @@ from ijepa.evaluation.features import Features
 from ijepa.evaluation.measures import accuracy
 
 CHUNK = 1 << 24
-"""Similarities held at once: 64 MiB in float32."""
+"""Similarities in memory at once: 64 MiB in float32."""
 
 
 def evaluate(task: Knn, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
@@ -21,7 +21,7 @@ def evaluate(task: Knn, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str
 
 
 def metrics(task: Knn, several: bool) -> list[str]:
-    """The headline, or every k where there is room."""
+    """One metric per k; with ``several`` tasks, the headline k only."""
     return [f"knn{k}" for k in ([task.headline] if several else task.k)]
 
 
