@@ -33,9 +33,9 @@ pytestmark = pytest.mark.slow
         (["evaluate.py", "checkpoint={folder}", "task=linear"], "task.linear.layers=[1,4]: the encoder has 2 blocks"),
         (
             ["evaluate.py", "checkpoint={folder}", "task=lowshot", "task.lowshot.shares=[]", "task.lowshot.shots=[]"],
-            "task.lowshot.shares=[]: needs one here",
+            "task.lowshot.shares=[]: needs at least one value here",
         ),
-        (["train.py", "task=features"], "task=features: measures nothing"),
+        (["train.py", "task=features"], "task=features: gives no metric"),
         (["train.py", "task=[knn,pictures]"], "task=pictures: training draws pictures anyway"),
         (["train.py", "callbacks.pictures=0"], "callbacks.pictures=0: should be greater"),
         *(
@@ -54,7 +54,7 @@ pytestmark = pytest.mark.slow
         (["train.py", "run_dir={folder}"], "run_dir={folder}: contains a run; resume it with resume={folder}"),
         (
             ["train.py", "resume={folder}", "optimizer.lr=1", "seed=1"],
-            "resume={folder}: seed=0 would become 1, optimizer.lr=0.0005 would become 1.0; leave that out",
+            "resume={folder}: seed=0 would become 1, optimizer.lr=0.0005 would become 1.0; omit that",
         ),
         (["train.py", "resume={folder}", "model=vit_small"], "resume={folder}: model.patch_size=4 would become 16, "),
         (["train.py", "resume={folder}", "optimizer.lrr=1"], "optimizer.lrr=1: no such key"),
@@ -77,7 +77,7 @@ pytestmark = pytest.mark.slow
         (["train.py", "data.source=os.path.join"], "data.source=os.path.join: fails"),
         (["train.py", "resume={folder}", "run_dir=other"], "run_dir=other: a resumed run stays"),
         (["evaluate.py", "checkpoint={folder}", "data=folder"], "data.root is not set"),
-        (["evaluate.py", "checkpoint={folder}", "output=/proc/x"], "output=/proc/x: cannot be made"),
+        (["evaluate.py", "checkpoint={folder}", "output=/proc/x"], "output=/proc/x: cannot be created"),
         (["evaluate.py", "checkpoint={folder}", "data.mean=[0,0,0]"], "data.mean=[0,0,0]: is stored with the encoder"),
         (["train.py", "masking=[block,random]"], "masking=[block,random]: takes one option"),
     ],

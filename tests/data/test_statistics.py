@@ -184,5 +184,5 @@ def test_as_a_user_types_it():
     shown = subprocess.run([*program, "--help"], capture_output=True, text=True, cwd=ROOT)
     assert shown.returncode == 0
     assert shown.stdout.startswith("python -m ijepa.data.statistics [key=value")
-    assert "conf/data/NAME.yaml is written" in shown.stdout
+    assert "NAME in conf/data/NAME.yaml" in shown.stdout
     assert before == {path.name: path.read_text() for path in (ROOT / "conf" / "data").iterdir()}

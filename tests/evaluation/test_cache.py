@@ -91,7 +91,7 @@ def test_a_cache_that_cannot_be_written_loses_nothing(found, tmp_path, capsys):
     (tmp_path / "cache" / "features").write_text("a file in the way")
     with pytest.raises(NotADirectoryError):  # this test's own look into it
         run()
-    assert capsys.readouterr().out.count("features are not kept") == 2
+    assert capsys.readouterr().out.count("features are not cached") == 2
 
 
 def test_unreadable_files_stay_left_out(found):

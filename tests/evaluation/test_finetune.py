@@ -214,7 +214,7 @@ def test_what_cannot_be(ctx, tmp_path):
     ctx.data.channels = 12
     with pytest.raises(ConfigError, match=r"not 12; try task\.finetune\.randaugment=null"):
         finetune.validate(task(randaugment="rand-m9"), ctx.data)
-    with pytest.raises(ConfigError, match="needs one here"):
+    with pytest.raises(ConfigError, match="needs at least one value here"):
         lowshot.validate(task(LowshotFinetune, shares=[]), ctx.data)
     two = [tmp_path / name / "some.txt" for name in ("a", "b")]
     for file in two:

@@ -180,7 +180,7 @@ def test_meta(run, tmp_path, capsys):
     out = tmp_path / "out.pth.tar"
     if spec.grid[0] != spec.grid[1]:
         assert main(["convert", str(file), str(out), "--to", "meta"]) == 2
-        assert "square images alone" in capsys.readouterr().err
+        assert "square images only" in capsys.readouterr().err
         assert not out.exists()
         return
     convert(file, out, "--to", "meta")
@@ -361,7 +361,7 @@ def test_learnt_positions(tmp_path, size, capsys):
         elif to != "timm" or size == (32, 32):
             torch.testing.assert_close(ijepa.load_encoder(tmp_path / name, heads=3)(images), expected, **CLOSE)
         else:
-            with pytest.raises(UserError, match="15 patches are no square"):
+            with pytest.raises(UserError, match="15 patches are not a square grid"):
                 ijepa.load_encoder(tmp_path / name, heads=3)
     judge = timm.models.VisionTransformer(**of_timm.arguments(encoder.spec)).eval()
     judge.load_state_dict(torch.load(tmp_path / "vit.pth"), strict=True)

@@ -62,7 +62,7 @@ def test_what_differs_is_listed_and_can_be_insisted_on(finished, invoke, tmp_pat
     arguments = [f"resume={copy}", "schedule.max_steps=4", "objective=l1", "hardware.accumulation=2"]
     code, _, error = invoke("train.py", *arguments)
     assert code == 2
-    expected = "objective.distance=l2 would become l1, schedule.max_steps=3 would become 4; leave that out"
+    expected = "objective.distance=l2 would become l1, schedule.max_steps=3 would become 4; omit that"
     assert error.startswith(f"error: resume={copy}: {expected}")
     assert error.count("\n") == 1
     code, _, error = invoke("train.py", *arguments, "force=true")

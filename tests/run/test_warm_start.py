@@ -225,7 +225,7 @@ def test_an_experiment_of_one_s_own_wins(invoke, tmp_path):
             ["init=FILE", "data.channels=4", "init_channels=inflate"],
             "not a multiple of 3; try init_channels=average",
         ),
-        (["init_channels=average"], "init_channels=average: is for init="),
+        (["init_channels=average"], "init_channels=average: needs init="),
         (["init="], "init=: needs a run folder"),
     ],
 )
