@@ -173,7 +173,7 @@ def test_a_run_that_is_not_finished(tmp_path):
     with (folder / "metrics.csv").open("a") as file:
         file.write("31,248,1.5")  # being written
     words = shown(report(folder, tmp_path / "out.html"))
-    assert "under way or stopped: step 30 of 40" in words
+    assert "in progress or stopped: step 30 of 40" in words
     assert "k-NN, k = 20 50.0 %" in words  # the last one of metrics.csv
     assert "Verdicts" not in words
 
@@ -226,7 +226,7 @@ def test_several_runs(tmp_path, monkeypatch):
     source = (tmp_path / "report.html").read_text()
     words = shown(source)
     assert "2 runs side by side" in words
-    assert "What differs between their configurations key one two optimizer.lr 0.001 0.5 " in words
+    assert "Differences between configurations key one two optimizer.lr 0.001 0.5 " in words
     assert "run_dir" not in words
     assert "collapsing" in words
     assert [run["name"] for run in drawn(source)["runs"]] == ["one", "two"]
