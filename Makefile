@@ -7,18 +7,21 @@ ARGS ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test lint format typecheck check
+.PHONY: help install train test test-fast lint format typecheck check wheel
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/installed ## the virtual environment with everything that training needs
 
 train: $(VENV)/installed ## set up, then python train.py $(ARGS)
 	$(BIN)/python train.py $(ARGS)
 
-test: $(VENV)/installed-dev ## set up, then the whole test suite (ARGS='-m "not slow"': without whole runs)
+test: $(VENV)/installed-dev ## set up, then the whole test suite, on two cores (ARGS='-m "not slow"': without whole runs)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+test-fast: $(VENV)/installed-dev ## set up, then the unit tests: no training, no processes, under a minute
+	$(BIN)/python -m pytest --numprocesses 2 -m "not integration and not slow and not gpu" $(ARGS)
 
 lint: $(VENV)/installed-dev ## ruff: rules and format
 	$(BIN)/ruff check .
@@ -32,6 +35,16 @@ typecheck: $(VENV)/installed-dev ## mypy, strict
 	$(BIN)/mypy
 
 check: lint typecheck test ## all three
+
+wheel: ## pip install . with all dependencies into a fresh environment, then each console command from another folder
+	rm -rf build .venv-wheel
+	$(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/python -m pip install --quiet --constraint $(CONSTRAINTS) .
+	cd .venv-wheel && bin/ijepa train experiment=smoke run_dir=run && bin/ijepa evaluate checkpoint=run && \
+	bin/ijepa inspect run && bin/ijepa convert run out.safetensors --to timm && bin/ijepa report run && \
+	bin/ijepa statistics data=digits name=mine && bin/ijepa train --config-dir conf data=mine --help >/dev/null && \
+	bin/ijepa train -m experiment=smoke run_dir=sweep seed=0,1
+	rm -rf build .venv-wheel
 
 $(VENV)/installed: pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try make PYTHON=python3.12")'

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ijepa.run_folder import SweepFolder
 from ijepa.sweeps.table import half_width
 
 KNOWN = Path(__file__).resolve().parent.parent / "docs" / "ablations"
@@ -39,7 +40,7 @@ Runs = dict[str, dict[str, float]]
 
 def read(folder: Path, name: str) -> dict[str, Runs]:
     """The finished jobs of a sweep, by what was swept beside the seed; in %."""
-    file = next((path for path in (folder / f"{name}.csv", folder / name / "sweep.csv") if path.exists()), None)
+    file = next((path for path in (folder / f"{name}.csv", SweepFolder(folder / name).table) if path.exists()), None)
     found: dict[str, Runs] = {}
     if file is None:
         return found

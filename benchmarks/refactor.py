@@ -10,7 +10,6 @@ so that the next comparison with the same BASE runs HEAD alone.
 """
 
 import argparse
-import csv
 import hashlib
 import json
 import os
@@ -27,6 +26,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file
+
+from ijepa.run_folder import RunFolder
+from ijepa.run_folder.evaluation import evaluation_file
+from ijepa.run_folder.metrics import read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = [
@@ -117,7 +120,7 @@ def measure(code: Path, folder: Path, cache: Path, names: list[str]) -> Iterator
             yield name, read(run)
         if name == "default" and "evaluation" in names:
             command(code, cache, "evaluate.py", f"checkpoint={run}", *EVALUATION, f"output={run / 'out'}", "cache=null")
-            metrics = json.loads((run / "out" / "metrics.json").read_text())
+            metrics = json.loads(evaluation_file(run / "out").read_text())
             yield "evaluation", {"results": flat({key: metrics[key] for key in ("results", "intervals")})}
         shutil.rmtree(run)
 
@@ -132,12 +135,14 @@ def command(code: Path, cache: Path, script: str, *overrides: str) -> None:
 
 
 def read(run: Path) -> dict[str, Any]:
-    with (run / "metrics.csv").open(newline="") as file:
-        rows = [{key: value for key, value in row.items() if key not in CLOCKS} for row in csv.DictReader(file)]
-    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    files = RunFolder(run)
+    table = read_metrics(files.metrics)
+    cells = [zip(table.columns, row, strict=True) for row in table.rows]
+    rows = [{name: cell for name, cell in row if name not in CLOCKS} for row in cells]
+    checkpoint = torch.load(files.checkpoints.last, weights_only=True)
     tensors = Counter(digest(tensor) for tensor in tensors_in(checkpoint))
-    tensors += Counter(digest(tensor) for tensor in load_file(run / "encoder.safetensors").values())
-    summary = json.loads((run / "summary.json").read_text())
+    tensors += Counter(digest(tensor) for tensor in load_file(files.encoder).values())
+    summary = json.loads(files.summary.read_text())
     return {"rows": rows, "tensors": dict(tensors), "results": flat({"results": summary["results"]})}
 
 

@@ -3,18 +3,42 @@
 >>> import ijepa
 >>> encoder = ijepa.load_encoder("runs/digits-001")  # or a checkpoint, encoder.safetensors, Meta's .pth.tar
 >>> features = encoder(encoder.transform(image)[None])  # [1, N, D], from values in 0..1
+
+To train in a notebook: docs/library.md.
 """
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ijepa.api import build_datamodule, build_module, compose_config, save_encoder
+    from ijepa.data.datamodule import DataModule
+    from ijepa.interop.loading import load_encoder
+    from ijepa.training.module import Pretraining
 
 __version__ = "0.1.0"
-__all__ = ["load_encoder"]
+__all__ = [
+    "DataModule",
+    "Pretraining",
+    "build_datamodule",
+    "build_module",
+    "compose_config",
+    "load_encoder",
+    "save_encoder",
+]
+_HOMES = {
+    "DataModule": "ijepa.data.datamodule",
+    "Pretraining": "ijepa.training.module",
+    "load_encoder": "ijepa.interop.loading",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Imports torch only when it is needed."""
-    if name == "load_encoder":
-        from ijepa.interop.loading import load_encoder
-
-        return load_encoder
+    if name in __all__:
+        return getattr(importlib.import_module(_HOMES.get(name, "ijepa.api")), name)
     raise AttributeError(f"module 'ijepa' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,9 +1,12 @@
-"""Fixtures."""
+"""Fixtures; and which tests run when (CONTRIBUTING.md has the tiers)."""
 
 import json
 import os
+import shutil
+import subprocess
 import sys
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -15,6 +18,30 @@ from safetensors.torch import load_file
 from ijepa.cli import entry
 from ijepa.data import statistics
 from ijepa.run import runs
+
+IMPLIED = {"invoke": "integration", "finished": "slow"}  # by what a test asks for
+TIERS = {"integration", "slow", "gpu"}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for fixture, tier in IMPLIED.items():
+            if fixture in item.fixturenames:
+                item.add_marker(tier)
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a GPU that CUDA sees"))
+
+
+@pytest.fixture(autouse=True)
+def _unit_tests_stay_fast(request, monkeypatch):
+    """A test of no tier neither trains nor starts a process."""
+    if TIERS.isdisjoint(mark.name for mark in request.node.iter_markers()):
+
+        def wrong(*_, **__):
+            pytest.fail("trains or starts a process: mark it integration or slow")
+
+        monkeypatch.setattr(L.Trainer, "fit", wrong)
+        monkeypatch.setattr(subprocess.Popen, "__init__", wrong)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -75,11 +102,21 @@ def invoke(monkeypatch, capsys):
     return run
 
 
-@pytest.fixture(scope="module")
-def finished(pictures, tmp_path_factory):
-    """A finished run on images that are not square."""
+@pytest.fixture(scope="session")
+def _trained(pictures, tmp_path_factory):
+    """The folder and output of a run on images that are not square; beside the folder, a copy."""
     folder = tmp_path_factory.mktemp("runs") / "first"
     result = command("train.py", "data=folder", f"data.root={pictures}", "data.image_size=[16,24]",
                      "model.patch_size=4", "data.batch_size=8", f"run_dir={folder}", *TINY)  # fmt: skip
     assert result.returncode == 0, result.stderr
+    shutil.copytree(folder, folder.with_name("copy"))
     return folder, result.stdout
+
+
+@pytest.fixture(scope="module")
+def finished(_trained):
+    """A finished run, its folder and output; as the run left it, whatever tests of other files did to it."""
+    folder, _ = _trained
+    shutil.rmtree(folder)
+    shutil.copytree(folder.with_name("copy"), folder)
+    return _trained

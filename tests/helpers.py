@@ -13,14 +13,13 @@ from PIL import Image
 
 from ijepa.config import TrainConfig
 from ijepa.config.checks import parse
+from ijepa.evaluation.features import Features
+from ijepa.models.encoder import Encoder
 from ijepa.run import build
+from ijepa.sweeps import table
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
 REFERENCE = Path(__file__).parent / "reference"
-
-
 DISTRIBUTED = {"hardware=ddp", "hardware=fsdp", "hardware.strategy=ddp", "hardware.strategy=fsdp"}
 
 
@@ -105,3 +104,41 @@ def picture(seed, height, width, channels=3):
     noise = np.random.default_rng(seed).integers(0, 255, (4, 4, channels), dtype=np.uint8)
     image = Image.fromarray(noise[..., 0] if channels == 1 else noise)
     return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def small_encoder(image_size=(24, 40), patch=8, channels=5, width=24, depth=2, heads=3, **rest):
+    torch.manual_seed(0)
+    return Encoder(image_size, patch, channels, width, depth, heads, 4.0, **rest)
+
+
+# A short run that measures, draws and evaluates, for loggers to log
+LOGGED = ("data=digits", *TINY, "logger=wandb", "logger.mode=offline", "callbacks.health_every_steps=2",
+         "callbacks.health_images=32", "callbacks.pictures=1", "task=knn")  # fmt: skip
+
+
+def blobs(count, seed, spread=1.5, classes=4, width=12):
+    """Features of normally distributed classes, with two label sets."""
+    centres = np.random.default_rng(0).normal(size=(classes, width))
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, count)
+    values = centres[labels] + spread * rng.normal(size=(count, width))
+    sets = {"class": torch.tensor(labels), "parity": torch.tensor(labels % 2)}
+    return Features(torch.tensor(values, dtype=torch.float32), sets, torch.arange(count))
+
+
+# A job of a sweep
+DIGITS = ("data=digits", *TINY, "task=knn", "task.knn.k=[5]", "task.knn.headline=5", "callbacks.baselines=false")
+
+
+def listed(folder):
+    """A sweep's table."""
+    with (folder / table.FILE).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def reference_name(name):
+    """Our parameter's name -> the reference's."""
+    network, _, rest = name.partition(".")
+    if network != "predictor":
+        return {"context_encoder": "encoder"}.get(network, network) + "." + rest
+    return f"predictor.{rest}" if rest == "mask_token" else f"predictor.predictor_{rest}"

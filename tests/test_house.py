@@ -7,7 +7,7 @@ from helpers import ROOT
 # From the ground up; a file imports only from floors below its own, or from its own package.
 FLOORS = [
     ["util"],
-    ["config", "masking"],
+    ["config", "masking", "run_folder"],
     ["models", "data"],
     ["distributed"],
     ["training"],
@@ -17,7 +17,7 @@ FLOORS = [
     ["callbacks", "sweeps"],
     ["report", "run"],
     ["cli"],
-    ["plugins", "data.statistics", "interop.__main__"],  # commands, and what Hydra finds by itself
+    ["plugins", "data.statistics", "interop.__main__", "__main__", "api"],  # commands, plug-ins, library
 ]
 
 
@@ -62,6 +62,28 @@ def test_models_are_plain_modules():
                 assert not module.startswith("torch.distributed"), f"{path.name}: {module}"
 
 
+def test_the_machinery_of_a_run_knows_no_module():
+    """Only ijepa.run.build wires I-JEPA: a second LightningModule passes through the same code."""
+    for path, here in files():
+        machinery = here in ("callbacks", "health", "distributed") or (
+            here == "run" and path.stem in ("assembly", "finalize", "runs", "resume")
+        )
+        for module in imported(path) if machinery else ():
+            assert not module.startswith(("ijepa.training.module", "ijepa.models.jepa")), f"{path.name}: {module}"
+
+
 def test_files_fit_one_sitting():
     for path, _ in files():
         assert len(path.read_text().splitlines()) <= 300, f"{path.name} is too long"
+
+
+def test_tests_mirror_the_package():
+    """From a file one can guess its test; none is too long, and none imports another."""
+    tests = ROOT / "tests"
+    for path in sorted(tests.rglob("test_*.py")):
+        name = path.relative_to(tests)
+        assert len(path.read_text().splitlines()) <= 400, f"{name} is too long"
+        for module in imported(path):
+            assert not module.split(".")[-1].startswith("test_"), f"{name} imports {module}; try helpers.py"
+        if len(name.parts) > 1:
+            assert (ROOT / "ijepa" / name.parts[0] / "__init__.py").exists(), f"{name}: no such package in ijepa/"

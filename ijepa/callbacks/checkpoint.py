@@ -16,8 +16,8 @@ from ijepa.callbacks.health import Health
 from ijepa.data.datamodule import DataModule
 from ijepa.distributed.signals import Signals
 from ijepa.interop.loading import IMAGES_KEY, load_checkpoint
-from ijepa.interop.weights import SPEC_KEY
-from ijepa.models.pretrained import Spec
+from ijepa.run_folder import CheckpointFolder
+from ijepa.run_folder.checkpoints import step_of
 from ijepa.util.files import replacing
 
 
@@ -43,8 +43,7 @@ class Checkpoint(L.Callback):
     time to write. RankMe and LiDAR need no labels and are heuristics: see docs/health.md.
 
     Args:
-        folder: for checkpoints.
-        spec: of the encoders, stored beside the weights so that they can be rebuilt from the file alone.
+        folder: to write to.
         data: its identity is stored, so that a resumed run can tell whether the images are still the same.
         every_steps, every_minutes: between writes; None: not by this measure.
         keep: how many of the newest to keep.
@@ -57,8 +56,7 @@ class Checkpoint(L.Callback):
 
     def __init__(
         self,
-        folder: Path,
-        spec: Spec,
+        folder: CheckpointFolder,
         data: DataModule,
         every_steps: int | None,
         every_minutes: float | None,
@@ -67,7 +65,6 @@ class Checkpoint(L.Callback):
         health: Health | None = None,
     ) -> None:
         self.folder = folder
-        self.spec = spec
         self.data = data
         self.every_steps = every_steps
         self.every_minutes = every_minutes
@@ -88,27 +85,26 @@ class Checkpoint(L.Callback):
     @property
     def path(self) -> Path:
         """The newest checkpoint."""
-        return self.folder / "last.ckpt"
+        return self.folder.last
 
     def rewind(self, path: Path, step: int) -> None:
         """Makes ``path``, a checkpoint after ``step``, the newest; later ones are deleted."""
         if path != self.path:
             _link(path, self.path)
-        for later in numbered(self.folder):
-            if _number(later) > step:
+        for later in self.folder.numbered():
+            if (step_of(later) or 0) > step:
                 later.unlink()
-        for file in self.folder.glob("best-*.ckpt"):
-            self._rewind_best(file)
+        for name, file in self.folder.all_best().items():
+            self._rewind_best(name, file)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint[SPEC_KEY] = self.spec.plain()
         checkpoint[IMAGES_KEY] = self.data.identity
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._saved = self._step = trainer.global_step
         self._clock = time.monotonic()
         if trainer.is_global_zero:
-            for rest in self.folder.glob(".*.ckpt.*"):  # of a process that was killed while it wrote
+            for rest in self.folder.unfinished():
                 rest.unlink()
         self.signals.training = True
 
@@ -136,13 +132,13 @@ class Checkpoint(L.Callback):
     def _save(self, trainer: L.Trainer) -> None:
         self._saved = trainer.global_step
         self._clock = time.monotonic()
-        path = self.folder / f"step-{trainer.global_step:06}.ckpt"
+        path = self.folder.step(trainer.global_step)
         better = self._better(trainer.global_step)
         trainer.save_checkpoint(path, weights_only=False)  # everything to go on from
         if trainer.is_global_zero:
-            for name in [self.path, *map(self._best, better)]:
+            for name in [self.path, *map(self.folder.best, better)]:
                 _link(path, name)
-            for old in numbered(self.folder)[: -self.keep]:
+            for old in self.folder.numbered()[: -self.keep]:
                 old.unlink(missing_ok=True)
 
     def _better(self, step: int) -> list[str]:
@@ -152,14 +148,10 @@ class Checkpoint(L.Callback):
         self.best.update({name: (found[name], step) for name in better})
         return better
 
-    def _best(self, name: str) -> Path:
-        return self.folder / f"best-{name}.ckpt"
-
-    def _rewind_best(self, file: Path) -> None:
+    def _rewind_best(self, name: str, file: Path) -> None:
         """Makes ``file`` the best of the steps up to now again; without it, where that is gone."""
-        name = file.stem.removeprefix("best-")
         _, step = self.best.get(name, (0.0, -1))
-        own = self.folder / f"step-{step:06}.ckpt"
+        own = self.folder.step(step)
         if own.exists():
             _link(own, file)
         elif step < 0 or load_checkpoint(file, mapped=True)["global_step"] != step:
@@ -194,15 +186,6 @@ class RankConsensus:
         if self._pending is not None:
             self._pending[0].wait()
             self._pending = None
-
-
-def numbered(folder: Path) -> list[Path]:
-    """The numbered checkpoints in ``folder``, the oldest first."""
-    return sorted((path for path in folder.glob("step-*.ckpt") if path.stem[5:].isdecimal()), key=_number)
-
-
-def _number(path: Path) -> int:
-    return int(path.stem.removeprefix("step-"))
 
 
 def _link(path: Path, name: Path) -> None:

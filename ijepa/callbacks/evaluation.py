@@ -1,4 +1,4 @@
-"""The target encoder's accuracy every so often."""
+"""The trained encoder's accuracy every so often."""
 
 from typing import Any
 
@@ -10,34 +10,25 @@ from ijepa.data.datamodule import DataModule
 from ijepa.evaluation import tasks
 from ijepa.evaluation.context import EvalContext, EvaluatedModel, label_sets
 from ijepa.evaluation.runtime import Runtime
-from ijepa.models.pretrained import PretrainedEncoder, Spec
-from ijepa.training.module import Pretraining
+from ijepa.models.pretrained import PretrainedEncoder
+from ijepa.training.base import TrainingModule
+from ijepa.training.protocol import eval_mode
 
 
 class Evaluation(L.Callback):
-    """Runs the first of ``tasks`` every ``every_epochs`` on the target encoder; the result stands in metrics.csv.
+    """Runs the first of ``tasks`` every ``every_epochs`` on the module's encoder; the result stands in metrics.csv.
 
     Args:
         tasks: what to evaluate.
         data: labelled images.
-        spec: of the encoder.
         recorder: its clock stands still meanwhile.
         every_epochs: passes over the training images between evaluations.
         seed: of the task.
     """
 
-    def __init__(
-        self,
-        tasks: Tasks,
-        data: DataModule,
-        spec: Spec,
-        recorder: Recorder,
-        every_epochs: float,
-        seed: int,
-    ) -> None:
+    def __init__(self, tasks: Tasks, data: DataModule, recorder: Recorder, every_epochs: float, seed: int) -> None:
         self.tasks = tasks.first()
         self.data = data
-        self.spec = spec
         self.recorder = recorder
         self.every_steps = max(round(every_epochs * recorder.epoch_images / recorder.batch_size), 1)
         self.seed = seed
@@ -53,17 +44,18 @@ class Evaluation(L.Callback):
         if step == self._done or step % self.every_steps:
             return
         self._done = step
-        assert isinstance(pl_module, Pretraining)
-        network = pl_module.jepa.target_encoder
-        training = network.training
+        assert isinstance(pl_module, TrainingModule)
+        encoder = pl_module.evaluated()
+        assert encoder is not None
         ctx = EvalContext(self.data, Runtime(pl_module.device), self.seed, quiet=True)
-        evaluated = EvaluatedModel("target encoder", PretrainedEncoder(network, self.spec).eval())
-        row = tasks.evaluate(self.tasks, evaluated, ctx)
-        network.train(training)
+        with eval_mode(encoder.module):
+            evaluated = EvaluatedModel(encoder.title, PretrainedEncoder(encoder.network, encoder.spec).eval())
+            row = tasks.evaluate(self.tasks, evaluated, ctx)
         for logger in trainer.loggers:
             values = {**self.recorder.totals(), **{f"val/{name}": value for name, value in row.values.items()}}
             logger.log_metrics(values, step=step)
         found = tasks.headlines(self.tasks, row, label_sets(self.data))
-        shown = ", ".join(f"{name} {100 * value:.1f} %" for name, value in found.items())
-        trainer.print(f"step {step}  {tasks.metrics(self.tasks.leading())[0]}: {shown}", flush=True)
+        spec = tasks.main_metric(self.tasks)
+        shown = ", ".join(f"{name} {spec.shown(value)}" for name, value in found.items())
+        trainer.print(f"step {step}  {spec.name}: {shown}", flush=True)
         self.recorder.pause()

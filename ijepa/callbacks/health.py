@@ -22,11 +22,11 @@ from ijepa.health.check import Heldout
 from ijepa.health.pace import CROPPED, CROPS
 from ijepa.health.verdict import Verdict, diagnose
 from ijepa.loggers import alert, log_text
-from ijepa.training.module import Pretraining
-from ijepa.util.files import write_json
-from ijepa.util.randomness import seed_of
+from ijepa.run_folder.health import write_verdicts
+from ijepa.training.base import TrainingModule
+from ijepa.training.protocol import eval_mode
+from ijepa.util.randomness import Stream, seed_of
 
-CROP_STREAM = 18
 PREFIX = "health/"
 
 
@@ -80,7 +80,7 @@ class Health(L.Callback):
 
     def write(self) -> None:
         """health.json, as it stands."""
-        write_json(self.path, {"verdicts": [known.plain() for known in self.verdicts], "seconds": self.seconds})
+        write_verdicts(self.path, [known.plain() for known in self.verdicts], self.seconds)
 
     def merits(self, step: int) -> dict[str, float]:
         """What tells good networks from better ones at ``step``: the higher the better; {} if unknown, or not well."""
@@ -122,21 +122,20 @@ class Health(L.Callback):
         return step % self.every == 0 or step == trainer.max_steps
 
     def _look(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        assert isinstance(module, Pretraining)
+        assert isinstance(module, TrainingModule)
+        monitor = module.monitor()
+        assert monitor is not None
         began = time.perf_counter()
         step = trainer.global_step
         if self._heldout is None:
             self._heldout = self._read()
         if not len(self._heldout.images):
             return
-        jepa = module.jepa
-        with _tensor_float():
-            found = check.health_check(jepa, self._heldout, module.normalised)
+        with eval_mode(module), _tensor_float():
+            found = check.health_check(monitor, self._heldout)
         if step:
             found |= {"gradient_norm": self._gradient, "loss": self.recorder.newest()}
-        found["encoder_distance"] = sharding.distance(
-            jepa.context_encoder.parameters(), jepa.target_encoder.parameters()
-        )
+        found |= monitor.measures()
         self.panels.append({"step": step, **found})
         verdict = diagnose(self.panels, self.warmup_steps)
         self.verdicts.append(verdict)
@@ -146,7 +145,7 @@ class Health(L.Callback):
         self.seconds += time.perf_counter() - measured
         self.recorder.pause()
 
-    def _tell(self, trainer: L.Trainer, module: Pretraining, verdict: Verdict) -> None:
+    def _tell(self, trainer: L.Trainer, module: TrainingModule, verdict: Verdict) -> None:
         if not trainer.is_global_zero:
             return
         step, last = trainer.global_step, max(trainer.global_step - 1, 0)
@@ -179,11 +178,10 @@ class Health(L.Callback):
             views.append(transform(picture))
             kept.append(index)
             if index in cropped:
-                seeds = [seed_of(self.seed, CROP_STREAM, crop, index) for crop in range(CROPS)]
+                seeds = [seed_of(self.seed, Stream.HEALTH_CROP, crop, index) for crop in range(CROPS)]
                 crops += [self.data.transform(picture, seed) for seed in seeds]
         labels = {name: torch.tensor([theirs[index] for index in kept]) for name, theirs in images.labels.items()}
-        assert self.data.masking is not None
-        masks = self.data.masking.sample(self.seed, 0, np.arange(1))
+        masks = None if self.data.masking is None else self.data.masking.sample(self.seed, 0, np.arange(1))
         empty = torch.empty(0, self.data.channels, *transform.size)
         return Heldout(
             torch.stack(views) if views else empty,

@@ -1,6 +1,5 @@
-"""The same images through the run, as the target encoder sees them."""
+"""The same images through the run, as the features of their patches."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
@@ -11,8 +10,10 @@ from ijepa import pictures
 from ijepa.callbacks.recorder import Recorder
 from ijepa.data.datamodule import DataModule
 from ijepa.loggers import log_picture
-from ijepa.models.pretrained import Spec
-from ijepa.training.module import Pretraining
+from ijepa.models.positions import Grid
+from ijepa.run_folder import RunFolder
+from ijepa.training.base import TrainingModule
+from ijepa.training.protocol import eval_mode
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,24 +27,24 @@ BATCH = 16
 class FeaturePictures(L.Callback):
     """Principal components of held-out images' patches, before the first step and ``count`` times along the run.
 
-    Written as ``folder/features/step-000500.png`` and handed to the loggers. Colours stay comparable from picture to
+    Written as ``pictures/features/step-000500.png`` and handed to the loggers. Colours stay comparable from picture to
     picture (`ijepa.pictures.Colours`), also where the run was stopped in between: what they are matched with is a part
     of the checkpoint.
 
     Args:
         data: the images.
-        spec: of the encoder.
+        grid: rows and columns of patches.
         recorder: its clock stands still meanwhile.
-        folder: for pictures.
+        folder: of the run.
         max_steps: of the run.
         count: pictures along the run, evenly spaced, the last one at its end.
     """
 
     def __init__(
-        self, data: DataModule, spec: Spec, recorder: Recorder, folder: Path, max_steps: int, count: int
+        self, data: DataModule, grid: Grid, recorder: Recorder, folder: RunFolder, max_steps: int, count: int
     ) -> None:
         self.data = data
-        self.spec = spec
+        self.grid = grid
         self.recorder = recorder
         self.folder = folder
         self.steps = {round(number * max_steps / count) for number in range(count + 1)}
@@ -51,6 +52,11 @@ class FeaturePictures(L.Callback):
         self._drawn: dict[int, Tensor] = {}
         self._images: Tensor | None = None
         self._done = -1
+
+    @property
+    def state_key(self) -> str:
+        """As in checkpoints from the first on."""
+        return "Pictures"
 
     def state_dict(self) -> dict[str, Any]:
         return {"reference": self._colours.reference, "drawn": dict(self._drawn)}
@@ -73,49 +79,34 @@ class FeaturePictures(L.Callback):
 
     def progress(self) -> "Figure | None":
         """The pictures so far side by side; None before there are two."""
-        images, places = self._examples()[:SHOWN], self.spec.grid[0] * self.spec.grid[1]
+        images, places = self._examples()[:SHOWN], self.grid[0] * self.grid[1]
         drawn = {
             f"step {step:,}": colours.float() / 255
             for step, colours in sorted(self._drawn.items())
             if colours.shape[:2] == (len(images), places)  # others are from before the images changed
         }
-        return pictures.colours(images, drawn, self.spec.grid) if len(drawn) > 1 else None
+        return pictures.colours(images, drawn, self.grid) if len(drawn) > 1 else None
 
     def _draw(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Every process encodes, the weights may be spread over them; the first draws."""
         images, step = self._examples(), trainer.global_step
         if not len(images):
             return
-        assert isinstance(pl_module, Pretraining)
-        network = pl_module.jepa.target_encoder
-        training = network.training
-        network.eval()
+        assert isinstance(pl_module, TrainingModule)
+        monitor = pl_module.monitor()
+        assert monitor is not None
         # FSDP keeps its buffers, and trains with them later: not in inference mode. Compiled blocks stay as they are.
-        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
-            features = torch.cat([self._features(pl_module, part) for part in images.split(BATCH)])
-        network.train(training)
+        with eval_mode(pl_module), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            features = torch.cat([monitor.features(part).float().cpu() for part in images.split(BATCH)])
         if trainer.is_global_zero:
             colours = self._colours(features)[:SHOWN]
             self._drawn[step] = (255 * colours).round().to(torch.uint8)
-            figure = pictures.colours(images[:SHOWN], {f"step {step:,}": colours}, self.spec.grid)
-            pictures.write(figure, self.folder / "features" / f"step-{step:06}.png")
+            figure = pictures.colours(images[:SHOWN], {f"step {step:,}": colours}, self.grid)
+            pictures.write(figure, self.folder.feature_picture(step))
             log_picture(trainer.loggers, "features", figure, step)
         self.recorder.pause()
-
-    def _features(self, module: Pretraining, images: Tensor) -> Tensor:
-        """[B, N, D], on the CPU; computed where and as the encoder is, whose weights may be sharded."""
-        features: Tensor = module.jepa.target_encoder(module.normalised(images))
-        return features.float().cpu()
 
     def _examples(self) -> Tensor:
         if self._images is None:
             self._images = self.data.examples(PROJECTED)
         return self._images
-
-
-def drop_later(folder: Path, step: int) -> None:
-    """Removes a run's pictures of steps after ``step``."""
-    for path in (folder / "pictures" / "features").glob("step-*.png"):
-        number = path.stem.removeprefix("step-")
-        if number.isdecimal() and int(number) > step:
-            path.unlink()

@@ -7,8 +7,7 @@ import lightning as L
 import torch
 
 from ijepa.data.datamodule import Batch
-from ijepa.training.flops import PretrainingFlops
-from ijepa.training.module import Pretraining
+from ijepa.training.base import TrainingModule
 
 
 class Recorder(L.Callback):
@@ -18,14 +17,12 @@ class Recorder(L.Callback):
 
     Args:
         every: steps between rows.
-        cost: of one image.
-        batch_size: images per step, over all devices and micro-batches.
+        batch_size: effective (global) batch size: images per step, over all devices and micro-batches.
         epoch_images: images of an epoch.
     """
 
-    def __init__(self, every: int, cost: PretrainingFlops, batch_size: int, epoch_images: int) -> None:
+    def __init__(self, every: int, batch_size: int, epoch_images: int) -> None:
         self.every = every
-        self.cost = cost
         self.batch_size = batch_size
         self.epoch_images = epoch_images
         self.images = 0
@@ -67,12 +64,12 @@ class Recorder(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
+        assert isinstance(pl_module, TrainingModule)
         self._faults += batch.unreadable
         for name, value in outputs["parts"].items():
             self._sums[name] = self._sums[name].to(value.device) + value if name in self._sums else value.clone()
         self._count += 1
-        context, (blocks, patches) = batch.masks.context.shape[1], batch.masks.targets.shape[1:]
-        self.flops += len(batch.images) * trainer.world_size * self.cost.step_flops(context, blocks, patches)
+        self.flops += pl_module.flops(batch) * trainer.world_size
         if trainer.global_step == self._step:
             return  # in the middle of an accumulation
         self._step = trainer.global_step
@@ -80,7 +77,6 @@ class Recorder(L.Callback):
         now = time.perf_counter()
         self.seconds += now - self._clock
         self._clock = now
-        assert isinstance(pl_module, Pretraining)
         if trainer.global_step % self.every == 0 or trainer.global_step in (1, pl_module.schedule.max_steps):
             self._record(trainer, pl_module)
 
@@ -109,8 +105,7 @@ class Recorder(L.Callback):
                 trainer.print(f"unreadable, replaced by the next image: {fault}")
         self._faults = []
 
-    def _record(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, Pretraining)
+    def _record(self, trainer: L.Trainer, module: TrainingModule) -> None:
         self._report(trainer)
         means = torch.stack(list(self._sums.values())) / self._count
         means = trainer.strategy.reduce(means, reduce_op="mean")
@@ -125,7 +120,7 @@ class Recorder(L.Callback):
         row = {
             **self.totals(),
             **{f"train/{name}": value for name, value in values.items()},
-            **pl_module.schedule.values(last),
+            **module.schedule.values(last),
             "images_per_second": self.images_per_second,
         }
         for logger in trainer.loggers:

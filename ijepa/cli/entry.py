@@ -1,5 +1,6 @@
 """The command line: Hydra's entry point, help from the schema, one line and an exit code for errors."""
 
+import argparse
 import contextlib
 import importlib
 import io
@@ -11,7 +12,7 @@ import textwrap
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import hydra
 from hydra import compose, initialize_config_dir
@@ -26,17 +27,22 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel
 
+from ijepa.cli import aliases, metrics
 from ijepa.cli.explain import explain
-from ijepa.config import EvaluateConfig, StatisticsConfig, TrainConfig
+from ijepa.config import COMBINED, EvaluateConfig, StatisticsConfig, TrainConfig
+from ijepa.config.checks import is_named_sections, sections_for
+from ijepa.config.custom import TARGET, Custom
 from ijepa.distributed.signals import before_a_run, is_spawned_rank, run_in_worker
+from ijepa.util import commands
 from ijepa.util.errors import UNWRITABLE, InterruptedRunError, UserError, show
 from ijepa.util.paths import CONF, PACKAGE
 
 PLUGINS = PACKAGE / "plugins"
 SCHEMAS: dict[str, type[BaseModel]] = {"train": TrainConfig, "evaluate": EvaluateConfig, "statistics": StatisticsConfig}
+METERED = ("train", "evaluate")
+"""Commands that have results."""
 WIDTH = 110
 """Of the list of options in --help."""
-COMMANDS = {"train": "train.py", "evaluate": "evaluate.py", "statistics": "-m ijepa.data.statistics"}
 
 
 def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
@@ -54,9 +60,10 @@ def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
         _quiet()
         with importing():
             _register_plugins()
-        _check_arguments()
+        flags = _check_arguments()
+        overrides += flags.overrides
         if "--help" in arguments or "-h" in arguments:
-            print(help_text(name, overrides))
+            print(help_text(name, flags.overrides, flags.config_dir))
         else:
             _run(name, job)
     except (UserError, HydraException, OmegaConfBaseException) as error:
@@ -138,8 +145,8 @@ def _run(name: str, job: Callable[[DictConfig], float | None]) -> None:
         raise faults[0]
 
 
-def _check_arguments() -> None:
-    """Refuses what Hydra's own parser would answer with its usage, or silently read in another way."""
+def _check_arguments() -> argparse.Namespace:
+    """The command line, parsed; refuses what Hydra's own parser would answer with its usage, or silently misread."""
     parser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:
@@ -147,34 +154,38 @@ def _check_arguments() -> None:
 
     parser.error = refuse  # type: ignore[method-assign]
     flags = parser.parse_args()
+    sys.argv[1:] = aliases.expanded(sys.argv[1:], flags.config_dir, flags.config_name)
+    flags = parser.parse_args()
     if flags.run + flags.multirun + (flags.cfg is not None) > 1:
         raise UserError("give only one of --run, --multirun and --cfg")
-    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+    groups = {*COMBINED, *(path.name for path in CONF.iterdir() if path.is_dir())}
     for override in OverridesParser.create().parse_overrides(flags.overrides):
         group, value = override.key_or_group, override.value()
         if not group:
             raise UserError(f"{override.input_line}: there is no key before the =")
         if group not in groups or override.is_delete() or override.is_sweep_override():
             continue
-        if isinstance(value, list) and group not in ("experiment", "task"):  # these can be combined
+        if isinstance(value, list) and group not in COMBINED:
             several = ",".join(map(str, value))
             raise UserError(f"{override.input_line}: takes one option; for a sweep try -m {group}={several}")
         if not isinstance(value, str | list):
-            raise UserError(
-                f"{override.input_line}: takes the name of an option; try {'|'.join(_options(CONF / group))}"
-            )
+            options = "|".join(_options(CONF / group)) or "a file of yours in --config-dir"
+            raise UserError(f"{override.input_line}: takes the name of an option: {options}")
+    return flags
 
 
-def help_text(name: str, overrides: list[str]) -> str:
+def help_text(name: str, overrides: list[str], config_dir: str | None = None) -> str:
     """Every key of ``conf/NAME.yaml`` with its value, as ``overrides`` leave it, and its meaning."""
+    added = [] if config_dir is None else [f'hydra.searchpath=["file://{Path(config_dir).absolute()}"]']
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = compose(name, overrides)
+        composed = compose(name, [*overrides, *added])
     values = OmegaConf.to_container(composed, resolve=False)
     assert isinstance(values, dict)
-    lines = [f"python {COMMANDS[name]} [key=value ...]      -m: a sweep over comma-separated values", "", "Groups:"]
+    lines = [f"{commands.typed(name)} [key=value ...]      -m: a sweep over comma-separated values", "", "Groups:"]
     shown = [*SCHEMAS[name].model_fields, *(["experiment", "sweep"] if name == "train" else [])]
     lines += [line for group in sorted(CONF.iterdir()) if group.name in shown for line in _choices(group)]
-    return "\n".join([*lines, "", "Keys, their current values, and what they mean:", *_rows(SCHEMAS[name], values, "")])
+    lines += ["", "Keys, their values now, and what they mean:", *_rows(SCHEMAS[name], values, "")]
+    return "\n".join([*lines, *(metrics.listed(name == "train") if name in METERED else [])])
 
 
 def _options(group: Path) -> list[str]:
@@ -190,26 +201,31 @@ def _choices(group: Path) -> list[str]:
 
 def _rows(schema: type[BaseModel], values: dict[Any, Any], prefix: str) -> list[str]:
     plain, sections = [], []
-    for name, field in schema.model_fields.items():
+    described = {field.alias or name: field for name, field in schema.model_fields.items()}
+    for name, field in described.items():
         value = values.get(name)
-        if isinstance(value, dict):
+        if isinstance(value, dict) and not is_named_sections(field.annotation):
             section = _section(field.annotation, value)
             summary = (section.__doc__ or "").strip().splitlines()[0]
             sections += ["", f"{prefix}{name}: {summary}", *_rows(section, value, f"{prefix}{name}.")]
         else:
             text = (field.description or "").replace("\n", " ")
             plain.append(f"  {f'{prefix}{name}={show(value)}':<44} {text}")
+    if schema.model_config.get("extra") == "allow":  # options of the user's own
+        for name, value in values.items():
+            if name not in described and isinstance(value, dict) and TARGET in value:
+                sections += ["", f"{prefix}{name}: a class of your own", *_rows(Custom, value, f"{prefix}{name}.")]
+            elif name not in described:
+                plain.append(f"  {prefix}{name}={show(value)}")
     return plain + sections
 
 
 def _section(annotation: Any, value: dict[str, Any]) -> type[BaseModel]:
     """The schema of a node; where several are possible, the one of its name."""
-    options: list[Any] = [annotation] if isinstance(annotation, type) else list(annotation.__args__)
     fitting = [
         option
-        for option in options
-        if option is not type(None)
-        if "name" not in option.model_fields or value.get("name") in option.model_fields["name"].annotation.__args__
+        for option in sections_for(annotation, value)
+        if "name" not in option.model_fields or value.get("name") in get_args(option.model_fields["name"].annotation)
     ]
     chosen: type[BaseModel] = fitting[0]
     return chosen

@@ -5,11 +5,19 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ijepa.config.data import Data, Scenes
-from ijepa.config.fields import Count, Section, Text
+from ijepa.config.fields import Count, Section, TaskSection, Text
 from ijepa.config.masking import Masking, MultiBlock, Random, Rasterized, Reference
-from ijepa.config.model import Model, Predictor
+from ijepa.config.model import Model, Predictor, TimmVit, Vit
 from ijepa.config.pictures import Pictures
-from ijepa.config.running import Callbacks, CsvLogger, Hardware, Logger, TensorBoardLogger, WandbLogger
+from ijepa.config.running import (
+    Callbacks,
+    CsvLogger,
+    Hardware,
+    Loggers,
+    OwnCallbacks,
+    TensorBoardLogger,
+    WandbLogger,
+)
 from ijepa.config.tasks import (
     Attentive,
     Counting,
@@ -26,13 +34,13 @@ from ijepa.config.tasks import (
     Paper,
     Retrieval,
     Segmentation,
-    Task,
     Tasks,
     Tuning,
 )
 from ijepa.config.training import Curve, LearningRate, Objective, Optimizer, Schedule
 
 __all__ = [
+    "COMBINED",
     "TRAINING",
     "Attentive",
     "Callbacks",
@@ -50,7 +58,7 @@ __all__ = [
     "Knn",
     "LearningRate",
     "Linear",
-    "Logger",
+    "Loggers",
     "Logistic",
     "Lowshot",
     "LowshotFinetune",
@@ -59,6 +67,7 @@ __all__ = [
     "MultiBlock",
     "Objective",
     "Optimizer",
+    "OwnCallbacks",
     "Paper",
     "Pictures",
     "Predictor",
@@ -71,15 +80,19 @@ __all__ = [
     "Section",
     "Segmentation",
     "StatisticsConfig",
-    "Task",
+    "TaskSection",
     "Tasks",
     "TensorBoardLogger",
     "Text",
+    "TimmVit",
     "TrainConfig",
     "Tuning",
+    "Vit",
     "WandbLogger",
 ]
 
+COMBINED = ("experiment", "task", "logger", "callback")
+"""Groups of which several options can be chosen."""
 TRAINING = {"model", "predictor", "schedule", "callbacks"}
 """Sections that data options may set for training (see conf/data/); the other commands ignore them."""
 
@@ -110,8 +123,9 @@ class TrainConfig(Section):
     optimizer: Optimizer
     schedule: Schedule
     hardware: Hardware
-    logger: Logger
+    logger: Loggers = Loggers()  # the defaults here: logger=[], and runs from before there were callbacks of the user's
     callbacks: Callbacks
+    callback: OwnCallbacks = OwnCallbacks()
     task: Tasks
 
 
@@ -135,6 +149,7 @@ class EvaluateConfig(Section):
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     """seed of the randomly initialised encoder and of held-out splits"""
     model: Model | None
+    """the shape of checkpoint=random; null: the checkpoint's own"""
     data: Data
     task: Tasks
     hardware: Hardware

@@ -2,14 +2,16 @@
 
 import difflib
 import math
-from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from ijepa.config import Attentive, Data, Model, MultiBlock, Reference, Section, Tasks, TrainConfig, Tuning
+from ijepa.config import Data, Model, MultiBlock, Reference, Section, Tasks, TrainConfig, Vit
+from ijepa.config.custom import TARGET, Custom
+from ijepa.config.fields import check_range
+from ijepa.util import commands
 from ijepa.util.errors import ConfigError, UserError, show
 
 ConfigT = TypeVar("ConfigT", bound=Section)
@@ -36,30 +38,18 @@ def parse(schema: type[ConfigT], composed: DictConfig | dict[str, Any]) -> Confi
         raise _explain(schema, error) from None
 
 
-def saved(file: Path) -> DictConfig:
-    """The configuration that a run has written.
-
-    Raises:
-        UserError: when ``file`` holds none any more.
-    """
-    try:
-        values = OmegaConf.load(file)
-    except Exception:  # whatever the YAML parser makes of it
-        values = None  # type: ignore[assignment]
-    if not isinstance(values, DictConfig) or not isinstance(values.get("data"), DictConfig) or "seed" not in values:
-        raise UserError(f"{file}: not the configuration of a run; restore the file that train.py wrote")
-    return values
-
-
 def _reject_booleans(schema: type[BaseModel], values: dict[str, Any], prefix: str) -> None:
     """Where a number is wanted, which Python would read true as 1."""
     for name, field in schema.model_fields.items():
         value = values.get(name)
         if isinstance(value, bool) and field.annotation is not bool:
             raise ConfigError(f"{prefix}{name}", value, "is neither a number nor a name; see --help")
+        nodes: dict[str, Any] = {}
         if isinstance(value, dict):
-            for section in _sections(field.annotation):
-                _reject_booleans(section, value, f"{prefix}{name}.")
+            nodes = value if is_named_sections(field.annotation) else {"": value}
+        for inner, node in nodes.items():
+            for section in sections_for(field.annotation, node):
+                _reject_booleans(section, node, f"{prefix}{name}.{inner}." if inner else f"{prefix}{name}.")
 
 
 def check(config: TrainConfig) -> None:
@@ -72,11 +62,12 @@ def check(config: TrainConfig) -> None:
     if config.init_channels is not None and config.init is None:
         raise ConfigError("init_channels", config.init_channels, "needs init=FILE; add that, or omit this")
     check_model(model, data, stored=config.init is not None)
-    _check_width("predictor.width", config.predictor.width, model.heads)
     check_data(data)
-    check_task(config.task, model.depth)
+    if isinstance(model, Vit):  # of the others, the encoder itself must be asked
+        check_sizes(config, model.depth, model.heads)
     if config.task.pictures is not None:
-        problem = "training draws pictures anyway; for more try python evaluate.py checkpoint=RUN_DIR task=pictures"
+        afterwards = f"{commands.typed('evaluate')} checkpoint=RUN_DIR task=pictures"
+        problem = f"a run leaves pictures anyway; afterwards, {afterwards}"
         raise ConfigError("task", "pictures", problem)
     if not config.task.measured():
         raise ConfigError(
@@ -84,7 +75,7 @@ def check(config: TrainConfig) -> None:
         )
     if isinstance(config.masking, MultiBlock | Reference):
         for name in ("target_scale", "target_aspect", "context_scale"):
-            _check_range(f"masking.{name}", getattr(config.masking, name), most=None if "aspect" in name else 1.0)
+            check_range(f"masking.{name}", getattr(config.masking, name), most=None if "aspect" in name else 1.0)
     shares = config.hardware.devices * config.hardware.nodes * config.hardware.accumulation
     if data.batch_size % shares:
         problem = (
@@ -100,16 +91,19 @@ def check(config: TrainConfig) -> None:
         raise ConfigError("objective.variance_weight", config.objective.variance_weight, problem)
 
 
+def check_sizes(config: TrainConfig, depth: int, heads: int) -> None:
+    """The checks that concern an encoder of ``depth`` blocks and ``heads`` attention heads; raises ConfigError."""
+    _check_width("predictor.width", config.predictor.width, heads)
+    check_task(config.task, depth)
+
+
 def check_model(model: Model, data: Data, stored: bool = False) -> None:
-    """The checks that concern the encoder and its images, and whether positions can be stored; raises ConfigError."""
+    """The checks that concern I-JEPA's ViT, its images, and whether positions can be stored; raises ConfigError."""
+    if not isinstance(model, Vit):
+        return
     if model.positions == "stored" and not stored:
         raise ConfigError("model.positions", model.positions, "needs init=FILE with learnt positions; try index")
-    for side in data.image_size:
-        if side % model.patch_size:
-            fits = [n for n in range(2, side) if not any(s % n for s in data.image_size)]
-            better = min(fits, key=lambda n: abs(n - model.patch_size), default=1)
-            problem = f"does not divide data.image_size={show(data.image_size)}; try {better}"
-            raise ConfigError("model.patch_size", model.patch_size, problem)
+    check_patch_size(model.patch_size, data)
     _check_width("model.width", model.width, model.heads)
     if model.position_grid is not None and model.positions == "index":
         raise ConfigError(
@@ -117,39 +111,32 @@ def check_model(model: Model, data: Data, stored: bool = False) -> None:
         )
 
 
+def check_patch_size(patch_size: int, data: Data) -> None:
+    """Refuses patches that do not divide the images; raises ConfigError."""
+    for side in data.image_size:
+        if side % patch_size:
+            fits = [n for n in range(2, side) if not any(s % n for s in data.image_size)]
+            better = min(fits, key=lambda n: abs(n - patch_size), default=1)
+            problem = f"does not divide data.image_size={show(data.image_size)}; try {better}"
+            raise ConfigError("model.patch_size", patch_size, problem)
+
+
 def check_data(data: Data) -> None:
     """The checks that concern the data alone; raises ConfigError."""
     for key, values in (("data.mean", data.mean), ("data.std", data.std)):
         if len(values) != data.channels:
             problem = f"needs {data.channels} values, one per channel (data.channels={data.channels}); "
-            problem += "compute them with python -m ijepa.data.statistics"
+            problem += f"{commands.typed('statistics')} computes them"
             raise ConfigError(key, values, problem)
-    _check_range("data.crop_scale", data.crop_scale, most=1.0)
-    _check_range("data.crop_aspect", data.crop_aspect, most=None)
+    check_range("data.crop_scale", data.crop_scale, most=1.0)
+    check_range("data.crop_aspect", data.crop_aspect, most=None)
 
 
 def check_task(task: Tasks, depth: int) -> None:
     """The checks that concern the tasks of an encoder of ``depth`` blocks; raises ConfigError."""
-    if task.knn is not None and task.knn.headline not in task.knn.k:
-        raise ConfigError(
-            "task.knn.headline", task.knn.headline, f"not in task.knn.k={show(task.knn.k)}; use one of them"
-        )
-    for name in ("linear", "count", "distance", "depth", "segmentation"):
-        probe = getattr(task, name)
-        if probe is not None and max(probe.layers) > depth:
-            problem = f"the encoder has {depth} blocks; try [1,{depth}]"
-            raise ConfigError(f"task.{name}.layers", probe.layers, problem)
-    if task.pictures is not None and not 1 <= abs(task.pictures.block) <= depth:
-        problem = f"the encoder has {depth} blocks; try 1 to {depth}, or -1 for the last"
-        raise ConfigError("task.pictures.block", task.pictures.block, problem)
     for name, chosen in task.chosen().items():
-        scale = getattr(chosen, "crop_scale", None)
-        if scale is not None:
-            _check_range(f"task.{name}.crop_scale", scale, most=1.0)
-        if isinstance(chosen, Tuning | Attentive) and chosen.warmup_epochs > chosen.epochs:
-            raise ConfigError(
-                f"task.{name}.warmup_epochs", chosen.warmup_epochs, f"more than epochs={chosen.epochs}; lower it"
-            )
+        if not isinstance(chosen, Custom):
+            chosen.check(f"task.{name}", depth)
 
 
 def _check_width(key: str, width: int, heads: int) -> None:
@@ -159,19 +146,13 @@ def _check_width(key: str, width: int, heads: int) -> None:
         raise ConfigError(key, width, f"not a multiple of 4 and of model.heads={heads}; try {better}")
 
 
-def _check_range(key: str, limits: list[float], most: float | None) -> None:
-    low, high = limits
-    if not 0 < low <= high or (most is not None and high > most):
-        bound = "" if most is None else f" <= {show(most)}"
-        raise ConfigError(key, limits, f"needs 0 < low <= high{bound}")
-
-
 def keys(schema: type[BaseModel]) -> list[str]:
     """Every key that a configuration of ``schema`` may have, dotted."""
     found = []
     for name, field in schema.model_fields.items():
-        sections = _sections(field.annotation)
-        found += [name, *(f"{name}.{key}" for section in sections for key in keys(section))]
+        sections = [] if is_named_sections(field.annotation) else _sections(field.annotation)
+        shown = field.alias or name
+        found += [shown, *(f"{shown}.{key}" for section in sections for key in keys(section))]
     return list(dict.fromkeys(found))
 
 
@@ -180,6 +161,8 @@ def suggestion(key: str, known: list[str]) -> str:
     parent, _, name = key.rpartition(".")
     if key in known and not parent:
         return "not a config group of this command; set its keys one by one"
+    if key in known and "." in parent:  # task.knn.k
+        return f"{parent.replace('.', '=', 1)} has it"
     if key in known:
         return f"{parent} has {name} with another option, not with the chosen one"
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
@@ -187,6 +170,32 @@ def suggestion(key: str, known: list[str]) -> str:
         return f"did you mean {close[0]}?"
     siblings = [other for other in known if other.rpartition(".")[0] == parent]
     return f"try {', '.join(siblings)}" if siblings else "see --help for the keys"
+
+
+def sections_for(annotation: Any, value: dict[str, Any]) -> list[type[BaseModel]]:
+    """The schemas that a node of this annotation may have: with a ``_target_`` that of the user's own classes."""
+    found = _sections(annotation)
+    if TARGET in value:
+        return [section for section in found if issubclass(section, Custom)] or found
+    return [section for section in found if not issubclass(section, Custom)]
+
+
+def is_named_sections(annotation: Any) -> bool:
+    """Whether a node holds sections under names that the user chooses."""
+    return get_origin(annotation) is dict
+
+
+def _named_sections(schema: type[BaseModel], prefix: str = "") -> list[str]:
+    """The keys of such nodes, dotted."""
+    found = []
+    for name, field in schema.model_fields.items():
+        if is_named_sections(field.annotation):
+            found.append(f"{prefix}{name}")
+        else:
+            found += [
+                key for section in _sections(field.annotation) for key in _named_sections(section, f"{prefix}{name}.")
+            ]
+    return found
 
 
 def _sections(annotation: Any) -> list[type[BaseModel]]:
@@ -197,14 +206,20 @@ def _sections(annotation: Any) -> list[type[BaseModel]]:
 
 def _explain(schema: type[BaseModel], error: ValidationError) -> UserError:
     fault = error.errors()[0]
-    known = keys(schema)
+    raised = fault.get("ctx", {}).get("error")
+    if isinstance(raised, UserError):
+        return raised
+    known, free = keys(schema), tuple(f"{key}." for key in _named_sections(schema))
     names: list[str] = []
     for part in fault["loc"]:  # leaves out the tags of unions and the indices of lists
-        if isinstance(part, str) and ".".join([*names, part]) in known:
+        candidate = ".".join([*names, str(part)])
+        own = names in (["logger"], ["callback"])  # the user's, by any name
+        if isinstance(part, str) and (own or candidate in known or candidate.startswith(free)):
             names.append(part)
     key, value = ".".join(names), fault["input"]
     if fault["type"] == "extra_forbidden":
-        wrong = ".".join([*names, str(fault["loc"][-1])])
+        last = str(fault["loc"][-1])
+        wrong = key if names[-1:] == [last] else ".".join([*names, last])  # the first: another option has this key
         return ConfigError(wrong, value, f"no such key; {suggestion(wrong, known)}")
     if fault["type"] == "missing":
         last = str(fault["loc"][-1])
@@ -214,6 +229,8 @@ def _explain(schema: type[BaseModel], error: ValidationError) -> UserError:
         return ConfigError(f"{key}.name", value.get("name"), f"should be one of {fault['ctx']['expected_tags']}")
     if fault["type"] in ("model_type", "model_attributes_type", "dict_type"):
         inner = [name for name in known if name.startswith(f"{key}.")]
+        if key not in known:
+            return ConfigError(key, value, f"no such key; {suggestion(key, known)}")
         return ConfigError(key, value, f"is a section, not a value; try its keys: {', '.join(inner)}")
     if fault["type"] == "list_type":
         return ConfigError(key, value, "should be " + ("n or [h,w]" if key == "data.image_size" else "a list, [a,b]"))

@@ -5,6 +5,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from ijepa.util.errors import ConfigError, show
+
 Text = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)]
 Folder = Annotated[Text, AfterValidator(lambda path: str(Path(path).expanduser().absolute()))]
 Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
@@ -25,3 +27,27 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
     )
+
+
+class TaskSection(Section):
+    """A task's options."""
+
+    def check(self, key: str, depth: int) -> None:
+        """Refuses values that do not fit together, or an encoder of ``depth`` blocks; raises ConfigError."""
+        scale = getattr(self, "crop_scale", None)
+        if scale is not None:
+            check_range(f"{key}.crop_scale", scale, most=1.0)
+        layers = getattr(self, "layers", None)
+        if layers is not None and max(layers) > depth:
+            raise ConfigError(f"{key}.layers", layers, f"the encoder has {depth} blocks; [1,{depth}] would do")
+        epochs, warmup_epochs = getattr(self, "epochs", None), getattr(self, "warmup_epochs", None)
+        if epochs is not None and warmup_epochs is not None and warmup_epochs > epochs:
+            raise ConfigError(f"{key}.warmup_epochs", warmup_epochs, f"more than epochs={epochs}")
+
+
+def check_range(key: str, limits: list[float], most: float | None) -> None:
+    """Refuses a pair that is no range of positive numbers up to ``most``; raises ConfigError."""
+    low, high = limits
+    if not 0 < low <= high or (most is not None and high > most):
+        bound = "" if most is None else f" <= {show(most)}"
+        raise ConfigError(key, limits, f"needs 0 < low <= high{bound}")

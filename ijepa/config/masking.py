@@ -2,8 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, Tag
 
+from ijepa.config.custom import BY_NAME, TARGET, Custom
 from ijepa.config.fields import Count, Pair, Section
 
 
@@ -63,4 +64,11 @@ class Reference(Section):
     """masks must have more patches than this"""
 
 
-Masking = Annotated[MultiBlock | Rasterized | Random | Reference, Field(discriminator="name")]
+Masking = Annotated[
+    Annotated[MultiBlock, Tag("multiblock")]
+    | Annotated[Rasterized, Tag("rasterized")]
+    | Annotated[Random, Tag("random")]
+    | Annotated[Reference, Tag("reference")]
+    | Annotated[Custom, Tag(TARGET)],
+    BY_NAME,
+]

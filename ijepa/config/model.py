@@ -1,14 +1,15 @@
 """Configuration of the networks."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
-from ijepa.config.fields import Count, Section, Size
+from ijepa.config.custom import TARGET, Custom
+from ijepa.config.fields import Count, Section, Size, Text
 
 
-class Model(Section):
-    """The encoder."""
+class Vit(Section):
+    """I-JEPA's vision transformer."""
 
     patch_size: Count
     """side of a patch in pixels; must divide data.image_size"""
@@ -27,6 +28,36 @@ class Model(Section):
     """rows and columns of the grid that scaled or stored position embeddings refer to; null: this run's grid"""
     init: Literal["published", "reference"]
     """weight initialisation: as published, or without the depth-wise rescaling, which the reference code undoes"""
+    registers: Annotated[int, Field(ge=0, strict=True)] = 0
+    """number of register tokens, which patches attend to; never among the features"""
+
+
+class TimmVit(Section):
+    """A VisionTransformer of timm."""
+
+    name: Text
+    """timm's name, vit_small_patch16_224 for example; with or without class and register tokens"""
+    pretrained: bool
+    """start from timm's weights, which are downloaded once"""
+    patch_size: Count | None
+    """side of a patch in pixels; must divide data.image_size; null: as the name says"""
+    width: Count | None
+    """embedding dimension (timm: embed_dim); null: as the name says"""
+    depth: Count | None
+    """number of transformer blocks; null: as the name says"""
+    heads: Count | None
+    """number of attention heads; null: as the name says"""
+
+
+def _tag(value: Any) -> str:
+    if isinstance(value, Custom) or (isinstance(value, dict) and TARGET in value):
+        return TARGET
+    return "timm" if isinstance(value, TimmVit) or (isinstance(value, dict) and "name" in value) else "vit"
+
+
+Model = Annotated[
+    Annotated[Vit, Tag("vit")] | Annotated[TimmVit, Tag("timm")] | Annotated[Custom, Tag(TARGET)], Discriminator(_tag)
+]
 
 
 class Predictor(Section):
@@ -36,3 +67,5 @@ class Predictor(Section):
     """embedding dimension (timm: embed_dim); a multiple of 4 and of model.heads"""
     depth: Count
     """number of transformer blocks"""
+    mlp_ratio: Annotated[float, Field(gt=0)] = 4.0  # the default here: that of runs from before there was this key
+    """hidden width of the MLPs over width"""

@@ -4,10 +4,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ijepa.config.fields import Count, FractionalPoint, Section
+from ijepa.config.fields import Count, FractionalPoint, TaskSection
+from ijepa.util.errors import ConfigError
 
 
-class Pictures(Section):
+class Pictures(TaskSection):
     """Pictures of what an encoder sees: principal components, similarity, attention, neighbours, masks, curves."""
 
     images: Count
@@ -25,3 +26,8 @@ class Pictures(Section):
     """nearest neighbours per image"""
     batch_size: Count
     """images per forward pass"""
+
+    def check(self, key: str, depth: int) -> None:
+        if not 1 <= abs(self.block) <= depth:
+            problem = f"the encoder has {depth} blocks; try 1 to {depth}, or -1 for the last"
+            raise ConfigError(f"{key}.block", self.block, problem)

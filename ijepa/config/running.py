@@ -1,9 +1,10 @@
 """Configuration of hardware, logging and what happens during a run."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from ijepa.config.custom import Named
 from ijepa.config.fields import Count, Section, Text
 
 
@@ -32,15 +33,10 @@ class Hardware(Section):
 class CsvLogger(Section):
     """metrics.csv in the run's folder, which every run writes."""
 
-    name: Literal["csv"]
-    """metrics.csv only"""
-
 
 class WandbLogger(Section):
     """Weights & Biases, in addition to metrics.csv."""
 
-    name: Literal["wandb"]
-    """Weights & Biases"""
     project: Text
     """project"""
     entity: Text | None
@@ -62,10 +58,27 @@ class WandbLogger(Section):
 
 
 class TensorBoardLogger(Section):
-    """TensorBoard, in addition to metrics.csv."""
+    """TensorBoard, in addition to metrics.csv: event files in tensorboard/ in the run's folder."""
 
-    name: Literal["tensorboard"]
-    """event files in tensorboard/ in the run's folder"""
+
+class Loggers(Named):
+    """Where the run's numbers go in addition to metrics.csv; several by logger=[wandb,tensorboard]."""
+
+    csv: CsvLogger | None = None
+    """metrics.csv only"""
+    wandb: WandbLogger | None = None
+    """Weights & Biases"""
+    tensorboard: TensorBoardLogger | None = None
+    """TensorBoard"""
+
+    @classmethod
+    def by_name(cls, values: Any) -> Any:
+        """Also of runs that had one logger alone, with its keys beside its ``name``."""
+        if not isinstance(values, dict) or not isinstance(values.get("name"), str):
+            return super().by_name(values)
+        below = {name: value for name, value in values.items() if name in cls.model_fields}
+        flat = {name: value for name, value in values.items() if name != "name" and name not in below}
+        return {**below, values["name"]: {**flat, **(below.get(values["name"]) or {})}}
 
 
 class Callbacks(Section):
@@ -93,4 +106,5 @@ class Callbacks(Section):
     """pictures of features drawn during the run, evenly spaced, in addition to one before training; null: none"""
 
 
-Logger = Annotated[CsvLogger | WandbLogger | TensorBoardLogger, Field(discriminator="name")]
+class OwnCallbacks(Named):
+    """Lightning callbacks of your own, by callback=NAME or callback=[NAME,NAME] (docs/extending.md)."""

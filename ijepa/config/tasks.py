@@ -1,14 +1,16 @@
 """Configuration of the evaluation tasks."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, model_validator
 
-from ijepa.config.fields import Count, Pair, Section, Text, Weight
+from ijepa.config.custom import TARGET, Custom
+from ijepa.config.fields import Count, Pair, Section, TaskSection, Text, Weight
 from ijepa.config.pictures import Pictures
+from ijepa.util.errors import ConfigError, show
 
 
-class Knn(Section):
+class Knn(TaskSection):
     """Weighted k-nearest-neighbour classification of frozen, average-pooled features."""
 
     k: Annotated[list[Count], Field(min_length=1)]
@@ -22,8 +24,12 @@ class Knn(Section):
     batch_size: Count
     """images per forward pass"""
 
+    def check(self, key: str, depth: int) -> None:
+        if self.headline not in self.k:
+            raise ConfigError(f"{key}.headline", self.headline, f"not among {key}.k={show(self.k)}")
 
-class Logistic(Section):
+
+class Logistic(TaskSection):
     """Logistic regression (L-BFGS) on frozen, average-pooled, standardised features."""
 
     l2: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
@@ -38,7 +44,7 @@ class Logistic(Section):
     """images per forward pass"""
 
 
-class Linear(Section):
+class Linear(TaskSection):
     """Linear probes: many heads trained at once on frozen features; the best is chosen on held-out training images."""
 
     epochs: Count
@@ -79,7 +85,7 @@ class Distance(Linear):
     """The linear probe for the distance of the nearest object (Clevr/Dist)."""
 
 
-class Attentive(Section):
+class Attentive(TaskSection):
     """Attentive probes: a learnt query attends to frozen patches; the best is chosen on held-out training images."""
 
     epochs: Count
@@ -100,7 +106,7 @@ class Attentive(Section):
     """fraction of the training images that is held out to choose the probe"""
 
 
-class FewLabels(Section):
+class FewLabels(TaskSection):
     """Which images have labels, in several draws."""
 
     shares: list[Annotated[float, Field(gt=0, lt=1)]]
@@ -128,7 +134,7 @@ class Lowshot(FewLabels):
     """images per forward pass"""
 
 
-class Tuning(Section):
+class Tuning(TaskSection):
     """Fine-tuning: the whole encoder and a linear head are trained on labels, with AdamW."""
 
     epochs: Count
@@ -171,7 +177,7 @@ class LowshotFinetune(FewLabels, Tuning):
     """Fine-tuning on few labels, one network for each label set, number of labels and draw."""
 
 
-class Retrieval(Section):
+class Retrieval(TaskSection):
     """A picture of the nearest training images of validation images; with labels, how many share the class."""
 
     neighbours: Count
@@ -182,7 +188,7 @@ class Retrieval(Section):
     """images per forward pass"""
 
 
-class Export(Section):
+class Export(TaskSection):
     """Average-pooled features of all images, with their names."""
 
     format: Literal["npz", "parquet"]
@@ -191,7 +197,7 @@ class Export(Section):
     """images per forward pass"""
 
 
-class Dense(Section):
+class Dense(TaskSection):
     """Dense linear probes: a linear layer per patch, upsampled to the image; the best is chosen on held-out images."""
 
     epochs: Count
@@ -229,26 +235,11 @@ class Paper(Section):
     """also show the paper's own figures, on ImageNet and CLEVR"""
 
 
-Task = (
-    Knn
-    | Logistic
-    | Linear
-    | Counting
-    | Distance
-    | Attentive
-    | Lowshot
-    | LowshotFinetune
-    | Finetune
-    | Retrieval
-    | Depth
-    | Segmentation
-    | Export
-    | Pictures
-)
-
-
 class Tasks(Section):
     """The evaluation tasks; during training, the first one is reported."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Custom] = Field(init=False)  # tasks of the user's own, by _target_
 
     knn: Knn | None = None
     """k nearest neighbours"""
@@ -281,18 +272,25 @@ class Tasks(Section):
     paper: Paper | None = None
     """all of them as one table, with the paper's own figures"""
 
-    def chosen(self) -> dict[str, Task]:
+    @model_validator(mode="before")
+    @classmethod
+    def _own(cls, values: Any) -> Any:
+        """Refuses further keys that are no tasks of the user's own."""
+        for name, value in values.items() if isinstance(values, dict) else ():
+            own = isinstance(value, Custom) or (isinstance(value, dict) and TARGET in value)
+            if name not in cls.model_fields and not own:
+                known = ", ".join(cls.model_fields)
+                raise ConfigError(f"task.{name}", value, f"no such task; there are {known}, or your own with {TARGET}")
+        return values
+
+    def chosen(self) -> dict[str, TaskSection | Custom]:
         """The configured tasks, by name."""
         return {name: task for name, task in self if task is not None and name != "paper"}
 
-    def measured(self) -> dict[str, Task]:
+    def measured(self) -> dict[str, TaskSection | Custom]:
         """Those of them that give metrics."""
         return {name: task for name, task in self.chosen().items() if not isinstance(task, Export | Pictures)}
 
-    def leading(self) -> Task:
-        """The first of those; its first metric is the main metric."""
-        return next(iter(self.measured().values()))
-
     def first(self) -> "Tasks":
-        """Only the first of those."""
+        """Only the first of those; its first metric is the main metric."""
         return Tasks(**dict([next(iter(self.measured().items()))]))

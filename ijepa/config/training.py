@@ -4,7 +4,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from ijepa.config.custom import Custom
 from ijepa.config.fields import Count, Duration, Section, Weight
+
+
+class CustomTerm(Custom):
+    """A further term of the objective: an nn.Module of your own."""
+
+    weight: Weight = 1.0
+    """factor in the sum"""
 
 
 class Objective(Section):
@@ -23,6 +31,9 @@ class Objective(Section):
     regularize: Literal["tokens", "context", "predictions"]
     """what is regularised: tokens: variance over the batch at each patch position of the context; context,
     predictions: their average-pooled features"""
+
+    terms: dict[str, CustomTerm] = Field(default_factory=dict)
+    """further terms by name, each with _target_, weight and its options (docs/extending.md)"""
 
 
 class Optimizer(Section):

@@ -18,21 +18,19 @@ from ijepa.data.images import EvalTransform, TrainTransform
 from ijepa.data.sets import Images, Source, UnreadableError
 from ijepa.data.workers import start_worker
 from ijepa.masking import Masking, Masks
-from ijepa.util.randomness import seed_of
-
-CROP_STREAM, ORDER_STREAM = 4, 5
+from ijepa.util.randomness import Stream, seed_of
 
 
 class Batch(NamedTuple):
     """One micro-batch of a device.
 
     images: [B, C, H, W] uint8, or float32 (8-bit images: in 0..1) if any image has more than 8 bits.
-    masks: the masks of these images.
+    masks: of these images; None where the run draws none.
     unreadable: files that were replaced by the next readable image.
     """
 
     images: Tensor
-    masks: Masks
+    masks: Masks | None
     unreadable: list[str]
 
 
@@ -92,7 +90,7 @@ class ResumableBatchSampler(Sampler[list[SampleIndex]]):
         """The sample at ``position`` of ``step``."""
         epoch, number = divmod(step * self.batch_size + position, self.images)
         if epoch != self._epoch:
-            generator = np.random.Generator(np.random.PCG64(seed_of(self.seed, ORDER_STREAM, epoch, 0)))
+            generator = np.random.Generator(np.random.PCG64(seed_of(self.seed, Stream.EPOCH_ORDER, epoch, 0)))
             self._epoch, self._order = epoch, generator.permutation(self.images)
         return SampleIndex(step, position, epoch, int(self._order[number]))
 
@@ -113,22 +111,22 @@ class Crops(Dataset[tuple[SampleIndex, Tensor, list[str]]]):
             except UnreadableError as fault:
                 faults.append(str(fault))
                 continue
-            seed = seed_of(self.seed, CROP_STREAM, place.epoch, place.image)
+            seed = seed_of(self.seed, Stream.TRAIN_CROP, place.epoch, place.image)
             return place, self.transform(image, seed), faults
         raise UnreadableError(f"no image is readable any more; the last error: {faults[-1]}")
 
 
 class Collate:
-    """Stacks crops and draws their masks."""
+    """Stacks crops and draws their masks, if any."""
 
-    def __init__(self, masking: Masking, seed: int) -> None:
+    def __init__(self, masking: Masking | None, seed: int) -> None:
         self.masking = masking
         self.seed = seed
 
     def __call__(self, items: Sequence[tuple[SampleIndex, Tensor, list[str]]]) -> Batch:
         places, images, faults = zip(*items, strict=True)
         positions = np.array([place.position for place in places])
-        masks = self.masking.sample(self.seed, places[0].step, positions)
+        masks = None if self.masking is None else self.masking.sample(self.seed, places[0].step, positions)
         return Batch(_stack(images), masks, [name for names in faults for name in names])
 
 
@@ -161,7 +159,7 @@ class DataModule(L.LightningDataModule):
 
     Args:
         source: the images.
-        masking: the mask sampler; None for evaluation only.
+        masking: draws the masks; None where there are none.
         transform: the random crop.
         eval_transform: resizing and cropping for evaluation.
         channels: number of image channels.
@@ -211,7 +209,6 @@ class DataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """One loader from the trainer's step to the end of the run; epochs are counted in images, not in passes."""
-        assert self.masking is not None
         trainer = self.trainer
         places = ResumableBatchSampler(
             len(self.source.train),

@@ -13,9 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from ijepa.data.decode import Picture, convert, decode
-from ijepa.util.randomness import shuffled
+from ijepa.util.randomness import Stream, shuffled
 
-SPLIT_STREAM = 3
 CLASS = "class"
 """Name of the label set of sources that have only one."""
 
@@ -216,6 +215,6 @@ class Subset:
 
 def split(images: Images, fraction: float, seed: int) -> tuple[Images, Images]:
     """Splits off ``fraction`` of the images for validation, chosen by ``seed``."""
-    held = set(shuffled(seed, SPLIT_STREAM, 0, len(images))[: round(fraction * len(images))].tolist())
+    held = set(shuffled(seed, Stream.VALIDATION_SPLIT, 0, len(images))[: round(fraction * len(images))].tolist())
     train = [i for i in range(len(images)) if i not in held]
     return Subset(images, train), Subset(images, sorted(held))

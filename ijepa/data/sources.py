@@ -1,12 +1,12 @@
 """Where images come from."""
 
-import importlib
 from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
 
 from ijepa import config
+from ijepa.config.custom import first_line, load_class
 from ijepa.data.clevr import clevr
 from ijepa.data.decode import MODES
 from ijepa.data.folders import folder
@@ -90,21 +90,13 @@ def build(data: config.Data, seed: int) -> Source:
 
 def _foreign(data: config.Data, seed: int) -> Source:
     """The source that the user's own function returns."""
-    module, _, name = data.source.rpartition(".")
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except Exception as error:
-        raise ConfigError("data.source", data.source, f"cannot be imported: {_first_line(error)}") from error
+    function = load_class("data.source", data.source)
     try:
         source = function(data, seed)
     except UserError:
         raise
     except Exception as error:
-        raise ConfigError("data.source", data.source, f"fails: {_first_line(error)}") from error
+        raise ConfigError("data.source", data.source, f"fails: {first_line(error)}") from error
     if not isinstance(source, Source):
         raise ConfigError("data.source", data.source, "does not return an ijepa.data.sets.Source")
     return source
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -1,6 +1,7 @@
 """Computes images' mean and std and writes a data option: ``python -m ijepa.data.statistics data.root=IMAGES``.
 
-The option, conf/data/NAME.yaml, contains mean, standard deviation and everything else that differs from data=folder.
+The option, conf/data/NAME.yaml, holds mean, standard deviation and what else differs from data=folder. A checkout
+keeps it in its own conf/; an installed package writes conf/ in the current folder.
 """
 
 import json
@@ -14,14 +15,14 @@ from omegaconf import DictConfig, OmegaConf
 from ijepa.cli import entry
 from ijepa.config import TRAINING, StatisticsConfig
 from ijepa.config.checks import parse
+from ijepa.util import commands
 from ijepa.util.errors import ConfigError, UserError
 from ijepa.util.files import write_text
-from ijepa.util.paths import CONF
-from ijepa.util.randomness import seed_of
+from ijepa.util.paths import CONF, INSTALLED, USER_CONF
+from ijepa.util.randomness import Stream, seed_of
 
-OPTIONS = CONF / "data"
+OPTIONS = USER_CONF / "data"
 HEADER = "# Written by python -m ijepa.data.statistics"
-SAMPLE_STREAM = 7
 NOT_PART_OF_THE_DATA = ("workers", "mean", "std")
 
 
@@ -46,7 +47,9 @@ def statistics(composed: DictConfig) -> None:
     source = sources.build(config.data, config.seed)
     source.prepare()
     train = source.train
-    order = np.random.Generator(np.random.PCG64(seed_of(config.seed, SAMPLE_STREAM, 0, 0))).permutation(len(train))
+    order = np.random.Generator(np.random.PCG64(seed_of(config.seed, Stream.STATISTICS_SAMPLE, 0, 0))).permutation(
+        len(train)
+    )
     indices = sorted(order[: config.images].tolist())
     print(f"images   {len(indices)} of {len(train)} training images, {config.data.channels} channels", flush=True)
     found, faults = measure(
@@ -66,7 +69,8 @@ def statistics(composed: DictConfig) -> None:
         print(f"         channels {constant} have the same value everywhere; their std is written as 1")
     std = [value or 1.0 for value in std]
     write_text(path, _option(values["data"], mean, std, f"{len(indices) - len(faults)} of {len(train)}"))
-    print(f"mean     {mean}\nstd      {std}\nwritten  {path}\nnext: python train.py data={path.stem}")
+    added = f"--config-dir {USER_CONF} " if INSTALLED else ""
+    print(f"mean     {mean}\nstd      {std}\nwritten  {path}\nnext: {commands.typed('train')} {added}data={path.stem}")
 
 
 def _name(config: StatisticsConfig) -> str:
@@ -80,6 +84,8 @@ def _name(config: StatisticsConfig) -> str:
 
 
 def _refuse_existing(path: Path, config: StatisticsConfig) -> None:
+    if path.parent != CONF / "data" and (CONF / "data" / path.name).exists():
+        raise ConfigError("name", path.stem, "is an option of this software's own; take another name")
     if not path.exists():
         return
     own = path.read_text(encoding="utf-8").startswith(HEADER)

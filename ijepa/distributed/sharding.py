@@ -1,7 +1,7 @@
 """bf16 copies, activation checkpointing, then compilation, then sharding: always in this order."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,37 +14,39 @@ from torch.distributed.tensor import DTensor
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
-from ijepa.models.jepa import JEPA
+from ijepa.models.protocol import blocks_of
 
 
-def prepare(jepa: JEPA, bf16: bool, checkpointing: bool, compiled: bool, mesh: DeviceMesh | None) -> None:
-    """Changes how the modules of ``jepa`` run, in place; parameters stay float32 and keep their names.
+def prepare(
+    networks: Sequence[nn.Module], bf16: bool, checkpointing: bool, compiled: bool, mesh: DeviceMesh | None
+) -> None:
+    """Changes how the parts of ``networks`` run, in place; parameters stay float32, and their names as they are.
 
     Args:
-        jepa: the networks.
+        networks: each with its transformer blocks, if any, in ``blocks``; frozen where no parameter takes gradients.
         bf16: compute with bf16 copies of the weights and pass bf16 between modules (``bf16-true``); gradients of the
             float32 weights are float32.
         checkpointing: activation checkpointing of the trained blocks.
         compiled: compile each block; for varying lengths, recompilation stops after two steps.
         mesh: shard every parameter over this mesh (FSDP2).
     """
-    networks = (jepa.context_encoder, jepa.predictor, jepa.target_encoder)
     if bf16 and mesh is None:  # FSDP2 makes the copies itself when it gathers the weights
         for network in networks:
             for part in _parts(network):
                 _compute_in_bf16(part)
-    trained = [*jepa.context_encoder.blocks, *jepa.predictor.blocks]
+    blocks = [block for network in networks for block in _units(network)]
     if checkpointing:
-        for block in trained:
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+        for block in blocks:
+            if any(parameter.requires_grad for parameter in block.parameters()):
+                block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
     if compiled:
-        for block in [*trained, *jepa.target_encoder.blocks]:
+        for block in blocks:
             block.compile()
     if mesh is not None:
         policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if bf16 else MixedPrecisionPolicy()
-        # The EMA update works shard by shard only if every network, also the frozen one, reshards after forward.
+        # A moving average works shard by shard only where every network, the frozen one too, reshards after forward.
         for network in networks:
-            for block in network.blocks:
+            for block in blocks_of(network):
                 fully_shard(block, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
             fully_shard(network, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
 
@@ -101,8 +103,16 @@ def total(sums: Tensor) -> Tensor:
     return summed
 
 
+def _units(network: nn.Module) -> list[nn.Module]:
+    """The blocks, or a network without any as a whole."""
+    return blocks_of(network) or [network]
+
+
 def _parts(network: nn.Module) -> Iterator[nn.Module]:
-    """The blocks, and the modules before and after them."""
+    """The blocks, and what stands before and after them; a network without blocks as a whole."""
+    if not blocks_of(network):
+        yield network
+        return
     for child in network.children():
         yield from child if isinstance(child, nn.ModuleList) else [child]
 

@@ -14,16 +14,15 @@ from torch.nn import functional as F
 
 from ijepa.config import Attentive
 from ijepa.data.sets import Images, Subset
-from ijepa.evaluation import augmentation
+from ijepa.evaluation import augmentation, specs
 from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.measures import accuracy
 from ijepa.evaluation.progress import progress
+from ijepa.evaluation.task import ConfiguredTask, MetricSpec
 from ijepa.models.encoder import LayerNorm
 from ijepa.training import curves
-from ijepa.util.randomness import seed_of
-
-PROBE_STREAM = 16
+from ijepa.util.randomness import Stream, seed_of
 
 
 class Probe(nn.Module):
@@ -49,38 +48,42 @@ class Candidate(NamedTuple):
     probe: Probe
 
 
-def evaluate(task: Attentive, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
-    """By label set: top-1 accuracy of the probe that is best on held-out training images; all of them in the details.
+class AttentiveTask(ConfiguredTask[Attentive]):
+    """Accuracy of an attentive probe."""
 
-    Raw pixels have no patches to read.
-    """
-    if evaluated.encoder is None:
-        return {}
-    train, test = ctx.features(evaluated, 1, task.batch_size)  # tells which images can be read
-    held, kept = augmentation.hold_out(task.holdout, len(train.values), ctx.seed)
-    candidates = _train(task, evaluated, ctx, train, kept)
-    source = ctx.data.source
-    judged = _predict(task, evaluated, ctx, candidates, source.train, train.indices[held])
-    predicted = _predict(task, evaluated, ctx, candidates, source.val, test.indices)
-    found = {}
-    for name in train.labels:
-        rows = []
-        for candidate, chosen, classes in zip(candidates, judged, predicted, strict=True):
-            if candidate.label_set == name:
-                score = (chosen == train.labels[name][held]).float().mean().item()
-                rows.append((score, candidate, accuracy(classes, test.labels[name])))
-        _, best, measured = max(rows, key=lambda row: row[0])
-        listed = [{"lr": c.lr, "weight_decay": c.weight_decay, "holdout": s, "test": m.value} for s, c, m in rows]
-        found[name] = TaskResult(
-            {"attentive": measured},
-            {"chosen": {"lr": best.lr, "weight_decay": best.weight_decay}, "probes": listed},
-        )
-    return found
+    name = "attentive"
 
+    def evaluate(self, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
+        """By label set: top-1 accuracy of the probe that is best on held-out training images; all in the details.
 
-def metrics(task: Attentive, several: bool) -> list[str]:
-    """One, of the chosen probe."""
-    return ["attentive"]
+        Raw pixels have no patches to read.
+        """
+        if evaluated.encoder is None:
+            return {}
+        train, test = ctx.features(evaluated, 1, self.config.batch_size)  # tells which images can be read
+        held, kept = augmentation.hold_out(self.config.holdout, len(train.values), ctx.seed)
+        candidates = _train(self.config, evaluated, ctx, train, kept)
+        source = ctx.data.source
+        judged = _predict(self.config, evaluated, ctx, candidates, source.train, train.indices[held])
+        predicted = _predict(self.config, evaluated, ctx, candidates, source.val, test.indices)
+        found = {}
+        for name in train.labels:
+            rows = []
+            for candidate, chosen, classes in zip(candidates, judged, predicted, strict=True):
+                if candidate.label_set == name:
+                    score = (chosen == train.labels[name][held]).float().mean().item()
+                    rows.append((score, candidate, accuracy(classes, test.labels[name])))
+            _, best, measured = max(rows, key=lambda row: row[0])
+            listed = [{"lr": c.lr, "weight_decay": c.weight_decay, "holdout": s, "test": m.value} for s, c, m in rows]
+            found[name] = TaskResult(
+                {specs.ATTENTIVE.name: measured},
+                {"chosen": {"lr": best.lr, "weight_decay": best.weight_decay}, "probes": listed},
+            )
+        return found
+
+    def metrics(self, several: bool) -> list[MetricSpec]:
+        """One, of the chosen probe."""
+        return [specs.ATTENTIVE]
 
 
 def _train(
@@ -98,7 +101,7 @@ def _train(
     with torch.random.fork_rng(devices=[]):
         for name, labels in train.labels.items():
             for lr, decay in itertools.product(task.lr, task.weight_decay):
-                torch.manual_seed(seed_of(ctx.seed, PROBE_STREAM, 0, 0))  # all probes begin as the same one
+                torch.manual_seed(seed_of(ctx.seed, Stream.ATTENTIVE_INIT, 0, 0))  # all probes begin as the same one
                 candidates.append(
                     Candidate(name, lr, decay, Probe(spec.width, spec.heads, int(labels.max()) + 1).to(device))
                 )

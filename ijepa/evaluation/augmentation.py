@@ -18,9 +18,8 @@ from ijepa.distributed.ranks import Ranks
 from ijepa.evaluation.context import EvalContext
 from ijepa.evaluation.features import Features
 from ijepa.util.errors import UserError
-from ijepa.util.randomness import seed_of, seeded, shuffled, words
+from ijepa.util.randomness import Stream, seed_of, seeded, shuffled, words
 
-HOLDOUT_STREAM, ORDER_STREAM, VIEW_STREAM = 6, 9, 10
 ASPECT = (3 / 4, 4 / 3)
 """Of crops, as usual."""
 SHIFT = 0.45
@@ -82,13 +81,13 @@ class AugmentedDataset(Dataset[tuple[Tensor, int]]):
         self.seed = seed
 
     def __getitem__(self, sample: EpochSample) -> tuple[Tensor, int]:
-        seed = seed_of(self.seed, VIEW_STREAM, sample.epoch, sample.image)
+        seed = seed_of(self.seed, Stream.PROBE_CROP, sample.epoch, sample.image)
         return self.augment(self.images, sample.image, seed), sample.image
 
 
 def flipped(seed: int, epoch: int, images: Tensor) -> Tensor:
     """Which of ``images`` [B] their views of this epoch mirror."""
-    drawn = words(seed, VIEW_STREAM, epoch, images.numpy(), 1)[:, 0] & np.uint64(1)
+    drawn = words(seed, Stream.PROBE_CROP, epoch, images.numpy(), 1)[:, 0] & np.uint64(1)
     return torch.from_numpy(drawn.astype(bool))
 
 
@@ -124,7 +123,7 @@ class EpochBatchSampler(Sampler[list[EpochSample]]):
 
     def __iter__(self) -> Iterator[list[EpochSample]]:
         for epoch in range(self.epochs):
-            order = self.indices[torch.from_numpy(shuffled(self.seed, ORDER_STREAM, epoch, len(self.indices)))]
+            order = self.indices[torch.from_numpy(shuffled(self.seed, Stream.PROBE_ORDER, epoch, len(self.indices)))]
             for batch in order[: self.steps * self.size].split(self.size):
                 yield [EpochSample(epoch, index) for index in batch[self.ranks.rank :: self.ranks.world_size].tolist()]
 
@@ -154,7 +153,7 @@ def rate_of(lr: float, size: int, batch_size: int) -> float:
 
 def hold_out(share: float, count: int, seed: int) -> tuple[Tensor, Tensor]:
     """Splits the rows of ``count`` images into held-out rows, which choose among heads, and rows for training."""
-    order = torch.from_numpy(shuffled(seed, HOLDOUT_STREAM, 0, count))
+    order = torch.from_numpy(shuffled(seed, Stream.PROBE_HOLDOUT, 0, count))
     number = min(max(round(share * count), 1), max(count - 1, 0))
     held, kept = order.split([number, count - number])
     return held, kept

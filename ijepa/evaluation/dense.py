@@ -8,18 +8,18 @@ import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ijepa import pictures
-from ijepa.config import Dense, Depth
+from ijepa.config import Dense
 from ijepa.data.datamodule import DataModule
 from ijepa.data.heldout import evenly_spaced
 from ijepa.data.sets import Images
 from ijepa.distributed.ranks import ALONE
-from ijepa.evaluation import augmentation, dense_data
+from ijepa.evaluation import augmentation, dense_data, specs
 from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult
 from ijepa.evaluation.features import of_last
 from ijepa.evaluation.heads import Setting, settings_of
@@ -27,10 +27,13 @@ from ijepa.evaluation.measures import Measured
 from ijepa.evaluation.pixelheads import Grid, PixelHeads, upsampled
 from ijepa.evaluation.progress import progress
 from ijepa.evaluation.targets import Classes, Depths, Target
+from ijepa.evaluation.task import ConfiguredTask, MetricSpec
 from ijepa.util.errors import UserError
-from ijepa.util.randomness import seed_of
+from ijepa.util.randomness import Stream, seed_of
 
-START_STREAM = 17
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 MOST = 4096
 """Maximum number of classes; maps with higher indices contain something else, such as object IDs."""
 
@@ -65,70 +68,89 @@ class Trial(NamedTuple):
         return self.group.settings[self.head]
 
 
-def evaluate(task: Dense, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
-    """Of the head that is best on held-out training images, by RMSE or mIoU; all heads in the details."""
-    target, source = _target(task, ctx), ctx.data.source
-    held, kept = augmentation.hold_out(task.holdout, len(source.train), ctx.seed)
-    probe = _train(task, target, evaluated, ctx, kept)
-    judged = _outcomes(task, target, probe, ctx, source.train, held.tolist())
-    everything = list(range(len(source.val)))
-    tested = _outcomes(task, target, probe, ctx, source.val, everything, f"{evaluated.name}: {target.kind}")
-    trials = [
-        Trial(group, head, target.results(theirs[head]), found[head])
-        for group, theirs, found in zip(probe.groups, judged, tested, strict=True)
-        for head in range(len(group.settings))
-    ]
-    best = max(trials, key=lambda trial: target.merit(trial.held))
-    listed = []
-    for trial in trials:
-        scores = {"holdout": trial.held, "test": target.results(trial.outcomes)}
-        values = {f"{part}_{name}": _finite(m.value) for part, found in scores.items() for name, m in found.items()}
-        listed.append({**trial.setting._asdict(), **values})
-    details: dict[str, Any] = {"chosen": best.setting._asdict(), "images": len(best.outcomes), "heads": listed}
-    details["left_out"] = list(dense_data.left_out(ctx, target.kind))
-    if isinstance(target, Classes):
-        details["iou"] = [_finite(iou) for iou in target.iou(best.outcomes.sum(dim=0, keepdim=True))[0].tolist()]
-    if ctx.folder is not None:
-        ctx.kept[f"{target.kind} {evaluated.name}"] = _examples(task, target, probe, best, ctx)
-    return {"": TaskResult(target.results(best.outcomes), details)}
+class DenseTask(ConfiguredTask[Dense]):
+    """A probe of every pixel."""
+
+    needs_labels = False
+    specs: tuple[MetricSpec, ...]
+    draw: Callable[[Tensor, Tensor, Tensor], "Figure"]
+    """From images, maps and predictions to a picture."""
+
+    def target(self, ctx: EvalContext) -> Target:
+        """What is predicted."""
+        raise NotImplementedError
+
+    def evaluate(self, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
+        """Of the head that is best on held-out training images, by RMSE or mIoU; all heads in the details."""
+        target, source = self.target(ctx), ctx.data.source
+        held, kept = augmentation.hold_out(self.config.holdout, len(source.train), ctx.seed)
+        probe = _train(self.config, target, evaluated, ctx, kept)
+        judged = _outcomes(self.config, target, probe, ctx, source.train, held.tolist())
+        everything = list(range(len(source.val)))
+        tested = _outcomes(self.config, target, probe, ctx, source.val, everything, f"{evaluated.name}: {target.kind}")
+        trials = [
+            Trial(group, head, target.results(theirs[head]), found[head])
+            for group, theirs, found in zip(probe.groups, judged, tested, strict=True)
+            for head in range(len(group.settings))
+        ]
+        best = max(trials, key=lambda trial: target.merit(trial.held))
+        listed = []
+        for trial in trials:
+            scores = {"holdout": trial.held, "test": target.results(trial.outcomes)}
+            values = {f"{part}_{name}": _finite(m.value) for part, found in scores.items() for name, m in found.items()}
+            listed.append({**trial.setting._asdict(), **values})
+        details: dict[str, Any] = {"chosen": best.setting._asdict(), "images": len(best.outcomes), "heads": listed}
+        details["left_out"] = list(dense_data.left_out(ctx, target.kind))
+        if isinstance(target, Classes):
+            details["iou"] = [_finite(iou) for iou in target.iou(best.outcomes.sum(dim=0, keepdim=True))[0].tolist()]
+        if ctx.folder is not None:
+            ctx.kept[f"{target.kind} {evaluated.name}"] = _examples(self.config, target, probe, best, ctx)
+        return {"": TaskResult(target.results(best.outcomes), details)}
+
+    def metrics(self, several: bool) -> list[MetricSpec]:
+        """Two."""
+        return list(self.specs)
+
+    def validate(self, data: DataModule) -> None:
+        """Refuses images without maps."""
+        dense_data.validate(self.name, data)
+
+    def write(self, evaluated: EvaluatedModel, ctx: EvalContext, folder: Path) -> list[Path]:
+        """The picture: image, map and prediction of some validation images, evenly spread."""
+        images, maps, predicted = ctx.kept[f"{self.name} {evaluated.name}"]
+        if not len(images):
+            return []
+        path = folder / f"{self.name}-{evaluated.name.replace(' ', '-')}.png"
+        pictures.write(self.draw(images, maps, predicted), path)
+        return [path]
 
 
-def metrics(task: Dense, several: bool = True) -> list[str]:
-    """Two."""
-    if isinstance(task, Depth):
-        return ["depth_delta1", "depth_rmse"]
-    return ["segmentation_miou", "segmentation_accuracy"]
+class DepthTask(DenseTask):
+    """Depth of every pixel."""
 
+    name = "depth"
+    specs = specs.DEPTH
+    draw = staticmethod(pictures.depths)
 
-def validate(task: Dense, data: DataModule) -> None:
-    """Refuses images without maps."""
-    dense_data.validate(_kind(task), data)
-
-
-def write(task: Dense, evaluated: EvaluatedModel, ctx: EvalContext, folder: Path) -> list[Path]:
-    """The picture: image, map and prediction of some validation images, evenly spread."""
-    images, maps, predicted = ctx.kept[f"{_kind(task)} {evaluated.name}"]
-    if not len(images):
-        return []
-    draw = pictures.depths if isinstance(task, Depth) else pictures.classes
-    path = folder / f"{_kind(task)}-{evaluated.name.replace(' ', '-')}.png"
-    pictures.write(draw(images, maps, predicted), path)
-    return [path]
-
-
-def _kind(task: Dense) -> str:
-    return "depth" if isinstance(task, Depth) else "segmentation"
-
-
-def _target(task: Dense, ctx: EvalContext) -> Target:
-    if isinstance(task, Depth):
+    def target(self, ctx: EvalContext) -> Target:
         return Depths()
-    if "classes" not in ctx.kept:  # the same for all subjects
-        ctx.kept["classes"] = dense_data.classes(ctx, task.batch_size)
-    found = ctx.kept["classes"]
-    if found > MOST:
-        raise UserError(f"segmentation maps contain values up to {found - 1}; use class indices up to {MOST - 1}")
-    return Classes(max(found, 1))
+
+
+class SegmentationTask(DenseTask):
+    """The class of every pixel."""
+
+    name = "segmentation"
+    specs = specs.SEGMENTATION
+    draw = staticmethod(pictures.classes)
+
+    def target(self, ctx: EvalContext) -> Target:
+        if "classes" not in ctx.kept:  # the same for all subjects
+            ctx.kept["classes"] = dense_data.classes(ctx, self.config.batch_size)
+        found = ctx.kept["classes"]
+        if found > MOST:
+            problem = f"class indices, up to {MOST - 1}, would do"
+            raise UserError(f"segmentation maps hold values up to {found - 1}; {problem}")
+        return Classes(max(found, 1))
 
 
 def _train(task: Dense, target: Target, evaluated: EvaluatedModel, ctx: EvalContext, kept: Tensor) -> Probe:
@@ -171,7 +193,7 @@ def _groups(
     for count, batch_norm in itertools.product(layers, task.batch_norm):
         settings = settings_of(count, batch_norm, task.lr, task.weight_decay)
         rates, decays = [setting.lr for setting in settings], [setting.weight_decay for setting in settings]
-        generator = torch.Generator().manual_seed(seed_of(ctx.seed, START_STREAM, 0, 0))
+        generator = torch.Generator().manual_seed(seed_of(ctx.seed, Stream.DENSE_INIT, 0, 0))
         heads = PixelHeads(width // layers[-1] * count, start, rates, decays, batch_norm, generator)
         made.append(HeadGroup(count, settings, heads))
     return made

@@ -16,22 +16,21 @@ from ijepa.evaluation.context import EvalContext
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.measures import Measured
 from ijepa.util.errors import ConfigError
-from ijepa.util.randomness import shuffled
+from ijepa.util.randomness import Stream, shuffled
 
-LABELLED_STREAM = 12
 Amount = float | int | Path
 """A share of each class (below 1), images of each class, or a file of names."""
 Few = Lowshot | LowshotFinetune
 
 
-def amounts(task: Few, prefix: str) -> Iterator[tuple[str, Amount]]:
-    """The amounts of labels, with the names of their results."""
+def amounts(task: Few) -> Iterator[tuple[str, Amount]]:
+    """The amounts of labels, as the names of their results end: 1pct, 5shot, a file's name."""
     for share in task.shares:
-        yield f"{prefix}_{100 * share:g}pct", share
+        yield f"{100 * share:g}pct", share
     for count in task.shots:
-        yield f"{prefix}_{count}shot", count
+        yield f"{count}shot", count
     for file in task.lists:
-        yield f"{prefix}_{Path(file).stem}", Path(file).expanduser()
+        yield Path(file).stem, Path(file).expanduser()
 
 
 def validate(task: Few, key: str, images: Images) -> None:
@@ -42,10 +41,10 @@ def validate(task: Few, key: str, images: Images) -> None:
         if not Path(file).expanduser().is_file():
             raise ConfigError(f"{key}.lists", task.lists, f"no such file: {file}")
         listed(Path(file).expanduser(), _names(images), f"{key}.lists")
-    names = [name for name, _ in amounts(task, "")]
+    names = [name for name, _ in amounts(task)]
     for name in names:
         if names.count(name) > 1:
-            raise ConfigError(f"{key}.lists", task.lists, f"two results would be named {name[1:]}; rename a file")
+            raise ConfigError(f"{key}.lists", task.lists, f"two results would be called {name}; rename a file")
 
 
 def draws(task: Few, key: str, ctx: EvalContext, train: Features, name: str, amount: Amount) -> list[Tensor]:
@@ -66,7 +65,7 @@ def labelled(labels: Tensor, amount: float | int, seed: int, draw: int) -> Tenso
         seed: seed of the draws.
         draw: number of the draw.
     """
-    order = torch.from_numpy(shuffled(seed, LABELLED_STREAM, draw, len(labels)))
+    order = torch.from_numpy(shuffled(seed, Stream.LABELLED_IMAGES, draw, len(labels)))
     chosen = []
     for label in labels.unique().tolist():
         members = order[labels[order] == label]

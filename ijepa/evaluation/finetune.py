@@ -17,19 +17,19 @@ from torch.optim import AdamW
 from ijepa.config import Finetune, Tuning
 from ijepa.data.datamodule import DataModule
 from ijepa.data.sets import UnreadableError
-from ijepa.evaluation import augmentation
+from ijepa.evaluation import augmentation, specs
 from ijepa.evaluation.cache import features
 from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult, label_sets
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.measures import Measured, accuracy
 from ijepa.evaluation.progress import progress
+from ijepa.evaluation.task import ConfiguredTask, MetricSpec
 from ijepa.interop import timm
 from ijepa.models.classifier import Classifier
 from ijepa.training import curves
 from ijepa.util.errors import ConfigError
-from ijepa.util.randomness import seed_of, seeded
+from ijepa.util.randomness import Stream, seed_of, seeded
 
-START_STREAM, MIX_STREAM = 14, 15
 TRIED = 10
 """Images that are looked at before a training begins."""
 
@@ -41,30 +41,33 @@ class Tuned(NamedTuple):
     results: dict[str, Measured]
 
 
-def evaluate(task: Finetune, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
-    """By label set: top-1 accuracy on the validation images after the last epoch; pixels have nothing to train."""
-    if evaluated.encoder is None:
-        return {}
-    train, test = ctx.features(evaluated, 1, task.batch_size)
-    names = task.labels or list(train.labels)
-    chosen = torch.arange(len(train.values))
-    tuned = tune(task, evaluated, ctx, train.only(names), test, chosen, f"{evaluated.name}: fine-tuning")
-    if ctx.folder is not None:
-        path = ctx.folder / f"finetuned-{evaluated.name.replace(' ', '-')}.safetensors"
-        encoder = tuned.network.pretrained
-        timm.write(path, encoder.encoder, encoder.spec, "target", dict(tuned.network.heads.items()))
-        ctx.files.append(path)
-    return {name: TaskResult({"finetune": result}) for name, result in tuned.results.items()}
+class FinetuneTask(ConfiguredTask[Finetune]):
+    """Accuracy after fine-tuning."""
 
+    name = "finetune"
 
-def metrics(task: Finetune, several: bool) -> list[str]:
-    """One."""
-    return ["finetune"]
+    def evaluate(self, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
+        """By label set: top-1 accuracy on the validation images after the last epoch; pixels have nothing to train."""
+        if evaluated.encoder is None:
+            return {}
+        train, test = ctx.features(evaluated, 1, self.config.batch_size)
+        names = self.config.labels or list(train.labels)
+        chosen = torch.arange(len(train.values))
+        tuned = tune(self.config, evaluated, ctx, train.only(names), test, chosen, f"{evaluated.name}: fine-tuning")
+        if ctx.folder is not None:
+            path = ctx.folder / f"finetuned-{evaluated.name.replace(' ', '-')}.safetensors"
+            encoder = tuned.network.pretrained
+            timm.write(path, encoder.encoder, encoder.spec, "target", dict(tuned.network.heads.items()))
+            ctx.files.append(path)
+        return {name: TaskResult({specs.FINETUNE.name: result}) for name, result in tuned.results.items()}
 
+    def metrics(self, several: bool) -> list[MetricSpec]:
+        """One."""
+        return [specs.FINETUNE]
 
-def validate(task: Finetune, data: DataModule) -> None:
-    """Refuses what `refuse_tuning` does."""
-    refuse_tuning(task, data, "task.finetune")
+    def validate(self, data: DataModule) -> None:
+        """Refuses what `refuse_tuning` does."""
+        refuse_tuning(self.config, data, self.key)
 
 
 def refuse_tuning(task: Tuning, data: DataModule, key: str) -> None:
@@ -122,12 +125,16 @@ def tune(
         draw: another one gives other heads, orders and augmentations.
     """
     assert evaluated.encoder is not None
-    device, seed = ctx.runtime.device, seed_of(ctx.seed, START_STREAM, 0, draw)
+    device, seed = ctx.runtime.device, seed_of(ctx.seed, Stream.FINETUNE_INIT, 0, draw)
     classes = {name: int(labels.max()) + 1 for name, labels in train.labels.items()}
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        network = Classifier(evaluated.encoder, classes, task.drop_path).to(device)
-        torch.manual_seed(seed_of(seed, START_STREAM, 1, ctx.runtime.ranks.rank))  # of stochastic depth
+        try:
+            network = Classifier(evaluated.encoder, classes, task.drop_path).to(device)
+        except ValueError as fault:
+            key = f"task.{'finetune' if isinstance(task, Finetune) else 'lowshot_finetune'}.drop_path"
+            raise ConfigError(key, task.drop_path, f"{fault}; try 0") from None
+        torch.manual_seed(seed_of(seed, Stream.FINETUNE_INIT, 1, ctx.runtime.ranks.rank))  # of stochastic depth
         _train(task, network, ctx, train, chosen, seed, ctx.title(title))
     network.eval()
     embed = ctx.runtime.pooled(network.pretrained)
@@ -168,7 +175,7 @@ def _train(
         )
         for group in optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
-        mixed, weights = mix(task, images, seed_of(seed, MIX_STREAM, step, ranks.rank))
+        mixed, weights = mix(task, images, seed_of(seed, Stream.MIXUP, step, ranks.rank))
         mixed, weights = mixed.to(device, non_blocking=True), weights.to(device, non_blocking=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=ctx.runtime.bf16):
             logits = network(mixed)

@@ -7,29 +7,36 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ijepa.config import Knn
+from ijepa.evaluation import specs
 from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.measures import accuracy
+from ijepa.evaluation.task import ConfiguredTask, MetricSpec
 
 CHUNK = 1 << 24
 """Similarities in memory at once: 64 MiB in float32."""
 
 
-def evaluate(task: Knn, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
-    """By label set: top-1 accuracy on the validation images for each k."""
-    return score(task, *ctx.features(evaluated, ctx.layers, task.batch_size))
+class KnnTask(ConfiguredTask[Knn]):
+    """Accuracy of nearest neighbours for each k."""
 
+    name = "knn"
 
-def metrics(task: Knn, several: bool) -> list[str]:
-    """One metric per k; with ``several`` tasks, the headline k only."""
-    return [f"knn{k}" for k in ([task.headline] if several else task.k)]
+    def evaluate(self, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
+        """By label set: top-1 accuracy on the validation images for each k."""
+        return score(self.config, *ctx.features(evaluated, ctx.layers, self.config.batch_size))
+
+    def metrics(self, several: bool) -> list[MetricSpec]:
+        """One metric per k; with ``several`` tasks, the headline k only."""
+        return [specs.KNN.named(k=k) for k in ([self.config.headline] if several else self.config.k)]
 
 
 def score(task: Knn, train: Features, test: Features) -> dict[str, TaskResult]:
     """By label set: top-1 accuracy for each k, from labelled ``train`` features to ``test`` features."""
     predicted = predict(train.values, train.labels, test.values, task.k, task.temperature, task.center)
+    names = {k: specs.KNN.named(k=k).name for k in task.k}
     return {
-        name: TaskResult({f"knn{k}": accuracy(classes, test.labels[name]) for k, classes in found.items()})
+        name: TaskResult({names[k]: accuracy(classes, test.labels[name]) for k, classes in found.items()})
         for name, found in predicted.items()
     }
 

@@ -12,20 +12,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ijepa.config import Counting, Distance, Linear
+from ijepa.config import Linear
 from ijepa.data.datamodule import DataModule
 from ijepa.distributed.ranks import ALONE
-from ijepa.evaluation import augmentation
+from ijepa.evaluation import augmentation, specs
 from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult, label_sets
 from ijepa.evaluation.features import Features, of_last
 from ijepa.evaluation.heads import Heads, Setting, settings_of
 from ijepa.evaluation.measures import Measured, accuracy
 from ijepa.evaluation.progress import progress
+from ijepa.evaluation.task import ConfiguredTask, MetricSpec
 from ijepa.util.errors import ConfigError, UnavailableError
-from ijepa.util.randomness import seed_of
+from ijepa.util.randomness import Stream, seed_of
 
-NAMES = {Linear: "linear", Counting: "count", Distance: "distance"}
-START_STREAM = 11
 BASE = 256
 """Images that a learning rate is given for."""
 CHUNK = 4096
@@ -41,43 +40,67 @@ class HeadGroup(NamedTuple):
     heads: Heads
 
 
-def evaluate(task: Linear, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
-    """By label set: top-1 accuracy of the head that is best on held-out training images; all heads in the details."""
-    layers = sorted({1 if evaluated.encoder is None else count for count in task.layers})
-    train, test = ctx.features(evaluated, layers[-1], BASE)
-    if task.labels:
-        train, test = (features.only(task.labels) for features in (train, test))
-    held, kept = augmentation.hold_out(task.holdout, len(train.values), ctx.seed)
-    groups = _groups(task, layers, train, ctx)
-    _train(task, evaluated, ctx, groups, train, kept, layers[-1])
-    rows: dict[str, list[tuple[float, Setting, Measured]]] = {name: [] for name in train.labels}
-    for group in groups:
-        labels = train.labels[group.label_set][held]
-        judged, predicted = (_predict(group, values, layers[-1]) for values in (train.values[held], test.values))
-        for setting, theirs, classes in zip(group.settings, judged, predicted, strict=True):
-            score = (theirs == labels).float().mean().item()
-            rows[group.label_set].append((score, setting, accuracy(classes, test.labels[group.label_set])))
-    found = {}
-    for name, every in rows.items():
-        _, best, measured = max(every, key=lambda row: row[0])
-        listed = [{**setting._asdict(), "holdout": score, "test": m.value} for score, setting, m in every]
-        found[name] = TaskResult({metrics(task, True)[0]: measured}, {"chosen": best._asdict(), "heads": listed})
-    return found
+class LinearTask(ConfiguredTask[Linear]):
+    """Accuracy of a linear probe."""
+
+    name = "linear"
+    spec = specs.LINEAR
+    fault: type[ConfigError] = ConfigError
+    """Where the images lack a label set."""
+
+    def evaluate(self, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
+        """By label set: top-1 accuracy of the head that is best on held-out training images; all in the details."""
+        layers = sorted({1 if evaluated.encoder is None else count for count in self.config.layers})
+        train, test = ctx.features(evaluated, layers[-1], BASE)
+        if self.config.labels:
+            train, test = (features.only(self.config.labels) for features in (train, test))
+        held, kept = augmentation.hold_out(self.config.holdout, len(train.values), ctx.seed)
+        groups = _groups(self.config, layers, train, ctx)
+        _train(self.config, evaluated, ctx, groups, train, kept, layers[-1], f"{evaluated.name}: {self.name} probe")
+        rows: dict[str, list[tuple[float, Setting, Measured]]] = {name: [] for name in train.labels}
+        for group in groups:
+            labels = train.labels[group.label_set][held]
+            judged, predicted = (_predict(group, values, layers[-1]) for values in (train.values[held], test.values))
+            for setting, theirs, classes in zip(group.settings, judged, predicted, strict=True):
+                score = (theirs == labels).float().mean().item()
+                rows[group.label_set].append((score, setting, accuracy(classes, test.labels[group.label_set])))
+        found = {}
+        for name, every in rows.items():
+            _, best, measured = max(every, key=lambda row: row[0])
+            listed = [{**setting._asdict(), "holdout": score, "test": m.value} for score, setting, m in every]
+            found[name] = TaskResult({self.spec.name: measured}, {"chosen": best._asdict(), "heads": listed})
+        return found
+
+    def metrics(self, several: bool) -> list[MetricSpec]:
+        """One, of the chosen head."""
+        return [self.spec]
+
+    def validate(self, data: DataModule) -> None:
+        """Refuses images without the label sets that the task is about."""
+        names = label_sets(data)
+        for name in self.config.labels or []:
+            if name not in names:
+                raise self.fault(
+                    f"{self.key}.labels",
+                    self.config.labels,
+                    f"the images have no labels of {name}, but of {', '.join(names)}",
+                )
 
 
-def metrics(task: Linear, several: bool) -> list[str]:
-    """One, of the chosen head."""
-    return [NAMES[type(task)]]
+class CountTask(LinearTask):
+    """Accuracy of a linear probe that counts objects (Clevr/Count)."""
+
+    name = "count"
+    spec = specs.COUNT
+    fault = UnavailableError  # its label set is what the task is about
 
 
-def validate(task: Linear, data: DataModule) -> None:
-    """Refuses images without the label sets that the task is about."""
-    names = label_sets(data)
-    for name in task.labels or []:
-        if name not in names:
-            key = f"task.{NAMES[type(task)]}.labels"
-            fault = ConfigError if type(task) is Linear else UnavailableError  # what Clevr's protocols are about
-            raise fault(key, task.labels, f"the images have no labels {name}; try {', '.join(names)}")
+class DistanceTask(LinearTask):
+    """Accuracy of a linear probe of the nearest object's distance (Clevr/Dist)."""
+
+    name = "distance"
+    spec = specs.DISTANCE
+    fault = UnavailableError
 
 
 def _groups(task: Linear, layers: list[int], train: Features, ctx: EvalContext) -> list[HeadGroup]:
@@ -93,7 +116,7 @@ def _groups(task: Linear, layers: list[int], train: Features, ctx: EvalContext) 
                 batch_norm,
                 task.momentum,
                 task.optimizer == "lars",
-                torch.Generator().manual_seed(seed_of(ctx.seed, START_STREAM, 0, 0)),
+                torch.Generator().manual_seed(seed_of(ctx.seed, Stream.LINEAR_INIT, 0, 0)),
             )
             made.append(HeadGroup(name, count, settings, heads.to(ctx.runtime.device)))
     return made
@@ -107,6 +130,7 @@ def _train(
     train: Features,
     kept: Tensor,
     most: int,
+    title: str,
 ) -> None:
     """Trains on the rows ``kept`` of ``train``; each image goes through the encoder once for all heads."""
     size = augmentation.size_of(task.batch_size, len(kept))
@@ -116,9 +140,8 @@ def _train(
     seen = _remembered if whole else _encoded
     for group in groups:
         group.heads.train()
-    title = ctx.title(f"{evaluated.name}: {metrics(task, True)[0]} probe")
     for step, (features, rows) in enumerate(
-        progress(seen(task, evaluated, ctx, train, batches, most), title, len(batches))
+        progress(seen(task, evaluated, ctx, train, batches, most), ctx.title(title), len(batches))
     ):
         factor = batches.size / BASE * _factor(task, step / batches.steps)
         for group in groups:

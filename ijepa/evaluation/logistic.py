@@ -8,12 +8,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ijepa.config import Logistic
+from ijepa.evaluation import specs
 from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.measures import Measured, accuracy
-from ijepa.util.randomness import shuffled
+from ijepa.evaluation.task import ConfiguredTask, MetricSpec
+from ijepa.util.randomness import Stream, shuffled
 
-HOLDOUT_STREAM = 6
 HISTORY = 20
 """Steps that L-BFGS remembers."""
 TOLERANCE = 1e-8
@@ -28,27 +29,34 @@ Model = dict[str, Tensor]
 """A linear classifier for each label set: [D + 1, K] weights, the bias in the last row."""
 
 
-def evaluate(task: Logistic, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
-    """By label set: top-1 accuracy on the validation images."""
-    return score(task, *ctx.features(evaluated, ctx.layers, task.batch_size), ctx.seed)
+class LogisticTask(ConfiguredTask[Logistic]):
+    """Accuracy of logistic regression."""
 
+    name = "logistic"
 
-def metrics(task: Logistic, several: bool) -> list[str]:
-    """One."""
-    return ["logistic"]
+    def evaluate(self, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
+        """By label set: top-1 accuracy on the validation images."""
+        return score(self.config, *ctx.features(evaluated, ctx.layers, self.config.batch_size), ctx.seed)
+
+    def metrics(self, several: bool) -> list[MetricSpec]:
+        """The accuracy, and the strength that was chosen."""
+        return [specs.LOGISTIC, specs.LOGISTIC_L2]
 
 
 def score(task: Logistic, train: Features, test: Features, seed: int) -> dict[str, TaskResult]:
     """By label set: top-1 accuracy on ``test``, and the chosen strength of the penalty."""
     project = projection(train.values, task.components, seed)
-    order = torch.from_numpy(shuffled(seed, HOLDOUT_STREAM, 0, len(train.values)))
+    order = torch.from_numpy(shuffled(seed, Stream.PROBE_HOLDOUT, 0, len(train.values)))
     values = project(train.values)[order]
     labels = {name: found[order] for name, found in train.labels.items()}
     chosen, start = _strongest_first(task, values, labels)
     predicted = predict(fit(values, labels, chosen, start, task.max_iterations), project(test.values))
     return {
         name: TaskResult(
-            {"logistic": accuracy(predicted[name], test.labels[name]), "logistic_l2": Measured(chosen[name])}
+            {
+                specs.LOGISTIC.name: accuracy(predicted[name], test.labels[name]),
+                specs.LOGISTIC_L2.name: Measured(chosen[name]),
+            }
         )
         for name in labels
     }

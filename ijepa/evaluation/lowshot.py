@@ -4,7 +4,8 @@ Only the labels of the other training images are unknown, so features are standa
 chosen by cross-validation among the labelled ones.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,65 +13,93 @@ from torch import Tensor
 
 from ijepa.config import Lowshot, LowshotFinetune
 from ijepa.data.datamodule import DataModule
-from ijepa.evaluation import fewlabels, finetune
+from ijepa.evaluation import fewlabels, finetune, specs
 from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.logistic import LEFT_OUT, fit, predict, projection
 from ijepa.evaluation.measures import Measured, accuracy
 from ijepa.evaluation.progress import progress
-from ijepa.util.randomness import shuffled
+from ijepa.evaluation.task import ConfiguredTask, MetricSpec
+from ijepa.util.randomness import Stream, shuffled
 
-FOLD_STREAM = 13
-NAMES = {Lowshot: "lowshot", LowshotFinetune: "lowshot_finetune"}
+Few = TypeVar("Few", Lowshot, LowshotFinetune)
+Score = Callable[[str, Tensor, str, int], tuple[Measured, list[float]]]
+"""From label set, labelled rows, title and number of the draw to a result, and the penalty where one is chosen."""
 
 
-def evaluate(task: Lowshot | LowshotFinetune, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
-    """By label set: top-1 accuracy on the validation images for each amount of labels, its mean over draws.
+class FewLabelsTask(ConfiguredTask[Few]):
+    """Top-1 accuracy on the validation images for each amount of labels: its mean over draws."""
 
-    Each draw's stands in the details. Pixels have nothing to fine-tune.
-    """
-    tuned, kind = isinstance(task, LowshotFinetune), NAMES[type(task)]
-    if tuned and evaluated.encoder is None:
-        return {}
-    train, test = ctx.features(evaluated, 1 if tuned else ctx.layers, task.batch_size)
-    if isinstance(task, Lowshot):
-        probe = Probe(task, train, test, ctx.seed)
-    found = {}
-    for name in (task.labels if isinstance(task, LowshotFinetune) else None) or train.labels:
+    family: MetricSpec
+
+    def metrics(self, several: bool) -> list[MetricSpec]:
+        """One for each amount of labels."""
+        return [self.family.named(amount=text) for text, _ in fewlabels.amounts(self.config)]
+
+    def validate(self, data: DataModule) -> None:
+        """Refuses a task without labels, and lists that are not there."""
+        fewlabels.validate(self.config, self.key, data.source.train)
+
+    def over_draws(
+        self, score: Score, title: str, ctx: EvalContext, train: Features, name: str, bar: bool
+    ) -> TaskResult:
+        """The results of a label set; each draw's are in the details."""
         results: dict[str, Measured] = {}
         details: dict[str, Any] = {}
-        for metric, amount in fewlabels.amounts(task, kind):
-            scores, strengths, chosen = [], [], torch.empty(0)
-            draws = fewlabels.draws(task, f"task.{kind}", ctx, train, name, amount)
-            title = f"{evaluated.name}: {metric.removeprefix(f'{kind}_')} of {name}"
-            bar = "" if tuned else ctx.title(title)  # fine-tuning shows one for each draw
-            for draw, chosen in enumerate(progress(draws, bar, len(draws))):
-                if isinstance(task, Lowshot):
-                    measured, l2 = probe.score(name, chosen)
-                    strengths.append(l2)
-                else:
-                    labelled = train.only([name])
-                    network = finetune.tune(
-                        task, evaluated, ctx, labelled, test, chosen, f"{title}, draw {draw + 1}", draw
-                    )
-                    measured = network.results[name]
+        for text, amount in fewlabels.amounts(self.config):
+            metric = self.family.named(amount=text).name
+            scores, strengths, chosen = [], list[float](), torch.empty(0)
+            draws = fewlabels.draws(self.config, self.key, ctx, train, name, amount)
+            about = f"{title}: {text} of {name}"
+            for draw, chosen in enumerate(progress(draws, ctx.title(about) if bar else "", len(draws))):
+                measured, chosen_strength = score(name, chosen, about, draw)
                 scores.append(measured)
+                strengths += chosen_strength
             results[metric], details[metric] = fewlabels.over(scores, len(chosen))
             details[metric] |= {"l2": strengths} if strengths else {}
-        found[name] = TaskResult(results, details)
-    return found
+        return TaskResult(results, details)
 
 
-def metrics(task: Lowshot | LowshotFinetune, several: bool) -> list[str]:
-    """One for each amount of labels."""
-    return [metric for metric, _ in fewlabels.amounts(task, NAMES[type(task)])]
+class LowshotTask(FewLabelsTask[Lowshot]):
+    """Few labels, read by logistic regression."""
+
+    name = "lowshot"
+    family = specs.LOWSHOT
+
+    def evaluate(self, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
+        train, test = ctx.features(evaluated, ctx.layers, self.config.batch_size)
+        probe = Probe(self.config, train, test, ctx.seed)
+
+        def score(name: str, chosen: Tensor, title: str, draw: int) -> tuple[Measured, list[float]]:
+            measured, strength = probe.score(name, chosen)
+            return measured, [strength]
+
+        return {name: self.over_draws(score, evaluated.name, ctx, train, name, bar=True) for name in train.labels}
 
 
-def validate(task: Lowshot | LowshotFinetune, data: DataModule) -> None:
-    """Refuses a task without labels, lists that are not there, and RandAugment of what is no picture."""
-    fewlabels.validate(task, f"task.{NAMES[type(task)]}", data.source.train)
-    if isinstance(task, LowshotFinetune):
-        finetune.refuse_tuning(task, data, "task.lowshot_finetune")
+class LowshotFinetuneTask(FewLabelsTask[LowshotFinetune]):
+    """Few labels, the whole encoder fine-tuned on them; pixels have nothing to fine-tune."""
+
+    name = "lowshot_finetune"
+    family = specs.LOWSHOT_FINETUNE
+
+    def validate(self, data: DataModule) -> None:
+        """Refuses also RandAugment of what is no picture."""
+        super().validate(data)
+        finetune.refuse_tuning(self.config, data, self.key)
+
+    def evaluate(self, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
+        if evaluated.encoder is None:
+            return {}
+        train, test = ctx.features(evaluated, 1, self.config.batch_size)
+
+        def score(name: str, chosen: Tensor, title: str, draw: int) -> tuple[Measured, list[float]]:
+            labelled, number = train.only([name]), f"{title}, draw {draw + 1}"  # which has a bar of its own
+            tuned = finetune.tune(self.config, evaluated, ctx, labelled, test, chosen, number, draw)
+            return tuned.results[name], []
+
+        names = self.config.labels or train.labels
+        return {name: self.over_draws(score, evaluated.name, ctx, train, name, bar=False) for name in names}
 
 
 class Probe:
@@ -99,7 +128,7 @@ def _strength(task: Lowshot, values: Tensor, labels: Tensor, seed: int) -> float
     image is never told when it is left out; that is the same for every strength.
     """
     folds = min(task.folds, len(labels))
-    fold = torch.from_numpy(np.argsort(shuffled(seed, FOLD_STREAM, 0, len(labels)))) % folds
+    fold = torch.from_numpy(np.argsort(shuffled(seed, Stream.FOLDS, 0, len(labels)))) % folds
     kept = {str(i): torch.where(fold == i, LEFT_OUT, labels) for i in range(folds)}
     model = {name: torch.zeros(values.shape[1] + 1, int(labels.max()) + 1) for name in kept}
     best, chosen = -1, task.l2[0]

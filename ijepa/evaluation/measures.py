@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy
 
-from ijepa.util.randomness import seed_of
+from ijepa.util.randomness import Stream, seed_of
 
-INTERVAL_STREAM = 8
 RESAMPLES = 1000
 """Test sets that are drawn from the images, with replacement."""
 CHUNK = 1 << 24
@@ -29,20 +28,18 @@ class Measured:
         value: over all test images.
         each: [n, S], what an image contributes; None where there is nothing to resample, as of a chosen setting.
         of: from sums over images [R, S] to results [R].
-        share: the result is one, shown in per cent.
     """
 
     value: float
     each: Tensor | None = None
     of: Callable[[Tensor], Tensor] = _ratio
-    is_fraction: bool = True
 
     def interval(self, seed: int) -> tuple[float, float] | None:
         """From the 2.5th to the 97.5th percentile of the result over `RESAMPLES` test sets, the same for a seed."""
         if self.each is None:
             return None
         count = len(self.each)
-        generator = np.random.Generator(np.random.PCG64(seed_of(seed, INTERVAL_STREAM, 0, count)))
+        generator = np.random.Generator(np.random.PCG64(seed_of(seed, Stream.BOOTSTRAP, 0, count)))
         each, sums, left = self.each.double(), [], RESAMPLES
         while left:
             rows = min(max(CHUNK // count, 1), left)

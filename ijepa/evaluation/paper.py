@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from rich.table import Table
 
+from ijepa.evaluation import specs
 from ijepa.evaluation.tasks import ModelResults, key
 from ijepa.util.files import write_text
 
@@ -47,16 +48,16 @@ ORIGINS = {
 """The images that a figure of the paper is about, whatever is evaluated here."""
 TRANSFER = ("cifar100", "places205", "inat18")
 LOW_LEVEL = ("count", "distance")
-COLUMNS = {
-    "linear": "linear",
-    "lowshot_1pct": "1 %",
-    "lowshot_1percent": "1 %",
-    "lowshot_finetune_1pct": "1 %, fine-tuned",
-    "lowshot_finetune_1percent": "1 %, fine-tuned",
-    "finetune": "fine-tuned",
-}
-"""Of a label set; 1percent is the published list. Count and distance are read by the protocols of that name instead."""
-DENSE = {"depth_delta1": "depth, delta_1", "segmentation_miou": "segmentation, mIoU"}
+ONE_PERCENT = ("1pct", "1percent")
+"""Of the labels: drawn, or the published list."""
+COLUMNS = (
+    specs.LINEAR,
+    *(specs.LOWSHOT.named(amount=amount) for amount in ONE_PERCENT),
+    *(specs.LOWSHOT_FINETUNE.named(amount=amount) for amount in ONE_PERCENT),
+    specs.FINETUNE,
+)
+"""Of a label set. Count and distance are read by the protocols of that name instead."""
+DENSE = (specs.DEPTH[0], specs.SEGMENTATION[0])
 
 
 class Column(NamedTuple):
@@ -84,10 +85,10 @@ def columns(rows: list[ModelResults], names: list[str], source: str) -> list[Col
         if name in LOW_LEVEL:
             found.append(Column(key(names, name, name), name, name))
             continue
-        for metric, title in COLUMNS.items():
-            shown = f"{name}, {title}" if len(names) > 1 else title
-            found.append(Column(key(names, name, metric), shown, figures.get(metric, "")))
-    found += [Column(metric, title, "") for metric, title in DENSE.items()]
+        for spec in COLUMNS:
+            shown = f"{name}, {spec.short}" if len(names) > 1 else spec.short
+            found.append(Column(key(names, name, spec.name), shown, figures.get(spec.name, "")))
+    found += [Column(spec.name, spec.short, "") for spec in DENSE]
     return [column for column in found if any(column.result in row.results for row in rows)]
 
 

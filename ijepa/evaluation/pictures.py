@@ -15,8 +15,12 @@ from ijepa.data.heldout import evenly_spaced
 from ijepa.evaluation.context import UNTRAINED, EvalContext, EvaluatedModel, TaskResult
 from ijepa.evaluation.knn import neighbours
 from ijepa.evaluation.runtime import Runtime
+from ijepa.evaluation.specs import lookup
+from ijepa.evaluation.task import ConfiguredTask, MetricSpec
 from ijepa.models.attention import attention
 from ijepa.models.pretrained import PretrainedEncoder, untrained
+from ijepa.run_folder import RunFolder
+from ijepa.util.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,38 +29,42 @@ Make = Callable[[], "Figure | None"]
 """Draws a figure, where there is one to draw."""
 
 
-def evaluate(task: Pictures, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
-    """No result; features of whole images are found here, where all devices take part."""
-    if not evaluated.baseline:
-        ctx.features(evaluated, ctx.layers, task.batch_size)
-    return {}
+class PicturesTask(ConfiguredTask[Pictures]):
+    """Pictures of what an encoder sees."""
 
+    name = "pictures"
+    needs_labels = False
 
-def metrics(task: Pictures, several: bool) -> list[str]:
-    """None."""
-    return []
+    def evaluate(self, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
+        """No result; features of whole images are found here, where all devices take part."""
+        if not evaluated.baseline:
+            ctx.features(evaluated, ctx.layers, self.config.batch_size)
+        return {}
 
-
-def write(task: Pictures, evaluated: EvaluatedModel, ctx: EvalContext, folder: Path) -> list[Path]:
-    """The pictures, of the encoder alone; random init stands beside it in the first."""
-    if evaluated.baseline or evaluated.encoder is None:
+    def metrics(self, several: bool) -> list[MetricSpec]:
+        """None."""
         return []
-    pool = Pool(task, evaluated, ctx)
-    view = View(evaluated.name, evaluated.encoder, pool.read(pool.rows), len(pool.shown), ctx.runtime)
-    beside = untrained(evaluated.encoder.spec, ctx.seed) if ctx.baselines and evaluated.name != UNTRAINED else None
-    places = [view.place(query) for query in task.queries]
-    figures: dict[str, Make] = {
-        "components": lambda: view.components(beside),
-        "similarity": lambda: view.similarity(places),
-        "correspondence": lambda: view.similarity(places[:1], of=0) if view.count > 1 else None,
-        "attention": lambda: view.attention(places[0], task.block, task.heads),
-        "neighbours": lambda: pool.neighbours(task.neighbours),
-    }
-    if ctx.data.masking is not None:
-        figures |= masks(ctx.data, view.images[: view.count], view.patch_size, ctx.seed, 0)
-    if ctx.run is not None and (ctx.run / "metrics.csv").is_file():
-        figures |= curves(ctx.run / "metrics.csv")
-    return draw(figures, folder)
+
+    def write(self, evaluated: EvaluatedModel, ctx: EvalContext, folder: Path) -> list[Path]:
+        """The pictures, of the encoder alone; random init stands beside it in the first."""
+        if evaluated.baseline or evaluated.encoder is None:
+            return []
+        pool = Pool(self.config, evaluated, ctx)
+        view = View(evaluated.name, evaluated.encoder, pool.read(pool.rows), len(pool.shown), ctx.runtime)
+        beside = untrained(evaluated.encoder.spec, ctx.seed) if ctx.baselines and evaluated.name != UNTRAINED else None
+        places = [view.place(query) for query in self.config.queries]
+        figures: dict[str, Make] = {
+            "components": lambda: view.components(beside),
+            "similarity": lambda: view.similarity(places),
+            "correspondence": lambda: view.similarity(places[:1], of=0) if view.count > 1 else None,
+            "attention": lambda: view.attention(places[0], self.config.block, self.config.heads),
+            "neighbours": lambda: pool.neighbours(self.config.neighbours),
+        }
+        if ctx.data.masking is not None:
+            figures |= masks(ctx.data, view.images[: view.count], view.patch_size, ctx.seed, 0)
+        if ctx.run is not None and (metrics := RunFolder(ctx.run).metrics).is_file():
+            figures |= curves(metrics)
+        return draw(figures, folder)
 
 
 def draw(
@@ -110,12 +118,12 @@ class View:
         """Of patches to all others of their image, or of one image's patches to those of all images."""
         return pictures.similarity(self.images[: self.count], self.features, self.grid, places, of)
 
-    def attention(self, place: tuple[int, int], block: int, heads: int) -> "Figure":
-        """Of a block, counted from 1 or from the last one back."""
+    def attention(self, place: tuple[int, int], block: int, heads: int) -> "Figure | None":
+        """Of a block, counted from 1 or from the last one back; None where its attention cannot be computed."""
         shown, network = self.images[: self.count], self.encoder.to(self.runtime.device)
         seen = (shown.to(self.runtime.device) - network.mean) / network.std
         weights = attention(network.encoder, seen, block - 1 if block > 0 else block)
-        return pictures.attention(shown, weights.cpu(), self.grid, place, heads)
+        return None if weights is None else pictures.attention(shown, weights.cpu(), self.grid, place, heads)
 
 
 def masks(data: DataModule, images: Tensor, patch_size: int, seed: int, step: int) -> dict[str, Make]:
@@ -129,9 +137,13 @@ def masks(data: DataModule, images: Tensor, patch_size: int, seed: int, step: in
 
 
 def curves(file: Path) -> dict[str, Make]:
-    """Of a metrics.csv: everything against the step, and accuracy against compute."""
-    columns = pictures.read(file)
-    return {"curves": lambda: pictures.curves(columns), "compute": lambda: pictures.compute(columns)}
+    """Of a metrics.csv: everything against the step, and accuracy against compute; says so where it is broken."""
+    try:
+        columns = pictures.read(file)
+    except UserError as error:
+        print(f"curves   left out: {error}")
+        return {}
+    return {"curves": lambda: pictures.curves(columns, lookup), "compute": lambda: pictures.compute(columns, lookup)}
 
 
 @torch.inference_mode()

@@ -13,6 +13,7 @@ from ijepa import config as schema
 from ijepa.distributed import devices
 from ijepa.distributed.ranks import ALONE, Ranks
 from ijepa.models.pretrained import PretrainedEncoder
+from ijepa.models.protocol import blocks_of
 
 Embed = Callable[[Tensor], Tensor]
 """From images [B, C, H, W] in 0..1 to [B, D], or of their patches [B, N, D]."""
@@ -51,7 +52,7 @@ class Runtime:
     def _ready(self, encoder: PretrainedEncoder) -> PretrainedEncoder:
         network = encoder.to(self.device)
         if self.compiled:
-            for block in network.encoder.blocks:
+            for block in blocks_of(network.encoder) or [network.encoder]:
                 block.compile()
         return network
 

@@ -90,7 +90,7 @@ class Depths(Target):
         delta, error, count = outcomes.unbind(dim=1)
         return {
             "depth_delta1": _mean(delta, count),
-            "depth_rmse": _mean(error, count, is_fraction=False),
+            "depth_rmse": _mean(error, count),
         }
 
     def merit(self, results: dict[str, Measured]) -> float:
@@ -158,6 +158,6 @@ def _known(depths: Tensor) -> Tensor:
     return depths.isfinite() & (depths > 0)
 
 
-def _mean(total: Tensor, count: Tensor, is_fraction: bool = True) -> Measured:
+def _mean(total: Tensor, count: Tensor) -> Measured:
     each = torch.stack([total, count], dim=1)
-    return Measured((total.sum() / count.sum()).item(), each, is_fraction=is_fraction)
+    return Measured((total.sum() / count.sum()).item(), each)

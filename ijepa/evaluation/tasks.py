@@ -1,64 +1,38 @@
 """The tasks of a configuration on every label set; and, beside a checkpoint, random init and raw pixels."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ijepa.config import (
-    Attentive,
-    Counting,
-    Data,
-    Depth,
-    Distance,
-    Export,
-    Finetune,
-    Knn,
-    Linear,
-    Logistic,
-    Lowshot,
-    LowshotFinetune,
-    Pictures,
-    Retrieval,
-    Segmentation,
-    Task,
-    Tasks,
-)
+from ijepa.config import Data, Tasks, TaskSection
+from ijepa.config.custom import Custom, instantiate
 from ijepa.data.datamodule import DataModule
-from ijepa.evaluation import attentive, dense, export, finetune, knn, linear, logistic, lowshot, pictures, retrieval
+from ijepa.evaluation import specs
+from ijepa.evaluation.attentive import AttentiveTask
 from ijepa.evaluation.context import UNTRAINED, EvalContext, EvaluatedModel, label_sets
+from ijepa.evaluation.dense import DepthTask, SegmentationTask
+from ijepa.evaluation.export import ExportTask
+from ijepa.evaluation.finetune import FinetuneTask
+from ijepa.evaluation.knn import KnnTask
+from ijepa.evaluation.linear import CountTask, DistanceTask, LinearTask
+from ijepa.evaluation.logistic import LogisticTask
+from ijepa.evaluation.lowshot import LowshotFinetuneTask, LowshotTask
 from ijepa.evaluation.measures import Measured
+from ijepa.evaluation.pictures import PicturesTask
+from ijepa.evaluation.retrieval import RetrievalTask
+from ijepa.evaluation.task import ConfiguredTask, Task
 from ijepa.models.pretrained import Spec, untrained
-from ijepa.util.errors import UnavailableError
+from ijepa.util.errors import ConfigError, UnavailableError
+from ijepa.util.metric_spec import MetricSpec
 
-MODULES: dict[type, Any] = {
-    Knn: knn,
-    Logistic: logistic,
-    Linear: linear,
-    Counting: linear,
-    Distance: linear,
-    Attentive: attentive,
-    Lowshot: lowshot,
-    LowshotFinetune: lowshot,
-    Finetune: finetune,
-    Retrieval: retrieval,
-    Depth: dense,
-    Segmentation: dense,
-    Export: export,
-    Pictures: pictures,
-}
-"""Each has ``evaluate(task, evaluated, ctx)``: what is found by label set, or under "" without labels; ``metrics``,
-see there; and perhaps ``validate(task, data)``, which raises ConfigError where the images are not what it needs."""
-WRITERS: dict[type, Callable[..., list[Path]]] = {
-    Retrieval: retrieval.write,
-    Depth: dense.write,
-    Segmentation: dense.write,
-    Export: export.write,
-    Pictures: pictures.write,
-}
-"""Of those that leave more than results: pictures and files in a folder."""
-UNLABELLED = ("retrieval", "depth", "segmentation", "features", "pictures")
-"""What can be had of images without labels."""
+TASKS: dict[str, type[ConfiguredTask[Any]]] = {
+    task.name: task
+    for task in (
+        KnnTask, LogisticTask, LinearTask, CountTask, DistanceTask, AttentiveTask, LowshotTask, LowshotFinetuneTask,
+        FinetuneTask, RetrievalTask, DepthTask, SegmentationTask, ExportTask, PicturesTask,
+    )
+}  # fmt: skip
+"""Those of this software, by name: each has a section in `Tasks`, and conf/task/NAME.yaml."""
 PIXELS = "raw pixels"
 
 
@@ -89,17 +63,37 @@ class ModelResults:
         return {name: interval for name, interval in found.items() if interval is not None}
 
 
+def chosen(tasks: Tasks) -> dict[str, Task]:
+    """The tasks that the configuration has, by name; those of the user's own by their ``_target_``.
+
+    Raises:
+        UserError: when such a class cannot be imported, its options do not fit, or it has no metric.
+    """
+    return {name: _made(name, section) for name, section in tasks.chosen().items()}
+
+
+def _made(name: str, section: TaskSection | Custom) -> Task:
+    if not isinstance(section, Custom):
+        return TASKS[name](section)
+    made: Task = instantiate(f"task.{name}", section, Task)
+    made.name = name
+    if not made.metrics(several=True):
+        raise ConfigError(f"task.{name}._target_", section.target, "has no metrics; return a MetricSpec at least")
+    return made
+
+
 def evaluate(tasks: Tasks, evaluated: EvaluatedModel, ctx: EvalContext) -> ModelResults:
     """Every task on every label set; names images that cannot be read, once."""
     names = label_sets(ctx.data)
     row = ModelResults(evaluated.name, {})
-    for task_name, task in tasks.chosen().items():
-        for name, found in MODULES[type(task)].evaluate(task, evaluated, ctx).items():
+    for task_name, task in chosen(tasks).items():
+        for name, found in task.evaluate(evaluated, ctx).items():
             row.results.update({key(names, name, metric): value for metric, value in found.results.items()})
             if found.details is not None:
                 row.details.setdefault(task_name, {})[name] = found.details
-        if ctx.folder is not None and type(task) in WRITERS:
-            row.files.extend(WRITERS[type(task)](task, evaluated, ctx, ctx.folder))
+        if ctx.folder is not None:
+            ctx.folder.mkdir(parents=True, exist_ok=True)
+            row.files.extend(task.write(evaluated, ctx, ctx.folder))
         row.files.extend(ctx.files)
         ctx.files.clear()
     return row
@@ -114,16 +108,14 @@ def baselines(tasks: Tasks, spec: Spec, ctx: EvalContext, initial: bool = True) 
 
 def validate(tasks: Tasks, data: DataModule, images: Data | None = None) -> None:
     """Refuses ``images`` that lack what a task needs: labels, maps; raises ConfigError."""
-    for name, task in tasks.chosen().items():
-        module = MODULES[type(task)]
-        if name not in UNLABELLED and not label_sets(data):
+    for name, task in chosen(tasks).items():
+        if task.needs_labels and not label_sets(data):
             if images is not None and images.source != "folder":
                 problem = f"has no labels, which task={name} needs; try another data="
                 raise UnavailableError("data.source", images.source, problem)
             problem = f"task={name} needs labels: a folder per class, for training and validation"
             raise UnavailableError("data.root", images and images.root, problem)
-        if hasattr(module, "validate"):
-            module.validate(task, data)
+        task.validate(data)
 
 
 def supported_tasks(tasks: Tasks, data: DataModule) -> tuple[Tasks, dict[str, str]]:
@@ -132,7 +124,7 @@ def supported_tasks(tasks: Tasks, data: DataModule) -> tuple[Tasks, dict[str, st
     Raises:
         ConfigError: at a mistake in a task itself.
     """
-    kept: dict[str, Task] = {}
+    kept: dict[str, TaskSection | Custom] = {}
     left: dict[str, str] = {}
     for name, task in tasks.chosen().items():
         try:
@@ -151,26 +143,34 @@ def key(names: list[str], name: str, metric: str) -> str:
 def shown(tasks: Tasks, rows: list[ModelResults], names: list[str]) -> list[list[str]]:
     """The results that a table shows, by label set: those that some row has."""
     several = len(names) > 1
-    listed = [metric for task in tasks.chosen().values() for metric in metrics(task, several)]
+    listed = [spec.name for task in chosen(tasks).values() for spec in task.metrics(several) if spec.better]
     groups = [[key(names, name, metric) for metric in listed] for name in ([*names, ""] if several else [""])]
     found = [[result for result in group if any(result in row.results for row in rows)] for group in groups]
     return [list(dict.fromkeys(group)) for group in found if group]
 
 
-def promised(tasks: Tasks, names: list[str]) -> list[str]:
-    """What the results will be called on these label sets."""
-    listed = [metric for task in tasks.chosen().values() for metric in metrics(task, several=False)]
-    return [key(names, name, metric) for name in [*names, ""] for metric in listed]
+def promised(tasks: Tasks, names: list[str]) -> dict[str, MetricSpec]:
+    """The results on these label sets, by what they will be called."""
+    listed = [spec for task in chosen(tasks).values() for spec in task.metrics(several=False)]
+    return {key(names, name, spec.name): spec for name in [*names, ""] for spec in listed}
 
 
-def metrics(task: Task, several: bool = True) -> list[str]:
-    """What a table shows of the task, with ``several`` label sets or one; the first stands for the task."""
-    return MODULES[type(task)].metrics(task, several)
+def main_metric(tasks: Tasks) -> MetricSpec:
+    """The first metric of the first task that has one: it stands for all."""
+    return next(iter(chosen(tasks.first()).values())).metrics(several=True)[0]
+
+
+def undescribed(tasks: Tasks) -> dict[str, dict[str, Any]]:
+    """For the files of a run: the metrics that a report would not know by name, and a headline of another kind."""
+    main = main_metric(tasks)
+    headline = replace(specs.HEADLINE, unit=main.unit, better=main.better)
+    found = [spec for task in chosen(tasks).values() for spec in task.metrics(several=False)]
+    return specs.undescribed([headline, *found])
 
 
 def headlines(tasks: Tasks, row: ModelResults, names: list[str]) -> dict[str, float]:
     """The first task's result on each label set, or its only one."""
-    metric = metrics(tasks.leading())[0]
+    metric = main_metric(tasks).name
     found = {name: row.results.get(key(names, name, metric)) for name in names}
     if not any(found.values()):
         found = {metric: row.results.get(metric)}

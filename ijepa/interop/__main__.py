@@ -3,10 +3,12 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import cast
 
 from ijepa.interop import loading, meta, programs, timm, transformers
 from ijepa.interop.card import Card
 from ijepa.interop.weights import Weights, Which
+from ijepa.models.encoder import Encoder
 from ijepa.models.pretrained import PretrainedEncoder
 from ijepa.util import commands
 from ijepa.util.errors import ConfigError
@@ -23,9 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> commands.Parser:
-    parser = commands.Parser(
-        "python -m ijepa.interop", description="Converts weights between formats: docs/weights.md."
-    )
+    called = commands.typed("convert").removesuffix(" convert")
+    parser = commands.Parser(called, description="Weights between formats: docs/weights.md.")
     kinds = parser.add_subparsers(required=True, metavar="inspect|convert")
     heads = "number of attention heads, if the file does not store it and the width is not a published one"
     inspect = kinds.add_parser("inspect", help="show what a file contains")
@@ -64,16 +65,22 @@ def _inspect(given: argparse.Namespace) -> None:
     print(f"  {'holds':<12} {', '.join([*held, *(['predictor'] if found.predictor else [])])}")
     print(f"  {'images':<12} {height}x{width} pixels, {spec.channels} channels; {rows}x{columns} patches of "
           f"{spec.patch_size}x{spec.patch_size}")  # fmt: skip
-    print(f"  {'encoder':<12} width {spec.width}, {spec.depth} blocks, {spec.heads} heads, MLP {spec.mlp_ratio:.4g}x, "
+    mlp = f"MLP {spec.mlp_ratio:.4g}x, " if spec.kind == "vit" else ""
+    if spec.kind != "vit":
+        print(f"  {'network':<12} {'timm' if spec.kind == 'timm' else 'class'} {spec.name}")
+    print(f"  {'encoder':<12} width {spec.width}, {spec.depth} blocks, {spec.heads} heads, {mlp}"
           f"{_parameters(found) / 1e6:.1f} M parameters")  # fmt: skip
     if found.predictor is not None:
         sizes = found.predictor_sizes
         parameters = sum(tensor.numel() for tensor in found.predictor.values())
         print(f"  {'predictor':<12} width {sizes.width}, {sizes.depth} blocks, {parameters / 1e6:.1f} M parameters; "
               f"output of width {sizes.output_width}")  # fmt: skip
-    grid = "x".join(map(str, spec.position_grid or spec.grid))
-    mapped = f", mapped onto {grid} patches" if spec.positions == "scaled" else ""
-    print(f"  {'positions':<12} sin-cos, {spec.positions}{mapped}")
+    if spec.registers:
+        print(f"  {'registers':<12} {spec.registers}")
+    if spec.kind == "vit":
+        grid = "x".join(map(str, spec.position_grid or spec.grid))
+        mapped = f", mapped onto {grid} patches" if spec.positions == "scaled" else ""
+        print(f"  {'positions':<12} sin-cos, {spec.positions}{mapped}")
     print(f"  {'mean, std':<12} {_listed(spec.mean)}; {_listed(spec.std)}")
     for note in found.notes:
         print(f"  note: {note}")
@@ -118,12 +125,20 @@ def _convert(given: argparse.Namespace) -> None:
 
 def _write(to: str, out: Path, encoder: PretrainedEncoder, which: Which) -> tuple[list[Path], list[str]]:
     """The paths that were written, and notes for the user."""
+    spec, network = encoder.spec, encoder.encoder
+    if spec.kind == "custom" and to != "safetensors":
+        raise ConfigError("--to", to, f"cannot hold {spec.name}, a class of your own; try --to safetensors")
     if to == "transformers":
-        why = transformers.write(out, encoder.encoder, encoder.spec, which)
+        if spec.kind == "timm":
+            raise ConfigError("--to", to, f"IJepaModel cannot hold timm's {spec.name}; try --to timm")
+        if spec.registers:
+            problem = f"IJepaModel has no register tokens, and this encoder has {spec.registers}; try --to timm"
+            raise ConfigError("--to", to, problem)
+        why = transformers.write(out, cast(Encoder, network), spec, which)
         names = [transformers.CONFIG, transformers.WEIGHTS, *([] if why else [transformers.PROCESSOR])]
         return [out / name for name in names], [why] if why else []
     if to in ("timm", "safetensors"):
-        timm.write(out, encoder.encoder, encoder.spec, which)
+        timm.write(out, network, spec, which)
         return [out], []
     try:
         return (programs.write_onnx if to == "onnx" else programs.write_program)(out, encoder), []

@@ -47,8 +47,7 @@ class Card:
         held = f"the {self.which} encoder" if self.which else "context encoder, predictor and target encoder"
         inside = ", applied inside" if self.to not in ("timm", "transformers") else ""
         rows = {
-            "network": f"ViT of width {spec.width}, {spec.depth} blocks, {spec.heads} heads, no class token; "
-            f"{self.parameters / 1e6:.1f} M parameters",
+            "network": f"{_network(spec)}; {self.parameters / 1e6:.1f} M parameters",
             "holds": held,
             "images": f"{height}x{width} pixels, {spec.channels} channels; {spec.grid[0]}x{spec.grid[1]} patches of "
             f"{spec.patch_size}x{spec.patch_size}",
@@ -92,11 +91,20 @@ for each patch of an image. The paper averages those of the target encoder for c
         if self.to == "timm":
             given = ",\n    ".join(f"{name}={value!r}" for name, value in arguments(spec).items())
             load = "load_file" if Path(self.name).suffix == ".safetensors" else "torch.load"
+            if spec.kind == "timm":
+                return (
+                    f"import timm\nfrom safetensors.torch import load_file\n\nmodel = timm.create_model(\n"
+                    f"    {spec.name!r},\n    {given},\n)\n"
+                    f'model.load_state_dict({load}("{self.name}"), strict=False)  # a pooling head is left out\n'
+                    f"model.eval()\nfeatures = model.fc_norm(model.forward_features(images))  # of normalised images "
+                    f"{shape}\nfeatures = features[:, model.num_prefix_tokens :]  # {features}"
+                )
+            registers = f"[:, {spec.registers}:]" if spec.registers else ""
             imported = "from safetensors.torch import load_file\n" if load == "load_file" else "import torch\n"
             return (
                 f"{imported}from timm.models import VisionTransformer\n\nmodel = VisionTransformer(\n    {given},\n)\n"
                 f'model.load_state_dict({load}("{self.name}"))\nmodel.eval()\n'
-                f"features = model.forward_features(images)  # {features}, of normalised images {shape}\n"
+                f"features = model.forward_features(images){registers}  # {features}, of normalised images {shape}\n"
                 "pooled = model(images)  # their average"
             )
         if self.to == "transformers":
@@ -140,3 +148,11 @@ for each patch of an image. The paper averages those of the target encoder for c
             path = folder / f"{self.name}.md"
         write_text(path, self.text())
         return path
+
+
+def _network(spec: Spec) -> str:
+    sizes = f"of width {spec.width}, {spec.depth} blocks"
+    if spec.kind != "vit":
+        return f"{'timm' if spec.kind == 'timm' else 'class'} {spec.name} {sizes}"
+    registers = f", {spec.registers} register tokens" if spec.registers else ""
+    return f"ViT {sizes}, {spec.heads} heads, no class token{registers}"

@@ -19,6 +19,7 @@ from ijepa.interop.reading import FORMATS
 from ijepa.interop.weights import HeadsError, Weights, Which
 from ijepa.models.positions import Positions
 from ijepa.models.pretrained import PretrainedEncoder
+from ijepa.run_folder import RunFolder
 from ijepa.util.errors import ConfigError
 from ijepa.util.files import replacing
 
@@ -137,9 +138,10 @@ def select_file(path: Path, encoder: Which = "target", whole: bool = False, key:
         return path
     if transformers.is_folder(path):
         return path / transformers.WEIGHTS
-    candidates = [path / "checkpoints" / "last.ckpt"]
+    run = RunFolder(path)
+    candidates = [run.checkpoints.last]
     if encoder == "target":
-        candidates.insert(1 if whole else 0, path / "encoder.safetensors")
+        candidates.insert(1 if whole else 0, run.encoder)
     for candidate in candidates:
         if candidate.is_file():
             return candidate

@@ -81,6 +81,10 @@ def write(path: Path, jepa: JEPA, spec: Spec) -> None:
     rows, columns = spec.grid
     if rows != columns:
         raise ValueError(f"the reference implementation supports square images only, not {rows}x{columns} patches")
+    if spec.kind != "vit":
+        raise ValueError(f"its encoder is {spec.name}, not I-JEPA's ViT; safetensors holds any encoder")
+    if spec.registers:
+        raise ValueError(f"it has {spec.registers} register tokens; the reference implementation's encoder has none")
     if spec.positions == "stored":
         raise ValueError("its position embeddings are learnt; the reference implementation's are sin-cos")
     if jepa.predictor.output_width != spec.width:
@@ -90,9 +94,9 @@ def write(path: Path, jepa: JEPA, spec: Spec) -> None:
 
 def to_meta(jepa: JEPA) -> dict[str, Any]:
     """A state dict for the reference implementation: its names, with position embeddings as parameters."""
+    networks: dict[str, Any] = {"encoder": jepa.context_encoder, "target_encoder": jepa.target_encoder}
     encoders = {
-        name: {POSITIONS: table_of(network), **_detached(network.state_dict())}
-        for name, network in (("encoder", jepa.context_encoder), ("target_encoder", jepa.target_encoder))
+        name: {POSITIONS: table_of(network), **_detached(network.state_dict())} for name, network in networks.items()
     }
     predictor = jepa.predictor
     table = predictor.positions

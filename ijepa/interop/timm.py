@@ -23,17 +23,19 @@ from ijepa.interop.weights import (
 )
 from ijepa.models.encoder import Encoder
 from ijepa.models.pretrained import Spec
+from ijepa.models.protocol import PatchEncoder
+from ijepa.models.timm_vit import OPTIONS
 from ijepa.util.files import write_pickle, write_safetensors
 
 FORM = "a timm VisionTransformer"
-HEAD = "head."
+HEAD, CUSTOM_HEAD = "head.", "ijepa_head."
+"""Of classifiers; the second beside encoders of the user's own, which may have any names."""
 POSITIONS = "pos_embed"
 NESTED = ("state_dict_ema", "state_dict", "model_ema", "model")
 """Keys under which timm's training script and others store a state dict; EMA weights first, as in timm."""
 EITHER = "it does not say whether it is the target or the context encoder: used for either"
 FOREIGN = {
     "cls_token": "a class token",
-    "reg_token": "register tokens",
     "fc_norm.weight": "a norm after pooling (fc_norm) instead of before",
     "norm_pre.weight": "a norm before its blocks",
     "blocks.0.ls1.gamma": "layer scale",
@@ -42,16 +44,20 @@ FOREIGN = {
 """Features of other timm vision transformers that are not supported."""
 
 
-def to_timm(encoder: Encoder) -> State:
+def to_timm(encoder: PatchEncoder) -> State:
     """A state dict that ``VisionTransformer(class_token=False, global_pool="avg", num_classes=0, fc_norm=False)`` loads
-    strictly.
+    strictly; with ``reg_tokens`` and ``no_embed_class=True`` where there are registers.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
-    return {POSITIONS: table_of(encoder), **state}
+    return {POSITIONS: table_of(encoder), **state} if isinstance(encoder, Encoder) else state
 
 
 def arguments(spec: Spec) -> dict[str, Any]:
-    """The arguments of timm's ``VisionTransformer`` for such an encoder."""
+    """What timm's ``VisionTransformer``, or ``create_model`` with a name, takes for such an encoder."""
+    if spec.kind == "timm":
+        sizes = {OPTIONS[name]: value for name, value in spec.options.items()}
+        images = {"img_size": spec.image_size, "patch_size": spec.patch_size, "in_chans": spec.channels}
+        return {**images, **sizes, "num_classes": 0}
     return {
         "img_size": spec.image_size,
         "patch_size": spec.patch_size,
@@ -64,6 +70,7 @@ def arguments(spec: Spec) -> dict[str, Any]:
         "global_pool": "avg",
         "num_classes": 0,
         "fc_norm": False,
+        **({"reg_tokens": spec.registers, "no_embed_class": True} if spec.registers else {}),
     }
 
 
@@ -176,7 +183,7 @@ def read_hub(config: dict[str, Any], state: dict[str, Any], heads: int | None = 
     return _described(found, described if isinstance(described, dict) else {}, None)
 
 
-def write(path: Path, encoder: Encoder, spec: Spec, which: str, heads: dict[str, nn.Module] | None = None) -> None:
+def write(path: Path, encoder: PatchEncoder, spec: Spec, which: str, heads: dict[str, nn.Module] | None = None) -> None:
     """Writes an encoder under timm's names, with its description and normalisation in the metadata.
 
     Args:
@@ -188,8 +195,9 @@ def write(path: Path, encoder: Encoder, spec: Spec, which: str, heads: dict[str,
             timm, several as ``head.NAME.weight``.
     """
     state = to_timm(encoder)
+    own = CUSTOM_HEAD if spec.kind == "custom" else HEAD
     for name, head in (heads or {}).items():
-        prefix = f"{HEAD}{name}." if len(heads or {}) > 1 else HEAD
+        prefix = f"{own}{name}." if len(heads or {}) > 1 else own
         state |= {prefix + part: tensor.detach().cpu().contiguous() for part, tensor in head.state_dict().items()}
     if path.suffix in (".pt", ".pth", ".bin"):  # without a place for metadata
         write_pickle(path, state)

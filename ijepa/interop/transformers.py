@@ -27,6 +27,7 @@ from ijepa.interop.weights import (
 from ijepa.models.encoder import Encoder
 from ijepa.models.positions import Grid
 from ijepa.models.pretrained import Spec
+from ijepa.run_folder import RunFolder
 from ijepa.util.files import write_json, write_safetensors
 
 FORM = "a folder of transformers' IJepaModel"
@@ -64,7 +65,7 @@ PICTURES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 def is_folder(path: Path) -> bool:
     """Whether transformers, or timm, wrote this folder."""
-    return (path / CONFIG).is_file() and not (path / "checkpoints").exists()
+    return (path / CONFIG).is_file() and not RunFolder(path).checkpoints.path.exists()
 
 
 def described(path: Path) -> dict[str, Any]:

@@ -7,23 +7,21 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import torch
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from ijepa.models.encoder import Encoder
 from ijepa.models.jepa import JEPA
 from ijepa.models.positions import Grid, Positions, sincos_2d
 from ijepa.models.predictor import Predictor
+from ijepa.models.pretrained import SPEC_KEY as SPEC_KEY
 from ijepa.models.pretrained import Spec
+from ijepa.util.paths import CONF
 
 State = dict[str, Tensor]
 Which = Literal["target", "context"]
-SPEC_KEY = "ijepa_encoder"
-"""Metadata key of the encoder's description."""
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
 """Number of attention heads of the published sizes, by width (paper, appendix A.1, and reference code)."""
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-EVAL_CROP = 0.875
-"""Centre crop of the paper's evaluations on ImageNet: 224 of 256 pixels."""
 EXACT, ROUNDED = 1e-4, 1e-2
 """Tolerance between stored and computed position embeddings: in float32, and in half precision."""
 
@@ -72,7 +70,7 @@ class Weights:
         sizes = self.predictor_sizes
         spec = self.spec
         predictor = Predictor(spec.width, sizes.output_width, spec.grid, sizes.width, sizes.depth, spec.heads,
-                              positions=spec.positions, position_grid=spec.position_grid)  # fmt: skip
+                              sizes.mlp_ratio, positions=spec.positions, position_grid=spec.position_grid)  # fmt: skip
         jepa = JEPA(spec.build(), predictor)
         for network, state in ((jepa.context_encoder, self.encoder("context")), (predictor, self.predictor),
                                (jepa.target_encoder, self.encoder("target"))):  # fmt: skip
@@ -94,7 +92,7 @@ class Weights:
                 raise ValueError(f"its predictor's width {sizes.width} is not a multiple of {self.spec.heads} heads")
             with torch.device("meta"):
                 network = Predictor(self.spec.width, sizes.output_width, self.spec.grid, sizes.width, sizes.depth,
-                                    self.spec.heads)  # fmt: skip
+                                    self.spec.heads, sizes.mlp_ratio)  # fmt: skip
             compare(self.predictor, network.state_dict(), "predictor")
         return self
 
@@ -105,6 +103,7 @@ class PredictorSizes(NamedTuple):
     width: int
     depth: int
     output_width: int
+    mlp_ratio: float
 
 
 def compare(state: State, expected: Mapping[str, Tensor], network: str) -> None:
@@ -127,7 +126,7 @@ def _times(tensor: Tensor) -> str:
 
 
 def encoder_sizes(state: State, heads: int | None) -> dict[str, Any]:
-    """Infers patch_size, channels, width, depth, heads and mlp_ratio from shapes.
+    """What the shapes tell: patch_size, channels, width, depth, heads, mlp_ratio and registers.
 
     Args:
         state: an encoder's state dict, under this project's names.
@@ -158,13 +157,15 @@ def encoder_sizes(state: State, heads: int | None) -> dict[str, Any]:
         "depth": depth(state),
         "heads": found,
         "mlp_ratio": hidden / width,
+        "registers": state["reg_token"].shape[1] if "reg_token" in state else 0,
     }
 
 
 def predictor_sizes(state: State) -> PredictorSizes:
     """Infers the predictor's sizes from shapes; raises ValueError if a tensor is missing."""
     try:
-        return PredictorSizes(state["embed.weight"].shape[0], depth(state), state["proj.weight"].shape[0])
+        width, hidden = state["embed.weight"].shape[0], state["blocks.0.mlp.fc1.weight"].shape[0]
+        return PredictorSizes(width, depth(state), state["proj.weight"].shape[0], hidden / width)
     except KeyError as missing:
         raise ValueError(f"{missing.args[0]} of the predictor is missing") from None
 
@@ -249,16 +250,27 @@ def spec_of(position: Placed, sizes: dict[str, Any], mean: tuple[float, ...], st
         position_grid=position.position_grid,
         mean=mean,
         std=std,
-        eval_crop=EVAL_CROP,
+        eval_crop=_option("data/_imagenet_crop").eval_crop,
     )
 
 
 def statistics(channels: int) -> tuple[tuple[tuple[float, ...], tuple[float, ...]], str]:
     """Assumed mean and standard deviation if the file has none, and a note that says so."""
     if channels == 3:
-        return IMAGENET, "it does not say how images are normalised: assumed ImageNet's mean and std, as published"
+        published = _option("data/_imagenet_statistics")
+        return (
+            tuple(published.mean),
+            tuple(published.std),
+        ), "it does not say how its images were normalised: with ImageNet's mean and std, as published"
     values = f"it does not say how its images of {channels} channels are normalised: assumed not at all"
     return ((0.0,) * channels, (1.0,) * channels), values
+
+
+def _option(name: str) -> DictConfig:
+    """What a file of conf/ holds: what the published encoders were trained and evaluated with."""
+    found = OmegaConf.load(CONF / f"{name}.yaml")
+    assert isinstance(found, DictConfig)
+    return found
 
 
 def bare(state: Mapping[str, Any]) -> State:

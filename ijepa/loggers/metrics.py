@@ -1,14 +1,12 @@
 """metrics.csv: one row per step."""
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from ijepa.util.files import write_text
+from ijepa.run_folder.metrics import STEP, append_metrics, read_metrics, write_metrics
 
 
 class MetricsCSV(Logger):
@@ -16,6 +14,9 @@ class MetricsCSV(Logger):
 
     Args:
         path: the file.
+
+    Raises:
+        UserError: when the existing file is broken.
     """
 
     def __init__(self, path: Path) -> None:
@@ -23,11 +24,11 @@ class MetricsCSV(Logger):
         self.path = path
         self._columns: list[str] = []
         self._rows: list[dict[str, str]] = []
+        self._whole = True
         if path.exists():
-            with path.open(newline="") as file:
-                reader = csv.DictReader(file)
-                self._rows = [row for row in reader if (row["step"] or "").isdecimal()]  # no half row of a full disk
-                self._columns = list(reader.fieldnames or [])
+            table = read_metrics(path)
+            self._columns, self._whole = table.columns, table.whole
+            self._rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
 
     @property
     def name(self) -> str:
@@ -40,27 +41,26 @@ class MetricsCSV(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
         """Adds ``metrics`` to the row of ``step``."""
-        row = {"step": str(step), **{name: _number(value) for name, value in metrics.items()}}
-        merged = bool(self._rows) and self._rows[-1]["step"] == row["step"]
+        row = {STEP: str(step), **{name: _number(value) for name, value in metrics.items()}}
+        merged = bool(self._rows) and self._rows[-1][STEP] == row[STEP]
         if merged:
             self._rows[-1].update(row)
         else:
             self._rows.append(row)
         added = [name for name in row if name not in self._columns]
         self._columns += added
-        if merged or added:
-            write_text(self.path, self._text(self._rows, header=True))
+        if merged or added or not self._whole:
+            self._write()
         else:
-            with self.path.open("a", newline="") as file:
-                file.write(self._text([row], header=False))
+            append_metrics(self.path, self._columns, row)
 
     @rank_zero_only
     def cut(self, step: int) -> None:
         """Drops rows after ``step``, because a run resumed from there writes them again."""
-        kept = [row for row in self._rows if int(row["step"]) <= step]
+        kept = [row for row in self._rows if int(row[STEP]) <= step]
         if len(kept) < len(self._rows):
             self._rows = kept
-            write_text(self.path, self._text(kept, header=True))
+            self._write()
 
     def log_text(self, name: str, text: str, step: int) -> None:
         """Logs a text column."""
@@ -69,13 +69,9 @@ class MetricsCSV(Logger):
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: config.yaml has them."""
 
-    def _text(self, rows: list[dict[str, str]], header: bool) -> str:
-        buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, self._columns, restval="", lineterminator="\n")
-        if header:
-            writer.writeheader()
-        writer.writerows(rows)
-        return buffer.getvalue()
+    def _write(self) -> None:
+        write_metrics(self.path, self._columns, self._rows)
+        self._whole = True
 
 
 def _number(value: Any) -> str:

@@ -8,6 +8,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
+from ijepa.run_folder import RunFolder
+
 
 class TensorBoardRun(TensorBoardLogger):
     """Event files in ``tensorboard/`` in the run's folder.
@@ -20,14 +22,14 @@ class TensorBoardRun(TensorBoardLogger):
 
     def __init__(self, folder: Path, config: str, step: int) -> None:
         purge: dict[str, Any] = {"purge_step": step + 1} if step else {}
-        super().__init__(folder, name="tensorboard", version="", default_hp_metric=False, **purge)
+        self.events = RunFolder(folder).tensorboard
+        super().__init__(folder, name=self.events.name, version="", default_hp_metric=False, **purge)
         self.config = config
-        self.folder = folder
 
     @rank_zero_only
     def begin(self) -> None:
         """Writes the configuration."""
-        if not any((self.folder / "tensorboard").glob("events.*")):
+        if not any(self.events.glob("events.*")):
             self.experiment.add_text("config", f"```yaml\n{self.config}\n```", 0)
 
     @rank_zero_only

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,15 @@ from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
 from ijepa import config as schema
+from ijepa.run_folder import RunFolder
 from ijepa.util.errors import UserError
 from ijepa.util.files import write_json
+from ijepa.util.metric_spec import MetricSpec
 
 REMEMBERED = "wandb.json"
 """File with the W&B run ID of a run's folder."""
-BEST = {
-    "train/loss": "min",
-    "val/depth_rmse": "min",
-    "val/*": "max",
-    "health/rankme": "max",
-    "health/lidar": "max",
-    "health/knn": "max",
-    "health/linear": "max",
-}
-"""Whether lower or higher is better; best values are in the W&B summary as ``NAME.max`` or ``NAME.min``."""
+SUMMARIES = {"higher": "max", "lower": "min"}
+"""By which direction is better: the best value is in the run's summary, as ``NAME.max`` or ``NAME.min``."""
 
 
 class WandbRun(WandbLogger):
@@ -36,7 +30,7 @@ class WandbRun(WandbLogger):
         settings: the logger's configuration.
         folder: the training run's folder.
         values: the whole configuration.
-        labels: label sets, which are part of metric names.
+        metrics: of the run, by column.
         resumed: whether the training run is resumed.
 
     Raises:
@@ -44,8 +38,9 @@ class WandbRun(WandbLogger):
     """
 
     def __init__(
-        self, settings: schema.WandbLogger, folder: Path, values: dict[str, Any], labels: Sequence[str], resumed: bool
-    ) -> None:
+        self, settings: schema.WandbLogger, folder: Path, values: dict[str, Any],
+        metrics: Mapping[str, MetricSpec], resumed: bool,
+    ) -> None:  # fmt: skip
         mode = os.environ.get("WANDB_MODE", settings.mode) if settings.mode == "online" else settings.mode
         if mode == "online" and not wandb.login(prompt=False, verify=False):
             raise UserError("logger=wandb: not logged in to W&B; run `wandb login`, or add logger.mode=offline")
@@ -67,7 +62,7 @@ class WandbRun(WandbLogger):
         self._wandb_init.pop("anonymous", None)  # Lightning sets it, and W&B warns that it is gone
         self.settings = settings
         self.folder = folder
-        self.labels = labels
+        self.metrics = metrics
 
     @rank_zero_only
     def begin(self) -> None:
@@ -79,16 +74,11 @@ class WandbRun(WandbLogger):
             reason = str(error).splitlines()[0]
             problem = f"logger=wandb: W&B could not start a run ({reason}); fix that, or add logger.mode=offline"
             raise UserError(problem) from None
-        for name, better in BEST.items():
-            run.define_metric(name, step_metric="trainer/global_step", summary=f"{better},last")
-        for label in self.labels if len(self.labels) > 1 else ():
-            for probe in ("knn", "linear"):
-                name = f"health/{label}/{probe}"
-                run.define_metric(name, step_metric="trainer/global_step", summary="max,last")
-        for prefix in ("val/", *(f"val/{label}/" for label in self.labels)):  # no accuracies
-            run.define_metric(f"{prefix}logistic_l2", step_metric="trainer/global_step", summary="last")
+        for name, spec in self.metrics.items():
+            summary = f"{SUMMARIES[spec.better]},last" if spec.better else "last"
+            run.define_metric(name, step_metric="trainer/global_step", summary=summary)
         if self._wandb_init["mode"] != "disabled":
-            write_json(self.folder / REMEMBERED, {"id": run.id, **_place(self.settings)})
+            write_json(RunFolder(self.folder).wandb_run, {"id": run.id, **_place(self.settings)})
 
     @rank_zero_only
     def finish(self, failed: bool) -> None:
@@ -125,9 +115,9 @@ class WandbRun(WandbLogger):
 
 
 def remembered(folder: Path) -> dict[str, Any]:
-    """The contents of `REMEMBERED`, or {} if it does not exist."""
+    """The run of W&B that a run's folder belongs to, {} without one."""
     try:
-        values = json.loads((folder / REMEMBERED).read_text(encoding="utf-8"))
+        values = json.loads(RunFolder(folder).wandb_run.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}

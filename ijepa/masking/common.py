@@ -1,6 +1,6 @@
 """Shared by all samplers: the masks, random streams, and blocks on a grid."""
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -8,15 +8,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ijepa.util.errors import ConfigError
-from ijepa.util.randomness import words
+from ijepa.util.randomness import MaskStream, words
 
 Grid = tuple[int, int]
 Range = tuple[float, float]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
-# Random streams; attempt a at placing the blocks of an image draws from PLACES + a.
-SIZES, SURPLUS, PLACES = 1, 2, 16
 NEVER = np.uint32(0xFFFFFFFF)
 
 
@@ -33,6 +31,7 @@ class Masks(NamedTuple):
     valid: Tensor | None = None
 
 
+@runtime_checkable
 class Masking(Protocol):
     """Draws the masks of the images at ``positions`` of the global batch of ``step``."""
 
@@ -80,7 +79,7 @@ def finish(allowed: Bools, targets: Ints, seed: int, step: int, positions: Ints,
     """Masks whose context is ``keep`` random allowed patches of each image, or (None) all of them, padded."""
     allowed = allowed.reshape(len(allowed), -1)
     if keep is not None:
-        context = choose(allowed, keep, seed, SURPLUS, step, positions)
+        context = choose(allowed, keep, seed, MaskStream.SURPLUS, step, positions)
         return Masks(torch.from_numpy(context), torch.from_numpy(targets))
     count = allowed.sum(axis=1)
     context = np.argsort(~allowed, axis=1, kind="stable")[:, : count.max()]

@@ -4,9 +4,9 @@ from typing import Literal
 
 import numpy as np
 
-from ijepa.masking.common import PLACES, SIZES, Bools, Grid, Ints, Masks, Range, blocks_at, finish, inside, union
+from ijepa.masking.common import Bools, Grid, Ints, Masks, Range, blocks_at, finish, inside, union
 from ijepa.util.errors import ConfigError
-from ijepa.util.randomness import integers, uniforms
+from ijepa.util.randomness import MaskStream, integers, uniforms
 
 Surplus = Literal["drop", "keep"]
 MAX_ATTEMPTS = 4096
@@ -74,7 +74,7 @@ class MultiBlock:
 
     def sizes(self, seed: int, step: int) -> tuple[Grid, Grid]:
         """Height and width, in patches, of this step's target blocks and context block."""
-        scale, aspect, context = uniforms(seed, SIZES, step, np.zeros(1, dtype=np.int64), 3)[0]
+        scale, aspect, context = uniforms(seed, MaskStream.SIZES, step, np.zeros(1, dtype=np.int64), 3)[0]
         return (
             self._target_size(inside(self.target_scale, scale), inside(self.target_aspect, aspect)),
             self._context_size(inside(self.context_scale, context)),
@@ -112,7 +112,7 @@ class MultiBlock:
     ) -> tuple[Ints, Bools]:
         """One draw: corners of the target blocks [B, T, 2], and the remaining context patches [B, H, W]."""
         count = self.num_targets
-        drawn = uniforms(seed, PLACES + attempt, step, positions, 2 * count + 2).reshape(-1, count + 1, 2)
+        drawn = uniforms(seed, MaskStream.PLACEMENT + attempt, step, positions, 2 * count + 2).reshape(-1, count + 1, 2)
         target_free = np.array([self.grid[0] - target[0] + 1, self.grid[1] - target[1] + 1])
         context_free = np.array([self.grid[0] - context[0] + 1, self.grid[1] - context[1] + 1])
         corners = integers(drawn[:, :count], target_free)

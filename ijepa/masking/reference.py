@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ijepa.masking.common import PLACES, Grid, Ints, Masks, Range, inside
+from ijepa.masking.common import Grid, Ints, Masks, Range, inside
 from ijepa.util.errors import ConfigError
-from ijepa.util.randomness import seed_of
+from ijepa.util.randomness import MaskStream, seed_of
 
 
 class Reference:
@@ -53,7 +53,7 @@ class Reference:
 
     def sample(self, seed: int, step: int, positions: Ints) -> Masks:
         """The masks of the images at ``positions``, which must be the whole batch of a device."""
-        generator = torch.Generator().manual_seed(seed_of(seed, PLACES, step, int(positions[0])))
+        generator = torch.Generator().manual_seed(seed_of(seed, MaskStream.PLACEMENT, step, int(positions[0])))
         return self.draw(step, len(positions), generator)
 
     def draw(self, step: int, batch: int, generator: torch.Generator) -> Masks:

@@ -5,9 +5,9 @@ The third baseline, a single large block, is multi-block with other values: conf
 
 import numpy as np
 
-from ijepa.masking.common import PLACES, Grid, Ints, Masks, at_most, blocks_at, choose, finish, union
+from ijepa.masking.common import Grid, Ints, Masks, at_most, blocks_at, choose, finish, union
 from ijepa.util.errors import ConfigError
-from ijepa.util.randomness import integers, uniforms
+from ijepa.util.randomness import MaskStream, integers, uniforms
 
 
 class Rasterized:
@@ -30,7 +30,7 @@ class Rasterized:
 
     def sample(self, seed: int, step: int, positions: Ints) -> Masks:
         """The masks of the images at ``positions`` of ``step``'s global batch."""
-        drawn = uniforms(seed, PLACES, step, positions, 11)
+        drawn = uniforms(seed, MaskStream.PLACEMENT, step, positions, 11)
         sizes, grid = np.array(self.size), np.array(self.grid)
         split = sizes + integers(drawn[:, :2], grid - 2 * sizes + 1)  # [B, 2] rows and columns of the first quadrant
         quadrants = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
@@ -66,6 +66,6 @@ class Random:
     def sample(self, seed: int, step: int, positions: Ints) -> Masks:
         """The masks of the images at ``positions`` of ``step``'s global batch."""
         allowed = np.ones((len(positions), self.grid[0] * self.grid[1]), dtype=bool)
-        targets = choose(allowed, self.target_patches, seed, PLACES, step, positions)
+        targets = choose(allowed, self.target_patches, seed, MaskStream.PLACEMENT, step, positions)
         np.put_along_axis(allowed, targets, False, axis=1)
         return finish(allowed, targets[:, None], seed, step, positions, self.context_patches)

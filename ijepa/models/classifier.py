@@ -8,6 +8,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from ijepa.models.pretrained import PretrainedEncoder
+from ijepa.models.protocol import blocks_of
 
 HEAD_STD = 0.02
 """Standard deviation of a head's initial weights, as in the encoder; with a much smaller one, training from scratch
@@ -21,13 +22,18 @@ class Classifier(nn.Module):
         pretrained: the encoder; it is copied.
         classes: number of classes K by label set.
         drop_path: stochastic depth rate of the last block; it increases linearly from 0 in the first block.
+
+    Raises:
+        ValueError: when there is a ``drop_path`` and the encoder's blocks have none (see `droppable`).
     """
 
     def __init__(self, pretrained: PretrainedEncoder, classes: dict[str, int], drop_path: float) -> None:
         super().__init__()
         self.pretrained = copy.deepcopy(pretrained).requires_grad_(True)
-        rates = torch.linspace(0, drop_path, len(self.pretrained.encoder.blocks)).tolist()
-        for block, rate in zip(self.pretrained.encoder.blocks, rates, strict=True):
+        blocks = droppable(self.pretrained)
+        if drop_path and not blocks:
+            raise ValueError("the encoder's blocks have no stochastic depth")
+        for block, rate in zip(blocks, torch.linspace(0, drop_path, len(blocks)).tolist(), strict=True):
             block.drop_path1, block.drop_path2 = (DropPath(rate) if rate else nn.Identity() for _ in range(2))
         heads = {name: nn.Linear(pretrained.spec.width, k) for name, k in classes.items()}
         for head in heads.values():
@@ -42,5 +48,13 @@ class Classifier(nn.Module):
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """How parameters are grouped into layers, for timm's layer-wise learning rate decay."""
         encoder = r"^pretrained\.encoder\."
+        if not blocks_of(self.pretrained.encoder):
+            return {"stem": encoder}
         blocks = [(encoder + r"blocks\.(\d+)", None), (encoder + "norm", (99999,))]
         return {"stem": encoder + "patch_embed", "blocks": blocks}
+
+
+def droppable(pretrained: PretrainedEncoder) -> list[Any]:
+    """The encoder's blocks where they have stochastic depth as timm's `Block` has; else none."""
+    blocks = blocks_of(pretrained.encoder)
+    return blocks if all(hasattr(block, "drop_path1") and hasattr(block, "drop_path2") for block in blocks) else []

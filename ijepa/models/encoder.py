@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from ijepa.models.initialisation import Init, initialise
 from ijepa.models.positions import Grid, Positions, PositionTable, resampled
+from ijepa.models.transformer import PatchTransformer, transformer_flops
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
 
-class Encoder(nn.Module):
+class Encoder(PatchTransformer):
     """ViT without class token, with fixed sin-cos position embeddings and a final layer norm; timm's parameter names.
 
     Args:
@@ -28,9 +29,12 @@ class Encoder(nn.Module):
         position_grid: the grid that ``scaled`` positions are mapped onto, or that of ``stored`` ones; None: the grid
             of this image size.
         init: see `initialise`.
+        registers: learnable tokens that all patches attend to, and that are never among the features (Darcet et al.,
+            2309.16588).
     """
 
     pos_embed: Tensor
+    reg_token: Tensor
 
     def __init__(
         self,
@@ -44,6 +48,7 @@ class Encoder(nn.Module):
         positions: Positions = "index",
         position_grid: Grid | None = None,
         init: Init = "published",
+        registers: int = 0,
     ) -> None:
         super().__init__()
         self.image_size = image_size
@@ -53,6 +58,7 @@ class Encoder(nn.Module):
         self.depth = depth
         self.heads = heads
         self.mlp_ratio = mlp_ratio
+        self.registers = registers
         self.patch_embed = PatchEmbed(None, patch_size, channels, width, strict_img_size=False)
         self.blocks = nn.ModuleList(
             Block(width, heads, mlp_ratio, qkv_bias=True, norm_layer=LayerNorm) for _ in range(depth)
@@ -63,6 +69,9 @@ class Encoder(nn.Module):
             rows, columns = self.positions.grid
             self.register_buffer("pos_embed", torch.zeros(1, rows * columns, width))
         initialise(self, self.blocks, init)
+        if registers:  # last: the encoder's other weights are those without them
+            self.reg_token = nn.Parameter(torch.zeros(1, registers, width))
+            nn.init.trunc_normal_(self.reg_token, std=0.02)
 
     def grid_of(self, height: int, width: int) -> Grid:
         """Rows and columns of patches of an image of this size."""
@@ -81,27 +90,6 @@ class Encoder(nn.Module):
         """Rows and columns of patches in pretraining."""
         return self.grid_of(*self.image_size)
 
-    def forward(
-        self, images: Tensor, indices: Tensor | None = None, valid: Tensor | None = None, last: int = 1
-    ) -> Tensor:
-        """Features of all patches, or of the patches at ``indices``, which then attend only to each other.
-
-        Args:
-            images: [B, C, H, W], normalised.
-            indices: [B, N'] or [B, T, K], patch indices in row-major order.
-            valid: [B, N'], False for padding, which is masked in attention.
-            last: number of last blocks whose outputs are concatenated, each through the final norm.
-
-        Returns:
-            [B, N, D * last]; with indices [B, N', D * last] or [B, T, K, D * last].
-        """
-        tokens = self.embed(images)  # [B, N, D]
-        if indices is None:
-            return self._blocks(tokens, None, last)
-        tokens = gather(tokens, indices)
-        mask = None if valid is None else valid[:, None, None, :]  # [B, 1, 1, N']
-        return self._blocks(tokens.flatten(0, -3), mask, last).unflatten(0, indices.shape[:-1])
-
     def embed(self, images: Tensor) -> Tensor:
         """The input of the first block: embedded patches plus position embeddings, [B, N, D].
 
@@ -111,16 +99,19 @@ class Encoder(nn.Module):
         tokens: Tensor = self.patch_embed(images)
         return tokens + self.vectors(self.grid_of(*images.shape[-2:]), tokens.device).to(tokens.dtype)
 
-    def _blocks(self, tokens: Tensor, mask: Tensor | None, last: int) -> Tensor:
-        outputs = []
-        for i, block in enumerate(self.blocks):
-            tokens = block(tokens, attn_mask=mask)
-            if i >= len(self.blocks) - last:
-                outputs.append(self.norm(tokens))
-        return outputs[0] if last == 1 else torch.cat(outputs, dim=-1)
+    def extra_tokens(self) -> Tensor | None:
+        """The registers, [1, R, D]."""
+        return self.reg_token if self.registers else None
 
+    def final(self, tokens: Tensor) -> Tensor:
+        """The final norm."""
+        normed: Tensor = self.norm(tokens)
+        return normed
 
-def gather(tokens: Tensor, indices: Tensor) -> Tensor:
-    """Selects the tokens [B, N, D] at ``indices`` [B, ...]: [B, ..., D]."""
-    flat = indices.flatten(1)[:, :, None].expand(-1, -1, tokens.shape[-1])
-    return tokens.gather(1, flat).unflatten(1, indices.shape[1:])
+    def embedding_flops(self, patches: int) -> float:
+        """Operations to embed so many patches."""
+        return 2.0 * patches * self.patch_size**2 * self.channels * self.width
+
+    def block_flops(self, patches: int) -> float:
+        """Operations of the blocks for so many patches of an image, and the registers."""
+        return transformer_flops(patches + self.registers, self.width, self.depth, self.mlp_ratio)

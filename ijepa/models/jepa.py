@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from ijepa.masking import Masks
-from ijepa.models.encoder import Encoder, gather
 from ijepa.models.predictor import Predictor
+from ijepa.models.protocol import PatchEncoder
 from ijepa.models.targets import normalize_targets, pixel_targets
+from ijepa.models.transformer import gather
 
 Target = Literal["output", "input", "pixels"]
 
@@ -35,9 +36,10 @@ class JEPA(nn.Module):
     """
 
     def __init__(
-        self, context_encoder: Encoder, predictor: Predictor, target: Target = "output", normalize: bool = True
+        self, context_encoder: PatchEncoder, predictor: Predictor, target: Target = "output", normalize: bool = True
     ) -> None:
         super().__init__()
+        assert isinstance(context_encoder, nn.Module)
         self.context_encoder = context_encoder
         self.predictor = predictor
         self.target_encoder = copy.deepcopy(context_encoder).requires_grad_(False)
@@ -55,7 +57,8 @@ class JEPA(nn.Module):
     def targets(self, images: Tensor, indices: Tensor) -> Tensor:
         """The targets at ``indices`` [B, T, K]: [B, T, K, D], without gradient."""
         if self.target == "pixels":
-            return gather(pixel_targets(images, self.context_encoder.patch_size), indices)
+            rows, _ = self.context_encoder.grid_of(*images.shape[-2:])
+            return gather(pixel_targets(images, images.shape[-2] // rows), indices)
         if self.target == "input":
             features = self.target_encoder(images, indices)
         else:

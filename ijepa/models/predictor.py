@@ -4,9 +4,10 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from ijepa.models.encoder import LayerNorm, gather
+from ijepa.models.encoder import LayerNorm
 from ijepa.models.initialisation import Init, initialise
 from ijepa.models.positions import Grid, Positions, PositionTable
+from ijepa.models.transformer import gather, transformer_flops
 
 
 class Predictor(nn.Module):
@@ -39,9 +40,11 @@ class Predictor(nn.Module):
         init: Init = "published",
     ) -> None:
         super().__init__()
+        self.encoder_width = encoder_width
         self.grid = grid
         self.width = width
         self.depth = depth
+        self.mlp_ratio = mlp_ratio
         self.output_width = output_width
         self.embed = nn.Linear(encoder_width, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
@@ -84,3 +87,10 @@ class Predictor(nn.Module):
             tokens = block(tokens, attn_mask=mask)
         predictions: Tensor = self.proj(self.norm(tokens[:, -patches:]))
         return predictions.unflatten(0, (-1, blocks))
+
+    def forward_flops(self, context: int, blocks: int, patches: int) -> float:
+        """Operations for one image with C, T and K as given."""
+        entering = context * self.encoder_width  # once per image, then shared by the blocks
+        leaving = blocks * patches * self.output_width
+        projections = 2.0 * self.width * (entering + leaving)
+        return blocks * transformer_flops(context + patches, self.width, self.depth, self.mlp_ratio) + projections

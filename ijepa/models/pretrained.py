@@ -1,20 +1,35 @@
 """An encoder together with what is needed to rebuild it and to normalise its input."""
 
 import math
-from dataclasses import asdict, dataclass, replace
-from typing import Any, get_args
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from ijepa.models.custom import custom_encoder
 from ijepa.models.encoder import Encoder
 from ijepa.models.initialisation import Init
 from ijepa.models.positions import Grid, Positions
+from ijepa.models.protocol import PatchEncoder
+from ijepa.models.timm_vit import OPTIONS, TimmEncoder
+
+Kind = Literal["vit", "timm", "custom"]
+DEFAULTS: dict[str, Any] = {"registers": 0, "kind": "vit", "name": "", "options": {}}
+"""What files leave out: those of before know none of it."""
+OWN: dict[str, Any] = {"mlp_ratio": 4.0, "positions": "stored", "position_grid": None}
+"""What only I-JEPA's ViT has; in the descriptions of others these stand for it, and files leave them out."""
+
+SPEC_KEY = "ijepa_encoder"
+"""Metadata key of the encoder's description."""
 
 
 @dataclass(frozen=True)
 class Spec:
-    """The description of an encoder, without its weights; see `Encoder`. ``eval_crop``: see `ijepa.data.images`."""
+    """Everything about an encoder but its weights; see `Encoder`. ``eval_crop``: see `ijepa.data.images`.
+
+    ``kind``: I-JEPA's ViT, timm's model ``name``, or the user's class ``name``; these two with ``options``.
+    """
 
     image_size: tuple[int, int]
     patch_size: int
@@ -28,6 +43,10 @@ class Spec:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     eval_crop: float = 1.0
+    registers: int = 0
+    kind: Kind = "vit"
+    name: str = ""
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> "Spec":
@@ -38,6 +57,8 @@ class Spec:
             ValueError: on impossible values.
         """
         arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        if arguments.get("kind", "vit") != "vit":
+            arguments = {**OWN, **arguments}
         spec = cls(**arguments)
         for name, fits in spec._sound().items():
             if not fits:
@@ -63,27 +84,43 @@ class Spec:
             return sizes
         return {
             "image_size": pair(self.image_size) and not any(side % self.patch_size for side in self.image_size),
-            "heads": self.width % self.heads == 0,
-            "width": self.width % 4 == 0,
+            "kind": self.kind in get_args(Kind),
+            "name": isinstance(self.name, str) and bool(self.name) == (self.kind != "vit"),
+            "options": isinstance(self.options, dict)
+            and (self.kind != "timm" or self.options.keys() <= OPTIONS.keys()),
+            "heads": self.kind != "vit" or self.width % self.heads == 0,
+            "width": self.kind != "vit" or self.width % 4 == 0,
             "mlp_ratio": isinstance(self.mlp_ratio, int | float) and 0 < self.mlp_ratio < math.inf,
             "positions": self.positions in get_args(Positions),
             "position_grid": self.position_grid is None or pair(self.position_grid),
             "mean": numbers(self.mean, -math.inf),
             "std": numbers(self.std, 0),
             "eval_crop": isinstance(self.eval_crop, int | float) and 0 < self.eval_crop <= 1,
+            "registers": self.registers == 0 or whole(self.registers),
         }
 
     def plain(self) -> dict[str, Any]:
-        """Converted to plain containers, for JSON and checkpoints."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        """As plain containers, for JSON and checkpoints; what an encoder does not have is left out, as in old files."""
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        left_out = DEFAULTS if self.kind == "vit" else {**DEFAULTS, **OWN}
+        return {name: value for name, value in values.items() if name not in left_out or value != left_out[name]}
 
     @property
     def grid(self) -> Grid:
         """Rows and columns of patches."""
         return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
 
-    def build(self, init: Init = "published") -> Encoder:
-        """A newly initialised encoder."""
+    def build(self, init: Init = "published", pretrained: bool = False) -> PatchEncoder:
+        """A fresh encoder; ``pretrained``: with timm's weights, where it is timm's.
+
+        Raises:
+            ConfigError: when timm has no such model, or there is no such class.
+        """
+        if self.kind == "timm":
+            size, patch = self.image_size, self.patch_size
+            return TimmEncoder(self.name, size, patch, self.channels, self.options, pretrained)
+        if self.kind == "custom":
+            return custom_encoder(self.name, self.options, self.image_size, self.patch_size, self.channels)
         return Encoder(
             self.image_size,
             self.patch_size,
@@ -95,6 +132,7 @@ class Spec:
             self.positions,
             self.position_grid,
             init,
+            self.registers,
         )
 
 
@@ -112,8 +150,9 @@ class PretrainedEncoder(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, encoder: Encoder, spec: Spec) -> None:
+    def __init__(self, encoder: PatchEncoder, spec: Spec) -> None:
         super().__init__()
+        assert isinstance(encoder, nn.Module)
         self.encoder = encoder
         self.spec = spec
         self.transform: Any = None
@@ -128,7 +167,7 @@ class PretrainedEncoder(nn.Module):
 
 def untrained(spec: Spec, seed: int) -> PretrainedEncoder:
     """A randomly initialised encoder of this shape, with computed position embeddings."""
-    if spec.positions == "stored":
+    if spec.kind == "vit" and spec.positions == "stored":
         spec = replace(spec, positions="index", position_grid=None)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -1,6 +1,6 @@
 """Learning curves, from metrics.csv."""
 
-import csv
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ijepa.pictures.sheet import LINES, SMALL, TITLE
+from ijepa.run_folder.metrics import read_metrics
+from ijepa.util.metric_spec import PERCENT, MetricSpec
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,25 +17,9 @@ if TYPE_CHECKING:
 
 Columns = dict[str, NDArray[np.float64]]
 """What metrics.csv holds, by column; NaN in empty cells."""
+Lookup = Callable[[str], MetricSpec]
 TOTALS = ("step", "images", "epoch", "flops", "seconds")
 """What other columns are drawn against."""
-NAMES = {
-    "loss": "loss", "lr": "learning rate", "weight_decay": "weight decay", "momentum": "momentum",
-    "images_per_second": "images per second", "rankme": "RankMe", "lidar": "LiDAR", "std": "standard deviation",
-    "std_across": "std. across images", "share": "share across images", "relative": "relative spread",
-    "predictions_std": "std. of predictions", "predictions_std_across": "predictions across images",
-    "predictions_share": "share of predictions", "predictions_norm": "norm of predictions",
-    "predictions_relative": "predictions, relative", "alpha_req": "alpha-ReQ", "encoder_distance": "encoders' distance",
-    "logistic": "logistic regression", "linear": "linear probe", "knn": "k-NN",
-}  # fmt: skip
-"""Titles, where a column's name is none."""
-ACCURACIES = ("knn", "logistic", "linear", "attentive", "count", "distance", "lowshot", "finetune", "retrieval",
-              "depth_delta", "segmentation")  # fmt: skip
-"""What the names of shares begin with, which are drawn in per cent."""
-PROBES = ("knn", "linear")
-"""Those of the health panel."""
-HIDDEN = ("val/logistic_l2",)
-"""What tells nothing along a run."""
 PANEL = (1.75, 1.35)
 """Inches of a small multiple."""
 ACROSS = 4
@@ -41,14 +27,11 @@ ACROSS = 4
 
 
 def read(path: Path) -> Columns:
-    """The columns of a metrics.csv; what is no number becomes NaN."""
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        table = list(reader)
-        return {name: np.array([_number(row.get(name)) for row in table]) for name in reader.fieldnames or []}
+    """The columns of a metrics.csv; raises UserError when it is broken."""
+    return {name: np.array(cells, dtype=np.float64) for name, cells in read_metrics(path).numbers().items()}
 
 
-def curves(columns: Columns) -> "Figure":
+def curves(columns: Columns, lookup: Lookup) -> "Figure":
     """Everything that a run has logged against its step, a small multiple per quantity, a line per label set.
 
     Cells that are empty are skipped: a line joins the values that there are. What has one value only is no curve.
@@ -56,25 +39,30 @@ def curves(columns: Columns) -> "Figure":
 
     Args:
         columns: from `read`.
+        lookup: from a column's name to its spec.
     """
-    return _drawn(columns, "step", sorted((name for name in columns if name not in (*TOTALS, *HIDDEN)), key=_rank))
+    specs = {name: lookup(name) for name in columns if name not in TOTALS}
+    shown = {name: spec for name, spec in specs.items() if spec.better or not name.startswith("val/")}
+    return _drawn(columns, "step", dict(sorted(shown.items(), key=lambda item: _rank(*item))))
 
 
-def compute(columns: Columns) -> "Figure | None":
+def compute(columns: Columns, lookup: Lookup) -> "Figure | None":
     """Accuracies against the FLOPs that they took, as `curves`; None where there are not two of any."""
-    names = [name for name in columns if _is_accuracy(name) and _points(columns, "flops", name).sum() > 1]
-    return _drawn(columns, "flops", names) if names else None
+    specs = {name: lookup(name) for name in columns if _points(columns, "flops", name).sum() > 1}
+    specs = {name: spec for name, spec in specs.items() if _is_accuracy(spec)}
+    return _drawn(columns, "flops", specs) if specs else None
 
 
-def _drawn(columns: Columns, against: str, names: list[str]) -> "Figure":
+def _drawn(columns: Columns, against: str, specs: dict[str, MetricSpec]) -> "Figure":
     panels: dict[str, dict[str, str]] = {}
-    for name in names:
+    for name, spec in specs.items():
         if _points(columns, against, name).sum() > 1:
-            panel, line = _place(name)
+            panel, line = _place(name, spec)
             panels.setdefault(panel, {})[line] = name
     figure, axes = _multiples(len(panels))
     for axis, (panel, lines) in zip(axes, panels.items(), strict=False):
-        _panel(axis, columns, against, panel, lines)
+        unit = specs[next(iter(lines.values()))].unit
+        _panel(axis, columns, against, f"{panel}, {unit}" if unit else panel, lines, 100 if unit == PERCENT else 1)
     return figure
 
 
@@ -83,17 +71,16 @@ def _points(columns: Columns, against: str, name: str) -> NDArray[np.bool_]:
     return np.isfinite(columns[name]) & np.isfinite(columns.get(against, np.full_like(columns[name], np.nan)))
 
 
-def _panel(axis: "Axes", columns: Columns, against: str, title: str, lines: dict[str, str]) -> None:
+def _panel(axis: "Axes", columns: Columns, against: str, title: str, lines: dict[str, str], scale: int) -> None:
     for number, (label, name) in enumerate(lines.items()):
-        values = columns[name] * (100 if _is_accuracy(name) else 1)
+        values = columns[name] * scale
         known = _points(columns, against, name)
         style = {"marker": "o", "markersize": 2.2} if known.sum() <= 40 else {}
         axis.plot(columns[against][known], values[known], color=LINES[number % len(LINES)], linewidth=1.0,
                   linestyle="-" if number < len(LINES) else "--", label=label, **style)  # type: ignore[arg-type]  # fmt: skip
-    percent = ", %" if any(map(_is_accuracy, lines.values())) else ""
     if against == "step":
         axis.set_xlim(0, 1.02 * np.nanmax(columns[against]))
-    axis.set_title(title + percent, fontsize=TITLE, pad=3)
+    axis.set_title(title, fontsize=TITLE, pad=3)
     axis.set_xlabel("FLOPs" if against == "flops" else against, fontsize=SMALL, labelpad=1)
     if len(lines) > 1:
         axis.legend(fontsize=SMALL - 1, frameon=False, handlelength=1.0, borderaxespad=0.2, labelspacing=0.2)
@@ -118,39 +105,26 @@ def _multiples(count: int) -> "tuple[Figure, list[Axes]]":
     return figure, axes
 
 
-def _place(name: str) -> tuple[str, str]:
-    """The title of a column's small multiple, and its line there: val/count/knn20 is count's line among k-NN."""
-    group, _, rest = name.rpartition("/")
-    origin, _, label_set = group.partition("/")
-    title = NAMES.get(rest, rest.replace("_", " "))
-    line = label_set or title
-    if rest.startswith("knn") and rest[3:].isdecimal():  # a line per k where there is but one label set
-        title, line = (f"{rest[3:]}-NN", label_set) if label_set else ("k-NN", f"k = {rest[3:]}")
-    if origin == "health" and _is_accuracy(name):
-        title += " along the run"
-    return title, line
+def _place(name: str, spec: MetricSpec) -> tuple[str, str]:
+    """The title of a column's small multiple, and its line there: val/count/knn20 is count's line among k-NN, k = 20.
+
+    Where there is but one label set, the lines are the members of a series: k-NN, a line per k.
+    """
+    label_set = name.partition("/")[2].rpartition("/")[0]
+    if spec.series and not label_set:
+        return spec.series, spec.title.removeprefix(f"{spec.series}, ")
+    return spec.title, label_set or spec.title
 
 
-def _is_accuracy(name: str) -> bool:
-    origin, _, rest = name.partition("/")
-    metric = rest.rpartition("/")[2]
-    if origin == "health":
-        return metric in PROBES
-    return origin == "val" and metric.startswith(ACCURACIES) and name not in HIDDEN
+def _is_accuracy(spec: MetricSpec) -> bool:
+    return spec.is_fraction and spec.better == "higher"
 
 
-def _rank(name: str) -> int:
+def _rank(name: str, spec: MetricSpec) -> int:
     """The loss and its parts first, then accuracies, health, and at last what was planned."""
     origin = name.partition("/")[0]
     if origin == "train":
         return 0
-    if _is_accuracy(name):
+    if _is_accuracy(spec):
         return 1
     return {"health": 2, "val": 3}.get(origin, 4)
-
-
-def _number(text: str | None) -> float:
-    try:
-        return float(text or "nan")
-    except ValueError:
-        return float("nan")

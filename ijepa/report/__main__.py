@@ -8,12 +8,12 @@ from ijepa.report import text
 from ijepa.report.page import render
 from ijepa.report.reading import RunRecord, read
 from ijepa.report.sweep import render as render_sweep
+from ijepa.run_folder import RunFolder
+from ijepa.run_folder.folder import REPORT
 from ijepa.sweeps import jobs
 from ijepa.util import commands
 from ijepa.util.errors import ConfigError, UserError
 from ijepa.util.files import write_text
-
-NAME = "report.html"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,7 +58,7 @@ def _jobs(given: list[Path]) -> tuple[list[Path], list[str]]:
         if sweep is None:
             found.append(folder)
             continue
-        begun = [job for job in sweep.jobs if (job.folder / "metrics.csv").is_file()]
+        begun = [job for job in sweep.jobs if RunFolder(job.folder).metrics.is_file()]
         if not begun:
             raise ConfigError("RUN_DIR", text.name(folder), "a sweep without any started job")
         found += [job.folder for job in begun]
@@ -68,11 +68,11 @@ def _jobs(given: list[Path]) -> tuple[list[Path], list[str]]:
 
 def _parser() -> commands.Parser:
     parser = commands.Parser(
-        "python -m ijepa.report", description="Writes a self-contained HTML report of runs: docs/report.md."
+        commands.typed("report"), description="Runs as one HTML page that needs no network: docs/report.md."
     )
     parser.add_argument("folders", metavar="RUN_DIR", nargs="+", type=Path, help="folder of a run or of a sweep")
     parser.add_argument("--out", type=Path, metavar="FILE",
-                        help=f"default: {NAME} in the run's folder; for several runs, in the current one")  # fmt: skip
+                        help=f"default: {REPORT} in the run's folder; of several runs, in the current one")  # fmt: skip
     parser.add_argument("--title", help="default: the run's name, or the number of runs")
     return parser
 
@@ -80,10 +80,12 @@ def _parser() -> commands.Parser:
 def _out(given: argparse.Namespace) -> Path:
     if given.out is None:
         folders = {folder.expanduser().resolve(): folder.expanduser() for folder in given.folders}
-        return next(iter(folders.values())) / NAME if len(folders) == 1 else Path(NAME)
+        return next(iter(folders.values())) / REPORT if len(folders) == 1 else Path(REPORT)
     out: Path = given.out.expanduser()
     if out.is_dir():
-        raise ConfigError("--out", text.name(out), f"is a folder; give a file in it, e.g. {text.name(out / NAME)}")
+        raise ConfigError(
+            "--out", text.name(out), f"is a folder; give a file in it, {text.name(out / REPORT)} for example"
+        )
     if out.suffix.lower() not in (".html", ".htm"):
         raise ConfigError("--out", text.name(out), "should end in .html")
     return out

@@ -1,58 +1,18 @@
 """The columns of metrics.csv as charts: which belong together, what they are called, and how they are drawn."""
 
 import math
-import re
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ijepa.evaluation.specs import Specs, described, lookup, split
+from ijepa.health.specs import GROUPS
 from ijepa.report.reading import AXES, RunRecord
-from ijepa.sweeps.metric import SETTINGS
+from ijepa.sweeps.metric import METRICS
+from ijepa.training.specs import LOSS, SCHEDULE
+from ijepa.util.metric_spec import MetricSpec
 
 POINTS = 1200
 """Of a curve; of longer ones the least and the greatest value of each stretch are drawn."""
-
-KNOWN = {
-    "train/loss": ("Loss", "what is minimised, on training images"),
-    "train/distance": ("Prediction error", "distance of predictions to their targets"),
-    "train/variance": ("Variance term", "how far features are from spreading in every dimension"),
-    "train/covariance": ("Covariance term", "how much dimensions tell the same"),
-    "lr": ("Learning rate", ""),
-    "weight_decay": ("Weight decay", ""),
-    "momentum": ("Momentum", "of the target encoder's moving average"),
-    "images_per_second": ("Throughput", "training images per second"),
-    "health/rankme": ("RankMe", "effective rank of the target encoder's features; at most their width"),
-    "health/effective_rank": ("Effective rank", "of the centred features: dimensions in which images differ"),
-    "health/alpha_req": ("\u03b1-ReQ", "decay of the features' spectrum; near 1 is best, more is steeper"),
-    "health/lidar": ("LiDAR", "rank of what tells images apart where their crops agree"),
-    "health/std": ("Spread of features", "standard deviation over all tokens"),
-    "health/std_across": ("Spread across images", "standard deviation at each fixed position"),
-    "health/share": ("Share across images", "of the features' variance; the rest is position"),
-    "health/norm": ("Length of features", "mean norm of a token"),
-    "health/relative": ("Relative spread", "over the tokens' root mean square; 0: all the same"),
-    "health/predictions_std": ("Spread of predictions", "standard deviation over all tokens"),
-    "health/predictions_std_across": ("Predictions across images", "their standard deviation at each fixed position"),
-    "health/predictions_share": ("Predictions, share across images", "of their variance; the rest is position"),
-    "health/predictions_norm": ("Length of predictions", "mean norm of a token"),
-    "health/predictions_relative": ("Relative spread of predictions", "over their root mean square"),
-    "health/cosine": ("Cosine", "of predictions and targets"),
-    "health/correlation": ("Correlation", "of predictions and targets across images; 0 knows nothing of them"),
-    "health/gradient_norm": ("Gradient norm", ""),
-    "health/encoder_distance": ("Distance of the encoders", "context to target encoder, relative"),
-}
-"""Title and explanation by column."""
-HEALTH = {
-    "Rank": ("rankme", "effective_rank", "alpha_req", "lidar"),
-    "Spread of the target encoder's features": ("std", "std_across", "share", "norm", "relative"),
-    "Predictions": ("predictions_std", "predictions_std_across", "predictions_share", "predictions_norm",
-                    "predictions_relative", "cosine", "correlation"),
-    "Optimisation": ("gradient_norm", "encoder_distance"),
-}  # fmt: skip
-PROBES = {"knn": "k-NN", "linear": "Linear probe"}
-"""What the health panel reads from the features along the run."""
-SCHEDULES = ("lr", "weight_decay", "momentum", "images_per_second")
-SHARES = ("knn", "logistic", "linear", "attentive", "count", "distance", "lowshot", "finetune", "retrieval",
-          "depth_delta", "segmentation")  # fmt: skip
-"""What the names of results in per cent begin with."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +23,7 @@ class Chart:
         column: of metrics.csv.
         title: in the field's words.
         about: a few words more.
-        unit: "%" where values are shares, else "".
+        unit: as shown; "%" where values are fractions.
         log: whether the axis is logarithmic to begin with.
     """
 
@@ -89,67 +49,48 @@ def groups(runs: list[RunRecord]) -> tuple[list[ChartGroup], list[ChartGroup]]:
         column for run in runs for column, values in run.metrics.items()
         if column not in AXES and any(value is not None for value in values)
     ))  # fmt: skip
-    left = dict.fromkeys(columns)
+    left, known = dict.fromkeys(columns), outside(runs)
 
     def take(title: str, wanted: list[str]) -> ChartGroup:
-        return ChartGroup(title, [chart(column) for column in wanted if left.pop(column, True) is None])
+        return ChartGroup(title, [chart(column, known) for column in wanted if left.pop(column, True) is None])
 
-    health = [take(title, [f"health/{name}" for name in names]) for title, names in HEALTH.items()]
-    probes = [column for column in left if column.startswith("health/") and split(column)[1] in PROBES]
-    health.append(take("Read from the features along the run", probes))
+    health = []
+    for title, measures in GROUPS.items():
+        names = [spec.name for spec in measures]
+        of_sets = [column for column in left if column.startswith("health/") and split(column)[1] in names]
+        health.append(take(title, [*(f"health/{name}" for name in names), *of_sets]))
     health.append(take("Further measures", [column for column in left if column.startswith("health/")]))
-    known = [column for column in KNOWN if column.startswith("train/")]
-    training = [take("Loss", [*known, *(column for column in left if column.startswith("train/"))])]
-    results = [column for column in left if column.startswith("val/") and split(column)[1] not in SETTINGS]
+    parts = [column for column in left if column.startswith("train/")]
+    training = [take("Loss", [*(spec.name for spec in LOSS), *parts])]
+    results = [column for column in left if column.startswith("val/") and lookup(column, known).better]
     for label_set in dict.fromkeys(split(column)[0] for column in results):
         title = "Validation" + (f": {label_set}" if label_set else "")
         training.append(take(title, [column for column in results if split(column)[0] == label_set]))
-    training.append(take("Schedule and speed", list(SCHEDULES)))
+    training.append(take("Schedule and speed", [spec.name for spec in SCHEDULE]))
     further = take("Further columns", list(left))
     training.append(replace(further, minor=True))
     return [group for group in health if group.charts], [group for group in training if group.charts]
 
 
-def chart(column: str) -> Chart:
-    """How a column is drawn."""
-    if column in KNOWN:
-        return Chart(column, *KNOWN[column], unit="%" if column.endswith("share") else "")
-    label_set, name = split(column)
-    if column.startswith("health/") and name in PROBES:
-        return Chart(column, PROBES[name] + (f", {label_set}" if label_set else ""), "held-out images", "%")
-    if column.startswith("val/"):
-        about = label_set if name in SETTINGS else ""
-        return Chart(column, metric_title(name), about, unit(name), name in SETTINGS)
-    return Chart(column, column.removeprefix("health/").removeprefix("train/").replace("_", " "), "")
+def chart(column: str, known: Specs | None = None) -> Chart:
+    """How a column is drawn; ``known``: specs of tasks that do not come with this software."""
+    spec = lookup(column, known)
+    if column.startswith("val/"):  # those that count are in a group of their label set
+        setting = spec.better is None
+        return Chart(column, spec.title, split(column)[0] if setting else spec.about, spec.unit, log=setting)
+    return Chart(column, labelled(spec.title, column), spec.about, spec.unit)
 
 
-def split(column: str) -> tuple[str, str]:
-    """Label set, "" without, and name of a column or result: val/count/knn20 is knn20 of count."""
-    inner = column.removeprefix("val/").removeprefix("health/")
-    label_set, _, name = inner.rpartition("/")
-    return label_set, name
+def labelled(title: str, column: str) -> str:
+    """A title with the label set of the column or result, where its name has one."""
+    label_set, _ = split(column)
+    return f"{title}, {label_set}" if label_set and not column.startswith("train/") else title
 
 
-def metric_title(name: str) -> str:
-    """A result in the field's words: knn20 is k-NN, k = 20."""
-    if found := re.fullmatch(r"knn(\d+)", name):
-        return f"k-NN, k = {found[1]}"
-    if found := re.fullmatch(r"retrieval(\d+)", name):
-        return f"Retrieval, {found[1]} neighbours"
-    if found := re.fullmatch(r"lowshot(_finetune)?_(.+)", name):
-        amount = re.sub(r"shot$", " per class", re.sub(r"pct$", " %", found[2]))
-        return f"{'Fine-tuning, few labels' if found[1] else 'Few labels'}: {amount}"
-    titles = {"logistic": "Logistic regression", "logistic_l2": "Logistic regression, chosen penalty",
-              "linear": "Linear probe", "attentive": "Attentive probe", "finetune": "Fine-tuning",
-              "depth_rmse": "Depth, RMSE", "depth_delta1": "Depth, \u03b4 < 1.25", "count": "Count",
-              "distance": "Distance", "segmentation_miou": "Segmentation, mIoU",
-              "segmentation_accuracy": "Segmentation, accuracy"}  # fmt: skip
-    return titles.get(name, name.replace("_", " "))
-
-
-def unit(name: str) -> str:
-    """Of a result: "%", or "" where it is no share."""
-    return "%" if name.startswith(SHARES) and name not in SETTINGS else ""
+def outside(runs: list[RunRecord]) -> dict[str, MetricSpec]:
+    """The metrics of tasks that do not come with this software, as the runs and their evaluations describe them."""
+    found = [(run.summary or {}).get(METRICS) for run in runs]
+    return described(*found, *(evaluation.metrics for run in runs for evaluation in run.evaluations))
 
 
 def data(run: RunRecord, charts: list[Chart]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,8 @@ from pathlib import Path
 from PIL import Image
 
 from ijepa.report import text
+from ijepa.run_folder import RunFolder
+from ijepa.run_folder.checkpoints import step_of
 
 WIDEST = 2400
 """Pixels; what is wider is scaled down."""
@@ -38,8 +39,8 @@ class Picture:
 
 def pictures(folder: Path) -> tuple[list[Picture], list[str]]:
     """Those of ``folder``, and what to know about the ones that are left out."""
-    paths = [path for part in ("pictures", "evaluation") for path in (folder / part).rglob("*.png") if path.is_file()]
-    placed = sorted((*_place(path.relative_to(folder)), path) for path in paths)
+    run = RunFolder(folder)
+    placed = sorted((*_place(path, run), path) for path in run.all_pictures())
     found, notes, used = [], [], 0
     chosen = _thinned(placed)
     for name, step, path in chosen:
@@ -61,11 +62,12 @@ def pictures(folder: Path) -> tuple[list[Picture], list[str]]:
     return found, notes
 
 
-def _place(path: Path) -> tuple[str, int]:
+def _place(path: Path, run: RunFolder) -> tuple[str, int]:
     """What a picture shows, and its step: pictures/NAME/step-000500.png; -1 without."""
-    match = re.fullmatch(r"step-(\d{1,15})", path.stem)
-    whole = text.name(path.parent if match else path.with_suffix(""))
-    return whole.removeprefix("pictures/"), int(match[1]) if match else -1
+    step = step_of(path)
+    shown = path.with_suffix("") if step is None else path.parent
+    whole = text.name(shown.relative_to(run.path))
+    return whole.removeprefix(f"{run.pictures.name}/"), -1 if step is None else step
 
 
 def _thinned(placed: list[tuple[str, int, Path]]) -> list[tuple[str, int, Path]]:

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+from ijepa.evaluation.specs import Specs, lookup, split
 from ijepa.report import curves, text
-from ijepa.report.reading import Intervals, Results, RunRecord
-from ijepa.sweeps import metric as metrics
+from ijepa.report.reading import RunRecord
+from ijepa.run_folder.evaluation import Intervals, Results
+from ijepa.util.metric_spec import MetricSpec
 
 PREFERRED = ("linear", "logistic", "attentive", "finetune")
 """What stands for a run, before k-NN."""
@@ -56,10 +58,10 @@ class Table:
 
 def tables(runs: list[RunRecord]) -> list[Table]:
     """What the runs ended with, then a table for each evaluation of a name."""
-    found = []
+    found, known = [], curves.outside(runs)
     ends = {number: run.results for number, run in enumerate(runs) if run.results}
     if ends:
-        found.append(_table("At the end of training", "on validation images", ends, {}, len(runs)))
+        found.append(_table("At the end of training", "on validation images", ends, {}, len(runs), known))
     for name in dict.fromkeys(evaluation.name for run in runs for evaluation in run.evaluations):
         results, intervals, images = {}, {}, []
         for number, run in enumerate(runs):
@@ -67,9 +69,9 @@ def tables(runs: list[RunRecord]) -> list[Table]:
                 if evaluation.name == name:
                     results[number], intervals[number] = evaluation.results, evaluation.intervals
                     images.append(evaluation.images)
-        known = sorted({count for count in images if count is not None})
-        about = f"on {' or '.join(map(text.number, known))} validation images, " if known else ""
-        found.append(_table(f"evaluation/{name}", f"{about}with 95 % intervals", results, intervals, len(runs)))
+        counts = sorted({count for count in images if count is not None})
+        about = f"on {' or '.join(map(text.number, counts))} validation images, " if counts else ""
+        found.append(_table(f"evaluation/{name}", f"{about}with 95 % intervals", results, intervals, len(runs), known))
     return [table for table in found if table.rows]
 
 
@@ -79,6 +81,7 @@ def _table(
     results: dict[int, Results],
     intervals: dict[int, Intervals],
     runs: int,
+    known: Specs,
 ) -> Table:
     subjects = list(dict.fromkeys(subject for found in results.values() for subject in found))
     columns = []
@@ -87,26 +90,26 @@ def _table(
         same = kind > 0 and len(having) == runs and all(row == having[0] for row in having.values())
         columns += [Column(subject, kind, None)] if same else [Column(subject, kind, number) for number in having]
     metrics = list(dict.fromkeys(metric for found in results.values() for row in found.values() for metric in row))
-    sets = list(dict.fromkeys(curves.split(metric)[0] for metric in metrics))
-    metrics.sort(key=lambda metric: sets.index(curves.split(metric)[0]))
+    sets = list(dict.fromkeys(split(metric)[0] for metric in metrics))
+    metrics.sort(key=lambda metric: sets.index(split(metric)[0]))
     rows = []
     for metric in metrics:
-        label_set, name = curves.split(metric)
+        spec = lookup(metric, known)
         values, between = [], []
         for column in columns:
             number = next(iter(results)) if column.run is None else column.run
             values.append(results[number].get(column.subject, {}).get(metric))
             between.append(intervals.get(number, {}).get(column.subject, {}).get(metric))
-        rows.append((label_set, curves.metric_title(name), _cells(name, values, between)))
+        rows.append((split(metric)[0], spec.title, _cells(spec, values, between)))
     return Table(title, about, columns, rows)
 
 
-def _cells(name: str, values: list[float | None], between: list[tuple[float, float] | None]) -> list[Cell]:
-    share = curves.unit(name) == "%"
+def _cells(spec: MetricSpec, values: list[float | None], between: list[tuple[float, float] | None]) -> list[Cell]:
+    share = spec.is_fraction
     known = [value for value in values if value is not None]
     best = None
-    if len(known) > 1 and name not in metrics.SETTINGS:
-        best = min(known) if metrics.direction(name) == "minimize" else max(known)
+    if len(known) > 1 and spec.better:
+        best = min(known) if spec.better == "lower" else max(known)
     cells = []
     for value, interval in zip(values, between, strict=True):
         if value is None:
@@ -133,17 +136,17 @@ def headlines(run: RunRecord) -> list[tuple[str, float, str]]:
     else:
         last = {column.removeprefix("val/"): run.last(column) for column in run.metrics if column.startswith("val/")}
         values = {metric: value for metric, value in last.items() if value is not None}
-    shares = [metric for metric in values if curves.unit(curves.split(metric)[1]) == "%"]
-    names = list(dict.fromkeys(curves.split(metric)[1] for metric in shares))
+    known = curves.outside([run])
+    shares = [metric for metric in values if lookup(metric, known).is_fraction]
+    names = list(dict.fromkeys(split(metric)[1] for metric in shares))
     task = run.config.get("task")
     knn = (task.get("knn") or {}).get("headline") if isinstance(task, dict) else None
     wanted = [name for name in (*PREFERRED, f"knn{knn}") if name in names] or names
-    chosen = [metric for name in wanted for metric in shares if curves.split(metric)[1] == name]
+    chosen = [metric for name in wanted for metric in shares if split(metric)[1] == name]
     found = []
     for metric in chosen[:HEADLINES]:
-        label_set, name = curves.split(metric)
         beside = [f"{subject} {100 * value:.1f}" for subject, row in rows[1:]
                   if (value := row.get(metric)) is not None]  # fmt: skip
-        title = curves.metric_title(name) + (f", {label_set}" if label_set else "")
+        title = curves.labelled(lookup(metric, known).title, metric)
         found.append((title, values[metric], "; ".join(beside)))
     return found

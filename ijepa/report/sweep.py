@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
+from ijepa.evaluation import specs
 from ijepa.report import curves, page
 from ijepa.sweeps import metric, table
 from ijepa.sweeps.jobs import FINISHED, Job, Sweep
 
 SCRIPTS = ("charts.js", "sweep.js")
-TITLES = {metric.HEADLINE: "mean headline", "flops": "FLOPs"}
 AXES = 4
 """Results among the parallel coordinates, at most."""
 
@@ -69,16 +69,14 @@ def _columns(sweep: Sweep) -> list[Column]:
         keys.append(Column(key, key, "key", words=words))
     results = [name for name in found if name not in (*metric.TOTALS, metric.HEADLINE, chosen)]
     totals = [name for name in metric.TOTALS if name in found and name != chosen]
-    return [*keys, _column(sweep, chosen, "metric"), *(_column(sweep, name, "result") for name in results),
-            *(_column(sweep, name, "total") for name in totals)]  # fmt: skip
+    known = sweep.outside
+    return [*keys, _column(chosen, "metric", known), *(_column(name, "result", known) for name in results),
+            *(_column(name, "total", known) for name in totals)]  # fmt: skip
 
 
-def _column(sweep: Sweep, name: str, kind: str) -> Column:
-    values = [value for job in sweep.jobs if (value := metric.value(name, job.folder)) is not None]
-    label_set, inner = curves.split(name)
-    known = curves.KNOWN.get(name, ("",))[0]
-    title = TITLES.get(name) or known or curves.metric_title(inner) + (f", {label_set}" if label_set else "")
-    return Column(name, title, kind, share=bool(values) and all(table.share(name, value) for value in values))
+def _column(name: str, kind: str, known: specs.Specs) -> Column:
+    spec = specs.lookup(name, known)
+    return Column(name, curves.labelled(spec.title, name), kind, share=spec.is_fraction)
 
 
 def _value(sweep: Sweep, job: Job, column: Column) -> Any:

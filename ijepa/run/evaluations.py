@@ -1,6 +1,5 @@
 """One task on one checkpoint: table, baselines and metrics.json."""
 
-import math
 import os
 from pathlib import Path
 from typing import Any
@@ -13,20 +12,24 @@ from rich.console import Console
 
 from ijepa import config as schema
 from ijepa.config import TRAINING, EvaluateConfig
-from ijepa.config.checks import check_data, check_model, check_task, parse, saved
+from ijepa.config.checks import check_data, check_model, check_task, parse
 from ijepa.data import sources
 from ijepa.data.datamodule import DataModule
 from ijepa.distributed import devices
-from ijepa.evaluation import export, paper, tables, tasks
+from ijepa.evaluation import paper, tables, tasks
 from ijepa.evaluation.context import UNTRAINED, EvalContext, EvaluatedModel, label_sets
 from ijepa.evaluation.runtime import Runtime, runtime
 from ijepa.interop import loading, transformers
 from ijepa.interop.reading import FORMATS
 from ijepa.masking import Masking
 from ijepa.models.pretrained import PretrainedEncoder, Spec, untrained
-from ijepa.run import build, folders
+from ijepa.run import build, encoders, folders, suggested
+from ijepa.run_folder import RunFolder
+from ijepa.run_folder.checkpoints import step_of
+from ijepa.run_folder.config import read_config
+from ijepa.run_folder.evaluation import evaluation_file, write_evaluation
+from ijepa.sweeps.metric import METRICS
 from ijepa.util.errors import ConfigError, UserError
-from ijepa.util.files import write_json
 from ijepa.util.paths import CONF
 
 RANDOM = "random"
@@ -86,6 +89,8 @@ def evaluate(composed: DictConfig) -> float | None:
     if fabric is not None and HydraConfig.get().mode == RunMode.MULTIRUN:
         problem = "evaluations on several devices cannot run in a sweep; start the jobs one by one"
         raise ConfigError("hardware.strategy", config.hardware.strategy, problem)
+    for note in suggested.notes(config) if first and loaded is None else ():
+        print(f"data     {note}")
     with devices.launching(fabric):
         source.prepare()
         return _measure(config, path, encoder, data, runtime(config.hardware, fabric))
@@ -103,7 +108,7 @@ def _measure(
     cache = None if config.cache is None else Path(config.cache).expanduser()
     ctx = EvalContext(
         data, runtime, config.seed, config.layers, cache, folder if first else None, not first, config.baselines,
-        path and _folder(path),
+        path and _run(path).path,
     )  # fmt: skip
     rows = [
         tasks.evaluate(config.task, EvaluatedModel(f"{config.encoder} encoder" if path else UNTRAINED, encoder), ctx)
@@ -133,18 +138,15 @@ def _report(
     written = {
         "config": config.model_dump(),
         "images": {"train": len(data.source.train), "val": len(data.source.val)},
-        "results": {row.name: _finite(row.values) for row in rows},
+        "results": {row.name: row.values for row in rows},
         "intervals": intervals,
         "details": {row.name: row.details for row in rows},
     }
-    write_json(folder / "metrics.json", written)
-    for file in [*(file for row in rows for file in row.files), folder / "metrics.json"]:
+    described = tasks.undescribed(config.task) if config.task.measured() else {}
+    written |= {METRICS: described} if described else {}
+    write_evaluation(evaluation_file(folder), written)
+    for file in [*(file for row in rows for file in row.files), evaluation_file(folder)]:
         print(f"written  {file}")
-
-
-def _finite(values: dict[str, float]) -> dict[str, float | None]:
-    """For JSON, which has no NaN."""
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def _random(config: EvaluateConfig) -> PretrainedEncoder:
@@ -152,7 +154,7 @@ def _random(config: EvaluateConfig) -> PretrainedEncoder:
     assert config.model is not None
     check_data(config.data)
     check_model(config.model, config.data)
-    return untrained(build.spec(config.model, config.data), config.seed)
+    return untrained(encoders.spec(config.model, config.data), config.seed)
 
 
 def _given() -> set[str]:
@@ -170,11 +172,11 @@ def _reject_model_keys() -> None:
 def _data(composed: dict[str, Any], path: Path, spec: Spec) -> dict[str, Any]:
     """The data to evaluate on: from the command line, else the run's own; size and normalisation are the encoder's."""
     given = _given()
-    written = _folder(path) / "config.yaml"
+    written = _run(path).config
     if "data" in given:
         base = dict(composed)
     elif written.is_file():
-        base = dict(saved(written).data)
+        base = dict(read_config(written).data)
     else:
         raise UserError(f"data is not set, and {path} has no config.yaml beside it; add data=folder data.root=FOLDER")
     for name in ("mean", "std"):
@@ -193,19 +195,19 @@ def _data(composed: dict[str, Any], path: Path, spec: Spec) -> dict[str, Any]:
 
 def _split_seed(path: Path | None, config: EvaluateConfig) -> int:
     """The run's seed on the run's images, so that held-out images stay held out; else the configured seed."""
-    written = path and _folder(path) / "config.yaml"
+    written = path and _run(path).config
     if written is None or not written.is_file():
         return config.seed
-    loaded = saved(written)
+    loaded = read_config(written)
     same = (loaded.data.source, loaded.data.root) == (config.data.source, config.data.root)
     return int(loaded.seed) if same else config.seed
 
 
 def _masks(path: Path | None, config: EvaluateConfig, patch_size: int, first: bool) -> Masking | None:
     """The sampler of the run's masks on this grid, else of the published ones; None where it has no room for them."""
-    written = path and _folder(path) / "config.yaml"
+    written = path and _run(path).config
     if written is not None and written.is_file():
-        chosen = saved(written).masking
+        chosen = read_config(written).masking
     else:
         chosen = OmegaConf.load(CONF / "masking" / "multiblock.yaml")
         if first:
@@ -220,10 +222,9 @@ def _masks(path: Path | None, config: EvaluateConfig, patch_size: int, first: bo
         return None
 
 
-def _folder(path: Path) -> Path:
-    """The folder of the run that a checkpoint belongs to, or that of a lone file."""
-    file = loading.select_file(path)
-    return file.parent.parent if file.parent.name == "checkpoints" else file.parent
+def _run(path: Path) -> RunFolder:
+    """The run that a checkpoint belongs to, or the folder of a lone file."""
+    return RunFolder.of(loading.select_file(path))
 
 
 def _fits(config: EvaluateConfig, spec: Spec) -> None:
@@ -236,8 +237,6 @@ def _fits(config: EvaluateConfig, spec: Spec) -> None:
     if config.layers > spec.depth:
         raise ConfigError("layers", config.layers, f"the encoder has {spec.depth} blocks; try {spec.depth}")
     check_task(config.task, spec.depth)
-    if config.task.features is not None:
-        export.check(config.task.features)
 
 
 def _output(config: EvaluateConfig, path: Path | None) -> Path:
@@ -245,13 +244,13 @@ def _output(config: EvaluateConfig, path: Path | None) -> Path:
         return Path(config.output).expanduser()
     others = [item for item in HydraConfig.get().overrides.task if item.partition("=")[0] not in UNNAMED]
     if path is None:
-        return Path("evaluation") / folders.slug([RANDOM, _names(config), *others])
-    file, run = loading.select_file(path), _folder(path)
-    if not (run / "config.yaml").is_file():  # a file of its own, whose folder is not ours to write to
+        return RunFolder(Path()).evaluations / folders.slug([RANDOM, _names(config), *others])
+    file, run = loading.select_file(path), _run(path)
+    if not run.config.is_file():  # a file of its own, whose folder is not ours to write to
         name = file.parent.name if file.name == transformers.WEIGHTS else f"{file.absolute().parent.name}-{file.stem}"
-        return Path("evaluation") / folders.slug([name, _names(config), *others])
-    parts = [_names(config), *([file.stem] if file.stem.startswith("step-") else []), *others]
-    return run / "evaluation" / folders.slug(parts)
+        return RunFolder(Path()).evaluations / folders.slug([name, _names(config), *others])
+    parts = [_names(config), *([file.stem] if step_of(file) is not None else []), *others]
+    return run.evaluations / folders.slug(parts)
 
 
 def _names(config: EvaluateConfig) -> str:

@@ -11,6 +11,7 @@ from hydra.types import RunMode
 
 from ijepa.config import TrainConfig
 from ijepa.distributed import slurm
+from ijepa.run_folder import RunFolder
 from ijepa.util.errors import ConfigError
 
 FOLDER_VARIABLE = "IJEPA_RUN_DIR"
@@ -99,12 +100,13 @@ def _shared() -> list[str]:
 
 def validate_unused(folder: Path) -> None:
     """Raises ConfigError if ``folder`` contains a run."""
-    found = [name for name in ("config.yaml", "metrics.csv", "checkpoints") if (folder / name).exists()]
+    run = RunFolder(folder)
+    found = [path.name for path in (run.config, run.metrics, run.checkpoints.path) if path.exists()]
     if not found or is_nonzero_rank():
         return
-    if "config.yaml" not in found:
+    if run.config.name not in found:
         raise ConfigError("run_dir", folder, f"contains part of a run, {found[0]}; give another run_dir")
-    resumable = any((folder / "checkpoints").glob("*.ckpt"))
+    resumable = any(run.checkpoints.path.glob("*.ckpt"))
     way = f"resume it with resume={folder}" if resumable else "it has no checkpoint; remove it"
     raise ConfigError("run_dir", folder, f"contains a run; {way}, or give another run_dir")
 

@@ -23,7 +23,7 @@ def resolve_init(composed: DictConfig) -> DictConfig | dict[str, Any]:
         return composed
     values = OmegaConf.to_container(composed, resolve=True)
     assert isinstance(values, dict)
-    heads = values["model"]["heads"] if given("model.heads") else None
+    heads = values["model"].get("heads") if given("model.heads") else None
     start = warm_start.read(str(composed.init), heads)
     if "experiment" not in _overrides() and _own():
         values = _merged(values, _experiment(CONTINUED), "")
@@ -34,6 +34,8 @@ def given(key: str) -> bool:
     """Whether the user has set a key: directly, by an option of its group, or in a configuration of their own."""
     overrides = _overrides()
     if not _own() or key in overrides or (_of_model(key) and "model" in overrides):
+        return True
+    if key.partition(".")[0] == "predictor" and "predictor" in overrides:
         return True
     chosen = overrides.get("experiment", "").strip("[]")
     return any(_sets(name.strip(), key) for name in chosen.split(",") if name.strip())

@@ -1,8 +1,5 @@
 """Resuming a run: its configuration with permitted changes, its last checkpoint, and reasons not to resume."""
 
-import re
-import shutil
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,23 +8,26 @@ from typing import Any
 import torch
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
-from ijepa.callbacks.checkpoint import numbered
-from ijepa.config import TrainConfig
-from ijepa.config.checks import parse, saved
+from ijepa.config import COMBINED, TrainConfig
+from ijepa.config.checks import parse
 from ijepa.data.datamodule import DataModule
 from ijepa.interop import loading
-from ijepa.sweeps import metric
+from ijepa.run_folder import CheckpointFolder, RunFolder
+from ijepa.run_folder.config import read_config
+from ijepa.run_folder.summary import finished_summary
+from ijepa.training.protocol import Scheduled
 from ijepa.training.schedule import TrainingSchedule, training_schedule
 from ijepa.util.errors import ConfigError, UserError, show
 from ijepa.util.paths import CONF
 
-FREE = ("run_dir", "resume", "force", "metric", "hardware", "logger", "callbacks", "task", "data.workers", "data.root",
-        "data.depth_root", "data.depth_scale", "data.segmentation_root")  # fmt: skip
+FREE = ("run_dir", "resume", "force", "metric", "hardware", "logger", "callbacks", "callback", "task", "data.workers",
+        "data.root", "data.depth_root", "data.depth_scale", "data.segmentation_root")  # fmt: skip
 """Keys that may change when a run is resumed: they change results by rounding at most."""
 LENGTH = ("schedule.epochs", "schedule.max_steps")
 """Keys that may change as well if nothing before the end depends on them."""
@@ -73,7 +73,7 @@ def resume(path: Path, overrides: list[str]) -> Resumed:
     """
     folder, last = _find(path)
     contents = _load(path, last)
-    base = _latest(folder, contents["global_step"])
+    base = RunFolder(folder).newest_config(contents["global_step"])
     old = parse(TrainConfig, _compose(base, []))
     new = parse(TrainConfig, _compose(base, [item for item in overrides if _key(item) not in ("resume", "run_dir")]))
     before, after = (_flat(config.model_dump()) for config in (old, new))
@@ -95,9 +95,10 @@ def finished(folder: Path, config: TrainConfig) -> bool:
     Raises:
         ConfigError: if it has another configuration.
     """
-    if not (folder / "config.yaml").is_file():
+    run = RunFolder(folder)
+    if not run.config.is_file():
         return False
-    old = parse(TrainConfig, _compose(_latest(folder, sys.maxsize), []))
+    old = parse(TrainConfig, _compose(run.newest_config(), []))
     before, after = (_flat(each.model_dump()) for each in (old, config))
     keys = {key: None for key in [*after, *before] if before.get(key) != after.get(key)}
     other = [key for key in keys if not any(key == free or key.startswith(f"{free}.") for free in FREE)]
@@ -106,13 +107,13 @@ def finished(folder: Path, config: TrainConfig) -> bool:
         raise ConfigError(
             "run_dir", folder, f"contains a run with {', '.join(items)}; give another run_dir, or remove it"
         )
-    return metric.summary(folder) is not None
+    return finished_summary(run.summary) is not None
 
 
 def again(folder: Path, config: TrainConfig) -> Resumed | None:
     """The stopped run in ``folder``, which has configuration ``config``; None if it has no complete checkpoint."""
-    checkpoints = folder / "checkpoints"
-    for last in (checkpoints / "last.ckpt", *reversed(numbered(checkpoints))):
+    checkpoints = RunFolder(folder).checkpoints
+    for last in (checkpoints.last, *reversed(checkpoints.numbered())):
         if last.is_file() and _whole(last):
             contents = _load(folder, last)
             shapes = {name: tensor.shape for name, tensor in contents["state_dict"].items()}
@@ -122,15 +123,7 @@ def again(folder: Path, config: TrainConfig) -> Resumed | None:
     return None
 
 
-def clear(folder: Path) -> None:
-    """Removes the files of a run without a checkpoint."""
-    for name in ("config.yaml", "metrics.csv", "health.json"):
-        (folder / name).unlink(missing_ok=True)
-    for name in ("checkpoints", "pictures", "wandb", "tensorboard"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-
-
-def validate(resumed: Resumed, module: nn.Module, data: DataModule, steps: TrainingSchedule) -> None:
+def validate(resumed: Resumed, module: nn.Module, data: DataModule, steps: Scheduled) -> None:
     """Rejects networks of another shape, other images, and changes of the run's length within its cooldown.
 
     Raises:
@@ -150,7 +143,7 @@ def validate(resumed: Resumed, module: nn.Module, data: DataModule, steps: Train
         problem = f"not the images that the run started with ({counts}); restore them, or override with force=true"
         raise ConfigError("data.root", resumed.config.data.root, problem)
     old = resumed.before
-    before = training_schedule(old.schedule, old.optimizer, old.data.batch_size, now["images"])
+    before = training_schedule(old.schedule, old.optimizer, old.data.batch_size, now["images"], TrainingSchedule)
     if steps.max_steps < resumed.step:
         problem = f"the checkpoint is already after step {resumed.step}"
         raise ConfigError("schedule.max_steps", steps.max_steps, problem)
@@ -158,17 +151,6 @@ def validate(resumed: Resumed, module: nn.Module, data: DataModule, steps: Train
     if before.max_steps != steps.max_steps and resumed.step > constant:
         problem = f"the checkpoint is after step {constant}, where the cooldown begins; change the length before it"
         raise ConfigError("schedule.max_steps", steps.max_steps, problem)
-
-
-def next_config(resumed: Resumed) -> Path:
-    """An unused file name for a `lasting` configuration."""
-    names = [f"config-{resumed.step:06}", *(f"config-{resumed.step:06}-{count}" for count in range(2, 1000))]
-    return next(path for path in (resumed.folder / f"{name}.yaml" for name in names) if not path.exists())
-
-
-def later_configs(resumed: Resumed) -> list[Path]:
-    """Configurations of resumes after the checkpoint, which no longer apply."""
-    return [path for path, (step, _) in _written(resumed.folder).items() if step > resumed.step]
 
 
 def lasting(resumed: Resumed, images: dict[str, Any]) -> dict[str, Any] | None:
@@ -195,11 +177,12 @@ def _find(path: Path) -> tuple[Path, Path]:
     if not path.exists():
         raise ConfigError("resume", path, "no such run folder or checkpoint")
     whole = path.absolute()
-    last = whole / "checkpoints" / "last.ckpt" if path.is_dir() else whole
     folder = whole if path.is_dir() else whole.parent.parent
+    run = RunFolder(folder)
+    last = run.checkpoints.last if path.is_dir() else whole
     if path.is_dir() and not last.exists():  # killed between writing the newest and naming it
-        last = next(reversed(numbered(last.parent)), last)
-    for needed in (folder / "config.yaml", last):
+        last = next(reversed(run.checkpoints.numbered()), last)
+    for needed in (run.config, last):
         if not needed.is_file():
             raise ConfigError("resume", path, f"no run to resume: {needed} is missing")
     return folder, last
@@ -210,7 +193,9 @@ def _load(path: Path, last: Path) -> dict[str, Any]:
     try:
         contents = loading.load_checkpoint(last, mapped=True)
     except ConfigError as fault:
-        whole = next((path for path in reversed(numbered(last.parent)) if path != last and _whole(path)), None)
+        whole = next(
+            (path for path in reversed(CheckpointFolder(last.parent).numbered()) if path != last and _whole(path)), None
+        )
         problem = f"try resume={whole}, the newest complete one" if whole else "and there is no complete one"
         raise ConfigError("resume", path, f"{last.name} is not a complete checkpoint; {problem}") from fault
     missing = [name for name in NEEDED if name not in contents]
@@ -227,47 +212,26 @@ def _whole(path: Path) -> bool:
     return True
 
 
-def _latest(folder: Path, step: int) -> Path:
-    """config.yaml, or the configuration of the last resume up to ``step`` with a lasting change."""
-    written = {path: when for path, when in _written(folder).items() if when[0] <= step}
-    return max(written, key=lambda path: written[path], default=folder / "config.yaml")
-
-
-def _written(folder: Path) -> dict[Path, tuple[int, int]]:
-    """The configurations of resumes, with their step and the count of those at the same step."""
-    found = {path: re.fullmatch(r"config-(\d+)(?:-(\d+))?", path.stem) for path in folder.glob("config-*.yaml")}
-    return {path: (int(match[1]), int(match[2] or 1)) for path, match in found.items() if match}
-
-
 def _compose(file: Path, overrides: list[str]) -> DictConfig:
     """The configuration in ``file`` with Hydra overrides; an option of a config group replaces the whole group."""
-    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+    groups = {*COMBINED, *(path.name for path in CONF.iterdir() if path.is_dir())}
     chosen = [_key(item) for item in overrides if _key(item) in groups and item[0].isalpha()]
     items = [f"+{item}" if _key(item) in chosen else item for item in overrides]
-    values = _filled(saved(file))
+    values = read_config(file)
     for group in chosen:
         values.pop(group, None)
     with tempfile.TemporaryDirectory() as folder:
         OmegaConf.save(values, Path(folder) / file.name)
         search = create_config_search_path(str(CONF))
         search.prepend("run", folder)
+        for source in HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else ():
+            if source.provider == "command-line":  # --config-dir
+                search.prepend(source.provider, f"{source.schema}://{source.path}", "schema")  # which has to be last
         loader = ConfigLoaderImpl(config_search_path=search)
         composed = loader.load_configuration(file.stem, overrides=items, run_mode=RunMode.RUN, from_shell=False)
     with open_dict(composed):
         del composed["hydra"]
     return composed
-
-
-def _filled(values: DictConfig) -> DictConfig:
-    """Adds keys that are missing in the configuration of an older version of this software.
-
-    Only for loggers and callbacks, which do not change results.
-    """
-    kind = (values.get("logger") or {}).get("name", "csv")
-    for section, file in {"callbacks": "callbacks/default.yaml", "logger": f"logger/{kind}.yaml"}.items():
-        if (CONF / file).is_file():
-            values[section] = OmegaConf.merge(OmegaConf.load(CONF / file), values.get(section) or {})
-    return values
 
 
 def _key(override: str) -> str:

@@ -10,21 +10,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
+from ijepa.config.custom import TARGET
 from ijepa.interop import loading
 from ijepa.interop.weights import State, Weights
 from ijepa.models.jepa import JEPA
 from ijepa.models.pretrained import Spec
+from ijepa.models.timm_vit import OPTIONS
 from ijepa.util.errors import ConfigError, UserError, show
+from ijepa.util.paths import CONF
 
 KEY = "init"
 Adapt = Literal["average", "inflate"]
 PATCHES = "patch_embed.proj.weight"
-NARROW = 384
-"""Width of the published predictors (paper, appendix A.1); for narrower encoders, half the encoder's width."""
-DEEP = {32: 12, 40: 16}
-"""Depth of the published predictors, by the encoder's depth; others have half the encoder's depth."""
 
 
 @dataclass(frozen=True)
@@ -73,18 +73,44 @@ def apply_checkpoint_sizes(values: dict[str, Any], start: WarmStart, given: Call
             raise ConfigError(key, section[name], f"{KEY}={start.file} has {show(value)}; omit it, or set the same")
         section[name] = value
 
-    for name in ("patch_size", "width", "depth", "heads", "mlp_ratio"):
+    if spec.kind != "vit":
+        model = _foreign(model, start, given)
+    elif TARGET in model or "name" in model:
+        raise ConfigError("model", model.get(TARGET, "timm"), f"{KEY}={start.file} has I-JEPA's ViT; leave it out")
+    for name in ("patch_size", "width", "depth", "heads", "mlp_ratio", "registers") if spec.kind == "vit" else ():
         decide(model, "model", name, getattr(spec, name))
     if start.weights.predictor is not None:
         sizes = start.weights.predictor_sizes
-        decide(predictor, "predictor", "width", sizes.width)
-        decide(predictor, "predictor", "depth", sizes.depth)
+        for name in ("width", "depth", "mlp_ratio"):
+            decide(predictor, "predictor", name, getattr(sizes, name))
     else:
-        published = {"width": min(NARROW, spec.width // 2), "depth": DEEP.get(spec.depth, max(spec.depth // 2, 1))}
-        predictor |= {name: value for name, value in published.items() if not given(f"predictor.{name}")}
+        usual = _predictor(spec.width, spec.depth)
+        predictor |= {name: value for name, value in usual.items() if not given(f"predictor.{name}")}
     _images(data, spec, values.get("init_channels"), start.file, given)
-    _positions(model, data["image_size"], spec, given)
+    if spec.kind == "vit":
+        _positions(model, data["image_size"], spec, given)
     return {**values, "model": model, "predictor": predictor, "data": data}
+
+
+def _predictor(width: int, depth: int) -> dict[str, Any]:
+    """Sizes for an encoder's predictor: as published with one of that depth, else half of the encoder's."""
+    models = [OmegaConf.load(file) for file in sorted((CONF / "model").glob("vit_*.yaml"))]
+    names = {each.model.depth: part["/predictor"] for each in models for part in each.defaults if "/predictor" in part}
+    published = OmegaConf.load(CONF / "predictor" / "_published.yaml")
+    deep = OmegaConf.load(CONF / "predictor" / f"{names[depth]}.yaml").depth if depth in names else max(depth // 2, 1)
+    return {"width": min(published.width, width // 2), "depth": deep, "mlp_ratio": published.mlp_ratio}
+
+
+def _foreign(model: dict[str, Any], start: WarmStart, given: Callable[[str], bool]) -> dict[str, Any]:
+    """The section of an encoder that is not I-JEPA's ViT; as in the file, which nothing given may contradict."""
+    spec = start.weights.spec
+    key = "name" if spec.kind == "timm" else TARGET
+    if given("model.width") and model.get(key) != spec.name:
+        raise ConfigError("model", model.get(key, "vit"), f"{KEY}={start.file} has {spec.name}; leave it out")
+    if spec.kind == "custom":
+        return {TARGET: spec.name, **spec.options, "patch_size": spec.patch_size}
+    sizes = {option: spec.options.get(option) for option in OPTIONS}
+    return {"name": spec.name, "pretrained": False, "patch_size": spec.patch_size, **sizes}
 
 
 def _images(data: dict[str, Any], spec: Spec, adapt: Any, file: Path, given: Callable[[str], bool]) -> None:
@@ -120,12 +146,13 @@ def _positions(model: dict[str, Any], size: Any, spec: Spec, given: Callable[[st
         model["position_grid"] = list(spec.position_grid or spec.grid) if mapped else None
 
 
-def load(jepa: JEPA, start: WarmStart, adapt: Adapt | None) -> list[str]:
+def load(jepa: JEPA, start: WarmStart, channels: int, adapt: Adapt | None) -> list[str]:
     """Loads the weights into the networks; a missing encoder is initialised from the other one.
 
     Args:
         jepa: networks with the sizes of the file.
         start: the weights.
+        channels: of the images.
         adapt: see `adapted`.
 
     Returns:
@@ -136,7 +163,6 @@ def load(jepa: JEPA, start: WarmStart, adapt: Adapt | None) -> list[str]:
     """
     weights, notes = start.weights, list(start.weights.notes)
     context, target = weights.encoder("context"), weights.encoder("target")
-    channels = jepa.context_encoder.channels
     pairs = [
         (jepa.context_encoder, _of_channels(context or target, channels, adapt)),
         (jepa.target_encoder, _of_channels(target or context, channels, adapt)),
@@ -158,6 +184,8 @@ def load(jepa: JEPA, start: WarmStart, adapt: Adapt | None) -> list[str]:
 
 def _of_channels(state: State | None, channels: int, adapt: Adapt | None) -> State:
     assert state is not None
+    if PATCHES not in state and adapt is not None:
+        raise ConfigError("init_channels", adapt, f"needs {PATCHES} among the weights; leave it out")
     if adapt is None or state[PATCHES].shape[1] == channels:
         return state
     return {**state, PATCHES: adapted(state[PATCHES], channels, adapt)}

@@ -5,10 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ijepa.evaluation.specs import described
+from ijepa.run_folder import RunFolder, SweepFolder
+from ijepa.run_folder.summary import finished_summary
 from ijepa.sweeps import metric
 from ijepa.util.files import write_json
+from ijepa.util.metric_spec import MetricSpec
 
-RECORD = "sweep.json"
 FINISHED, FAILED, STOPPED, WAITING = "finished", "failed", "stopped", "not begun"
 
 
@@ -34,7 +37,7 @@ class Job:
     @property
     def summary(self) -> dict[str, Any] | None:
         """What the run has written at its end."""
-        return metric.summary(self.folder)
+        return finished_summary(RunFolder(self.folder).summary)
 
     @property
     def status(self) -> str:
@@ -43,7 +46,7 @@ class Job:
             return FAILED
         if self.summary is not None:
             return FINISHED
-        return STOPPED if (self.folder / "config.yaml").exists() else WAITING
+        return STOPPED if RunFolder(self.folder).config.exists() else WAITING
 
 
 @dataclass
@@ -67,7 +70,12 @@ class Sweep:
     @property
     def better(self) -> str:
         """Maximize or minimize."""
-        return metric.direction(self.metric)
+        return metric.direction(self.metric, self.outside)
+
+    @property
+    def outside(self) -> dict[str, MetricSpec]:
+        """The metrics of tasks that do not come with this software, as the jobs describe them."""
+        return described(*((job.summary or {}).get(metric.METRICS) for job in self.jobs))
 
     def ranked(self) -> list[tuple[Job, float | None]]:
         """Jobs with their values of the metric, the best first; those without one last."""
@@ -85,7 +93,7 @@ class Sweep:
         """Keeps it in the folder."""
         jobs = [{"folder": self._named(job), "values": job.values, "error": job.error} for job in self.jobs]
         known = {"command": self.command, "keys": self.keys, "metric": self.metric, "jobs": jobs}
-        write_json(self.folder / RECORD, known)
+        write_json(SweepFolder(self.folder).record, known)
 
     def _named(self, job: Job) -> str:
         """Its folder in the sweep's, which can be moved; that of a run from elsewhere, which goes on, in full."""
@@ -94,7 +102,7 @@ class Sweep:
 
 def read(folder: Path) -> Sweep | None:
     """The sweep in ``folder``, or None where there is none; raises ValueError where its record is broken."""
-    file = folder / RECORD
+    file = SweepFolder(folder).record
     if not file.is_file():
         return None
     try:

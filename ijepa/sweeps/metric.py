@@ -1,49 +1,49 @@
 """What a sweep compares runs by: a value of a run's folder, and whether more of it is better."""
 
-import csv
 import difflib
-import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ijepa.evaluation import specs
+from ijepa.health import specs as health
+from ijepa.run_folder import RunFolder
+from ijepa.run_folder.metrics import read_metrics
+from ijepa.run_folder.summary import finished_summary
+from ijepa.training import specs as training
 from ijepa.util.errors import ConfigError
+from ijepa.util.metric_spec import MetricSpec
 
-LESS_IS_BETTER = ("loss", "depth_rmse", "gradient_norm", "seconds", "flops", "images", "alpha_req")
-"""Names, or what follows the last slash of them."""
-HEADLINE = "headline"
+HEADLINE = specs.HEADLINE.name
 """The mean of the first task's results on the label sets, in summary.json; what metric=null stands for."""
-SETTINGS = ("logistic_l2",)
-"""Results that are chosen settings: no name to compare by."""
-TOTALS = ("loss", "images", "flops", "seconds")
+METRICS = "metrics"
+"""In summary.json and metrics.json: specs of metrics that `specs.lookup` does not know by name."""
+TOTALS = tuple(spec.name for spec in training.TOTALS)
 """Numbers of summary.json."""
-
-
-TRAINING = ("train/loss", "train/distance", "train/variance", "train/covariance", "images_per_second", "epoch", "lr",
-            "weight_decay", "momentum")  # fmt: skip
+TRAINING = tuple(spec.name for spec in (*training.LOSS, *training.SCHEDULE, *training.PROGRESS) if spec.name != "step")
 """Columns of metrics.csv that training fills."""
-SPREADS = ("std", "std_across", "share", "norm", "relative")
-HEALTH_METRICS = (*SPREADS, *(f"predictions_{name}" for name in SPREADS), "cosine", "correlation", "rankme",
-                  "effective_rank", "alpha_req", "lidar", "knn", "linear", "encoder_distance",
-                  "gradient_norm")  # fmt: skip
+HEALTH_METRICS = tuple(spec.name for spec in health.MEASURES)
 """Those after ``health/``; the two probes also after a label set."""
+PROBES = tuple(f"/{spec.name}" for spec in health.PROBES)
 
 
-def check(name: str | None, promised: list[str], has_health: bool) -> None:
+def check(name: str | None, results: Mapping[str, MetricSpec], has_health: bool) -> None:
     """Refuses what a run will not have, before it trains.
 
     Args:
         name: ``metric``.
-        promised: the names of its results.
+        results: of its tasks, by name.
         has_health: whether it measures its health.
 
     Raises:
-        ConfigError: names what would do.
+        ConfigError: names what to try.
     """
     wanted = named(name)
+    promised = [result for result, spec in results.items() if spec.better]
     known = [HEADLINE, *TOTALS, *TRAINING, *promised, *(f"health/{each}" for each in HEALTH_METRICS)]
     health, _, measure = wanted.partition("/")
-    named_so = measure in HEALTH_METRICS or measure.endswith(("/knn", "/linear"))
+    named_so = measure in HEALTH_METRICS or measure.endswith(PROBES)
     if (health != "health" and wanted in known) or (health == "health" and has_health and named_so):
         return
     if health == "health" and not has_health:
@@ -55,33 +55,29 @@ def check(name: str | None, promised: list[str], has_health: bool) -> None:
     raise ConfigError("metric", name, problem)
 
 
-def direction(name: str | None) -> str:
-    """Optuna's word for what is better: maximize or minimize."""
-    kind, _, last = (name or HEADLINE).rpartition("/")
-    return "minimize" if last in LESS_IS_BETTER or kind == "train" else "maximize"
+def direction(name: str | None, outside: specs.Specs | None = None) -> str:
+    """Optuna's word for what is better: maximize or minimize.
 
-
-def summary(folder: Path) -> dict[str, Any] | None:
-    """What a finished run has written; None where there is none."""
-    try:
-        found = json.loads((folder / "summary.json").read_bytes())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) and "steps" in found else None
+    Args:
+        name: ``metric``.
+        outside: specs of tasks that do not come with this software.
+    """
+    return "minimize" if specs.lookup(name or HEADLINE, outside).better == "lower" else "maximize"
 
 
 def results(found: dict[str, Any]) -> dict[str, float]:
     """The results of the run's own encoder, its totals, and its headline, by name."""
     rows = found.get("results") or {}
     own: dict[str, Any] = next(iter(rows.values()), {}) if isinstance(rows, dict) else {}
+    outside = specs.described(found.get(METRICS))
     values = {HEADLINE: found.get(HEADLINE), **own, **{name: found.get(name) for name in TOTALS}}
     return {name: float(value) for name, value in values.items()
-            if isinstance(value, int | float) and not name.endswith(SETTINGS)}  # fmt: skip
+            if isinstance(value, int | float) and specs.lookup(name, outside).better}  # fmt: skip
 
 
 def value(name: str | None, folder: Path) -> float | None:
     """Of the finished run in ``folder``: a result, a number of its summary, or the last of a column of metrics.csv."""
-    found = results(summary(folder) or {})
+    found = results(finished_summary(RunFolder(folder).summary) or {})
     wanted = named(name)
     return found[wanted] if wanted in found else last(wanted, folder)
 
@@ -94,9 +90,7 @@ def named(name: str | None) -> str:
 def last(column: str, folder: Path) -> float | None:
     """The last value in a column of metrics.csv; None where there is none."""
     try:
-        with (folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
-            cells = [row.get(column) for row in csv.DictReader(file)]
-        number = float(next(cell for cell in reversed(cells) if cell))
-    except (OSError, ValueError, StopIteration):
+        number = float(read_metrics(RunFolder(folder).metrics).last(column) or "nan")
+    except (OSError, ValueError):
         return None
     return number if math.isfinite(number) else None

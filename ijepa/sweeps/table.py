@@ -10,11 +10,13 @@ import numpy as np
 from rich.table import Table
 from scipy import stats
 
+from ijepa.evaluation.specs import lookup
+from ijepa.run_folder import SweepFolder
 from ijepa.sweeps import metric
 from ijepa.sweeps.jobs import FINISHED, Job, Sweep
 from ijepa.util.files import write_text
+from ijepa.util.metric_spec import MetricSpec
 
-FILE, OVER_SEEDS = "sweep.csv", "over_seeds.csv"
 BRIEF = 8
 """Characters of a number that is shown as it is."""
 SHOWN = 4
@@ -51,7 +53,7 @@ def write(sweep: Sweep) -> None:
         values = sweep.values(job)
         rows.append([job.name, job.status, *(job.values.get(key, "") for key in sweep.keys),
                      *(_number(values.get(name)) for name in results), _told(job), job.error or ""])  # fmt: skip
-    _csv(sweep.folder / FILE, rows)
+    _csv(SweepFolder(sweep.folder).table, rows)
     if "seed" in sweep.keys:
         groups = over_seeds(sweep)
         keys = [key for key in sweep.keys if key != "seed"]
@@ -61,7 +63,7 @@ def write(sweep: Sweep) -> None:
             ends = [group.results.get(name, (None, None)) for name in results]
             rows.append([*(group.values.get(key, "") for key in keys), str(group.seeds),
                          *(_number(end) for pair in ends for end in pair)])  # fmt: skip
-        _csv(sweep.folder / OVER_SEEDS, rows)
+        _csv(SweepFolder(sweep.folder).over_seeds, rows)
 
 
 def over_seeds(sweep: Sweep) -> list[SeedGroup]:
@@ -85,6 +87,7 @@ def shown(sweep: Sweep) -> Table:
     """Its jobs, the best first, or with seeds their means, as a table for the terminal."""
     wanted = metric.named(sweep.metric)
     results = _first([name for name in names(sweep) if name not in (metric.HEADLINE, wanted, *metric.TOTALS)])
+    specs = {name: lookup(name, sweep.outside) for name in (wanted, *results)}
     groups = over_seeds(sweep) if "seed" in sweep.keys else []
     seeds = 0 < len(groups) < len(sweep.jobs)
     keys = [key for key in sweep.keys if not (seeds and key == "seed")]
@@ -96,13 +99,13 @@ def shown(sweep: Sweep) -> Table:
         sign = -1 if sweep.better == "maximize" else 1
         groups.sort(key=lambda group: sign * group.results.get(wanted, (sign * math.inf, 0))[0])
         for group in groups:
-            cells = [_interval(name, group.results.get(name)) for name in (wanted, *results)]
+            cells = [_interval(spec, group.results.get(name)) for name, spec in specs.items()]
             told = ", ".join(sorted(set(group.verdicts)))
             table.add_row(*(brief(group.values.get(key, "")) for key in keys), str(group.seeds), *cells, told)
         return table
     for job, value in sweep.ranked():
-        numbers = sweep.values(job)
-        cells = [_cell(wanted, value), *(_cell(name, numbers.get(name)) for name in results)]
+        numbers = sweep.values(job) | ({} if value is None else {wanted: value})
+        cells = [_cell(spec, numbers.get(name)) for name, spec in specs.items()]
         table.add_row(*(brief(job.values.get(key, "")) for key in keys), *cells, _told(job))
     return table
 
@@ -142,24 +145,18 @@ def half_width(numbers: np.ndarray) -> float | None:
     return float(quantile * numbers.std(ddof=1) / math.sqrt(len(numbers)))
 
 
-def share(name: str, value: float) -> bool:
-    """Whether a result is shown in per cent."""
-    return metric.direction(name) == "maximize" and 0 <= value <= 1
-
-
-def _cell(name: str, value: float | None) -> str:
+def _cell(spec: MetricSpec, value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{100 * value:.1f}" if share(name, value) else f"{value:.4g}"
+    return f"{100 * value:.1f}" if spec.is_fraction else f"{value:.4g}"
 
 
-def _interval(name: str, found: tuple[float, float | None] | None) -> str:
+def _interval(spec: MetricSpec, found: tuple[float, float | None] | None) -> str:
     if found is None:
         return "-"
     mean, half = found
-    scale = 100 if share(name, mean) else 1
-    text = _cell(name, mean)
-    return text if half is None else f"{text} ±{scale * half:.{1 if scale == 100 else 3}f}"
+    text = _cell(spec, mean)
+    return text if half is None else f"{text} ±{100 * half:.1f}" if spec.is_fraction else f"{text} ±{half:.3f}"
 
 
 def _number(value: float | None) -> str:

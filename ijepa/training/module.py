@@ -1,117 +1,137 @@
-"""The LightningModule of pretraining: hooks only."""
+"""The LightningModule of pretraining: what a step computes, and what the run reads of it."""
 
 from typing import Any
 
-import lightning as L
 import torch
-from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import Tensor, nn
 
 from ijepa.data.datamodule import Batch
 from ijepa.distributed import sharding
+from ijepa.masking import Masks
 from ijepa.models.jepa import JEPA
-from ijepa.training import optimizer as optim
+from ijepa.models.pretrained import SPEC_KEY, Spec
+from ijepa.models.targets import normalize_targets
+from ijepa.models.transformer import gather
+from ijepa.training.base import TrainingModule
+from ijepa.training.flops import PretrainingFlops
 from ijepa.training.objective import Objective
-from ijepa.training.schedule import TrainingSchedule
+from ijepa.training.protocol import Monitor, MonitorFlops, TrainedEncoder
+from ijepa.training.schedule import EMASchedule
 
 
-class Pretraining(L.LightningModule):
+class Pretraining(TrainingModule):
     """Trains context encoder and predictor by gradient descent; the target encoder is their EMA (momentum) copy.
 
     Args:
         jepa: the three networks.
+        spec: of the encoders; its mean and std are for values in 0..1 (float images: in their units).
+        cost: of one image.
         objective: the loss.
         schedule: learning rate, weight decay and EMA momentum by step.
         betas, eps: AdamW's.
-        mean, std: per channel, for values in 0..1 (float images: in their units).
-        bf16, checkpointing, compiled: see `ijepa.distributed.sharding.prepare`.
     """
 
-    mean: torch.Tensor
-    std: torch.Tensor
+    mean: Tensor
+    std: Tensor
+    schedule: EMASchedule
 
     def __init__(
         self,
         jepa: JEPA,
+        spec: Spec,
+        cost: PretrainingFlops,
         objective: Objective,
-        schedule: TrainingSchedule,
+        schedule: EMASchedule,
         betas: tuple[float, float],
         eps: float,
-        mean: list[float],
-        std: list[float],
-        bf16: bool = False,
-        checkpointing: bool = False,
-        compiled: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(schedule, betas, eps)
         self.jepa = jepa
+        self.spec = spec
+        self.cost = cost
         self.objective = objective
-        self.schedule = schedule
-        self.betas = betas
-        self.eps = eps
-        self.bf16 = bf16
-        self.checkpointing = checkpointing
-        self.compiled = compiled
-        self._prepared = False
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
-
-    def configure_model(self) -> None:
-        """Sets up precision, activation checkpointing, compilation and sharding, once the devices are known."""
-        if not self._prepared:
-            self._prepared = True
-            mesh = self.device_mesh and self.device_mesh["data_parallel"]
-            sharding.prepare(self.jepa, self.bf16, self.checkpointing, self.compiled, mesh)
+        self.register_buffer("mean", torch.tensor(spec.mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).view(-1, 1, 1), persistent=False)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """The loss of one micro-batch, and its terms."""
+        assert batch.masks is not None
         images = batch.images.float() / 255 if batch.images.dtype == torch.uint8 else batch.images
         predictions, targets, context = self.jepa(self.normalised(images), batch.masks)
         loss = self.objective(predictions, targets, context, batch.masks.context, batch.masks.valid)
-        parts = {name: part.detach() for name, part in loss._asdict().items() if part is not None}
+        parts = {"total": loss.total.detach(), **{name: part.detach() for name, part in loss.parts.items()}}
         return {"loss": loss.total, "parts": parts}
 
-    def normalised(self, images: torch.Tensor) -> torch.Tensor:
+    def normalised(self, images: Tensor) -> Tensor:
         """Normalises images [B, C, H, W] in 0..1 (float images: in their units), on the networks' device."""
         return (images.to(self.mean.device, non_blocking=True) - self.mean) / self.std
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW; its learning rate and weight decay are set before each step."""
-        fused = self.device.type == "cuda"
-        return optim.adamw(self.named_parameters(), self.schedule.lr(0), self.betas, self.eps, fused)
-
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        """One optimiser step, followed by the EMA update of the target encoder.
-
-        The EMA update belongs here: it must happen once per step, also with gradient accumulation, and before any
-        callback can write a checkpoint.
-        """
+        """One step of optimiser and target encoder: once per step, whatever the accumulation."""
         step = self.global_step
-        optim.set_hyperparameters(optimizer, self.schedule.lr(step), self.schedule.weight_decay(step))
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.jepa.update_target_encoder(self.schedule.momentum(step))
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keys the optimiser's state by parameter names, so that every strategy can resume from it."""
-        state = checkpoint["optimizer_states"][0]
-        if state:  # only the first rank holds what is sharded
-            sharded = isinstance(self.trainer.strategy, ModelParallelStrategy)
-            names = [name for name, _ in self.named_parameters()] if sharded else self._optimized()
-            checkpoint["optimizer_states"] = [optim.rekey(state, dict(enumerate(names)))]
+    def flops(self, batch: Batch) -> float:
+        assert batch.masks is not None
+        return len(batch.images) * self.cost.step_flops(*_sizes(batch.masks))
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keys it by number again, as a plain optimiser needs it; the sharding strategy has loaded it by name.
+    def networks(self) -> list[nn.Module]:
+        networks: list[nn.Module] = [self.jepa.context_encoder, self.jepa.predictor, self.jepa.target_encoder]
+        return [*networks, self.objective] if any(True for _ in self.objective.parameters()) else networks
 
-        Also converts Lightning's counts of micro-batches, because the accumulation may have changed.
-        """
-        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-        batches = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
-        for counts in (progress["total"], progress["current"]):
-            saved_within = counts["processed"] - counts["completed"]  # 1: Lightning adds it
-            counts.update(ready=batches, started=batches, processed=batches, completed=batches - saved_within)
-        if not isinstance(self.trainer.strategy, ModelParallelStrategy):
-            numbers = {name: number for number, name in enumerate(self._optimized())}
-            checkpoint["optimizer_states"] = [optim.rekey(checkpoint["optimizer_states"][0], numbers)]
+    def monitor(self) -> Monitor:
+        return PretrainingMonitor(self)
 
-    def _optimized(self) -> list[str]:
-        """The parameters' names in the order in which the optimiser numbers them."""
-        return [name for group in optim.groups(self.named_parameters()) for name, _ in group]
+    def evaluated(self) -> TrainedEncoder:
+        return TrainedEncoder("target", self.jepa.target_encoder, self.spec)
+
+    def checkpoint_extras(self) -> dict[str, Any]:
+        """The encoders' description, so that they can be rebuilt from the file alone."""
+        return {SPEC_KEY: self.spec.plain()}
+
+    def describe(self) -> list[str]:
+        trained = (self.jepa.context_encoder, self.jepa.predictor)
+        encoder, predictor = (sum(p.numel() for p in network.parameters()) / 1e6 for network in trained)
+        (rows, columns), side = self.spec.grid, self.spec.patch_size
+        patches = f"{rows}x{columns} patches of {side}x{side} pixels"
+        return [f"encoder {encoder:.1f} M, predictor {predictor:.1f} M parameters; {patches}"]
+
+
+class PretrainingMonitor(Monitor):
+    """The target encoder's features, and what the predictor makes of the context."""
+
+    def __init__(self, module: Pretraining) -> None:
+        self.module = module
+        self.jepa = module.jepa
+        self.grid = module.spec.grid
+
+    def features(self, images: Tensor) -> Tensor:
+        found: Tensor = self.jepa.target_encoder(self.module.normalised(images))
+        return found
+
+    def flops(self, masks: Masks | None) -> MonitorFlops:
+        assert masks is not None
+        cost = self.module.cost
+        encoder = cost.encoder_flops()
+        return MonitorFlops(encoder, cost.forward_flops(*_sizes(masks)) - encoder)
+
+    def predictions(self, images: Tensor, features: Tensor, masks: Masks) -> tuple[Tensor, Tensor]:
+        jepa, images = self.jepa, self.module.normalised(images)
+        if jepa.target == "output":
+            targets = gather(features, masks.targets)  # [B, T, K, D]
+            targets = normalize_targets(targets) if jepa.normalize else targets
+        else:
+            targets = jepa.targets(images, masks.targets)
+        context = jepa.context_encoder(images, masks.context, masks.valid)
+        return jepa.predictor(context, masks.context, masks.targets, masks.valid), targets
+
+    def measures(self) -> dict[str, float]:
+        """How far the context encoder is ahead of the target encoder."""
+        encoders = self.jepa.context_encoder, self.jepa.target_encoder
+        return {"encoder_distance": sharding.distance(*(encoder.parameters() for encoder in encoders))}
+
+
+def _sizes(masks: Masks) -> tuple[int, int, int]:
+    """C, T and K."""
+    return masks.context.shape[1], masks.targets.shape[1], masks.targets.shape[2]

@@ -1,6 +1,7 @@
 """A run's length in steps, and learning rate, weight decay and EMA momentum at each step."""
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ijepa.config import Optimizer, Schedule
 from ijepa.training import curves
@@ -12,7 +13,7 @@ class TrainingSchedule:
     """Values for steps 0, 1, ... of ``max_steps``.
 
     As in the reference implementation, learning rate and weight decay of step i are their curves at i + 1 (so that
-    the last step has the end value), the EMA momentum is its curve at i.
+    last step has the end value).
     """
 
     max_steps: int
@@ -36,18 +37,29 @@ class TrainingSchedule:
         curve = self.schedule.weight_decay
         return curves.between(curve.shape, curve.start, curve.end, step + 1, self.max_steps)
 
+    def values(self, step: int) -> dict[str, float]:
+        """Everything that is scheduled, by the names that it is logged under."""
+        return {"lr": self.lr(step), "weight_decay": self.weight_decay(step)}
+
+
+@dataclass(frozen=True)
+class EMASchedule(TrainingSchedule):
+    """With the momentum of a target encoder; as in the reference implementation, step i has that at i of its curve."""
+
     def momentum(self, step: int) -> float:
         """The EMA momentum of the target encoder."""
         curve = self.schedule.momentum
         return curves.between(curve.shape, curve.start, curve.end, step, self.max_steps)
 
     def values(self, step: int) -> dict[str, float]:
-        """All three, by the names under which they are logged."""
-        return {"lr": self.lr(step), "weight_decay": self.weight_decay(step), "momentum": self.momentum(step)}
+        return {**super().values(step), "momentum": self.momentum(step)}
 
 
-def training_schedule(schedule: Schedule, optimizer: Optimizer, batch_size: int, images: int) -> TrainingSchedule:
-    """Turns epochs into steps for a training set of ``images``.
+S = TypeVar("S", bound=TrainingSchedule)
+
+
+def training_schedule(schedule: Schedule, optimizer: Optimizer, batch_size: int, images: int, kind: type[S]) -> S:
+    """Turns epochs into steps for a training set of ``images``; ``kind`` says what is scheduled.
 
     Raises:
         UserError: when the run has no length, or its parts are longer than the whole.
@@ -71,4 +83,4 @@ def training_schedule(schedule: Schedule, optimizer: Optimizer, batch_size: int,
             problem = f"{whole} longer ({sum(lengths.values())} steps) than the run ({total} steps)"
             raise ConfigError(key, value, f"{problem}; lower it, e.g. schedule.{part}_steps={total // 10}")
     peak = optimizer.lr * (batch_size / 256 if optimizer.lr_per_256 else 1.0)
-    return TrainingSchedule(total, lengths["warmup"], lengths["cooldown"], peak, schedule)
+    return kind(total, lengths["warmup"], lengths["cooldown"], peak, schedule)

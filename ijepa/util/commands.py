@@ -1,4 +1,4 @@
-"""Shared by the `python -m ijepa....` commands: one-line errors without a traceback."""
+"""How commands are called, and what those with argparse share: one line for a mistake, an end without a traceback."""
 
 import argparse
 import os
@@ -8,6 +8,24 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from ijepa.util.errors import UserError, one_line
+from ijepa.util.paths import INSTALLED
+
+CONSOLE = "IJEPA_CONSOLE"
+"""Set in the environment by the console command `ijepa`, for itself and for the processes that it starts."""
+IN_CHECKOUT = {
+    "train": "python train.py",
+    "evaluate": "python evaluate.py",
+    "statistics": "python -m ijepa.data.statistics",
+    "report": "python -m ijepa.report",
+    "inspect": "python -m ijepa.interop inspect",
+    "convert": "python -m ijepa.interop convert",
+}
+"""Commands by name, as they are typed in a checkout."""
+
+
+def typed(name: str) -> str:
+    """How to type a command: ``ijepa NAME`` after the console command or without a checkout, else as in a checkout."""
+    return f"ijepa {name}" if INSTALLED or CONSOLE in os.environ else IN_CHECKOUT[name]
 
 
 class Parser(argparse.ArgumentParser):

@@ -8,9 +8,56 @@ two positions share a number and a whole batch is one draw.
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import IntEnum, unique
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+@unique
+class Stream(IntEnum):
+    """What random numbers of a run's or an evaluation's seed are for; every new use gets a number of its own.
+
+    The numbers are part of the results: a changed one changes what every seed draws.
+    """
+
+    VALIDATION_SPLIT = 3
+    TRAIN_CROP = 4
+    EPOCH_ORDER = 5
+    PROBE_HOLDOUT = 6
+    STATISTICS_SAMPLE = 7
+    BOOTSTRAP = 8
+    PROBE_ORDER = 9
+    PROBE_CROP = 10
+    LINEAR_INIT = 11
+    LABELLED_IMAGES = 12
+    FOLDS = 13
+    FINETUNE_INIT = 14
+    MIXUP = 15
+    ATTENTIVE_INIT = 16
+    DENSE_INIT = 17
+    HEALTH_CROP = 18
+
+
+@unique
+class MaskStream(IntEnum):
+    """The same of masks. Attempt a at placing an image's blocks draws from PLACEMENT + a.
+
+    From 16 on these meet numbers of `Stream`, whose draws have other steps, positions and counts.
+    """
+
+    SIZES = 1
+    SURPLUS = 2
+    PLACEMENT = 16
+
+
+@unique
+class SceneStream(IntEnum):
+    """The same of rendered scenes, which have a seed of their own."""
+
+    VIEW = 7
+    OBJECTS = 8
+
 
 _WORD = 0xFFFFFFFFFFFFFFFF
 _WORDS_PER_BLOCK = 4
@@ -23,7 +70,7 @@ def words(seed: int, stream: int, step: int, positions: NDArray[np.int64], count
 
     Args:
         seed: any integer; its low 64 bits are used.
-        stream: the purpose of the numbers, in [0, 2**64).
+        stream: what the numbers are for, in [0, 2**64): a `Stream`.
         step: in [0, 2**64).
         positions: [B], not negative, in any order: positions in the global batch, or image indices.
         count: numbers per position; another count gives other numbers.

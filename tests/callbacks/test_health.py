@@ -3,52 +3,13 @@
 import json
 import math
 
-import numpy as np
 import pytest
 import torch
 from helpers import EXACT, SMALL, TINY, assert_same, fit, rows, train_config, weights
 
-from ijepa.data.heldout import heldout_indices
-from ijepa.health import pace
 from ijepa.run import build
-from ijepa.training.flops import PretrainingFlops, TransformerFlops
 
-
-class Listed:
-    def __init__(self, **labels):
-        self.labels = labels
-
-    def __len__(self):
-        return len(next(iter(self.labels.values())))
-
-
-def test_heldout_images_are_spread_and_have_company():
-    few = np.repeat(np.arange(10), 50)
-    chosen = heldout_indices(Listed(label=few), 100)
-    assert len(chosen) == 100 == len(set(chosen))
-    assert chosen == sorted(chosen)
-    assert np.bincount(few[chosen]).min() >= 9
-    many = np.repeat(np.arange(1000), 50)
-    chosen = heldout_indices(Listed(label=many), 256)
-    counts = np.bincount(many[chosen], minlength=1000)
-    assert len(chosen) == 256
-    assert set(counts) == {0, 16}
-    assert np.diff(np.flatnonzero(counts)).max() <= 125  # of all parts of the list of classes
-    rare = np.repeat(np.arange(1000), 3)
-    assert set(np.bincount(rare[heldout_indices(Listed(label=rare), 256)], minlength=1000)) <= {0, 1, 3}
-    assert heldout_indices(Listed(label=few[:7]), 256) == list(range(7))
-
-
-def test_looks_are_rare_enough_and_meet_the_checkpoints():
-    cost = PretrainingFlops(64, 48, TransformerFlops(96, 6, 4.0), TransformerFlops(48, 3, 4.0), 96, "output")
-    masks = (30, 4, 10)
-    every = pace.steps_between(cost, masks, 256, 64, 10_000, 500)
-    assert 500 % every == 0
-    look = (256 + 32 * 4) * cost.encoder_flops() + 64 * (cost.forward_flops(*masks) - cost.encoder_flops())
-    assert look <= pace.SHARE * every * 64 * cost.step_flops(*masks)
-    assert pace.steps_between(cost, masks, 256, 4096, 100_000, 500) == 1000  # no more than so many
-    assert pace.steps_between(cost, masks, 256, 1, 10_000, 500) % 500 == 0
-    assert pace.steps_between(cost, masks, 256, 64, 10_000, None) == 200  # a round number
+pytestmark = pytest.mark.integration
 
 
 def test_a_run_tells_how_it_is(tmp_path):

@@ -9,7 +9,7 @@ from helpers import EXACT, TINY, assert_same, fit, picture, rows, weights
 from PIL import Image
 
 from ijepa import pictures
-from ijepa.callbacks.pictures import FeaturePictures, drop_later
+from ijepa.callbacks.pictures import FeaturePictures
 from ijepa.data.heldout import evenly_spaced
 
 pytestmark = pytest.mark.slow
@@ -107,15 +107,6 @@ def test_the_same_images_through_the_run(tmp_path):
     (callback,) = (callback for callback in again.trainer.callbacks if isinstance(callback, FeaturePictures))
     titles = [axes.get_title() for axes in callback.progress().axes]
     assert titles[:4] == ["image", "step 0", "step 2", "step 4"]
-
-
-def test_pictures_after_the_step_that_a_run_goes_on_from_are_dropped(tmp_path):
-    folder = tmp_path / "pictures" / "features"
-    folder.mkdir(parents=True)
-    for name in ("step-000002.png", "step-000004.png", "step-of-mine.png"):
-        (folder / name).touch()
-    drop_later(tmp_path, 3)
-    assert names(folder) == {"step-000002.png", "step-of-mine.png"}
 
 
 def test_a_whole_run_leaves_pictures_of_its_course(invoke, tmp_path):

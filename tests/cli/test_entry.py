@@ -20,10 +20,8 @@ pytestmark = pytest.mark.slow
             ],
             "task.lowshot.lists=[typo.txt]: no such file: typo.txt",
         ),
-        (
-            ["train.py", "predictor=3"],
-            "predictor=3: is a section, not a value; try its keys: predictor.width, predictor.depth",
-        ),
+        (["train.py", "predictor=3"], "predictor=3: takes the name of an option: base|giant|large|micro|small|tiny"),
+        (["train.py", "callbacks.pictures.x=3"], "callbacks.pictures.x=3: no such key"),
         (["train.py", "data.image_size=abc"], "data.image_size=abc: should be n or [h,w]"),
         (["train.py", "data.crop_scale=1"], "data.crop_scale=1: should be a list, [a,b]"),
         (["train.py", "--config-path", "nope"], "--config-path: not supported"),
@@ -100,4 +98,16 @@ def test_help(invoke):
     assert "attention heads" in output
     assert "masking=block|multiblock|random|rasterized|reference" in output
     assert max(len(line) for line in output.splitlines()) < 200
-    assert "checkpoint" in invoke("evaluate.py", "--help")[1]
+    for name in ("headline", "train/loss", "health/rankme", "knnK", "lowshot_AMOUNT"):
+        assert f"\n  {name} " in output  # of metric=
+    output = invoke("evaluate.py", "--help")[1]
+    assert "checkpoint" in output
+    assert "depth_rmse                     Depth, RMSE (lower is better)" in output
+
+
+def test_help_knows_the_options_of_config_dir(invoke, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.yaml").write_text("defaults:\n  - folder\n\nmean: [0.1, 0.2, 0.3]\n")
+    code, output, _ = invoke("train.py", "--config-dir", tmp_path, "data=mine", "--help")
+    assert code == 0
+    assert "data.mean=[0.1,0.2,0.3]" in output

@@ -1,4 +1,4 @@
-"""What composes, what the published recipes hold, and what is refused with which line."""
+"""What composes, what the published recipes hold, and names that stay."""
 
 import itertools
 
@@ -6,15 +6,17 @@ import pytest
 from helpers import ROOT, composed, train_config
 from omegaconf import OmegaConf
 
-from ijepa.cli.explain import explain
 from ijepa.config import TRAINING, EvaluateConfig, StatisticsConfig, TrainConfig
 from ijepa.config.checks import check, keys, parse
-from ijepa.distributed import devices
 from ijepa.run import build
 from ijepa.util.errors import UserError
 
 CONF = ROOT / "conf"
+
+
 OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if not path.stem.startswith("_"))
+
+
 NEED_A_ROOT = ("folder", "imagenet", "places205", "inat18", "clevr")
 
 
@@ -38,6 +40,7 @@ def test_every_option_composes_and_fits_the_schema(group, name):
     assert build.sampler(config).context_patches > 0
 
 
+@pytest.mark.integration
 def test_evaluate_composes():
     tasks = sorted(path.stem for path in (CONF / "task").glob("*.yaml"))
     for data, task in itertools.product(["digits", "scenes", "folder data.root=X", "stl10"], tasks):
@@ -66,7 +69,7 @@ def test_published_recipes(name):
     assert model.patch_size == patch
     assert model.mlp_ratio == pytest.approx(48 / 11 if "vitg" in name else 4)
     assert (model.positions, model.init) == ("index", "published")
-    assert (config.predictor.width, config.predictor.depth) == (384, predictor_depth)
+    assert (config.predictor.width, config.predictor.depth, config.predictor.mlp_ratio) == (384, predictor_depth, 4)
     assert data.image_size == [side, side]
     assert (data.batch_size, data.channels, data.flip) == (2048, 3, False)
     assert (data.crop_scale, data.mean, data.std) == ([0.3, 1.0], [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
@@ -79,7 +82,7 @@ def test_published_recipes(name):
         "context_patches": None,
         "surplus": "drop",
     }
-    assert config.objective.model_dump() == {
+    assert config.objective.model_dump(exclude={"terms"}) == {
         "distance": "l2",
         "target": "output",
         "normalize_targets": True,
@@ -126,112 +129,3 @@ def test_names_that_stay():
     model.patch_size model.width model.depth model.heads predictor.width predictor.depth optimizer.lr schedule.epochs
     schedule.max_steps hardware.accelerator hardware.devices hardware.precision masking.context_patches"""
     assert set(promised.split()) <= known
-
-
-@pytest.mark.parametrize(
-    ("override", "starts", "mentions"),
-    [
-        ("optimizer.lrr=1", "optimizer.lrr=1: ", "optimizer.lr?"),
-        ("modle=vit_tiny", "modle=vit_tiny: ", "model?"),
-        ("model=vit_tinny", "model=vit_tinny: ", "vit_tiny?"),
-        ("+foo=1", "foo=1: ", "run_dir"),
-        ("+model.foo=1", "model.foo=1: ", "model.depth"),
-        ("optimizer.lr=abc", "optimizer.lr=abc: ", "number"),
-        ("optimizer.lr=-1", "optimizer.lr=-1: ", "greater than 0"),
-        ("model.depth=2.5", "model.depth=2.5: ", "integer"),
-        ("data.image_size=[32,32,32]", "data.image_size=[32,32,32]: ", "2 items"),
-        ("hardware.precision=fp8", "hardware.precision=fp8: ", "bf16-mixed"),
-        ("masking.name=checkers", "masking.name=checkers: ", "rasterized"),
-        ("model.patch_size=5", "model.patch_size=5: ", "try 4"),
-        ("data.image_size=[30,32]", "model.patch_size=4: ", "[30,32]"),
-        ("model.heads=5", "model.width=96: ", "try 100"),
-        ("predictor.width=50", "predictor.width=50: ", "try 48"),
-        ("data.mean=[0.1,0.2]", "data.mean=[0.1,0.2]: ", "data.channels=1"),
-        ("data.crop_scale=[0.9,0.3]", "data.crop_scale=[0.9,0.3]: ", "low <= high"),
-        ("masking.target_scale=[0.1,1.2]", "masking.target_scale=[0.1,1.2]: ", "<= 1"),
-        ("masking.target_scale=[0.9,1.0]", "masking.target_scale=[0.9,1.0]: ", "leave no context"),
-        ("hardware.accumulation=3", "data.batch_size=64: ", "try 66"),
-        ("task.knn.headline=33", "task.knn.headline=33: ", "10,20,100,200"),
-        ("data.root=a,b", "data.root=a,b: ", "-m"),
-        ("data.root=a=b", "data.root=a=b: ", "quote"),
-        ("data=folder", "data.root is not set", "data.root="),
-        ("schedule.epochs=inf", "schedule.epochs=inf: ", "finite"),
-        ("model.depth=true", "model.depth=true: ", "number"),
-        ("optimizer.betas=[0.9,1.0]", "optimizer.betas=1.0: ", "less than 1"),
-        ("seed=99999999999999999999999", "seed=99999999999999999999999: ", "less than"),
-        ("model.position_grid=[4,4]", "model.position_grid=[4,4]: ", "model.positions=scaled"),
-        ("experiment=nope", "experiment=nope: ", "smoke"),
-        ("optimizer.lr=true", "optimizer.lr=true: ", "number"),
-        ("data.image_size=true", "data.image_size=true: ", "number"),
-        ("schedule.momentum.end=1.5", "schedule.momentum.end=1.5: ", "less than or equal to 1"),
-        ("masking.name=random", "masking.ratio is not set", "masking.ratio="),
-        ("~model.width", "model.width is not set", "model.width="),
-        ("checkpoint=x", "checkpoint=x: ", "try run_dir"),
-        ("optimizer.lr=${nope}", "optimizer.lr: ", "nope"),
-    ],
-)
-def test_a_fault_is_one_line_that_says_what_would_do(override, starts, mentions):
-    def run():
-        config = train_config("data=digits", override)
-        check(config)
-        build.sampler(config)
-
-    with pytest.raises(Exception) as caught:  # noqa: PT011  # Hydra's own errors, too
-        run()
-    line = explain(caught.value, [override])
-    assert "\n" not in line
-    assert line.startswith(starts)
-    assert mentions in line
-
-
-def test_regularisers_need_the_whole_batch():
-    with pytest.raises(UserError, match=r"^objective.variance_weight=0.5: .*no gradient accumulation"):
-        check(train_config("objective=variance_covariance", "hardware.accumulation=2"))
-
-
-def test_processes_of_torchrun_that_would_train_alone(monkeypatch, tmp_path):
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match=r"^hardware.devices=1: torchrun has started 2"):
-        build.run(train_config("data=digits"), tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("allocated", "options", "told"),
-    [
-        ({"STEP_NUM_TASKS": "2"}, [], "hardware.devices=1: srun has started 2 tasks; try hardware=slurm"),
-        (
-            {"NTASKS": "2"},
-            ["hardware.devices=2", "hardware.strategy=ddp"],
-            "hardware.devices=2: --ntasks does not fix",
-        ),
-    ],
-)
-def test_tasks_of_slurm_that_would_train_alone(monkeypatch, tmp_path, allocated, options, told):
-    for name, value in {"JOB_ID": "7", "JOB_NAME": "train", "NTASKS": "1", **allocated}.items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
-    with pytest.raises(UserError, match=f"^{told}"):
-        build.run(train_config("data=digits", "hardware=cpu", *options), tmp_path)
-
-
-@pytest.mark.parametrize(
-    "allocated",
-    [{"NTASKS": "8"}, {"NTASKS": "4", "NTASKS_PER_NODE": "4"}, {"NTASKS": "4", "STEP_NUM_TASKS": "1"}],
-    ids=["cores asked for as tasks", "one process of a job", "one step of many"],
-)
-def test_one_process_is_no_concern_of_slurm_s(monkeypatch, tmp_path, allocated):
-    for name, value in {"JOB_ID": "7", "JOB_NAME": "train", **allocated}.items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
-    run = build.run(train_config("data=digits", "hardware=cpu"), tmp_path)
-    assert run.trainer.world_size == 1
-
-
-def test_hardware_that_is_not_there():
-    import torch
-
-    config = train_config("hardware=gpu")
-    if not torch.cuda.is_available():
-        with pytest.raises(UserError, match=r"^hardware.accelerator=gpu: .* try hardware=cpu"):
-            devices.device(config.hardware)
-    with pytest.raises(UserError, match=r"^hardware.devices=2: .*hardware.strategy"):
-        devices.device(train_config("hardware=cpu", "hardware.devices=2").hardware)

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, composed, picture
+from helpers import ROOT, composed, picture, train_config
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
@@ -14,7 +14,8 @@ from PIL import Image
 from ijepa.cli import entry
 from ijepa.config import TrainConfig
 from ijepa.config.checks import check, parse
-from ijepa.data import moments, statistics
+from ijepa.data import moments, sources, statistics
+from ijepa.util.errors import UserError
 
 
 @pytest.fixture
@@ -186,3 +187,14 @@ def test_as_a_user_types_it():
     assert shown.stdout.startswith("python -m ijepa.data.statistics [key=value")
     assert "NAME in conf/data/NAME.yaml" in shown.stdout
     assert before == {path.name: path.read_text() for path in (ROOT / "conf" / "data").iterdir()}
+
+
+def test_statistics_are_named_where_they_are_missing(tmp_path):
+    from ijepa.config.checks import check
+
+    with pytest.raises(UserError, match=r"^data.mean=.*needs 12 values.*python -m ijepa.data.statistics"):
+        check(train_config("data=folder", f"data.root={tmp_path}", "data.channels=12"))
+    with pytest.raises(UserError, match=r"^data.channels=0: "):
+        train_config("data.channels=0")
+    with pytest.raises(UserError, match=r"^data.channels=12: .*try 1, 3 or 4"):
+        sources.build(train_config("data=digits", "data.channels=12").data, 0)

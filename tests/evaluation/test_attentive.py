@@ -37,20 +37,21 @@ def ctx():
     return EvalContext(data, Runtime(torch.device("cpu")), 0, quiet=True), EvaluatedModel("random init", encoder)
 
 
+@pytest.mark.integration
 def test_it_reads_what_an_average_hides(ctx):
     ctx, evaluated = ctx
     values = {**composed("task=attentive").task.attentive, "epochs": 25, "batch_size": 32, "lr": [1e-6, 5e-3],
               "crop_scale": None}  # fmt: skip
     before = {name: tensor.clone() for name, tensor in evaluated.encoder.state_dict().items()}
-    found = attentive.evaluate(Attentive(**values), evaluated, ctx)["class"]
+    found = attentive.AttentiveTask(Attentive(**values)).evaluate(evaluated, ctx)["class"]
     assert all(torch.equal(tensor, before[name]) for name, tensor in evaluated.encoder.state_dict().items())
     assert found.results["attentive"].value > 0.9
     assert found.details["chosen"]["lr"] == 5e-3
     slow, fast = found.details["probes"]
     assert fast["test"] == found.results["attentive"].value > slow["test"] + 0.2
-    again = attentive.evaluate(Attentive(**values), evaluated, ctx)["class"]
+    again = attentive.AttentiveTask(Attentive(**values)).evaluate(evaluated, ctx)["class"]
     assert again.details == found.details
     probe = {**composed("task=linear").task.linear, "epochs": 12, "batch_size": 32, "layers": [1], "crop_scale": None}
-    averaged = linear.evaluate(Linear(**probe), evaluated, ctx)["class"].results["linear"].value
+    averaged = linear.LinearTask(Linear(**probe)).evaluate(evaluated, ctx)["class"].results["linear"].value
     assert averaged < found.results["attentive"].value - 0.1
-    assert attentive.evaluate(Attentive(**values), EvaluatedModel("raw pixels", None), ctx) == {}
+    assert attentive.AttentiveTask(Attentive(**values)).evaluate(EvaluatedModel("raw pixels", None), ctx) == {}

@@ -14,6 +14,8 @@ from ijepa.evaluation.runtime import Runtime
 from ijepa.models.pretrained import untrained
 from ijepa.run import build
 
+pytestmark = pytest.mark.integration  # reads and writes much
+
 
 @pytest.fixture
 def found(pictures, tmp_path):

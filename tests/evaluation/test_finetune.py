@@ -116,16 +116,17 @@ def test_randaugment_is_a_function_of_the_seed(ctx, mode):
     assert torch.equal(torch.get_rng_state(), state[1])
 
 
+@pytest.mark.integration
 def test_a_network_is_learnt_and_goes_elsewhere(ctx, tmp_path):
     ctx, evaluated = ctx
     before = {name: tensor.clone() for name, tensor in evaluated.encoder.state_dict().items()}
     chosen = short(labels=["class"])
-    found = finetune.evaluate(chosen, evaluated, ctx)["class"].results["finetune"]
+    found = finetune.FinetuneTask(chosen).evaluate(evaluated, ctx)["class"].results["finetune"]
     assert found.value > 0.9
     assert all(torch.equal(tensor, before[name]) for name, tensor in evaluated.encoder.state_dict().items())
     file = tmp_path / "finetuned-random-init.safetensors"
     assert ctx.files == [file]
-    again = finetune.evaluate(chosen, evaluated, ctx)["class"].results["finetune"]
+    again = finetune.FinetuneTask(chosen).evaluate(evaluated, ctx)["class"].results["finetune"]
     assert torch.equal(again.each, found.each)
     judge = timm.models.VisionTransformer(
         img_size=16, patch_size=4, in_chans=1, embed_dim=24, depth=2, num_heads=3, num_classes=3,
@@ -138,33 +139,38 @@ def test_a_network_is_learnt_and_goes_elsewhere(ctx, tmp_path):
     with torch.no_grad():
         right = judge((images - encoder.mean) / encoder.std).argmax(dim=1) == labels
     assert torch.equal(right.double(), found.each[:, 0])
-    assert finetune.evaluate(chosen, EvaluatedModel("raw pixels", None), ctx) == {}
+    assert finetune.FinetuneTask(chosen).evaluate(EvaluatedModel("raw pixels", None), ctx) == {}
 
 
+@pytest.mark.integration
 def test_several_label_sets_share_a_network(ctx):
     ctx, evaluated = ctx
-    found = finetune.evaluate(short(mixup=0.2, cutmix=0.2, epochs=10), evaluated, ctx)
+    found = finetune.FinetuneTask(short(mixup=0.2, cutmix=0.2, epochs=10)).evaluate(evaluated, ctx)
     assert {name: theirs.results["finetune"].value > 0.8 for name, theirs in found.items()} == {
         "class": True, "bright": True
     }  # fmt: skip
 
 
+@pytest.mark.integration
 def test_few_labels(ctx, tmp_path):
     ctx, evaluated = ctx
     listed = tmp_path / "listed.txt"
     listed.write_text("".join(f"image {i}\n" for i in range(100)))
     chosen = short(LowshotFinetune, shares=[], shots=[8], lists=[str(listed)], draws=2, epochs=8)
-    everything = lowshot.evaluate(chosen, evaluated, ctx)
+    everything = lowshot.LowshotFinetuneTask(chosen).evaluate(evaluated, ctx)
     assert list(everything) == ["class", "bright"]
     found = everything["class"]
-    assert list(found.results) == lowshot.metrics(chosen, True) == ["lowshot_finetune_8shot", "lowshot_finetune_listed"]
+    promised = [spec.name for spec in lowshot.LowshotFinetuneTask(chosen).metrics(True)]
+    assert list(found.results) == promised == ["lowshot_finetune_8shot", "lowshot_finetune_listed"]
     assert found.details["lowshot_finetune_8shot"]["images"] == 24
     assert found.details["lowshot_finetune_listed"]["images"] == 100
     assert found.details["lowshot_finetune_listed"]["deviation"] is None
     assert len(found.details["lowshot_finetune_8shot"]["draws"]) == 2
     assert found.results["lowshot_finetune_listed"].value > 0.8
-    assert lowshot.evaluate(chosen, EvaluatedModel("raw pixels", None), ctx) == {}
-    assert list(lowshot.evaluate(composed_lowshot(listed), evaluated, ctx)["class"].results) == ["lowshot_listed"]
+    assert lowshot.LowshotFinetuneTask(chosen).evaluate(EvaluatedModel("raw pixels", None), ctx) == {}
+    assert list(lowshot.LowshotFinetuneTask(composed_lowshot(listed)).evaluate(evaluated, ctx)["class"].results) == [
+        "lowshot_listed"
+    ]
 
 
 def composed_lowshot(listed):
@@ -205,28 +211,28 @@ def test_what_cannot_be(ctx, tmp_path):
         (task(randaugment="auto"), "should look like rand-m9"),
     ):
         with pytest.raises(ConfigError, match=problem):
-            finetune.validate(chosen, ctx.data)
+            finetune.FinetuneTask(chosen).validate(ctx.data)
     floats = replace(ctx.data.source, train=Floats())
     ctx.data.source, before = floats, ctx.data.source
     with pytest.raises(ConfigError, match="supports 8-bit pictures"):
-        finetune.validate(task(randaugment="rand-m9"), ctx.data)
+        finetune.FinetuneTask(task(randaugment="rand-m9")).validate(ctx.data)
     ctx.data.source = before
     ctx.data.channels = 12
     with pytest.raises(ConfigError, match=r"not 12; try task\.finetune\.randaugment=null"):
-        finetune.validate(task(randaugment="rand-m9"), ctx.data)
+        finetune.FinetuneTask(task(randaugment="rand-m9")).validate(ctx.data)
     with pytest.raises(ConfigError, match="needs at least one value here"):
-        lowshot.validate(task(LowshotFinetune, shares=[]), ctx.data)
+        lowshot.LowshotFinetuneTask(task(LowshotFinetune, shares=[])).validate(ctx.data)
     two = [tmp_path / name / "some.txt" for name in ("a", "b")]
     for file in two:
         file.parent.mkdir()
         file.write_text("image 0\n")
     with pytest.raises(ConfigError, match="two results would be named some; rename a file"):
-        lowshot.validate(task(LowshotFinetune, lists=[str(file) for file in two]), ctx.data)
+        lowshot.LowshotFinetuneTask(task(LowshotFinetune, lists=[str(file) for file in two])).validate(ctx.data)
     two[0].write_text("image 1000\n")
     with pytest.raises(ConfigError, match="image 1000 is no training image"):
-        lowshot.validate(task(LowshotFinetune, lists=[str(two[0])]), ctx.data)
+        lowshot.LowshotFinetuneTask(task(LowshotFinetune, lists=[str(two[0])])).validate(ctx.data)
     with pytest.raises(ConfigError, match="no such file: /none"):
-        lowshot.validate(task(LowshotFinetune, lists=["/none"]), ctx.data)
+        lowshot.LowshotFinetuneTask(task(LowshotFinetune, lists=["/none"])).validate(ctx.data)
     chosen = train_config("task=[knn,count,finetune]").task
     kept, left = supported_tasks(chosen, ctx.data)
     assert list(kept.chosen()) == ["knn", "finetune"]

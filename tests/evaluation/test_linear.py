@@ -87,10 +87,11 @@ def ctx():
     return EvalContext(data, Runtime(torch.device("cpu")), 0, quiet=True), build.spec(config.model, config.data)
 
 
+@pytest.mark.integration
 def test_the_probe_reads_digits(ctx):
     ctx, spec = ctx
     evaluated = EvaluatedModel("random init", untrained(spec, 0))
-    found = linear.evaluate(task(epochs=10, milestones=None), evaluated, ctx)["class"]
+    found = linear.LinearTask(task(epochs=10, milestones=None)).evaluate(evaluated, ctx)["class"]
     heads = found.details["heads"]
     assert len(heads) == 8
     assert {(head["layers"], head["batch_norm"], head["lr"]) for head in heads} == {
@@ -100,12 +101,15 @@ def test_the_probe_reads_digits(ctx):
     assert {name: best[name] for name in found.details["chosen"]} == found.details["chosen"]
     assert found.results["linear"].value == best["test"]
     assert best["test"] > 0.4
-    again = linear.evaluate(task(epochs=10, milestones=None), evaluated, ctx)["class"]
+    again = linear.LinearTask(task(epochs=10, milestones=None)).evaluate(evaluated, ctx)["class"]
     assert again.details == found.details
 
 
+@pytest.mark.integration
 def test_the_probe_reads_pixels(ctx):
-    found = linear.evaluate(task(crop_scale=None, epochs=2), EvaluatedModel("raw pixels", None), ctx[0])["class"]
+    found = linear.LinearTask(task(crop_scale=None, epochs=2)).evaluate(EvaluatedModel("raw pixels", None), ctx[0])[
+        "class"
+    ]
     assert len(found.details["heads"]) == 4  # pixels have no layers
     assert found.results["linear"].value > 0.8
 
@@ -119,6 +123,7 @@ def test_too_few_images_for_a_step():
         augmentation.EpochBatchSampler(torch.arange(3), 2, 5, 0, Ranks(0, 8))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("evaluated", ["random init", "raw pixels"])
 @pytest.mark.parametrize("flip", [False, True])
 def test_features_that_are_remembered_are_those_of_the_views(ctx, evaluated, flip):
@@ -139,6 +144,7 @@ def test_features_that_are_remembered_are_those_of_the_views(ctx, evaluated, fli
         assert share == pytest.approx(0.5, abs=0.02)
 
 
+@pytest.mark.integration
 def test_what_is_held_out_is_not_trained_on(ctx, monkeypatch):
     shown = []
     read = augmentation.AugmentedDataset.__getitem__
@@ -146,7 +152,9 @@ def test_what_is_held_out_is_not_trained_on(ctx, monkeypatch):
         augmentation.AugmentedDataset, "__getitem__", lambda self, view: shown.append(view) or read(self, view)
     )
     ctx, _ = ctx
-    linear.evaluate(task(batch_size=16), EvaluatedModel("raw pixels", None), ctx)  # with crops: image by image
+    linear.LinearTask(task(batch_size=16)).evaluate(
+        EvaluatedModel("raw pixels", None), ctx
+    )  # with crops: image by image
     count = len(ctx.data.source.train)
     kept = {view.image for view in shown}
     assert len(kept) <= count - round(0.2 * count)

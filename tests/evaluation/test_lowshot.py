@@ -12,7 +12,7 @@ from ijepa.config import Lowshot
 from ijepa.evaluation import fewlabels, lowshot
 from ijepa.evaluation.context import EvaluatedModel
 from ijepa.evaluation.features import Features
-from ijepa.util.randomness import shuffled
+from ijepa.util.randomness import Stream, shuffled
 
 
 def blobs(count, seed, spread=1.5, classes=4, width=12):
@@ -31,7 +31,7 @@ def task(**changes):
 
 def scored(chosen, train, test):
     ctx = SimpleNamespace(features=lambda *_: (train, test), seed=0, layers=1, title=lambda text: "")
-    return lowshot.evaluate(chosen, EvaluatedModel("encoder", None), ctx)["class"]
+    return lowshot.LowshotTask(chosen).evaluate(EvaluatedModel("encoder", None), ctx)["class"]
 
 
 @pytest.mark.parametrize("amount", [0.1, 0.001, 3])
@@ -52,12 +52,14 @@ def test_all_images_of_a_class_that_has_no_more():
     assert int((labels[fewlabels.labelled(labels, 5, 0, 0)] == 1).sum()) == 2
 
 
+@pytest.mark.integration
 def test_the_classifier_is_scikit_learn_s():
     train, test = blobs(400, 1), blobs(200, 2)
     found = scored(task(draws=2), train, test)
     assert list(found.results) == ["lowshot_10pct", "lowshot_1shot", "lowshot_5shot"]
     scaler = StandardScaler().fit(train.values)
-    for metric, amount in fewlabels.amounts(task(), "lowshot"):
+    for text, amount in fewlabels.amounts(task()):
+        metric = f"lowshot_{text}"
         details = found.details[metric]
         assert found.results[metric].value == pytest.approx(np.mean(details["draws"]))
         assert details["deviation"] == pytest.approx(np.std(details["draws"], ddof=1))
@@ -75,7 +77,7 @@ def test_cross_validation_chooses_as_scikit_learn_does():
     values = train.values - train.values.mean(dim=0)
     labels = train.labels["class"]
     chosen = lowshot._strength(task(l2=[1e-6, 1.0]), values, labels, 0)
-    fold = np.argsort(shuffled(0, lowshot.FOLD_STREAM, 0, 80)) % 5
+    fold = np.argsort(shuffled(0, Stream.FOLDS, 0, 80)) % 5
     right = {}
     for l2 in (1e-6, 1.0):
         right[l2] = 0
@@ -88,6 +90,7 @@ def test_cross_validation_chooses_as_scikit_learn_does():
     assert chosen == max(right, key=right.get)
 
 
+@pytest.mark.integration
 def test_the_interval_is_of_the_mean_over_draws():
     found = scored(task(shots=[]), blobs(300, 1), blobs(100, 2)).results["lowshot_10pct"]
     low, high = found.interval(0)

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from ijepa import pictures
+from ijepa.evaluation import pictures as evaluation_pictures
+from ijepa.evaluation.specs import lookup
 
 TABLE = """\
 step,images,epoch,flops,seconds,train/loss,train/variance,lr,momentum,val/knn20,val/count/linear,val/colour/linear,\
@@ -33,35 +35,42 @@ def test_empty_cells_become_nan(columns):
 
 
 def test_a_small_multiple_per_quantity_without_its_gaps(columns):
-    found = panels(pictures.curves(columns))
-    assert list(found) == ["loss", "variance", "k-NN, %", "linear probe, %", "k-NN along the run, %", "RankMe",
-                           "learning rate", "momentum", "thing"]  # fmt: skip
-    assert found["loss"]["loss"] == [[1, 3], [2, 2], [4, 1]]
-    assert found["variance"]["variance"] == [[2, 0.5], [3, 0.25]]
+    found = panels(pictures.curves(columns, lookup))
+    assert list(found) == ["Loss", "Variance term", "k-NN, %", "Linear probe, %", "k-NN along the run, %", "RankMe",
+                           "Learning rate", "Momentum", "thing"]  # fmt: skip
+    assert found["Loss"]["Loss"] == [[1, 3], [2, 2], [4, 1]]
+    assert found["Variance term"]["Variance term"] == [[2, 0.5], [3, 0.25]]
     assert found["k-NN, %"] == {"k = 20": [[2, 25], [4, 50]]}
-    assert found["linear probe, %"] == {"count": [[2, 50], [4, 62.5]]}  # of one value no curve can be drawn
+    assert found["Linear probe, %"] == {"count": [[2, 50], [4, 62.5]]}  # of one value no curve can be drawn
     assert found["RankMe"]["RankMe"] == [[2, 7.5], [4, 12.5]]
 
 
 def test_label_sets_share_a_small_multiple(columns):
     columns["val/colour/linear"][3] = 0.8
-    figure = pictures.curves(columns)
-    assert set(panels(figure)["linear probe, %"]) == {"count", "colour"}
-    axes = next(axes for axes in figure.axes if axes.get_title() == "linear probe, %")
+    figure = pictures.curves(columns, lookup)
+    assert set(panels(figure)["Linear probe, %"]) == {"count", "colour"}
+    axes = next(axes for axes in figure.axes if axes.get_title() == "Linear probe, %")
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["count", "colour"]
 
 
 def test_accuracy_against_compute(columns):
-    figure = pictures.compute(columns)
-    assert set(panels(figure)) == {"k-NN, %", "linear probe, %", "k-NN along the run, %"}
+    figure = pictures.compute(columns, lookup)
+    assert set(panels(figure)) == {"k-NN, %", "Linear probe, %", "k-NN along the run, %"}
     assert panels(figure)["k-NN, %"]["k = 20"] == [[2e12, 25], [4e12, 50]]
     assert {axes.get_xlabel() for axes in figure.axes if axes.get_visible()} == {"FLOPs"}
-    assert pictures.compute({name: columns[name] for name in ("step", "flops", "train/loss")}) is None
+    assert pictures.compute({name: columns[name] for name in ("step", "flops", "train/loss")}, lookup) is None
 
 
-@pytest.mark.parametrize("text", ["", "step,images,train/loss\n", "step,train/loss\n1,nan\n", "step,flops\n1\n2,3\n"])
+@pytest.mark.parametrize("text", ["step,images,train/loss\n", "step,train/loss\n1,nan\n", "step,flops\n1,\n2,3\n"])
 def test_nothing_to_draw_is_no_error(tmp_path, text):
     (tmp_path / "metrics.csv").write_text(text)
     columns = pictures.read(tmp_path / "metrics.csv")
-    pictures.write(pictures.curves(columns), tmp_path / "curves.png")
-    assert pictures.compute(columns) is None
+    pictures.write(pictures.curves(columns, lookup), tmp_path / "curves.png")
+    assert pictures.compute(columns, lookup) is None
+
+
+def test_curves_of_a_broken_file_are_left_out_with_a_line(tmp_path, capsys):
+    file = tmp_path / "metrics.csv"
+    file.write_text("step,flops\n1\n2,3\n")
+    assert evaluation_pictures.curves(file) == {}
+    assert capsys.readouterr().out == f"curves   left out: {file}: line 2 has 1 cells, the first line 2\n"

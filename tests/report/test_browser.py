@@ -4,7 +4,7 @@ import json
 
 import pytest
 from browser import CHROMIUM, Browser
-from report.test_report import EVIL, drawn, make, png, report, write
+from report_folders import EVIL, drawn, make, png, report, write
 
 from ijepa.sweeps import jobs
 

@@ -15,6 +15,8 @@ from ijepa.run import build
 from ijepa.run.resume import resume
 from ijepa.util.errors import UserError
 
+pytestmark = pytest.mark.integration
+
 TIMED = ("seconds", "images_per_second")
 
 

@@ -13,6 +13,7 @@ from helpers import TINY
 from omegaconf import OmegaConf
 
 from ijepa.run import runs
+from ijepa.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow
 
@@ -288,13 +289,13 @@ def test_a_signal_waits_until_all_is_dropped(invoke, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     values = ["data=digits", *TINY, "callbacks.checkpoint_every_steps=1", "callbacks.checkpoint_keep=9"]
     assert invoke("train.py", *values, f"run_dir={folder}")[0] == 0
-    later = runs.resume.later_configs
+    drop = RunFolder.drop_after
 
-    def interrupted(resumed):
+    def interrupted(folder, step):
         os.kill(os.getpid(), signal.SIGTERM)
-        return later(resumed)
+        drop(folder, step)
 
-    monkeypatch.setattr(runs.resume, "later_configs", interrupted)
+    monkeypatch.setattr(RunFolder, "drop_after", interrupted)
     code, _, error = invoke("train.py", f"resume={folder}/checkpoints/step-000001.ckpt", "objective=l1", "force=true")
     assert code == 143
     assert f"stopped after step 2 of 3; resume with: python train.py resume={folder}" in error

@@ -4,13 +4,12 @@ import json
 
 import pytest
 import torch
-from helpers import EXACT, REFERENCE, TINY, assert_same, rows, train_config
-from interop.test_formats import networks, normalised, saved, spec_of
+from helpers import EXACT, REFERENCE, TINY, assert_same, reference_name, rows, train_config
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from timm.models import VisionTransformer
 from torch.utils.data import DataLoader
-from training.test_parity import reference_name
+from weight_files import networks, normalised, saved, spec_of
 
 import ijepa
 from ijepa.data.datamodule import Batch
@@ -49,6 +48,7 @@ def refused(invoke, *overrides):
     return error
 
 
+@pytest.mark.integration
 def test_the_recorded_losses(checkpoint_file, trace, tmp_path):
     """Fresh AdamW, the schedule from step 0: what the reference implementation records from the same checkpoint."""
     tensors, recorded = trace

@@ -7,8 +7,7 @@ import sys
 import time
 
 import pytest
-from helpers import ROOT
-from sweeps.test_sweeps import DIGITS, listed
+from helpers import DIGITS, ROOT, listed
 
 pytestmark = pytest.mark.slow
 

@@ -6,20 +6,13 @@ import re
 import shutil
 
 import pytest
-from helpers import ROOT, TINY, command
+from helpers import DIGITS, ROOT, command, listed
 
 from benchmarks import ablations
 from ijepa.report import __main__ as report
-from ijepa.run import folders
 from ijepa.sweeps import jobs, metric, table
-from ijepa.util.errors import UserError
 
-DIGITS = ("data=digits", *TINY, "task=knn", "task.knn.k=[5]", "task.knn.headline=5", "callbacks.baselines=false")
-
-
-def listed(folder):
-    with (folder / table.FILE).open(newline="") as file:
-        return list(csv.DictReader(file))
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -93,17 +86,6 @@ def test_a_job_of_another_sweep_in_its_folder(invoke, square, tmp_path):
     assert error.splitlines()[-1] == "error: 4 of 4 jobs failed"
 
 
-def test_a_sweep_s_folder_depends_on_the_command_alone():
-    arguments = ["data=digits", "seed=0,1", "optimizer.lr=1e-3,3e-4"]
-    folder = folders.sweep(None, "runs", arguments, ["data"])
-    assert folder.parent.name == "runs"
-    assert folder.name.startswith("sweep_seed-0-1_optimizer.lr-1e-3-3e-4_")
-    assert folders.sweep(None, "runs", arguments, ["data"]) == folder
-    assert folders.sweep(None, "runs", ["data=scenes", *arguments[1:]], ["data"]) != folder
-    assert folders.sweep(None, "runs", ["sweep=masking"], ["sweep"]).name == "sweep_masking"
-    assert len(folders.sweep(None, "runs", [f"data.root={'x,' * 200}"], []).name) < 120
-
-
 def test_optuna_searches_in_the_metric_s_direction(invoke, tmp_path):
     search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=5", "metric=train/loss", f"run_dir={tmp_path}",
               "optimizer.lr=tag(log,interval(1e-4,1e-2))", "model.patch_size=4,5"]  # fmt: skip
@@ -124,39 +106,6 @@ def test_optuna_searches_in_the_metric_s_direction(invoke, tmp_path):
     assert listed(tmp_path) == rows
 
 
-@pytest.mark.parametrize("sweeper", ["grid", "optuna"])
-def test_a_metric_that_no_run_will_have_is_refused_before_training(invoke, tmp_path, sweeper):
-    code, said, error = invoke("train.py", "-m", *DIGITS, f"hydra/sweeper={sweeper}", "seed=0,1", "metric=val/knn6",
-                               f"run_dir={tmp_path}", *["hydra.sweeper.n_trials=2"][: sweeper == "optuna"])  # fmt: skip
-    assert code == 2
-    assert "metric=val/knn6: a run will not have it, did you mean knn5?; " in error
-    assert "or a result: knn5" in error
-    assert "Traceback" not in error
-    assert "step" not in said.replace("steps", "")
-    assert not list(tmp_path.glob("*/metrics.csv"))
-
-
-def test_every_column_of_numbers_can_be_a_metric(invoke, tmp_path):
-    code, _, error = invoke("train.py", *DIGITS, "callbacks.health_every_steps=1", f"run_dir={tmp_path / 'run'}")
-    assert code == 0, error
-    with (tmp_path / "run" / "metrics.csv").open() as file:
-        columns = [name for name in next(csv.reader(file)) if name not in ("step", "health/verdict")]
-    assert {f"health/{name}" for name in metric.HEALTH_METRICS} <= set(columns)
-    for name in columns:
-        metric.check(name, ["knn5"], has_health=True)
-    for name in ("health/rankmee", "health/", "knn6"):
-        with pytest.raises(UserError, match=f"^metric={name}: a run will not have it"):
-            metric.check(name, ["knn5"], has_health=True)
-
-
-def test_a_metric_of_what_is_switched_off(invoke, tmp_path):
-    code, _, error = invoke("train.py", *DIGITS, "metric=health/rankme", f"run_dir={tmp_path}",
-                            "callbacks.health_every_steps=null")  # fmt: skip
-    assert code == 2
-    assert error == ("error: metric=health/rankme: is not measured with callbacks.health_every_steps=null\n")
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_launchers(launcher, tmp_path):
     result = command("train.py", "-m", *DIGITS, "model.patch_size=4,5", "seed=0,1", f"hydra/launcher={launcher}",
@@ -229,21 +178,6 @@ def test_means_of_a_metric_that_is_no_result(square):
     assert [group.results["train/loss"][0] for group in table.over_seeds(sweep)] == pytest.approx(
         [sum(losses[:2]) / 2, sum(losses[2:]) / 2], rel=1e-12
     )
-
-
-def test_directions():
-    assert (
-        metric.direction(None) == metric.direction("count/logistic") == metric.direction("health/rankme") == "maximize"
-    )
-    assert metric.direction("distance/knn20") == "maximize"
-    assert {metric.direction(name) for name in ("train/loss", "loss", "depth_rmse", "train/distance")} == {"minimize"}
-
-
-def test_a_record_that_is_broken(tmp_path):
-    assert jobs.read(tmp_path) is None
-    (tmp_path / jobs.RECORD).write_text('{"jobs": [{}]}')
-    with pytest.raises(ValueError, match="corrupt; run the sweep again"):
-        jobs.read(tmp_path)
 
 
 def test_a_report_of_a_sweep(square, tmp_path, capsys):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from helpers import REFERENCE
+from helpers import REFERENCE, reference_name
 from safetensors.torch import load_file
 
 from ijepa.config import LearningRate, Schedule
@@ -12,21 +12,13 @@ from ijepa.interop import meta
 from ijepa.interop.loading import load_encoder
 from ijepa.masking import Masks, Reference
 from ijepa.training import optimizer as optim
-from ijepa.training.objective import Objective
-from ijepa.training.schedule import TrainingSchedule
+from ijepa.training.objective import latent_objective
+from ijepa.training.schedule import EMASchedule
 
 
 @pytest.fixture
 def jepa(checkpoint_file):
     return meta.read(torch.load(checkpoint_file, weights_only=True), heads=3).networks()
-
-
-def reference_name(name):
-    """Our parameter's name -> the reference's."""
-    network, _, rest = name.partition(".")
-    if network != "predictor":
-        return {"context_encoder": "encoder"}.get(network, network) + "." + rest
-    return f"predictor.{rest}" if rest == "mask_token" else f"predictor.predictor_{rest}"
 
 
 def test_positions_are_the_reference_s(jepa, checkpoint_file):
@@ -45,7 +37,7 @@ def test_three_training_steps(jepa, trace):
     """Activations and losses within 1e-5, gradients within 1e-4 of each tensor's largest entry, weights within 1e-6."""
     tensors, recorded = trace
     optimizer = optim.adamw(jepa.named_parameters(), 1e-3, (0.9, 0.999), 1e-8, fused=False)
-    objective = Objective("smooth_l1")
+    objective = latent_objective("smooth_l1")
     for step, values in enumerate(recorded["steps"]):
         images = tensors[f"{step}.images"]
         masks = Masks(tensors[f"{step}.context_indices"], tensors[f"{step}.target_indices"])
@@ -57,7 +49,7 @@ def test_three_training_steps(jepa, trace):
             torch.testing.assert_close(tensor, tensors[f"{step}.{name}"], atol=1e-5, rtol=0)
         loss = objective(*result, masks.context)
         assert loss.total.item() == pytest.approx(values["smooth_l1"], abs=1e-5)
-        squared = Objective("l2")(*result, masks.context).total.item()
+        squared = latent_objective("l2")(*result, masks.context).total.item()
         assert squared == pytest.approx(values["mse"], abs=1e-5)
         optimizer.zero_grad()
         loss.total.backward()
@@ -93,7 +85,7 @@ def test_schedules(run):
         learning_rate=LearningRate(shape="cosine", start=recorded["start_lr"] / peak, end=recorded["final_lr"] / peak),
         **curves,
     )  # fmt: skip
-    plan = TrainingSchedule(recorded["epochs"] * per_epoch, recorded["warmup_epochs"] * per_epoch, 0, peak, schedule)
+    plan = EMASchedule(recorded["epochs"] * per_epoch, recorded["warmup_epochs"] * per_epoch, 0, peak, schedule)
     rows = next(value for key, value in recorded.items() if key.startswith("rows"))
     assert len(rows) > 30
     for step, lr, weight_decay, momentum in rows:

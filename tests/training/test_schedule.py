@@ -2,7 +2,7 @@ import pytest
 from helpers import train_config
 
 from ijepa.training.curves import between, cooldown, warmup
-from ijepa.training.schedule import training_schedule
+from ijepa.training.schedule import EMASchedule, training_schedule
 from ijepa.util.errors import UserError
 
 
@@ -28,7 +28,7 @@ def test_before_the_cooldown_nothing_depends_on_the_length():
 
 def make(*overrides, images=1000):
     config = train_config("data=digits", "data.batch_size=100", *overrides)
-    return training_schedule(config.schedule, config.optimizer, config.data.batch_size, images)
+    return training_schedule(config.schedule, config.optimizer, config.data.batch_size, images, EMASchedule)
 
 
 def test_epochs_and_steps():

@@ -26,9 +26,8 @@ from ijepa.data.scenes.scene import (
     inner,
     unit,
 )
-from ijepa.util.randomness import integers, uniforms
+from ijepa.util.randomness import SceneStream, integers, uniforms
 
-VIEW_STREAM, OBJECTS_STREAM = 7, 8
 MAX_TRIES = 60
 TRIES_AT_ONCE = 3
 CANDIDATES = 10
@@ -63,7 +62,7 @@ def draw(settings: Settings, seed: int, indices: Ints) -> Scenes:
     has small objects at fixed places, for which all of this holds, too.
     """
     most = settings.max_objects
-    drawn = uniforms(seed, VIEW_STREAM, 0, indices, 8)
+    drawn = uniforms(seed, SceneStream.VIEW, 0, indices, 8)
     count = settings.min_objects + integers(drawn[:, 0], most - settings.min_objects + 1)
     camera = CAMERA + CAMERA_JITTER * (2 * drawn[:, 1:4] - 1)
     light = unit(LIGHT + LIGHT_JITTER * (2 * drawn[:, 4:7] - 1))
@@ -87,7 +86,7 @@ def _try(
 ) -> tuple[Scenes, NDArray[np.bool_]]:
     """The first good one of `TRIES_AT_ONCE` scenes per index (the last where none is), and whether it is good: [B]."""
     batch, tries = len(indices), TRIES_AT_ONCE
-    drawn = uniforms(seed, OBJECTS_STREAM, step, indices, tries * most * (5 + 2 * CANDIDATES))
+    drawn = uniforms(seed, SceneStream.OBJECTS, step, indices, tries * most * (5 + 2 * CANDIDATES))
     drawn = drawn.reshape(batch * tries, most, 5 + 2 * CANDIDATES)
     repeated = np.repeat(np.arange(batch), tries)
     half = 2 * drawn[..., 4] - 1  # tangent of half the angle: turns by -90..90 degrees

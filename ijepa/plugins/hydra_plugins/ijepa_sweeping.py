@@ -26,7 +26,9 @@ from ijepa.config import TrainConfig
 from ijepa.config.checks import parse
 from ijepa.distributed.signals import defer_sigint_to_jobs
 from ijepa.run import folders
+from ijepa.run_folder import RunFolder, SweepFolder
 from ijepa.sweeps import jobs, metric, outcomes, table
+from ijepa.util import commands
 from ijepa.util.errors import ConfigError, InterruptedRunError, StoppedJobError, UserError
 
 BESIDE = ("JoblibLauncher", "LocalLauncher")
@@ -160,8 +162,8 @@ class Jobs:
         self._write()
         if self.sweep is not None and not self.quiet:
             Console().print(table.shown(self.sweep))
-            self._tell(f"         {self.sweep.folder / table.FILE}")
-            self._tell(f"next: python -m ijepa.report {self.sweep.folder}")
+            self._tell(f"         {SweepFolder(self.sweep.folder).table}")
+            self._tell(f"next: {commands.typed('report')} {self.sweep.folder}")
         if any(result.status == JobStatus.FAILED for result in self.results):
             raise outcomes.SweepError(self.results)
 
@@ -210,7 +212,7 @@ class Jobs:
             return outcomes.result(overrides, error)
         job = self._job(overrides)
         elsewhere = composed.get("init") is not None or composed.get("resume") not in (None, "auto")
-        if job is None or elsewhere or not (job.folder / "config.yaml").exists():
+        if job is None or elsewhere or not RunFolder(job.folder).config.exists():
             return None
         with read_write(composed), open_dict(composed):
             del composed["hydra"]

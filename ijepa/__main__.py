@@ -1,0 +1,56 @@
+"""The console command ``ijepa COMMAND ...``, or ``python -m ijepa``; runs a command's module as ``python -m`` does."""
+
+import difflib
+import os
+import runpy
+import sys
+from pathlib import Path
+
+from ijepa import __version__
+from ijepa.util.commands import CONSOLE
+from ijepa.util.errors import UserError
+
+COMMANDS = {
+    "train": ("ijepa.cli.train", "pretrain on images"),
+    "evaluate": ("ijepa.cli.evaluate", "evaluate a checkpoint: k-NN, linear probes, fine-tuning, pictures, ..."),
+    "convert": ("ijepa.interop", "write an encoder for timm, transformers, ONNX, ..."),
+    "inspect": ("ijepa.interop", "show what a file of weights holds"),
+    "report": ("ijepa.report", "write a page about a run, several runs or a sweep"),
+    "statistics": ("ijepa.data.statistics", "compute your images' mean and std and save them as data=NAME"),
+}
+"""Modules, and what they do."""
+GROUPS = ("convert", "inspect")
+"""Commands that are sub-commands of their module's."""
+
+
+def main() -> int:
+    """Runs the command that sys.argv names; returns the exit code where the command does not exit by itself."""
+    name, *arguments = sys.argv[1:] or ["help"]
+    if name == "help" and arguments:
+        name, *arguments = [arguments[0], "--help"]
+    if name in ("help", "--help", "-h"):
+        print(_help())
+        return 0
+    if name == "--version":
+        print(f"ijepa {__version__}")
+        return 0
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        meant = f"did you mean {close[0]}?" if close else f"try {', '.join(COMMANDS)}"
+        print(f"error: {name}: no such command; {meant}", file=sys.stderr)
+        return UserError.exit_code
+    os.environ[CONSOLE] = "1"
+    sys.path.insert(0, str(Path.cwd()))  # as `python -m` does: a `_target_` of the user's own is found
+    # Run as __main__ under its own name, so that Lightning starts other devices' processes as `python -m MODULE ...`.
+    sys.argv[1:] = [name, *arguments] if name in GROUPS else arguments
+    runpy.run_module(COMMANDS[name][0], run_name="__main__", alter_sys=True)
+    return 0
+
+
+def _help() -> str:
+    lines = [f"  {name:<12} {purpose}" for name, (_, purpose) in COMMANDS.items()]
+    return "\n".join(["usage: ijepa COMMAND ...", "", *lines, "", "ijepa COMMAND --help explains each one's options."])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""The parts of a run, for a notebook: a configuration, a datamodule from any torch `Dataset`, a LightningModule.
+
+A plain `L.Trainer` does the rest; the defaults are those of conf/. docs/library.md has an example.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import open_dict
+from omegaconf.errors import OmegaConfBaseException
+from torch.utils.data import Dataset
+
+from ijepa.cli.explain import explain
+from ijepa.config import TrainConfig
+from ijepa.config.checks import check, parse
+from ijepa.data import sources
+from ijepa.data.datamodule import Batch, DataModule
+from ijepa.data.images import EvalTransform
+from ijepa.data.sets import Source, Subset
+from ijepa.data.torch_dataset import DatasetImages
+from ijepa.distributed import sharding
+from ijepa.interop import timm
+from ijepa.models.pretrained import PretrainedEncoder
+from ijepa.run import build, init_options
+from ijepa.training.module import Pretraining
+from ijepa.training.protocol import Execution
+from ijepa.util.errors import UserError
+from ijepa.util.paths import CONF
+
+
+def compose_config(*overrides: str) -> TrainConfig:
+    """The configuration of a run, from the same ``key=value`` that ``ijepa train`` takes.
+
+    Args:
+        overrides: ``"model=vit_tiny"``, ``"data.image_size=96"``, ...; without one for ``data``, the defaults are those
+            of ``data=folder``.
+
+    Raises:
+        UserError: in one line, when a key or a value is wrong.
+    """
+    own = not any(item.lstrip("+").startswith("data=") for item in overrides)
+    items = [*(["data=folder", "data.root=null"] if own else []), *overrides]
+    hydra = HydraConfig.instance()
+    before = hydra.cfg
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            composed = compose("train", items, return_hydra_config=True)
+        hydra.set_config(composed)  # init=FILE asks what was typed
+        with open_dict(composed):
+            del composed["hydra"]
+        config = parse(TrainConfig, init_options.resolve_init(composed))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain(error, list(overrides))) from None
+    finally:
+        hydra.cfg = before
+    check(config)
+    return config
+
+
+def build_datamodule(
+    config: TrainConfig, train: Dataset[Any] | None = None, val: Dataset[Any] | None = None
+) -> DataModule:
+    """Batches of random crops with their masks, for the whole run.
+
+    Args:
+        config: from `compose_config`.
+        train: has a length, and items by index: an image or a tuple that begins with one; a PIL image or a tensor
+            [C, H, W], uint8 or floats in 0..1 (or in the units of ``data.mean`` and ``data.std``). Labels are not used.
+            None: the images that ``data`` names.
+        val: held-out images of the same kind, for code of yours that asks ``datamodule.source.val`` for them.
+
+    Raises:
+        UserError: when the images are of another kind, or there are none.
+    """
+    if train is None:
+        source = sources.build(config.data, config.seed)
+        source.prepare()
+    else:
+        images = DatasetImages(train, config.data.channels)
+        held_out = Subset(images, []) if val is None else DatasetImages(val, config.data.channels)
+        source = Source(images, held_out)
+    steps = build.schedule(config, len(source.train)).max_steps
+    return build.data(config.data, source, build.sampler(config), steps, config.hardware, config.seed)
+
+
+def build_module(config: TrainConfig, data: DataModule) -> "NotebookPretraining":
+    """The LightningModule of the same configuration, with initial weights by ``seed`` or from ``init``.
+
+    Raises:
+        UserError: when the networks do not fit the images or the weights.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(config.seed)
+        module, _ = build.pretraining(config, len(data.source.train), NotebookPretraining)
+    module.execution = Execution(
+        config.hardware.precision == "bf16-true", config.hardware.checkpointing, config.hardware.compile
+    )
+    return module
+
+
+class NotebookPretraining(Pretraining):
+    """`Pretraining` for a plain Trainer: logs its loss by Lightning's own means, and hands out its encoder."""
+
+    def on_fit_start(self) -> None:
+        """Raises UserError where the trainer and the batches disagree."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning adds it
+        accumulated, devices = self.trainer.accumulate_grad_batches, self.trainer.world_size
+        if not isinstance(data, DataModule):
+            raise UserError("the batches carry masks; call fit(module, data) with data from ijepa.build_datamodule")
+        steps = self.trainer.max_steps
+        if steps > data.max_steps or (steps == -1 and self.trainer.max_epochs != 1):
+            raise UserError(f"the schedule has {data.max_steps} steps; try Trainer(max_steps=data.max_steps)")
+        if accumulated != data.accumulation:
+            problem = f"hardware.accumulation is {data.accumulation}; give both the same"
+            raise UserError(f"Trainer(accumulate_grad_batches={accumulated}): {problem}")
+        if data.batch_size % (accumulated * devices):
+            problem = f"cannot be divided over {devices} devices x {accumulated} micro-batches"
+            raise UserError(f"data.batch_size={data.batch_size}: {problem}")
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Also logs ``train/loss`` and its parts."""
+        result = super().training_step(batch, batch_idx)
+        parts = {f"train/{name}": value for name, value in result["parts"].items() if name != "total"}
+        count = len(batch.images)
+        self.log("train/loss", result["loss"].detach(), prog_bar=True, batch_size=count)
+        self.log_dict(parts, batch_size=count)
+        return result
+
+    def encoder(self, which: Literal["target", "context"] = "target") -> PretrainedEncoder:
+        """A copy of an encoder as it is now, on the CPU; see `ijepa.load_encoder`.
+
+        Sharded over several processes, every one of them must call it.
+        """
+        network = self.spec.build()
+        trained = self.jepa.target_encoder if which == "target" else self.jepa.context_encoder
+        network.load_state_dict(sharding.full_state(trained))
+        pretrained = PretrainedEncoder(network, self.spec).eval().requires_grad_(False)
+        pretrained.transform = EvalTransform(self.spec.image_size, self.spec.eval_crop, self.spec.channels)
+        return pretrained
+
+
+def save_encoder(encoder: PretrainedEncoder, path: str | Path) -> None:
+    """Writes an encoder as a run writes its encoder.safetensors: timm's names; sizes, mean and std in its metadata.
+
+    Raises:
+        UserError: when ``path`` does not end in .safetensors.
+    """
+    file = Path(path).expanduser()
+    if file.suffix != ".safetensors":
+        raise UserError(f"{file}: should end in .safetensors")
+    timm.write(file, encoder.encoder, encoder.spec, "target")

@@ -1,0 +1,33 @@
+"""Keys of before: `logger.project`, from when a run had one logger beside metrics.csv, is `logger.wandb.project`."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from ijepa.config import WandbLogger
+
+KEY = re.compile(rf"([+~]*)logger\.({'|'.join(WandbLogger.model_fields)})(?![\w.])")
+CHOICE = re.compile(r"\+*logger=(.*)")
+
+
+def expanded(arguments: Sequence[str], config_dir: str | None = None, config_name: str | None = None) -> list[str]:
+    """The command line with keys as they are now.
+
+    Args:
+        arguments: overrides, and flags, which stay as they are.
+        config_dir: folder of a configuration beside conf/.
+        config_name: of a run's configuration, whose keys are those of its time.
+    """
+    chosen = [match[1] for argument in arguments if (match := CHOICE.match(argument))]
+    if (chosen and "wandb" not in re.findall(r"\w+", chosen[-1])) or _flat(config_dir, config_name):
+        return list(arguments)  # those of another logger
+    return [KEY.sub(r"\1logger.wandb.\2", argument) if KEY.match(argument) else argument for argument in arguments]
+
+
+def _flat(config_dir: str | None, config_name: str | None) -> bool:
+    if config_dir is None or config_name is None:
+        return False
+    file = Path(config_dir) / f"{config_name.removesuffix('.yaml')}.yaml"
+    return file.is_file() and OmegaConf.select(OmegaConf.load(file), "logger.name") is not None

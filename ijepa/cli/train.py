@@ -1,0 +1,29 @@
+"""The command that pretrains: ``python train.py``, or ``ijepa train``."""
+
+import signal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def main(composed: "DictConfig") -> float | None:
+    """One run; returns the headline accuracy, for sweeps."""
+    from ijepa.cli import entry
+
+    with entry.importing():  # torch and Lightning take seconds to import: not for --help or a misspelt key
+        from ijepa.run import runs
+
+    return runs.train(composed)
+
+
+def run() -> None:
+    """Does what the command line says, then exits."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback from within the imports; entry.main takes over
+    from ijepa.cli import entry
+
+    entry.main("train", main)
+
+
+if __name__ == "__main__":
+    run()

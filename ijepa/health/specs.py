@@ -1,0 +1,43 @@
+"""The measures of a run's health; in metrics.csv after ``health/``, the probes also after a label set."""
+
+from ijepa.util.metric_spec import MetricSpec
+
+RANK = (
+    MetricSpec("rankme", "RankMe", "", "higher", "effective rank of the target encoder's features, at most D"),
+    MetricSpec("effective_rank", "Effective rank", "", "higher", "of the centred features: how many dimensions vary"),
+    MetricSpec("alpha_req", "\u03b1-ReQ", "", "lower", "decay of the features' spectrum; 1 is best, more is steeper"),
+    MetricSpec("lidar", "LiDAR", "", "higher", "rank of what distinguishes images and is the same for their crops"),
+)  # fmt: skip
+SPREAD = (
+    MetricSpec("std", "Spread of features", "", None, "standard deviation over all tokens"),
+    MetricSpec("std_across", "Spread across images", "", None, "standard deviation at each fixed position"),
+    MetricSpec("share", "Share across images", "%", None, "of the features' variance; the rest is position"),
+    MetricSpec("norm", "Length of features", "", None, "mean norm of a token"),
+    MetricSpec("relative", "Relative spread", "", None, "over the tokens' root mean square; 0: all the same"),
+)
+PREDICTIONS = (
+    MetricSpec("predictions_std", "Spread of predictions", "", None, "standard deviation over all tokens"),
+    MetricSpec("predictions_std_across", "Predictions across images", "", None, "standard deviation at each position"),
+    MetricSpec("predictions_share", "Predictions, share across images", "%", None, "of their variance"),
+    MetricSpec("predictions_norm", "Length of predictions", "", None, "mean norm of a token"),
+    MetricSpec("predictions_relative", "Relative spread of predictions", "", None, "over their root mean square"),
+    MetricSpec("cosine", "Cosine", "", None, "of predictions and targets"),
+    MetricSpec("correlation", "Correlation", "", "higher", "of predictions and targets across images; 0: unrelated"),
+)  # fmt: skip
+OPTIMISATION = (
+    MetricSpec("gradient_norm", "Gradient norm", "", "lower"),
+    MetricSpec("encoder_distance", "Distance of the encoders", "", None, "context to target encoder, relative"),
+)
+PROBES = (
+    MetricSpec("knn", "k-NN along the run", "%", "higher", "held-out images, leave-one-out"),
+    MetricSpec("linear", "Linear probe along the run", "%", "higher", "held-out images, leave-one-out"),
+)
+GROUPS = {
+    "Rank": RANK,
+    "Spread of the target encoder's features": SPREAD,
+    "Predictions": PREDICTIONS,
+    "Optimisation": OPTIMISATION,
+    "Read from the features along the run": PROBES,
+}
+"""All of them, by what they tell."""
+MEASURES = tuple(spec for group in GROUPS.values() for spec in group)

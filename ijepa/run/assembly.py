@@ -1,0 +1,155 @@
+"""From a module and its data to a run: trainer, loggers and callbacks, whatever the module computes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import torch
+from timm.layers import Attention
+
+from ijepa import config as schema
+from ijepa.callbacks.checkpoint import AtomicCheckpointIO, Checkpoint
+from ijepa.callbacks.evaluation import Evaluation
+from ijepa.callbacks.health import Health
+from ijepa.callbacks.pictures import FeaturePictures
+from ijepa.callbacks.progress import ProgressReport
+from ijepa.callbacks.recorder import Recorder
+from ijepa.data.datamodule import Batch, DataModule
+from ijepa.distributed import devices
+from ijepa.distributed.signals import Signals
+from ijepa.evaluation import tasks
+from ijepa.health import pace
+from ijepa.loggers import MetricsCSV
+from ijepa.run import observers
+from ijepa.run.columns import columns
+from ijepa.run_folder import RunFolder
+from ijepa.training.base import TrainingModule
+from ijepa.training.protocol import Execution, Monitor
+
+
+@dataclass
+class Run:
+    """Everything that a training run consists of."""
+
+    config: schema.TrainConfig
+    folder: Path
+    data: DataModule
+    module: TrainingModule
+    metrics: MetricsCSV
+    recorder: Recorder
+    checkpoint: Checkpoint
+    health: Health | None
+    trainer: L.Trainer
+    start: list[str]
+    """What the networks started from, where that is init; a line each."""
+
+    def tasks(self) -> tuple[schema.Tasks, dict[str, str]]:
+        """What is evaluated, and why other tasks are left out; nothing where the module has no encoder to evaluate."""
+        return _tasks(self.config, self.data, self.module)
+
+
+Wire = Callable[[schema.TrainConfig, Path, int], Run]
+"""Wires a run, of a configuration in a folder, that resumes after a step (0: a new one); writes nothing yet."""
+
+
+def assemble(
+    config: schema.TrainConfig,
+    folder: Path,
+    module: TrainingModule,
+    data: DataModule,
+    step: int = 0,
+    start: list[str] | None = None,
+) -> Run:
+    """The run that trains ``module`` on ``data``; ``folder`` is not written to yet.
+
+    Args:
+        config: hardware, callbacks, loggers and tasks are read here; the rest has made ``module`` and ``data``.
+        folder: of the run.
+        module: what is trained.
+        data: the images.
+        step: after which the run resumes with a checkpoint of its own.
+        start: what the networks started from; a line each.
+
+    Raises:
+        UserError: when the hardware is not there, or nobody is logged in at a logger.
+    """
+    accelerator = devices.device(config.hardware)
+    chosen = devices.precision(config.hardware, accelerator)
+    module.execution = Execution(chosen == "bf16-true", config.hardware.checkpointing, config.hardware.compile)
+    if accelerator == "cpu" and chosen.startswith("bf16"):
+        for part in module.modules():
+            if isinstance(part, Attention):
+                part.fused_attn = False  # on a CPU, SDPA's backward pass in bf16 is several times slower
+    files = RunFolder(folder)
+    metrics = MetricsCSV(files.metrics)
+    recorder = Recorder(config.callbacks.log_every_steps, config.data.batch_size, len(data.source.train))
+    monitor = module.monitor()
+    health = _health(config, folder, module, monitor, data, recorder)
+    checkpoint = Checkpoint(
+        files.checkpoints,
+        data,
+        config.callbacks.checkpoint_every_steps,
+        config.callbacks.checkpoint_every_minutes,
+        config.callbacks.checkpoint_keep,
+        Signals(),
+        health,
+    )
+    callbacks: list[L.Callback] = [recorder, *([health] if health else [])]
+    every = config.callbacks.evaluate_every_epochs
+    measured, _ = _tasks(config, data, module)
+    if every is not None and measured.measured():
+        callbacks.append(Evaluation(measured, data, recorder, every, config.seed))
+    steps, count = module.schedule.max_steps, config.callbacks.pictures
+    if count is not None and monitor is not None:
+        callbacks.append(FeaturePictures(data, monitor.grid, recorder, files, steps, count))
+    callbacks.append(ProgressReport(recorder, steps, config.callbacks.progress_every_seconds))
+    callbacks += [*observers.callbacks(config, folder, step), checkpoint]  # which holds the state of all before it
+    trainer = L.Trainer(
+        accelerator=accelerator,
+        devices=config.hardware.devices,
+        num_nodes=config.hardware.nodes,
+        strategy=devices.strategy(config.hardware),
+        precision="32-true" if chosen == "bf16-true" else chosen,  # type: ignore[arg-type]  # ours keeps fp32 weights
+        max_steps=steps,
+        max_epochs=-1,
+        accumulate_grad_batches=config.hardware.accumulation,
+        gradient_clip_val=config.optimizer.clip_grad_norm,
+        logger=[metrics, *observers.loggers(config, folder, columns(config, measured, data), step)],
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO(), *devices.plugins(config.hardware)],
+        default_root_dir=folder,
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+    )
+    return Run(config, folder, data, module, metrics, recorder, checkpoint, health, trainer, start or [])
+
+
+def _health(
+    config: schema.TrainConfig, folder: Path, module: TrainingModule, monitor: Monitor | None, data: DataModule,
+    recorder: Recorder,
+) -> Health | None:  # fmt: skip
+    callbacks, schedule = config.callbacks, module.schedule
+    every = callbacks.health_every_steps
+    if every is None or monitor is None:
+        return None
+    if every == "auto":
+        masks = None if data.masking is None else data.masking.sample(config.seed, 0, np.arange(1))
+        image = Batch(torch.empty(1, data.channels, *data.eval_transform.size), masks, [])
+        share = config.data.batch_size // (config.hardware.devices * config.hardware.nodes)
+        step, saved = share * module.flops(image), callbacks.checkpoint_every_steps
+        every = pace.steps_between(monitor.flops(masks), step, callbacks.health_images, schedule.max_steps, saved)
+    file = RunFolder(folder).health
+    return Health(data, recorder, every, callbacks.health_images, file, config.seed, schedule.warmup_steps)
+
+
+def _tasks(config: schema.TrainConfig, data: DataModule, module: TrainingModule) -> tuple[schema.Tasks, dict[str, str]]:
+    if module.evaluated() is None:
+        return schema.Tasks(), {}
+    return tasks.supported_tasks(config.task, data)

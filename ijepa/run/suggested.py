@@ -1,0 +1,47 @@
+"""What data= suggests beyond the images: a patch size that suits them, a length of the run."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from pydantic import BaseModel
+
+from ijepa.util.errors import show
+
+
+def notes(config: BaseModel) -> list[str]:
+    """A line for each value that data= has suggested against what another chosen option has.
+
+    What the user typed wins over suggestions, and what an experiment or init=FILE says, too: there is no line then.
+    """
+    if not HydraConfig.initialized() or HydraConfig.get().job.config_name not in ("train", "evaluate"):
+        return []
+    choices, lines = HydraConfig.get().runtime.choices, []
+    data = choices.get("data")
+    typed = {item.lstrip("+~").partition("=")[0] for item in HydraConfig.get().overrides.task}
+    values = config.model_dump()
+    for key, value in _flat(_option("data", data), "") if data else ():
+        group = key.partition(".")[0]
+        if group == "data" or not choices.get(group) or key in typed:
+            continue
+        usual = OmegaConf.select(_option(group, choices[group]), key)
+        if usual != value and OmegaConf.select(OmegaConf.create(values), key) == value:
+            lines.append(f"{key}={show(value)}, suggested by data={data}; {group}={choices[group]} has {show(usual)}")
+    return lines
+
+
+def _option(group: str, name: str) -> DictConfig:
+    return compose(overrides=[f"+{group}={name}"])
+
+
+def _flat(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    for name in node:
+        key = f"{prefix}{name}"
+        if OmegaConf.is_missing(node, name) or OmegaConf.is_interpolation(node, name):
+            continue
+        if isinstance(node[name], DictConfig):
+            yield from _flat(node[name], f"{key}.")
+        else:
+            yield key, node[name]

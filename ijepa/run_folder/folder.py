@@ -1,0 +1,155 @@
+"""The names in a run's folder, each of them only here."""
+
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ijepa.run_folder import checkpoints
+from ijepa.run_folder.checkpoints import CheckpointFolder, step_name, step_of
+
+FINAL_PICTURES = ("masks", "features", "similarity", "attention", "curves", "progress")
+"""What a run draws at its end."""
+REPORT = "report.html"
+ENCODER = "encoder"
+"""What pretraining exports."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's folder.
+
+    Attributes:
+        path: of the folder, which may not exist yet.
+    """
+
+    path: Path
+
+    @classmethod
+    def of(cls, file: Path) -> "RunFolder":
+        """The folder of the run that a checkpoint or an exported encoder belongs to, or that of a lone file."""
+        return cls(file.parent.parent if file.parent.name == checkpoints.FOLDER else file.parent)
+
+    @property
+    def config(self) -> Path:
+        """The configuration that the run began with, see `ijepa.run_folder.config`."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """A row per step, see `ijepa.run_folder.metrics`."""
+        return self.path / "metrics.csv"
+
+    @property
+    def health(self) -> Path:
+        """The verdicts along the run, see `ijepa.run_folder.health`."""
+        return self.path / "health.json"
+
+    @property
+    def checkpoints(self) -> CheckpointFolder:
+        """The folder of checkpoints."""
+        return CheckpointFolder(self.path / checkpoints.FOLDER)
+
+    @property
+    def encoder(self) -> Path:
+        """The target encoder of a finished run."""
+        return self.export(ENCODER)
+
+    def export(self, name: str) -> Path:
+        """A network that a finished run leaves."""
+        return self.path / f"{name}.safetensors"
+
+    @property
+    def summary(self) -> Path:
+        """The results of a finished run, see `ijepa.run_folder.summary`."""
+        return self.path / "summary.json"
+
+    @property
+    def pictures(self) -> Path:
+        """The folder of what train.py draws."""
+        return self.path / "pictures"
+
+    def feature_picture(self, step: int) -> Path:
+        """What the target encoder saw after ``step``."""
+        return self._features / f"{step_name(step)}.png"
+
+    @property
+    def _features(self) -> Path:
+        return self.pictures / "features"
+
+    @property
+    def tensorboard(self) -> Path:
+        """The folder of TensorBoard's events."""
+        return self.path / "tensorboard"
+
+    @property
+    def wandb(self) -> Path:
+        """The folder that W&B keeps for itself."""
+        return self.path / "wandb"
+
+    @property
+    def wandb_run(self) -> Path:
+        """Which run of W&B the folder belongs to."""
+        return self.path / "wandb.json"
+
+    @property
+    def evaluations(self) -> Path:
+        """The folder of what evaluate.py writes, a folder for each evaluation, see `ijepa.run_folder.evaluation`."""
+        return self.path / "evaluation"
+
+    @property
+    def report(self) -> Path:
+        """The page of `python -m ijepa.report`."""
+        return self.path / REPORT
+
+    def results(self, exports: Iterable[str] = (ENCODER,)) -> list[Path]:
+        """What a run writes at its end, but for its metrics; whether it exists or not.
+
+        Args:
+            exports: names of the networks that it leaves.
+        """
+        return [*map(self.export, exports), self.summary, *(self.pictures / f"{name}.png" for name in FINAL_PICTURES)]
+
+    def all_pictures(self) -> list[Path]:
+        """The pictures of train.py and of evaluate.py."""
+        folders = (self.pictures, self.evaluations)
+        return [path for folder in folders for path in folder.rglob("*.png") if path.is_file()]
+
+    def later_configs(self, step: int = -1) -> list[tuple[int, Path]]:
+        """What resumes after ``step`` have written, with the step of each, the oldest first."""
+        found = [
+            (re.fullmatch(r"config-(\d+)(?:-(\d+))?", path.stem), path) for path in self.path.glob("config-*.yaml")
+        ]
+        ordered = sorted((int(match[1]), int(match[2] or 1), path) for match, path in found if match)
+        return [(resumed, path) for resumed, _, path in ordered if resumed > step]
+
+    def newest_config(self, step: int | None = None) -> Path:
+        """The configuration that a resume after ``step`` starts from; None: after the run's last step."""
+        written = [path for resumed, path in self.later_configs() if step is None or resumed <= step]
+        return written[-1] if written else self.config
+
+    def next_config(self, step: int) -> Path:
+        """A free name for the configuration of a resume after ``step``: config-000100.yaml, config-000100-2.yaml..."""
+        names = [f"config-{step:06}", *(f"config-{step:06}-{count}" for count in range(2, 1000))]
+        return next(path for path in (self.path / f"{name}.yaml" for name in names) if not path.exists())
+
+    def drop_after(self, step: int, exports: Iterable[str] = (ENCODER,)) -> None:
+        """Removes results, and the pictures and configurations of later steps, before the run goes back to ``step``.
+
+        Checkpoints, metrics and health belong to the parts of the run that write them: these take back their own.
+        """
+        for path in self.results(exports):
+            path.unlink(missing_ok=True)
+        for path in self._features.glob("step-*.png"):
+            if (step_of(path) or 0) > step:
+                path.unlink()
+        for _, path in self.later_configs(step):
+            path.unlink()
+
+    def clear(self) -> None:
+        """Removes the files of a run without a checkpoint."""
+        for path in (self.config, self.metrics, self.health):
+            path.unlink(missing_ok=True)
+        for path in (self.checkpoints.path, self.pictures, self.wandb, self.tensorboard):
+            shutil.rmtree(path, ignore_errors=True)

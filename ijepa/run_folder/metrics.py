@@ -1,0 +1,106 @@
+"""metrics.csv: a row per step, a column per metric, empty cells where a step has no value."""
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+from ijepa.util.errors import UserError, one_line
+from ijepa.util.files import write_text
+
+STEP = "step"
+"""The column that every row has."""
+WORDS = ("health/verdict",)
+"""Columns of words; health.json has them with their evidence."""
+
+
+@dataclass(frozen=True)
+class MetricsTable:
+    """A metrics.csv, cells as they are written.
+
+    Attributes:
+        path: of the file, for messages.
+        columns: their names.
+        rows: a cell for each column.
+        whole: whether the file ends with a whole row; what follows the last one is left out.
+    """
+
+    path: Path
+    columns: list[str]
+    rows: list[list[str]]
+    whole: bool
+
+    def numbers(self) -> dict[str, list[float | None]]:
+        """All columns but `WORDS`, by name; None in empty cells.
+
+        Raises:
+            UserError: when a cell is no number.
+        """
+        found: dict[str, list[float | None]] = {name: [] for name in self.columns if name not in WORDS}
+        for line, row in enumerate(self.rows, 2):
+            for name, cell in zip(self.columns, row, strict=True):
+                try:
+                    if name not in WORDS:
+                        found[name].append(float(cell) if cell else None)
+                except ValueError:
+                    problem = f"{one_line(name)} is no number: {one_line(cell[:40])}"
+                    raise UserError(f"{self.path}: line {line}: {problem}") from None
+        return found
+
+    def last(self, column: str) -> str | None:
+        """The newest cell of a column that is not empty; None where there is none."""
+        if column not in self.columns:
+            return None
+        place = self.columns.index(column)
+        return next((row[place] for row in reversed(self.rows) if row[place]), None)
+
+
+def read_metrics(path: Path) -> MetricsTable:
+    """The table in ``path``, but for a last line that is half written: by a run that goes on, or was killed.
+
+    Raises:
+        FileNotFoundError: when there is none.
+        UserError: when it is no such table; names the line.
+    """
+    try:
+        text = path.read_bytes().decode()
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not the metrics of a run: it is not a text file") from None
+    kept = text[: text.rfind("\n") + 1]
+    reader = csv.reader(io.StringIO(kept, newline=""))
+    try:
+        table = [row for row in reader if row]
+    except csv.Error as error:
+        raise UserError(f"{path}: line {reader.line_num}: {error}") from None
+    if not table or STEP not in table[0]:
+        raise UserError(f"{path}: not the metrics of a run: there is no column step")
+    columns, rows = table[0], table[1:]
+    if len(set(columns)) < len(columns):
+        raise UserError(f"{path}: not the metrics of a run: two columns have the same name")
+    step = columns.index(STEP)
+    for line, row in enumerate(rows, 2):
+        if len(row) != len(columns):
+            raise UserError(f"{path}: line {line} has {len(row)} cells, the first line {len(columns)}")
+        if not row[step].isdecimal():
+            raise UserError(f"{path}: line {line} has no step")
+    return MetricsTable(path, columns, rows, whole=len(kept) == len(text))
+
+
+def write_metrics(path: Path, columns: list[str], rows: list[dict[str, str]]) -> None:
+    """Writes rows, each of them cells by column, atomically."""
+    write_text(path, _text(columns, rows, header=True))
+
+
+def append_metrics(path: Path, columns: list[str], row: dict[str, str]) -> None:
+    """Adds a row to a file that has these columns."""
+    with path.open("a", newline="", encoding="utf-8") as file:
+        file.write(_text(columns, [row], header=False))
+
+
+def _text(columns: list[str], rows: list[dict[str, str]], header: bool) -> str:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()

@@ -1,0 +1,25 @@
+"""The metrics that training itself logs: the parts of the loss, the schedule, speed and totals."""
+
+from ijepa.util.metric_spec import MetricSpec
+
+LOSS = (
+    MetricSpec("train/loss", "Loss", "", "lower", "what is minimised, on training images"),
+    MetricSpec("train/distance", "Prediction error", "", "lower", "distance of predictions to their targets"),
+    MetricSpec("train/variance", "Variance term", "", "lower", "shortfall of each dimension's standard deviation"),
+    MetricSpec("train/covariance", "Covariance term", "", "lower", "redundancy between dimensions"),
+)
+"""`Objective`'s parts; further ones, ``train/NAME``, are minimised as well."""
+SCHEDULE = (
+    MetricSpec("lr", "Learning rate", "", None),
+    MetricSpec("weight_decay", "Weight decay", "", None),
+    MetricSpec("momentum", "Momentum", "", None, "of the target encoder's moving average (EMA)"),
+    MetricSpec("images_per_second", "Throughput", "images/s", "higher", "training images"),
+)
+TOTALS = (
+    MetricSpec("loss", "Loss", "", "lower", "at the end of training"),
+    MetricSpec("images", "Images", "", "lower", "training images seen"),
+    MetricSpec("flops", "FLOPs", "", "lower"),
+    MetricSpec("seconds", "Training time", "s", "lower"),
+)
+"""Numbers of summary.json."""
+PROGRESS = (MetricSpec("epoch", "Epoch", "", None), MetricSpec("step", "Step", "", None))

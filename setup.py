@@ -1,0 +1,8 @@
+"""What pyproject.toml cannot say: conf/, at the top of the checkout, is ijepa/_conf in a wheel."""
+
+from setuptools import find_namespace_packages, setup
+
+setup(
+    packages=[*find_namespace_packages(include=["ijepa", "ijepa.*"]), "ijepa._conf"],
+    package_dir={"ijepa._conf": "conf"},
+)

@@ -1,0 +1,70 @@
+"""What is refused, and with which line."""
+
+import pytest
+from helpers import train_config
+
+from ijepa.cli.explain import explain
+from ijepa.config.checks import check
+from ijepa.run import build
+from ijepa.util.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("override", "starts", "mentions"),
+    [
+        ("optimizer.lrr=1", "optimizer.lrr=1: ", "optimizer.lr?"),
+        ("modle=vit_tiny", "modle=vit_tiny: ", "model?"),
+        ("model=vit_tinny", "model=vit_tinny: ", "vit_tiny?"),
+        ("+foo=1", "foo=1: ", "run_dir"),
+        ("+model.foo=1", "model.foo=1: ", "model.depth"),
+        ("optimizer.lr=abc", "optimizer.lr=abc: ", "number"),
+        ("optimizer.lr=-1", "optimizer.lr=-1: ", "greater than 0"),
+        ("model.depth=2.5", "model.depth=2.5: ", "integer"),
+        ("data.image_size=[32,32,32]", "data.image_size=[32,32,32]: ", "2 items"),
+        ("hardware.precision=fp8", "hardware.precision=fp8: ", "bf16-mixed"),
+        ("masking.name=checkers", "masking.name=checkers: ", "rasterized"),
+        ("model.patch_size=5", "model.patch_size=5: ", "try 4"),
+        ("data.image_size=[30,32]", "model.patch_size=4: ", "[30,32]"),
+        ("model.heads=5", "model.width=96: ", "try 100"),
+        ("predictor.width=50", "predictor.width=50: ", "try 48"),
+        ("data.mean=[0.1,0.2]", "data.mean=[0.1,0.2]: ", "data.channels=1"),
+        ("data.crop_scale=[0.9,0.3]", "data.crop_scale=[0.9,0.3]: ", "low <= high"),
+        ("masking.target_scale=[0.1,1.2]", "masking.target_scale=[0.1,1.2]: ", "<= 1"),
+        ("masking.target_scale=[0.9,1.0]", "masking.target_scale=[0.9,1.0]: ", "leave no context"),
+        ("hardware.accumulation=3", "data.batch_size=64: ", "try 66"),
+        ("task.knn.headline=33", "task.knn.headline=33: ", "10,20,100,200"),
+        ("data.root=a,b", "data.root=a,b: ", "-m"),
+        ("data.root=a=b", "data.root=a=b: ", "quote"),
+        ("data=folder", "data.root is not set", "data.root="),
+        ("schedule.epochs=inf", "schedule.epochs=inf: ", "finite"),
+        ("model.depth=true", "model.depth=true: ", "number"),
+        ("optimizer.betas=[0.9,1.0]", "optimizer.betas=1.0: ", "less than 1"),
+        ("seed=99999999999999999999999", "seed=99999999999999999999999: ", "less than"),
+        ("model.position_grid=[4,4]", "model.position_grid=[4,4]: ", "model.positions=scaled"),
+        ("experiment=nope", "experiment=nope: ", "smoke"),
+        ("optimizer.lr=true", "optimizer.lr=true: ", "number"),
+        ("data.image_size=true", "data.image_size=true: ", "number"),
+        ("schedule.momentum.end=1.5", "schedule.momentum.end=1.5: ", "less than or equal to 1"),
+        ("masking.name=random", "masking.ratio is not set", "masking.ratio="),
+        ("~model.width", "model.width is not set", "model.width="),
+        ("checkpoint=x", "checkpoint=x: ", "try run_dir"),
+        ("optimizer.lr=${nope}", "optimizer.lr: ", "nope"),
+    ],
+)
+def test_a_fault_is_one_line_that_says_what_would_do(override, starts, mentions):
+    def run():
+        config = train_config("data=digits", override)
+        check(config)
+        build.sampler(config)
+
+    with pytest.raises(Exception) as caught:  # noqa: PT011  # Hydra's own errors, too
+        run()
+    line = explain(caught.value, [override])
+    assert "\n" not in line
+    assert line.startswith(starts)
+    assert mentions in line
+
+
+def test_regularisers_need_the_whole_batch():
+    with pytest.raises(UserError, match=r"^objective.variance_weight=0.5: .*no gradient accumulation"):
+        check(train_config("objective=variance_covariance", "hardware.accumulation=2"))

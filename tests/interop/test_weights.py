@@ -1,0 +1,77 @@
+"""What weights say of themselves: positions, what a format cannot hold."""
+
+import pytest
+import timm
+import torch
+import transformers
+from weight_files import CLOSE, convert, images_of, normalised, saved, spec_of
+
+import ijepa
+from ijepa.interop import timm as of_timm
+from ijepa.interop import weights
+from ijepa.interop.__main__ import main
+from ijepa.models.positions import sincos_2d
+from ijepa.util.errors import UserError
+
+
+def test_positions_are_recognised():
+    for grid in ((1, 4), (4, 4), (3, 5), (5, 3), (2, 12)):
+        table = sincos_2d(48, grid)
+        assert weights.placed(table) == (grid, "index", None)
+        assert weights.placed(table[None].bfloat16()) == (grid, "index", None)
+        for onto in ((4, 4), (16, 14), (2, 3)):
+            if onto != grid:
+                assert weights.placed(sincos_2d(48, grid, onto)) == (grid, "scaled", onto)
+    with pytest.raises(ValueError, match="not the fixed sin-cos ones"):
+        weights.placed(torch.randn(1, 12, 48))
+
+
+def test_what_a_format_cannot_hold_is_said(tmp_path, capsys):
+    """Mean and std travel with Meta's layout; a bare state dict has no place for them."""
+    spec = spec_of("square")
+    file, jepa = saved(spec, tmp_path)
+    convert(file, tmp_path / "m.pth.tar", "--to", "meta")
+    images = images_of(spec)
+    with torch.no_grad():
+        expected = jepa.target_encoder(normalised(spec, images))
+    torch.testing.assert_close(ijepa.load_encoder(tmp_path / "m.pth.tar")(images), expected, **CLOSE)
+    assert "note" not in capsys.readouterr().out
+    convert(file, tmp_path / "t.pth", "--to", "timm")
+    assert "cannot store mean, std and heads" in capsys.readouterr().out
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("size", [(32, 32), (24, 40)])
+def test_learnt_positions(tmp_path, size, capsys):
+    """Fine-tuned networks, and others that learn theirs, are what they are in timm and transformers."""
+    options = {"patch_size": 8, "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3}
+    config = transformers.IJepaConfig(
+        **options, image_size=list(size), intermediate_size=192, layer_norm_eps=1e-6)  # fmt: skip
+    judge = transformers.IJepaModel(config).eval()
+    judge.save_pretrained(tmp_path / "hf")
+    encoder = ijepa.load_encoder(tmp_path / "hf")
+    images = torch.rand(2, 3, *size)
+    with torch.no_grad():
+        expected = judge(normalised(encoder.spec, images)).last_hidden_state
+    torch.testing.assert_close(encoder(images), expected, **CLOSE)
+    for to, name in (("timm", "vit.pth"), ("safetensors", "e.safetensors"), ("transformers", "again"),
+                     ("torch-export", "e.pt2")):  # fmt: skip
+        convert(tmp_path / "hf", tmp_path / name, "--to", to)
+        if to == "torch-export":
+            torch.testing.assert_close(torch.export.load(tmp_path / name).module()(images), expected, **CLOSE)
+        elif to != "timm" or size == (32, 32):
+            torch.testing.assert_close(ijepa.load_encoder(tmp_path / name, heads=3)(images), expected, **CLOSE)
+        else:
+            with pytest.raises(UserError, match="15 patches are not a square grid"):
+                ijepa.load_encoder(tmp_path / name, heads=3)
+    judge = timm.models.VisionTransformer(**of_timm.arguments(encoder.spec)).eval()
+    judge.load_state_dict(torch.load(tmp_path / "vit.pth"), strict=True)
+    with torch.no_grad():
+        torch.testing.assert_close(judge.forward_features(normalised(encoder.spec, images)), expected, **CLOSE)
+        larger = torch.rand(1, 3, 2 * size[0], 2 * size[1])
+        judge.set_input_size((2 * size[0], 2 * size[1]))
+        theirs = judge.forward_features(normalised(encoder.spec, larger))
+        torch.testing.assert_close(encoder(larger), theirs, **CLOSE)  # both resample them
+    capsys.readouterr()
+    assert main(["inspect", str(tmp_path / "hf")]) == 0
+    assert "learnt or fine-tuned" in capsys.readouterr().out

@@ -1,0 +1,31 @@
+"""The predictor: padding, and blocks that do not see each other."""
+
+import torch
+from helpers import small_encoder
+
+from ijepa.models.predictor import Predictor
+
+
+def test_padding_changes_nothing():
+    network = small_encoder()
+    predictor = Predictor(24, 24, (3, 5), 12, 2, 3)
+    images = torch.randn(1, 5, 24, 40)
+    indices, targets = torch.tensor([[2, 5, 9]]), torch.tensor([[[0, 1], [11, 12]]])
+    padded = torch.tensor([[2, 5, 9, 0, 0]])
+    valid = torch.tensor([[True, True, True, False, False]])
+    context, longer = network(images, indices), network(images, padded, valid)
+    torch.testing.assert_close(longer[:, :3], context, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        predictor(longer, padded, targets, valid), predictor(context, indices, targets), atol=1e-6, rtol=0
+    )
+
+
+def test_each_block_is_predicted_on_its_own():
+    network, predictor = small_encoder(), Predictor(24, 24, (3, 5), 12, 2, 3)
+    indices, targets = torch.tensor([[2, 5, 9]]), torch.tensor([[[0, 1], [11, 12], [3, 4]]])
+    context = network(torch.randn(1, 5, 24, 40), indices)
+    together = predictor(context, indices, targets)
+    assert together.shape == (1, 3, 2, 24)
+    for block in range(3):
+        alone = predictor(context, indices, targets[:, block : block + 1])
+        torch.testing.assert_close(alone[:, 0], together[:, block], atol=1e-6, rtol=0)

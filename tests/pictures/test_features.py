@@ -1,0 +1,90 @@
+"""Pictures of features: components, colours, similarity."""
+
+import numpy as np
+import pytest
+import torch
+from figures import rows_of, shown, titles
+
+from ijepa import pictures
+from ijepa.pictures import Colours
+
+
+def test_components_are_numpy_s_and_forget_the_positions():
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(8, 6, 5, generator=generator) * torch.tensor([5.0, 3, 2, 0.1, 0.1])
+    figure = pictures.components(torch.rand(2, 3, 4, 6), {"ours": features}, (2, 3))
+    assert titles(figure) == ["image", "ours"]
+    flat = (features - features.mean(dim=0)).flatten(0, 1).double().numpy()
+    values = flat @ np.linalg.svd(flat, full_matrices=False)[2][:3].T
+    low, high = np.percentile(values, (2, 98), axis=0)
+    expected = np.clip((values - low) / (high - low), 0, 1).reshape(8, 2, 3, 3)
+    for row, wanted in zip(shown(figure), expected, strict=False):
+        for channel in range(3):
+            found = np.asarray(row[1])[..., channel]
+            flips = [np.abs(found - wanted[..., channel]).max(), np.abs(1 - found - wanted[..., channel]).max()]
+            assert min(flips) < 1e-3  # a component's sign is arbitrary
+    moved = features + 100 * torch.randn(6, 5, generator=generator)  # the same in all images
+    again = shown(pictures.components(torch.rand(2, 3, 4, 6), {"ours": moved}, (2, 3)))
+    assert np.allclose(again[0][1], shown(figure)[0][1], atol=1e-3)
+
+
+def test_of_few_images_only_the_mean_of_all_patches_is_subtracted():
+    features = torch.randn(1, 6, 5)
+    row = shown(pictures.components(torch.rand(1, 3, 4, 6), {"ours": features}, (2, 3)))[0]
+    assert np.asarray(row[1]).std() > 0.1  # the mean at each place would leave nothing
+
+
+def colours_of(steps):
+    """By step, what `Colours` makes of features [M, N, D]."""
+    colours = Colours()
+    return [colours(features) for features in steps]
+
+
+def test_colours_do_not_change_where_only_the_axes_do():
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(8, 6, 5, generator=generator) * torch.tensor([5.0, 4.9, 4.8, 0.1, 0.1])
+    turn = torch.linalg.qr(torch.randn(5, 5, generator=generator)).Q
+    noise = 0.03 * torch.randn(8, 6, 5, generator=generator)
+    reordered = features * torch.tensor([-0.97, 1.0, -1.03, 1, 1])  # the weakest becomes the strongest
+    first, *others = colours_of([features, features @ turn, -features, reordered, 7 * features + 3 + noise])
+    assert first.min() == 0
+    assert first.max() == 1
+    for other in others:
+        assert (first - other).abs().max() < 0.05
+    alone = colours_of([reordered])[0]
+    assert (first - alone).abs().max() > 0.5
+    changed = colours_of([features, features.flip(0)])[1]
+    assert (first - changed).abs().max() > 0.5
+
+
+def test_colours_begin_anew_with_other_images():
+    one, other = torch.randn(8, 6, 5), torch.randn(9, 6, 5)
+    assert torch.equal(colours_of([one, other])[1], colours_of([other])[0])
+
+
+def test_similarity_is_the_cosine_to_the_framed_patch():
+    features = torch.randn(9, 6, 5)
+    centred = (features - features.mean(dim=0)).numpy()
+    figure = pictures.similarity(torch.rand(2, 3, 4, 6), features, (2, 3), [(1, 2), (0, 0)])
+    assert titles(figure) == ["image", "to patch 1", "to patch 2"]
+    *rows, _ = rows_of(figure)  # the colour bar
+    for image, row in enumerate(rows):
+        for axes, (place, query) in zip(row[1:], (((1, 2), 5), ((0, 0), 0)), strict=True):
+            found = np.asarray(axes.get_images()[0].get_array())
+            one = centred[image, query]
+            norms = np.linalg.norm(one) * np.linalg.norm(centred[image], axis=1)
+            assert np.allclose(found.ravel(), centred[image] @ one / norms, atol=1e-5)
+            assert found[place] == pytest.approx(1, abs=1e-5)
+            assert {frame.get_xy() for frame in axes.patches} == {(2 * place[1] - 0.5, 2 * place[0] - 0.5)}
+        assert len(row[0].patches) == 4  # both, in black and white
+    assert figure.axes[-1].get_xlabel() == "cosine similarity"
+
+
+def test_similarity_across_images_asks_for_one_image_s_patch():
+    features = torch.randn(9, 6, 5)
+    figure = pictures.similarity(torch.rand(3, 3, 4, 6), features, (2, 3), [(0, 1)], of=1)
+    unit = torch.nn.functional.normalize(features - features.mean(dim=0), dim=-1)
+    for image, row in enumerate(rows_of(figure)[:3]):
+        found = np.asarray(row[1].get_images()[0].get_array())
+        assert np.allclose(found.ravel(), unit[image] @ unit[1, 1], atol=1e-5)
+        assert len(row[0].patches) == len(row[1].patches) == (2 if image == 1 else 0)

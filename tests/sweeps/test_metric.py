@@ -1,0 +1,54 @@
+"""What a sweep compares runs by."""
+
+import csv
+
+import pytest
+from helpers import DIGITS
+
+from ijepa.evaluation.specs import KNN, lookup
+from ijepa.sweeps import metric
+from ijepa.util.errors import UserError
+
+
+@pytest.mark.parametrize("sweeper", ["grid", "optuna"])
+def test_a_metric_that_no_run_will_have_is_refused_before_training(invoke, tmp_path, sweeper):
+    code, said, error = invoke("train.py", "-m", *DIGITS, f"hydra/sweeper={sweeper}", "seed=0,1", "metric=val/knn6",
+                               f"run_dir={tmp_path}", *["hydra.sweeper.n_trials=2"][: sweeper == "optuna"])  # fmt: skip
+    assert code == 2
+    assert "metric=val/knn6: a run will not have it, did you mean knn5?; " in error
+    assert "or a result: knn5" in error
+    assert "Traceback" not in error
+    assert "step" not in said.replace("steps", "")
+    assert not list(tmp_path.glob("*/metrics.csv"))
+
+
+def test_every_column_of_numbers_can_be_a_metric(invoke, tmp_path):
+    code, _, error = invoke("train.py", *DIGITS, "callbacks.health_every_steps=1", f"run_dir={tmp_path / 'run'}")
+    assert code == 0, error
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        columns = [name for name in next(csv.reader(file)) if name not in ("step", "health/verdict")]
+    assert {f"health/{name}" for name in metric.HEALTH_METRICS} <= set(columns)
+    for name in columns:
+        assert "_" not in lookup(name).title, "has no spec"
+        metric.check(name, {"knn5": KNN.named(k=5)}, has_health=True)
+    for name in ("health/rankmee", "health/", "knn6"):
+        with pytest.raises(UserError, match=f"^metric={name}: a run will not have it"):
+            metric.check(name, {"knn5": KNN.named(k=5)}, has_health=True)
+
+
+def test_a_metric_of_what_is_switched_off(invoke, tmp_path):
+    code, _, error = invoke("train.py", *DIGITS, "metric=health/rankme", f"run_dir={tmp_path}",
+                            "callbacks.health_every_steps=null")  # fmt: skip
+    assert code == 2
+    assert error == ("error: metric=health/rankme: is not measured with callbacks.health_every_steps=null\n")
+
+
+def test_directions():
+    assert (
+        metric.direction(None) == metric.direction("count/logistic") == metric.direction("health/rankme") == "maximize"
+    )
+    assert metric.direction("distance/knn20") == metric.direction("distance") == "maximize"
+    assert {metric.direction(name) for name in ("health/alpha_req", "flops", "val/depth_rmse", "train/new")} == {
+        "minimize"
+    }
+    assert {metric.direction(name) for name in ("train/loss", "loss", "depth_rmse", "train/distance")} == {"minimize"}

@@ -1,0 +1,177 @@
+"""The package as a library, with a plain Trainer."""
+
+import re
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from helpers import EXACT, ROOT, assert_same, fit, picture, weights
+from PIL import Image
+from torch.utils.data import Dataset, IterableDataset
+
+import ijepa
+from ijepa.util.errors import UserError
+
+pytestmark = pytest.mark.integration
+
+SMALL = (
+    "objective=l2", "model.patch_size=4", "data.image_size=16", "model.width=24", "model.depth=2", "predictor.width=12",
+    "predictor.depth=1", "data.batch_size=8", "schedule.max_steps=4", "schedule.warmup_steps=1", "data.workers=0",
+)  # fmt: skip
+
+
+class Photos(Dataset):
+    """Items made by ``item`` of 12 pictures."""
+
+    def __init__(self, item, count=12):
+        self.item = item
+        self.count = count
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        return self.item(picture(index, 20, 24))
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        yield picture(0, 20, 24)
+
+
+def tensor(image):
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+ITEMS = {
+    "picture": lambda image: image,
+    "with a label": lambda image: (image, 3),
+    "grey": lambda image: image.convert("L"),
+    "uint8": tensor,
+    "float": lambda image: (tensor(image).float() / 255, 3),
+}
+
+
+def trainer(tmp_path, **options):
+    return L.Trainer(accelerator="cpu", default_root_dir=tmp_path, logger=False, enable_checkpointing=False,
+                     enable_progress_bar=False, enable_model_summary=False, **options)  # fmt: skip
+
+
+@pytest.mark.parametrize("item", ITEMS.values(), ids=ITEMS)
+def test_batches_of_ones_own_dataset(item):
+    config = ijepa.compose_config(*SMALL)
+    batch = next(iter(ijepa.build_datamodule(config, Photos(item)).train_dataloader()))
+    assert batch.images.shape == (8, 3, 16, 16)
+    images = batch.images / 255 if batch.images.dtype == torch.uint8 else batch.images
+    assert 0.2 < images.mean() < 0.8
+    assert len(batch.masks.context) == 8
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        (Photos(lambda image: {"image": image}), "Photos[0]: is a dict; try a PIL image or a tensor"),
+        (Photos(lambda image: torch.zeros(20, 20)), "Photos[0]: is a tensor [20, 20]; try a PIL image or a tensor"),
+        (Photos(lambda image: torch.zeros(5, 20, 20)), "Photos[0]: 5 channels cannot become data.channels=3"),
+        (Photos(None, count=0), "Photos: is empty"),
+        (Stream(), "Stream: needs __len__ and __getitem__; try a map-style Dataset"),
+    ],
+)
+def test_a_dataset_of_another_kind_is_refused_in_one_line(dataset, message):
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        ijepa.build_datamodule(ijepa.compose_config(*SMALL), dataset)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.lrr=1", "optimizer.lrr=1: no such key; did you mean optimizer.lr?"),
+        ("model=vit_tin", "model=vit_tin: no such option; did you mean vit_tiny?"),
+        ("data.image_size=18", "model.patch_size=4: does not divide"),
+        ("data=folder", "data.root is not set"),
+    ],
+)
+def test_a_mistake_in_the_configuration_is_one_line(override, message):
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        ijepa.compose_config(*SMALL, override)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_plain_trainer_trains_what_the_command_trains(tmp_path):
+    """To the bit; and it resumes to the bit from Lightning's own checkpoint."""
+    overrides = ("data=digits", "hardware=cpu", "hardware.precision=32-true", *SMALL)
+    config = ijepa.compose_config(*overrides)
+    data = ijepa.build_datamodule(config)
+    module = ijepa.build_module(config, data)
+    plain = trainer(tmp_path, max_steps=data.max_steps)
+    plain.fit(module, data)
+    assert plain.global_step == 4
+    assert torch.isfinite(plain.callback_metrics["train/loss"])
+    commanded = fit(tmp_path / "run", *overrides, "callbacks.log_every_steps=1", "callbacks.evaluate_every_epochs=null",
+                    "callbacks.health_every_steps=null", "callbacks.pictures=null")  # fmt: skip
+    expected = weights(commanded)
+    assert_same(expected, module.jepa.state_dict(), **EXACT)
+
+    again = ijepa.build_module(config, data)
+    stopped = trainer(tmp_path, max_steps=2)
+    stopped.fit(again, data)
+    stopped.save_checkpoint(tmp_path / "two.ckpt")
+    resumed = ijepa.build_module(config, data)
+    trainer(tmp_path, max_steps=4).fit(resumed, data, ckpt_path=tmp_path / "two.ckpt")
+    assert_same(expected, resumed.jepa.state_dict(), **EXACT)
+
+
+def test_the_encoder_travels(tmp_path):
+    config = ijepa.compose_config(*SMALL)
+    module = ijepa.build_module(config, ijepa.build_datamodule(config, Photos(ITEMS["picture"])))
+    encoder = module.encoder()
+    images = encoder.transform(Image.new("RGB", (30, 20), "red"))[None]
+    features = encoder(images)
+    assert features.shape == (1, 16, 24)
+    ijepa.save_encoder(encoder, tmp_path / "encoder.safetensors")
+    torch.testing.assert_close(ijepa.load_encoder(tmp_path / "encoder.safetensors")(images), features, **EXACT)
+    with pytest.raises(UserError, match=r"should end in \.safetensors"):
+        ijepa.save_encoder(encoder, tmp_path / "encoder.pt")
+
+
+def test_init_brings_its_sizes(tmp_path, checkpoint_file):
+    config = ijepa.compose_config(f"init={checkpoint_file}", "model.heads=3", "schedule.max_steps=1",
+                                  "schedule.warmup_steps=0", "data.workers=0")  # fmt: skip
+    data = ijepa.build_datamodule(config, Photos(ITEMS["picture"]))
+    found = ijepa.build_module(config, data).encoder()
+    expected = ijepa.load_encoder(checkpoint_file, heads=3)
+    assert_same(expected.encoder.state_dict(), found.encoder.state_dict(), **EXACT)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_epochs": 1, "accumulate_grad_batches": 2}, "hardware.accumulation is 1; give both the same"),
+        ({"max_epochs": 3}, "the schedule has 4 steps; try Trainer(max_steps=data.max_steps)"),
+        ({"max_steps": 5}, "the schedule has 4 steps; try Trainer(max_steps=data.max_steps)"),
+    ],
+)
+def test_a_trainer_that_disagrees_with_the_batches_is_refused(tmp_path, options, message):
+    config = ijepa.compose_config(*SMALL)
+    data = ijepa.build_datamodule(config, Photos(ITEMS["picture"]))
+    with pytest.raises(UserError, match=re.escape(message)):
+        trainer(tmp_path, **options).fit(ijepa.build_module(config, data), data)
+
+
+def test_the_code_of_the_docs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "library.md").read_text(), flags=re.DOTALL)
+    assert len([line for line in block.splitlines() if line.strip()]) < 20
+    names = {}
+    exec(compile(block, "docs/library.md", "exec"), names)
+    assert names["features"].shape == (1, 144, 192)
+    assert (tmp_path / "encoder.safetensors").is_file()
+
+
+def test_every_public_name_is_there():
+    assert set(ijepa.__all__) <= set(dir(ijepa))
+    assert all(getattr(ijepa, name) for name in ijepa.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = ijepa.nothing

@@ -1,0 +1,47 @@
+"""Training on a GPU: a step's numbers are the CPU's, and bf16 trains."""
+
+import math
+
+import pytest
+import torch
+from helpers import rows, train_config, weights
+from lightning.fabric.utilities import move_data_to_device
+
+from ijepa.run import build
+
+pytestmark = pytest.mark.gpu
+
+SMOKE = ("experiment=smoke", "data.workers=0", "callbacks.evaluate_every_epochs=null",
+         "callbacks.health_every_steps=null", "callbacks.pictures=null", "schedule.max_steps=3",
+         "schedule.warmup_steps=1", "callbacks.log_every_steps=1")  # fmt: skip
+
+
+def step(folder, device):
+    """The gradients of the smoke run's first batch."""
+    run = build.run(train_config(*SMOKE, "hardware.precision=32-true"), folder)
+    batch = move_data_to_device(next(iter(run.data.train_dataloader())), device)
+    run.module.to(device).training_step(batch, 0)["loss"].backward()
+    networks = run.module.jepa
+    return {name: p.grad.cpu() for name, p in networks.named_parameters() if p.grad is not None}
+
+
+def test_a_step_s_gradients_are_the_cpu_s(tmp_path):
+    expected, found = (step(tmp_path, device) for device in ("cpu", "cuda"))
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        scale = gradient.abs().max().item()
+        torch.testing.assert_close(found[name], gradient, atol=1e-3 * scale + 1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
+def test_a_run_ends_near_the_cpu_s(tmp_path, precision):
+    """Weights stay float32 in each precision."""
+    losses = []
+    for hardware, kind in (("cpu", "32-true"), ("gpu", precision)):
+        run = build.run(train_config(*SMOKE, f"hardware={hardware}", f"hardware.precision={kind}"), tmp_path / hardware)
+        run.trainer.fit(run.module, run.data, weights_only=True)
+        losses.append([float(row["train/loss"]) for row in rows(tmp_path / hardware)])
+        assert all(tensor.dtype == torch.float32 for tensor in weights(run).values() if tensor.is_floating_point())
+    cpu, gpu = losses
+    assert all(map(math.isfinite, gpu))
+    assert gpu == pytest.approx(cpu, rel=1e-3 if precision == "32-true" else 0.05)
