@@ -170,7 +170,7 @@ def _check_arguments() -> argparse.Namespace:
             raise UserError(f"{override.input_line}: takes one option; for a sweep try -m {group}={several}")
         if not isinstance(value, str | list):
             options = "|".join(_options(CONF / group)) or "a file of yours in --config-dir"
-            raise UserError(f"{override.input_line}: takes the name of an option: {options}")
+            raise UserError(f"{override.input_line}: takes the name of an option; try {options}")
     return flags
 
 
@@ -184,7 +184,7 @@ def help_text(name: str, overrides: list[str], config_dir: str | None = None) ->
     lines = [f"{commands.typed(name)} [key=value ...]      -m: a sweep over comma-separated values", "", "Groups:"]
     shown = [*SCHEMAS[name].model_fields, *(["experiment", "sweep"] if name == "train" else [])]
     lines += [line for group in sorted(CONF.iterdir()) if group.name in shown for line in _choices(group)]
-    lines += ["", "Keys, their values now, and what they mean:", *_rows(SCHEMAS[name], values, "")]
+    lines += ["", "Keys, their current values, and what they mean:", *_rows(SCHEMAS[name], values, "")]
     return "\n".join([*lines, *(metrics.listed(name == "train") if name in METERED else [])])
 
 

@@ -67,7 +67,7 @@ def check(config: TrainConfig) -> None:
         check_sizes(config, model.depth, model.heads)
     if config.task.pictures is not None:
         afterwards = f"{commands.typed('evaluate')} checkpoint=RUN_DIR task=pictures"
-        problem = f"a run leaves pictures anyway; afterwards, {afterwards}"
+        problem = f"training draws pictures anyway; for more try {afterwards}"
         raise ConfigError("task", "pictures", problem)
     if not config.task.measured():
         raise ConfigError(
@@ -126,7 +126,7 @@ def check_data(data: Data) -> None:
     for key, values in (("data.mean", data.mean), ("data.std", data.std)):
         if len(values) != data.channels:
             problem = f"needs {data.channels} values, one per channel (data.channels={data.channels}); "
-            problem += f"{commands.typed('statistics')} computes them"
+            problem += f"compute them with {commands.typed('statistics')}"
             raise ConfigError(key, values, problem)
     check_range("data.crop_scale", data.crop_scale, most=1.0)
     check_range("data.crop_aspect", data.crop_aspect, most=None)

@@ -148,8 +148,8 @@ class SegmentationTask(DenseTask):
             ctx.kept["classes"] = dense_data.classes(ctx, self.config.batch_size)
         found = ctx.kept["classes"]
         if found > MOST:
-            problem = f"class indices, up to {MOST - 1}, would do"
-            raise UserError(f"segmentation maps hold values up to {found - 1}; {problem}")
+            problem = f"use class indices up to {MOST - 1}"
+            raise UserError(f"segmentation maps contain values up to {found - 1}; {problem}")
         return Classes(max(found, 1))
 
 

@@ -44,7 +44,7 @@ def validate(task: Few, key: str, images: Images) -> None:
     names = [name for name, _ in amounts(task)]
     for name in names:
         if names.count(name) > 1:
-            raise ConfigError(f"{key}.lists", task.lists, f"two results would be called {name}; rename a file")
+            raise ConfigError(f"{key}.lists", task.lists, f"two results would be named {name}; rename a file")
 
 
 def draws(task: Few, key: str, ctx: EvalContext, train: Features, name: str, amount: Amount) -> list[Tensor]:

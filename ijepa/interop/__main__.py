@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> commands.Parser:
     called = commands.typed("convert").removesuffix(" convert")
-    parser = commands.Parser(called, description="Weights between formats: docs/weights.md.")
+    parser = commands.Parser(called, description="Converts weights between formats: docs/weights.md.")
     kinds = parser.add_subparsers(required=True, metavar="inspect|convert")
     heads = "number of attention heads, if the file does not store it and the width is not a published one"
     inspect = kinds.add_parser("inspect", help="show what a file contains")

@@ -261,7 +261,7 @@ def statistics(channels: int) -> tuple[tuple[tuple[float, ...], tuple[float, ...
         return (
             tuple(published.mean),
             tuple(published.std),
-        ), "it does not say how its images were normalised: with ImageNet's mean and std, as published"
+        ), "it does not say how images are normalised: assumed ImageNet's mean and std, as published"
     values = f"it does not say how its images of {channels} channels are normalised: assumed not at all"
     return ((0.0,) * channels, (1.0,) * channels), values
 

@@ -161,5 +161,5 @@ def _optional(path: Path, folder: Path, notes: list[str], read: Callable[[Path],
     try:
         return read(path)
     except UserError:
-        notes.append(f"{text.name(path.relative_to(folder))} is broken and was left out")
+        notes.append(f"{text.name(path.relative_to(folder))} is corrupt and was skipped")
         return None

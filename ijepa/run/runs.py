@@ -186,7 +186,7 @@ def _interrupted(run: Run, started: bool) -> str:
         done += ", before the results"
     if not started and run.checkpoint.path.exists():
         return f"{done}; nothing has changed, run the same command again"
-    again = f"; go on with: {commands.typed('train')} resume={run.folder}"
+    again = f"; resume with: {commands.typed('train')} resume={run.folder}"
     return done + (again if run.checkpoint.path.exists() else "")
 
 

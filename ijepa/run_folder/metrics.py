@@ -34,7 +34,7 @@ class MetricsTable:
         """All columns but `WORDS`, by name; None in empty cells.
 
         Raises:
-            UserError: when a cell is no number.
+            UserError: when a cell is not a number.
         """
         found: dict[str, list[float | None]] = {name: [] for name in self.columns if name not in WORDS}
         for line, row in enumerate(self.rows, 2):
@@ -43,7 +43,7 @@ class MetricsTable:
                     if name not in WORDS:
                         found[name].append(float(cell) if cell else None)
                 except ValueError:
-                    problem = f"{one_line(name)} is no number: {one_line(cell[:40])}"
+                    problem = f"{one_line(name)} is not a number: {one_line(cell[:40])}"
                     raise UserError(f"{self.path}: line {line}: {problem}") from None
         return found
 

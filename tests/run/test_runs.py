@@ -39,7 +39,7 @@ def test_a_run_s_folder(finished):
         "pictures/curves.png",
     }
     assert "24 for training, 8 for validation, 2 classes" in output
-    assert "patches are context" in output
+    assert "context patches per image" in output
     assert "target encoder" in output
     assert "raw pixels" in output
     summary = json.loads((folder / "summary.json").read_text())
