@@ -1,1 +1,1 @@
-"""What happens along a run."""
+"""What happens during a run."""

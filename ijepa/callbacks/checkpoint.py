@@ -22,9 +22,9 @@ from ijepa.util.files import replacing
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and moves it there: what has the name is whole, whenever the process dies.
+    """Writes checkpoints atomically: under a temporary name, then renamed.
 
-    Lightning's own way holds a second copy in memory, and moves it across file systems.
+    Lightning's own implementation keeps a second copy in memory, and moves it across file systems.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
@@ -36,19 +36,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class Checkpoint(L.Callback):
-    """Writes ``folder/step-000100.ckpt`` and ``last.ckpt``, another name for the newest; the last at the run's end.
+    """Writes ``folder/step-000100.ckpt`` and so on, and ``last.ckpt``, a link to the newest; also at the run's end.
 
-    Where the run's health is known at a checkpoint's step, ``best-rankme.ckpt``, ``best-lidar.ckpt`` and, with labels,
-    ``best-knn.ckpt`` are further names for the best of them so far: they outlive its own, and cost nothing to write.
-    RankMe and LiDAR go without labels, and are heuristics: see docs/health.md.
+    If there is a health check at a checkpoint's step, ``best-rankme.ckpt``, ``best-lidar.ckpt`` and, with labels,
+    ``best-knn.ckpt`` are links to the best so far: they are kept when the checkpoint's own name is deleted, and take no
+    time to write. RankMe and LiDAR need no labels and are heuristics: see docs/health.md.
 
     Args:
         folder: to write to.
         data: its identity is stored, so that a resumed run can tell whether the images are still the same.
         every_steps, every_minutes: between writes; None: not by this measure.
         keep: how many of the newest to keep.
-        signals: the first ends the run after the step.
-        health: knows how good a checkpoint is; None: nobody does.
+        signals: a signal ends the run after the step.
+        health: health checks, by which the best checkpoints are chosen; None: no best checkpoints.
 
     Attributes:
         best: the value and the step of the best so far, by its name.
@@ -88,7 +88,7 @@ class Checkpoint(L.Callback):
         return self.folder.last
 
     def rewind(self, path: Path, step: int) -> None:
-        """Makes ``path``, a checkpoint after ``step``, the newest: what came later is dropped."""
+        """Makes ``path``, a checkpoint after ``step``, the newest; later ones are deleted."""
         if path != self.path:
             _link(path, self.path)
         for later in self.folder.numbered():

@@ -1,4 +1,4 @@
-"""Watches over a run: measures on held-out images along it, and what they mean."""
+"""Health checks during a run: measures on held-out images, and verdicts."""
 
 import contextlib
 import math
@@ -33,9 +33,9 @@ PREFIX = "health/"
 class Health(L.Callback):
     """Before training, every ``every`` steps and at the end: measures as ``health/*``, a verdict, ``health.json``.
 
-    The images are the same all along, and so are their crops and masks. Networks run in float32, but for bf16-true:
-    rounding adds dimensions that are not there. Its own seconds are left out of the run's, and stand in `seconds`.
-    Every process measures (sharded weights need all of them), the first speaks.
+    Images, crops and masks are the same in all checks. Networks run in float32 (except with bf16-true), because
+    rounding adds spurious dimensions. The time of health checks is in `seconds`, not in the run's seconds. Every
+    process measures, because sharded weights need all of them; rank 0 prints.
 
     Args:
         data: with validation images; without any, training images serve.
@@ -96,7 +96,7 @@ class Health(L.Callback):
     def summary(self) -> str:
         """The last verdict, and what the looks have taken."""
         share = self.seconds / max(self.seconds + self.recorder.seconds, 1e-9)
-        looks = f"{len(self.panels)} looks took {self.seconds:.1f} s, {100 * share:.1f} % of the run"
+        looks = f"{len(self.panels)} health checks: {self.seconds:.1f} s, {100 * share:.1f} % of the run"
         return f"health   {self.verdicts[-1].text}\n         {looks}"
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

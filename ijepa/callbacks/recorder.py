@@ -17,7 +17,7 @@ class Recorder(L.Callback):
 
     Args:
         every: steps between rows.
-        batch_size: images per step, over all devices and micro-batches.
+        batch_size: effective (global) batch size: images per step, over all devices and micro-batches.
         epoch_images: images of an epoch.
     """
 

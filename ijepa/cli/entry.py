@@ -73,7 +73,7 @@ def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
         if error.errno not in UNWRITABLE:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror}; what was written before is whole", file=sys.stderr)
+        print(f"error: {where}{error.strerror}; files written before are complete", file=sys.stderr)
         sys.exit(UserError.exit_code)
     except InterruptedRunError as error:
         if str(error):
@@ -150,27 +150,27 @@ def _check_arguments() -> argparse.Namespace:
     parser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:
-        raise UserError(f"{message}; there are key=value, -m for a sweep, and --help")
+        raise UserError(f"{message}; use key=value, -m for a sweep, or --help")
 
     parser.error = refuse  # type: ignore[method-assign]
     flags = parser.parse_args()
     sys.argv[1:] = aliases.expanded(sys.argv[1:], flags.config_dir, flags.config_name)
     flags = parser.parse_args()
     if flags.run + flags.multirun + (flags.cfg is not None) > 1:
-        raise UserError("only one of --run, --multirun and --cfg at a time")
+        raise UserError("give only one of --run, --multirun and --cfg")
     groups = {*COMBINED, *(path.name for path in CONF.iterdir() if path.is_dir())}
     for override in OverridesParser.create().parse_overrides(flags.overrides):
         group, value = override.key_or_group, override.value()
         if not group:
-            raise UserError(f"{override.input_line}: no key before the =")
+            raise UserError(f"{override.input_line}: there is no key before the =")
         if group not in groups or override.is_delete() or override.is_sweep_override():
             continue
         if isinstance(value, list) and group not in COMBINED:
             several = ",".join(map(str, value))
-            raise UserError(f"{override.input_line}: takes one option; to sweep: -m {group}={several}")
+            raise UserError(f"{override.input_line}: takes one option; for a sweep try -m {group}={several}")
         if not isinstance(value, str | list):
             options = "|".join(_options(CONF / group)) or "a file of yours in --config-dir"
-            raise UserError(f"{override.input_line}: takes the name of an option: {options}")
+            raise UserError(f"{override.input_line}: takes the name of an option; try {options}")
     return flags
 
 
@@ -184,7 +184,7 @@ def help_text(name: str, overrides: list[str], config_dir: str | None = None) ->
     lines = [f"{commands.typed(name)} [key=value ...]      -m: a sweep over comma-separated values", "", "Groups:"]
     shown = [*SCHEMAS[name].model_fields, *(["experiment", "sweep"] if name == "train" else [])]
     lines += [line for group in sorted(CONF.iterdir()) if group.name in shown for line in _choices(group)]
-    lines += ["", "Keys, their values now, and what they mean:", *_rows(SCHEMAS[name], values, "")]
+    lines += ["", "Keys, their current values, and what they mean:", *_rows(SCHEMAS[name], values, "")]
     return "\n".join([*lines, *(metrics.listed(name == "train") if name in METERED else [])])
 
 

@@ -30,13 +30,15 @@ def explain(error: BaseException, overrides: list[str], schema: type[BaseModel] 
         close = difflib.get_close_matches(option, options, n=1)
         meant = f"did you mean {close[0]}? " if close else ""
         if not group and not option:
-            return "--config-path: is not for this command; --config-dir adds a folder to conf/"
+            return "--config-path: not supported; try --config-dir, which adds a folder to conf/"
         if not group:
-            return f"--config-name {option}: no such file in --config-dir or conf/; leave it out, or give a run's"
-        there = f"There are {', '.join(options)}" if options else "see --help for what there is"
+            return f"--config-name {option}: no such file in --config-dir or conf/; omit it, or name a run's config"
+        there = f"try {', '.join(options)}" if options else "see --help for the options"
         return f"{group}={option}: no such option; {meant}{there}"
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: cannot be parsed as key=value; quote what holds = , {{ or [: 'key=\"value\"'"
+        return (
+            f"{error.override}: cannot be parsed as key=value; quote values that contain = , {{ or [: 'key=\"value\"'"
+        )
     if isinstance(error, HydraException | OmegaConfBaseException):
         key = re.search(r"[Cc]ould not override '([^']*)'", text[0])
         if key:

@@ -60,17 +60,19 @@ def check(config: TrainConfig) -> None:
     """
     model, data = config.model, config.data
     if config.init_channels is not None and config.init is None:
-        raise ConfigError("init_channels", config.init_channels, "is for init=FILE; leave it out, or add that")
+        raise ConfigError("init_channels", config.init_channels, "needs init=FILE; add that, or omit this")
     check_model(model, data, stored=config.init is not None)
     check_data(data)
     if isinstance(model, Vit):  # of the others, the encoder itself must be asked
         check_sizes(config, model.depth, model.heads)
     if config.task.pictures is not None:
         afterwards = f"{commands.typed('evaluate')} checkpoint=RUN_DIR task=pictures"
-        problem = f"a run leaves pictures anyway; afterwards, {afterwards}"
+        problem = f"training draws pictures anyway; for more try {afterwards}"
         raise ConfigError("task", "pictures", problem)
     if not config.task.measured():
-        raise ConfigError("task", "features", "measures nothing that a run could report; add another, [knn,features]")
+        raise ConfigError(
+            "task", "features", "gives no metric that a run could report; add another task, e.g. [knn,features]"
+        )
     if isinstance(config.masking, MultiBlock | Reference):
         for name in ("target_scale", "target_aspect", "context_scale"):
             check_range(f"masking.{name}", getattr(config.masking, name), most=None if "aspect" in name else 1.0)
@@ -78,12 +80,14 @@ def check(config: TrainConfig) -> None:
     if data.batch_size % shares:
         problem = (
             f"cannot be divided over {config.hardware.devices} devices x {config.hardware.nodes} nodes x "
-            f"{config.hardware.accumulation} micro-batches; {-(-data.batch_size // shares) * shares} can"
+            f"{config.hardware.accumulation} micro-batches; try {-(-data.batch_size // shares) * shares}"
         )
         raise ConfigError("data.batch_size", data.batch_size, problem)
     weights = config.objective.variance_weight + config.objective.covariance_weight
     if weights and (config.hardware.accumulation > 1 or data.batch_size < 2):
-        problem = "the regularisers need a batch of at least 2, unaccumulated; objective=l2 has none"
+        problem = (
+            "regularisers need a batch of at least 2 and no gradient accumulation; try objective=l2, which has none"
+        )
         raise ConfigError("objective.variance_weight", config.objective.variance_weight, problem)
 
 
@@ -98,11 +102,13 @@ def check_model(model: Model, data: Data, stored: bool = False) -> None:
     if not isinstance(model, Vit):
         return
     if model.positions == "stored" and not stored:
-        raise ConfigError("model.positions", model.positions, "is for init=FILE with learnt ones; index would do")
+        raise ConfigError("model.positions", model.positions, "needs init=FILE with learnt positions; try index")
     check_patch_size(model.patch_size, data)
     _check_width("model.width", model.width, model.heads)
     if model.position_grid is not None and model.positions == "index":
-        raise ConfigError("model.position_grid", model.position_grid, "is for model.positions=scaled")
+        raise ConfigError(
+            "model.position_grid", model.position_grid, "needs model.positions=scaled; omit it, or add that"
+        )
 
 
 def check_patch_size(patch_size: int, data: Data) -> None:
@@ -111,7 +117,7 @@ def check_patch_size(patch_size: int, data: Data) -> None:
         if side % patch_size:
             fits = [n for n in range(2, side) if not any(s % n for s in data.image_size)]
             better = min(fits, key=lambda n: abs(n - patch_size), default=1)
-            problem = f"does not divide data.image_size={show(data.image_size)}; {better} would"
+            problem = f"does not divide data.image_size={show(data.image_size)}; try {better}"
             raise ConfigError("model.patch_size", patch_size, problem)
 
 
@@ -119,8 +125,8 @@ def check_data(data: Data) -> None:
     """The checks that concern the data alone; raises ConfigError."""
     for key, values in (("data.mean", data.mean), ("data.std", data.std)):
         if len(values) != data.channels:
-            problem = f"needs {data.channels} values, one for each of data.channels={data.channels}; "
-            problem += f"{commands.typed('statistics')} computes them"
+            problem = f"needs {data.channels} values, one per channel (data.channels={data.channels}); "
+            problem += f"compute them with {commands.typed('statistics')}"
             raise ConfigError(key, values, problem)
     check_range("data.crop_scale", data.crop_scale, most=1.0)
     check_range("data.crop_aspect", data.crop_aspect, most=None)
@@ -137,7 +143,7 @@ def _check_width(key: str, width: int, heads: int) -> None:
     step = math.lcm(4, heads)
     if width % step:
         better = max(round(width / step), 1) * step
-        raise ConfigError(key, width, f"not a multiple of 4 and of model.heads={heads}; {better} would do")
+        raise ConfigError(key, width, f"not a multiple of 4 and of model.heads={heads}; try {better}")
 
 
 def keys(schema: type[BaseModel]) -> list[str]:
@@ -154,16 +160,16 @@ def suggestion(key: str, known: list[str]) -> str:
     """A likely meant key, as the end of a sentence."""
     parent, _, name = key.rpartition(".")
     if key in known and not parent:
-        return "it is no group here; its keys can be changed one by one"
+        return "not a config group of this command; set its keys one by one"
     if key in known and "." in parent:  # task.knn.k
         return f"{parent.replace('.', '=', 1)} has it"
     if key in known:
-        return f"another option of {parent} than the one chosen has {name}"
+        return f"{parent} has {name} with another option, not with the chosen one"
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
     if close:
         return f"did you mean {close[0]}?"
     siblings = [other for other in known if other.rpartition(".")[0] == parent]
-    return f"there are {', '.join(siblings)}" if siblings else "see --help for what there is"
+    return f"try {', '.join(siblings)}" if siblings else "see --help for the keys"
 
 
 def sections_for(annotation: Any, value: dict[str, Any]) -> list[type[BaseModel]]:
@@ -220,12 +226,12 @@ def _explain(schema: type[BaseModel], error: ValidationError) -> UserError:
         missing = key if names[-1:] == [last] else f"{key}.{last}".removeprefix(".")
         return UserError(f"{missing} is not set; add {missing}=VALUE")
     if fault["type"] == "union_tag_invalid":
-        return ConfigError(f"{key}.name", value.get("name"), f"it is one of {fault['ctx']['expected_tags']}")
+        return ConfigError(f"{key}.name", value.get("name"), f"should be one of {fault['ctx']['expected_tags']}")
     if fault["type"] in ("model_type", "model_attributes_type", "dict_type"):
         inner = [name for name in known if name.startswith(f"{key}.")]
         if key not in known:
             return ConfigError(key, value, f"no such key; {suggestion(key, known)}")
-        return ConfigError(key, value, f"has keys of its own: {', '.join(inner)}")
+        return ConfigError(key, value, f"is a section, not a value; try its keys: {', '.join(inner)}")
     if fault["type"] == "list_type":
         return ConfigError(key, value, "should be " + ("n or [h,w]" if key == "data.image_size" else "a list, [a,b]"))
     message = (

@@ -39,10 +39,10 @@ class TaskSection(Section):
             check_range(f"{key}.crop_scale", scale, most=1.0)
         layers = getattr(self, "layers", None)
         if layers is not None and max(layers) > depth:
-            raise ConfigError(f"{key}.layers", layers, f"the encoder has {depth} blocks; [1,{depth}] would do")
+            raise ConfigError(f"{key}.layers", layers, f"the encoder has {depth} blocks; try [1,{depth}]")
         epochs, warmup_epochs = getattr(self, "epochs", None), getattr(self, "warmup_epochs", None)
         if epochs is not None and warmup_epochs is not None and warmup_epochs > epochs:
-            raise ConfigError(f"{key}.warmup_epochs", warmup_epochs, f"more than epochs={epochs}")
+            raise ConfigError(f"{key}.warmup_epochs", warmup_epochs, f"more than epochs={epochs}; lower it")
 
 
 def check_range(key: str, limits: list[float], most: float | None) -> None:

@@ -29,5 +29,5 @@ class Pictures(TaskSection):
 
     def check(self, key: str, depth: int) -> None:
         if not 1 <= abs(self.block) <= depth:
-            problem = f"the encoder has {depth} blocks; 1 to {depth}, or -1 for the last, would do"
+            problem = f"the encoder has {depth} blocks; try 1 to {depth}, or -1 for the last"
             raise ConfigError(f"{key}.block", self.block, problem)

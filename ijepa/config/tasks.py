@@ -26,7 +26,7 @@ class Knn(TaskSection):
 
     def check(self, key: str, depth: int) -> None:
         if self.headline not in self.k:
-            raise ConfigError(f"{key}.headline", self.headline, f"not among {key}.k={show(self.k)}")
+            raise ConfigError(f"{key}.headline", self.headline, f"not in {key}.k={show(self.k)}; use one of them")
 
 
 class Logistic(TaskSection):

@@ -1,4 +1,4 @@
-"""Images as arrays: values of any type as float32, from one number of channels to another, .npy and .npz files."""
+"""Images as arrays: conversion to float32 and between numbers of channels; .npy and .npz files."""
 
 from typing import Any
 
@@ -10,42 +10,42 @@ from torch import Tensor
 from ijepa.data.limits import refuse_larger
 
 LUMINANCE = (0.299, 0.587, 0.114)
-"""Of red, green and blue (ITU-R BT.601), as Pillow weights them."""
+"""Weights of red, green and blue (ITU-R BT.601), as in Pillow."""
 
 
 def scaled(values: "np.ndarray[Any, Any]", bits: int | None = None) -> Tensor:
-    """``values`` as float32: unsigned integers in 0..1, over the maximum of their type; all others as they are.
+    """``values`` as float32: unsigned integers are divided by the maximum of their type; others are unchanged.
 
     Args:
         values: of any shape.
-        bits: of an unsigned integer, where its type has more than are used.
+        bits: bits that are used in an unsigned integer, if fewer than its type has.
 
     Raises:
-        ValueError: when they are no real numbers, or not finite.
+        ValueError: if they are not real numbers, or not finite.
     """
     kind = values.dtype.kind
     if kind not in "buif":
-        raise ValueError(f"holds {values.dtype} instead of real numbers")
+        raise ValueError(f"contains {values.dtype} instead of real numbers")
     with np.errstate(over="ignore"):
         tensor = torch.from_numpy(np.array(values, dtype=np.float32, order="C"))  # a copy, in this machine's byte order
     if kind == "u":
         tensor /= 2.0 ** (bits or 8 * values.dtype.itemsize) - 1
     if kind == "f" and not tensor.isfinite().all():
-        raise ValueError("holds NaN or infinite values; replace them")
+        raise ValueError("contains NaN or infinite values; replace them")
     return tensor
 
 
 def fit(values: Tensor, channels: int, alpha: bool = False, opaque: bool = False) -> Tensor:
-    """``values`` with as many ``channels``: grey becomes equal channels, RGB its luminance, transparent places white.
+    """Converts ``values`` to ``channels``: grey is repeated, RGB becomes luminance, transparent pixels become white.
 
     Args:
         values: [C, H, W].
-        channels: wanted.
-        alpha: the last channel is alpha; all are in 0..1.
-        opaque: alpha may be added: a picture in 0..1.
+        channels: the number wanted.
+        alpha: whether the last channel is alpha; then all are in 0..1.
+        opaque: whether an alpha channel may be added: for pictures in 0..1.
 
     Raises:
-        ValueError: when there is no such conversion; names the number of channels that would do.
+        ValueError: if there is no such conversion; the message names the number of channels to try.
     """
     found = values.shape[-3]
     if alpha and found in (2, 4) and channels in (1, 3):
@@ -62,14 +62,14 @@ def fit(values: Tensor, channels: int, alpha: bool = False, opaque: bool = False
         return values.expand(*values.shape[:-3], 3, -1, -1)
     if (count, channels) == (3, 1):
         return (values * values.new_tensor(LUMINANCE).view(3, 1, 1)).sum(dim=-3, keepdim=True)
-    raise ValueError(f"{found} channels cannot become data.channels={channels}; data.channels={found} would do")
+    raise ValueError(f"{found} channels cannot become data.channels={channels}; try data.channels={found}")
 
 
 def read(path: str, channels: int, max_pixels: int | None) -> Tensor:
     """The image in a .npy file: [channels, H, W] float32, from [H, W], [H, W, C] or [C, H, W].
 
     Raises:
-        OSError, ValueError: when it is damaged, too large, or no image of so many channels.
+        OSError, ValueError: if it is corrupt, too large, or not an image with this number of channels.
     """
     values = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: its header is checked before a value is read
     return _image(values, _order(values.shape, channels, max_pixels), channels)
@@ -79,14 +79,14 @@ def read_archive(path: str, channels: int, max_pixels: int | None) -> Tensor:
     """The image in a .npz file: its only array, or the one called image or arr_0; as `read`.
 
     Raises:
-        OSError, ValueError, KeyError, zipfile.BadZipFile: as `read`, or when it is not clear which array is meant.
+        OSError, ValueError, KeyError, zipfile.BadZipFile: as `read`, or if it is not clear which array is meant.
     """
     with np.load(path, allow_pickle=False) as archive:
         names = archive.files
         name = names[0] if len(names) == 1 else next((one for one in ("image", "arr_0") if one in names), None)
         if name is None:
             shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-            raise ValueError(f"holds {len(names)} arrays ({shown}); call the image's 'image'")
+            raise ValueError(f"contains {len(names)} arrays ({shown}); name the image's array 'image'")
         with archive.zip.open(f"{name}.npy") as file:
             header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[npy.read_magic(file)]
             order = _order(header(file)[0], channels, max_pixels)
@@ -96,8 +96,8 @@ def read_archive(path: str, channels: int, max_pixels: int | None) -> Tensor:
 def _order(shape: tuple[int, ...], channels: int, max_pixels: int | None) -> tuple[int, ...]:
     """The axes of channels (unless there are only two axes), rows and columns, in this order.
 
-    Channels are the last axis if it is as long as wanted, else the first if that is; then the same for lengths that
-    can be converted.
+    The channel axis is the last axis if it has the wanted length, else the first if that does; then the same for
+    lengths that can be converted.
     """
     if len(shape) == 2:
         order: tuple[int, ...] = (0, 1)
@@ -107,12 +107,12 @@ def _order(shape: tuple[int, ...], channels: int, max_pixels: int | None) -> tup
         if axis is None:
             found = min(shape[0], shape[2])
             problem = f"neither its first nor its last axis has data.channels={channels} entries"
-            raise ValueError(f"shape {list(shape)}: {problem}; data.channels={found} would do")
+            raise ValueError(f"shape {list(shape)}: {problem}; try data.channels={found}")
         order = (2, 0, 1) if axis == 2 else (0, 1, 2)
     else:
         raise ValueError(f"shape {list(shape)}: an image is [H, W], [H, W, C] or [C, H, W]")
     if 0 in shape:
-        raise ValueError(f"shape {list(shape)}: it is empty")
+        raise ValueError(f"shape {list(shape)}: the array is empty")
     refuse_larger(shape[order[-2]], shape[order[-1]], max_pixels)
     return order
 

@@ -18,18 +18,18 @@ CLEVR = Archive(
 COUNTS = range(3, 11)
 """Objects in a scene."""
 EDGES = (8, 8.5, 9, 9.5, 10, 100)
-"""Upper ends of the classes of distance, which belong to them."""
+"""Upper bounds (inclusive) of the distance classes."""
 KEYS = ("scenes", "image_filename", "objects", "pixel_coords")
-"""Of a file of scenes, what the labels need: all of it takes a gigabyte."""
+"""The keys of a scene file that labels need; the whole file would take a gigabyte of memory."""
 
 
 def clevr(data: config.Data, seed: int) -> Source:
     """CLEVR: 70,000 and 15,000 rendered scenes of 320x480 pixels, by count and by distance of the nearest object.
 
-    ``data.root`` is its folder, or the one that contains it, where it is downloaded to if it is not there.
+    ``data.root`` is its folder, or the folder that contains it; if it is missing, it is downloaded there.
 
     Raises:
-        UserError: when something is missing.
+        UserError: if something is missing.
     """
     root = directory(data)
     folders = [root, root / CLEVR.folder]
@@ -44,7 +44,7 @@ def clevr(data: config.Data, seed: int) -> Source:
         with reading(file, data):
             names = [os.path.join(images, scene["image_filename"]) for scene in content["scenes"]]
             if not names:
-                raise ValueError("it lists no scene")
+                raise ValueError("it lists no scenes")
             labels = [_labels(scene["objects"]) for scene in content["scenes"]]
         tasks = {task: [scene[task] for scene in labels] for task in labels[0]}
         files.append(readable(Files(names, tasks, data.channels, data.max_pixels), data))
@@ -53,10 +53,10 @@ def clevr(data: config.Data, seed: int) -> Source:
 
 
 def _labels(objects: list[dict[str, Any]]) -> dict[str, int]:
-    """Of a scene.
+    """The labels of a scene.
 
     Raises:
-        KeyError, ValueError, TypeError: when it is none of CLEVR's.
+        KeyError, ValueError, TypeError: if it is not a CLEVR scene.
     """
     if len(objects) not in COUNTS:
         raise ValueError(f"a scene has {len(objects)} objects")

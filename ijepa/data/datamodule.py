@@ -1,4 +1,4 @@
-"""The LightningDataModule: the order of images, their crops and their masks, each a pure function of its place."""
+"""The LightningDataModule: order of images, crops and masks, each a pure function of (seed, step, position)."""
 
 import hashlib
 import os
@@ -24,9 +24,9 @@ from ijepa.util.randomness import Stream, seed_of
 class Batch(NamedTuple):
     """One micro-batch of a device.
 
-    images: [B, C, H, W] uint8, or float32 (8-bit images: in 0..1) where one of them has more than 8 bits.
+    images: [B, C, H, W] uint8, or float32 (8-bit images: in 0..1) if any image has more than 8 bits.
     masks: of these images; None where the run draws none.
-    unreadable: what files had to be replaced by the next readable image.
+    unreadable: files that were replaced by the next readable image.
     """
 
     images: Tensor
@@ -35,7 +35,7 @@ class Batch(NamedTuple):
 
 
 class SampleIndex(NamedTuple):
-    """A place in the run: ``position`` in the global batch of ``step``, and the ``image`` shown there in ``epoch``."""
+    """A sample of the run: ``position`` in the global batch of ``step``, and its ``image`` index in ``epoch``."""
 
     step: int
     position: int
@@ -44,21 +44,21 @@ class SampleIndex(NamedTuple):
 
 
 class ResumableBatchSampler(Sampler[list[SampleIndex]]):
-    """The micro-batches of one device from ``first_step`` to the end of the run.
+    """A batch sampler that yields one device's micro-batches from ``first_step`` to the end of the run.
 
-    Sample number step * batch_size + position of the run is image number (that modulo n) of a fresh shuffle per
-    epoch, so every epoch shows each image once, whatever the batch size. Devices and micro-batches take consecutive
-    positions of the global batch.
+    Sample i = step * batch_size + position of the run is image i modulo n of epoch i // n, which has its own shuffle.
+    So every epoch contains each image once, for any batch size. Devices and micro-batches take consecutive positions
+    of the global batch.
 
     Args:
         images: number n of images.
-        batch_size: of the global batch.
-        seed: of the shuffles.
+        batch_size: effective (global) batch size.
+        seed: seed of the shuffles.
         max_steps: steps of the whole run.
-        first_step: where this process begins.
+        first_step: the first step of this process.
         accumulation: micro-batches per step and device.
-        device: this device's number.
-        devices: how many there are.
+        device: global rank of this process.
+        devices: world size.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class ResumableBatchSampler(Sampler[list[SampleIndex]]):
         self._order = np.empty(0, dtype=np.int64)
 
     def __len__(self) -> int:
-        """Micro-batches of the whole run: a resumed trainer counts those that it has seen."""
+        """Micro-batches of the whole run, because a resumed trainer counts those before the checkpoint."""
         return self.steps.stop * self.accumulation
 
     def __iter__(self) -> Iterator[list[SampleIndex]]:
@@ -87,7 +87,7 @@ class ResumableBatchSampler(Sampler[list[SampleIndex]]):
                 yield [self.place(step, position) for position in range(start, start + share)]
 
     def place(self, step: int, position: int) -> SampleIndex:
-        """What lies at ``position`` of ``step``."""
+        """The sample at ``position`` of ``step``."""
         epoch, number = divmod(step * self.batch_size + position, self.images)
         if epoch != self._epoch:
             generator = np.random.Generator(np.random.PCG64(seed_of(self.seed, Stream.EPOCH_ORDER, epoch, 0)))
@@ -96,7 +96,7 @@ class ResumableBatchSampler(Sampler[list[SampleIndex]]):
 
 
 class Crops(Dataset[tuple[SampleIndex, Tensor, list[str]]]):
-    """The random crop of an image in an epoch; an unreadable file gives way to the next readable one."""
+    """The random crop of an image in an epoch; an unreadable file is replaced by the next readable one."""
 
     def __init__(self, images: Images, transform: TrainTransform, seed: int) -> None:
         self.images = images
@@ -113,7 +113,7 @@ class Crops(Dataset[tuple[SampleIndex, Tensor, list[str]]]):
                 continue
             seed = seed_of(self.seed, Stream.TRAIN_CROP, place.epoch, place.image)
             return place, self.transform(image, seed), faults
-        raise UnreadableError(f"no image can be read any more, the last: {faults[-1]}")
+        raise UnreadableError(f"no image is readable any more; the last error: {faults[-1]}")
 
 
 class Collate:
@@ -137,7 +137,7 @@ def _stack(images: Sequence[Tensor]) -> Tensor:
 
 
 class EvalImages(Dataset[tuple[Tensor, int]]):
-    """Images for evaluation: [C, H, W] float32, and 1, or 0 for an unreadable file."""
+    """Images for evaluation: ([C, H, W] float32, 1), or 0 instead of 1 for an unreadable file."""
 
     def __init__(self, images: Images, transform: EvalTransform, channels: int) -> None:
         self.images = images
@@ -161,13 +161,13 @@ class DataModule(L.LightningDataModule):
         source: the images.
         masking: draws the masks; None where there are none.
         transform: the random crop.
-        eval_transform: the evaluation's view of an image.
-        channels: of the images.
-        batch_size: images per step, over all devices and micro-batches.
+        eval_transform: resizing and cropping for evaluation.
+        channels: number of image channels.
+        batch_size: effective (global) batch size: images per step, over all devices and micro-batches.
         accumulation: micro-batches per step and device.
-        max_steps: length of the run.
-        workers: reading processes per device.
-        seed: of order, crops and masks.
+        max_steps: length of the run in steps.
+        workers: data loader processes per device.
+        seed: seed of order, crops and masks.
     """
 
     def __init__(
@@ -198,9 +198,9 @@ class DataModule(L.LightningDataModule):
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What tells whether a resumed run sees the same training images: their number, and a hash of their names.
+        """Identifies the training images when a run is resumed: their number, and a hash of their names.
 
-        Wherever the folder lies: what all names begin with does not count.
+        The common prefix of the names is ignored, so that the folder may move.
         """
         names = [self.source.train.name(index) for index in range(len(self.source.train))]
         start = len(os.path.commonprefix(names))  # noqa: RUF071
@@ -208,7 +208,7 @@ class DataModule(L.LightningDataModule):
         return {"images": len(names), "names": digest.hexdigest()}
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """One pass from the trainer's step to the end of the run: epochs are counted in images, not in passes."""
+        """One loader from the trainer's step to the end of the run; epochs are counted in images, not in passes."""
         trainer = self.trainer
         places = ResumableBatchSampler(
             len(self.source.train),
@@ -236,11 +236,11 @@ class DataModule(L.LightningDataModule):
 
     @property
     def monitor_images(self) -> Images:
-        """What a run is monitored on: images for validation, or for training if none are."""
+        """The images on which a run is monitored: validation images, or training images if there are none."""
         return self.source.val if len(self.source.val) else self.source.train
 
     def examples(self, count: int) -> Tensor:
-        """Up to ``count`` readable images, evenly spread over those that are `monitor_images`.
+        """Up to ``count`` readable images, evenly spaced among `monitor_images`.
 
         Returns:
             [n, C, H, W] float32, see `EvalImages`.

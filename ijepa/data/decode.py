@@ -1,4 +1,4 @@
-"""From a file to an image; its content says what kind it is, not its name."""
+"""Decodes image files; the content determines the format, not the file name."""
 
 import numpy as np
 import torch
@@ -13,23 +13,23 @@ from ijepa.data.limits import refuse_larger, without_pillows_limit
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 NPY, NPZ, PNG = b"\x93NUMPY", b"PK\x03\x04", b"\x89PNG\r\n\x1a\n"
 PNG_DEPTH = 24
-"""Where a PNG file says how many bits a value has."""
+"""Offset of the bit depth in a PNG file."""
 
 Picture = Image.Image | Tensor
-"""8-bit images in grey, RGB or RGBA are PIL images, all others tensors [C, H, W] of float32."""
+"""8-bit grey, RGB and RGBA images are PIL images; all others are float32 tensors [C, H, W]."""
 
 
 def decode(path: str, channels: int, max_pixels: int | None = None) -> Picture:
-    """The image at ``path``, upright, with so many ``channels``; of several frames the first.
+    """The image at ``path``, upright, with ``channels`` channels; the first frame if there are several.
 
     Args:
-        path: of a file of any kind that docs/data.md lists.
-        channels: 1 (grey), 3 (RGB), 4 (RGBA), or as many as the file has. Transparent places become white in grey
-            and RGB.
-        max_pixels: larger images are not decoded; None: no limit.
+        path: a file in one of the formats that docs/data.md lists.
+        channels: 1 (grey), 3 (RGB), 4 (RGBA), or the file's own number. Transparent pixels become white in grey and
+            RGB.
+        max_pixels: images with more pixels are not decoded; None: no limit.
 
     Raises:
-        OSError, ValueError and whatever damaged files make of decoders: when the file is no image, broken off, too
+        OSError, ValueError and whatever decoders raise on corrupt files: if the file is not an image, truncated, too
             large, or has other channels.
     """
     with open(path, "rb") as file:  # noqa: PTH123  # a path as text, of millions
@@ -56,17 +56,17 @@ def decode(path: str, channels: int, max_pixels: int | None = None) -> Picture:
 
 
 def convert(image: Image.Image, channels: int) -> Picture:
-    """``image`` in the mode for ``channels``; a tensor [channels, H, W] where it has more than 8 bits.
+    """Converts ``image`` to ``channels``; to a tensor [channels, H, W] if it has more than 8 bits.
 
     Raises:
-        ValueError: when it cannot have so many channels.
+        ValueError: if it cannot be converted to this number of channels.
     """
     if image.mode.startswith("I;16") or image.mode == "I":
         return fit(scaled(np.asarray(image)[None].clip(0, 65535).astype(np.uint16)), channels, opaque=True)
     if image.mode == "F":
         return fit(scaled(np.asarray(image)[None]), channels)
     if channels not in MODES:
-        raise ValueError(f"an 8-bit {image.mode} picture has no data.channels={channels}; 1, 3 or 4 would do")
+        raise ValueError(f"an 8-bit {image.mode} picture cannot have data.channels={channels}; try 1, 3 or 4")
     if image.mode == "P" or "transparency" in image.info:
         image = image.convert("RGBA")
     if image.mode in ("LA", "PA", "RGBa", "La"):
@@ -79,7 +79,7 @@ def convert(image: Image.Image, channels: int) -> Picture:
 
 
 def _deep_png(path: str, channels: int) -> Tensor:
-    """A PNG of 16 bits a value: Pillow would keep 8 of them."""
+    """Decodes a 16-bit PNG, of which Pillow would keep only 8 bits."""
     values = decode_png(read_file(path), ImageReadMode.UNCHANGED, apply_exif_orientation=True)
     pixels = values.to(torch.float32) / 65535
     return fit(pixels, channels, alpha=len(pixels) in (2, 4), opaque=True)

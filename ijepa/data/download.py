@@ -1,4 +1,4 @@
-"""What is downloaded or unpacked on first use, into folders that are whole or not there."""
+"""Downloads and unpacks archives on first use, atomically: a folder that exists is complete."""
 
 import os
 import ssl
@@ -15,7 +15,7 @@ from torchvision.datasets.utils import check_integrity, download_url, extract_ar
 from ijepa.util.errors import ConfigError
 
 NETWORK = (URLError, HTTPException, ConnectionError, TimeoutError, ssl.SSLError, RuntimeError)
-"""What a download raises that fails: the last, of torchvision, where what came is not what was published."""
+"""Errors of a failed download; RuntimeError is torchvision's for a wrong checksum."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Archive:
     """A published archive.
 
     Attributes:
-        url: where it can be had.
-        md5: of the file.
-        folder: what it holds.
-        size: for the user to know.
+        url: where it is published.
+        md5: checksum of the file.
+        folder: the folder that it contains.
+        size: shown to the user.
     """
 
     url: str
@@ -40,16 +40,16 @@ class Archive:
 
 
 def fetch(archive: Archive, root: Path) -> Path:
-    """The archive's folder below ``root``; where it is missing, from the file there or from the net.
+    """The archive's folder below ``root``; if it is missing, it is unpacked from the file there or downloaded.
 
     Raises:
-        ConfigError: when it cannot be had, or not be written.
+        ConfigError: if it can be neither downloaded nor written.
     """
 
     def unpack(temporary: Path) -> Path:
         file = root / archive.name
         if not check_integrity(file, archive.md5):
-            print(f"download {archive.url} ({archive.size}), once: it is kept in {root}", flush=True)
+            print(f"download {archive.url} ({archive.size}), once; cached in {root}", flush=True)
             download_url(archive.url, temporary, archive.name, archive.md5)
             file = temporary / archive.name
         extract_archive(file, temporary)
@@ -60,7 +60,9 @@ def fetch(archive: Archive, root: Path) -> Path:
         once(root / archive.folder, unpack)
     except NETWORK as error:
         reason = getattr(error, "reason", None) or error
-        problem = f"{archive.url} cannot be had ({reason}); put {archive.name} (md5 {archive.md5}) there by other means"
+        problem = (
+            f"{archive.url} could not be downloaded ({reason}); put {archive.name} (md5 {archive.md5}) there yourself"
+        )
         raise ConfigError("data.root", root, problem) from None
     except OSError as error:
         raise ConfigError("data.root", root, f"cannot be written: {error.strerror}") from None
@@ -68,11 +70,11 @@ def fetch(archive: Archive, root: Path) -> Path:
 
 
 def once(folder: Path, make: Callable[[Path], Path]) -> None:
-    """Sees to it that ``folder`` is there and whole.
+    """Makes sure that ``folder`` exists and is complete.
 
     Args:
-        folder: what is wanted.
-        make: makes it within a temporary folder beside its place, and returns where.
+        folder: the folder.
+        make: creates it inside the given temporary folder, and returns its path there.
     """
     if int(os.environ.get("LOCAL_RANK", "0")) > 0:
         while not folder.is_dir():  # the first process of this machine makes it; if it fails, so do all

@@ -1,4 +1,4 @@
-"""data=folder: a folder of images, its parts and its classes."""
+"""data=folder: a folder of images, its splits and its classes."""
 
 import os
 from collections.abc import Callable
@@ -15,12 +15,12 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 
 
 class Part(NamedTuple):
-    """What lies below a folder.
+    """The contents of a folder.
 
     root: the folder.
-    paths: of image files, in a fixed order.
-    classes: the first-level subfolder of each; "" for files that lie directly in the folder.
-    others: files that are no images.
+    paths: image files, in a fixed order.
+    classes: the first-level subfolder of each; "" for files directly in the folder.
+    others: files that are not images.
     """
 
     root: Path
@@ -33,7 +33,7 @@ def folder(data: config.Data, seed: int) -> Source:
     """``data.root/train`` and ``data.root/val``, or ``data.root`` split by seed; first-level subfolders are classes.
 
     Raises:
-        UserError: when there is no such folder, or no readable image in it.
+        UserError: if there is no such folder, or no readable image in it.
     """
     root = directory(data)
     named = [root / part for part in ("train", "val") if (root / part).is_dir()]
@@ -50,27 +50,27 @@ def folder(data: config.Data, seed: int) -> Source:
 
 
 def labelled(train: Part, val: Part, data: config.Data, title: Callable[[str], str] = str) -> Source:
-    """Two parts in which every image has a class, which ``title`` names.
+    """Two splits in which every image has a class; ``title`` maps folder names to class names.
 
     Raises:
-        UserError: when a part has no readable image, or one without a class.
+        UserError: if a split has no readable image, or an image without a class.
     """
     for part in (train, val):
         if not part.paths:
             raise ConfigError("data.root", data.root, f"no image in {part.root}")
         if "" in part.classes:
             path = part.paths[part.classes.index("")]
-            raise ConfigError("data.root", data.root, f"{path} lies in no class's folder")
+            raise ConfigError("data.root", data.root, f"{path} is not in a class folder")
     classes = _classes([train, val])
     files = [_files(part, classes, data) for part in (train, val)]
     return Source(files[0], files[1], {CLASS: [title(name) for name in classes]}, *_left_out([train, val]))
 
 
 def directory(data: config.Data) -> Path:
-    """``data.root``, which is there.
+    """``data.root``, which must exist.
 
     Raises:
-        UserError: when it is not.
+        UserError: if it does not.
     """
     root = place(data)
     if not root.is_dir():
@@ -79,10 +79,10 @@ def directory(data: config.Data) -> Path:
 
 
 def place(data: config.Data) -> Path:
-    """``data.root``, which may yet have to be made.
+    """``data.root``, which need not exist yet.
 
     Raises:
-        UserError: when it is not set.
+        UserError: if it is not set.
     """
     if data.root is None:
         raise UserError("data.root is not set; add data.root=FOLDER")
@@ -90,7 +90,7 @@ def place(data: config.Data) -> Path:
 
 
 def scan(root: Path) -> Part:
-    """What lies below ``root``; hidden files and folders are passed over, links followed."""
+    """The contents of ``root``, recursively; hidden files and folders are skipped, links are followed."""
     found = Part(root, [], [], [])
     seen: set[str] = set()
     start = len(os.path.join(root, ""))
@@ -114,10 +114,10 @@ def scan(root: Path) -> Part:
 
 
 def readable(files: FilesT, data: config.Data) -> FilesT:
-    """``files``, unless none of them can be read; the first one that can ends the search.
+    """Returns ``files`` after checking that at least one of them can be read.
 
     Raises:
-        ConfigError: when none can.
+        ConfigError: if none can.
     """
     fault = ""
     for index in range(len(files)):
@@ -127,7 +127,7 @@ def readable(files: FilesT, data: config.Data) -> FilesT:
         except UnreadableError as error:
             fault = fault or str(error)
     if fault:
-        problem = f"none of its {len(files)} image files can be read, the first: {fault}"
+        problem = f"none of its {len(files)} image files can be read; the first error: {fault}"
         raise ConfigError("data.root", data.root, problem)
     return files
 
@@ -146,9 +146,9 @@ def _files(part: Part, classes: list[str], data: config.Data) -> Files:
 
 
 def _left_out(parts: list[Part]) -> tuple[list[str], list[str]]:
-    """A note about files that are no images, if there are any, and their names."""
+    """A note about files that are not images, if there are any, and their names."""
     others = [name for part in parts for name in part.others]
     if not others:
         return [], []
     shown = ", ".join(Path(name).name for name in others[:3]) + (", ..." if len(others) > 3 else "")
-    return [f"{len(others)} files are not images and left out: {shown}"], others
+    return [f"{len(others)} files are not images and were skipped: {shown}"], others

@@ -1,4 +1,4 @@
-"""Which of the validation images a run is monitored on: the same few, before training and all along it."""
+"""Chooses the few held-out images on which a run is monitored, the same ones from start to end."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,10 +9,10 @@ from ijepa.data.sets import Images
 
 
 def heldout_indices(images: Images, count: int) -> list[int]:
-    """Up to ``count`` of ``images``, in order.
+    """Indices of up to ``count`` of ``images``, in order.
 
-    Evenly spread; where the first label set has too many classes for that, of evenly spread classes up to
-    sqrt(count) images each: of classes with one image apiece none could be told by another.
+    They are evenly spaced. If the first label set has too many classes for that, up to sqrt(count) images of evenly
+    spaced classes are taken instead: leave-one-out k-NN needs several images per class.
     """
     if len(images) <= count:
         return list(range(len(images)))
@@ -36,13 +36,13 @@ def _first(labels: Mapping[str, Sequence[int]]) -> np.ndarray:
 
 
 def evenly_spaced(length: int, count: int) -> list[int]:
-    """Up to ``count`` of the numbers below ``length``, evenly spread."""
+    """Up to ``count`` evenly spaced numbers of range(length)."""
     found: list[int] = np.linspace(0, length - 1, min(count, length)).round().astype(int).tolist()
     return found
 
 
 def _bisected(length: int) -> np.ndarray:
-    """The numbers below ``length`` in an order of which every beginning is spread over all of them."""
+    """range(length) in bit-reversed order: every prefix is spread over the whole range."""
     bits = max(length - 1, 1).bit_length()
     numbers = np.arange(1 << bits)
     turned = np.zeros_like(numbers)

@@ -1,4 +1,4 @@
-"""data=imagenet: ILSVRC 2012 as class folders, as a flat val/, or as the archives in which it is published."""
+"""data=imagenet: ILSVRC 2012 as class folders, with a flat val/, or as the published archives."""
 
 import os
 import tempfile
@@ -16,14 +16,14 @@ from ijepa.util.errors import ConfigError
 
 TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
 META = "meta.bin"
-"""What torchvision keeps of the devkit."""
+"""torchvision's cache of the devkit."""
 
 
 def imagenet(data: config.Data, seed: int) -> Source:
-    """``data.root/train`` and ``data.root/val``, a folder per class; unpacked where there are only the archives.
+    """``data.root/train`` and ``data.root/val``, a folder per class; unpacked if there are only the archives.
 
     Raises:
-        UserError: when something is missing.
+        UserError: if something is missing.
     """
     root = directory(data)
     if not (root / "train").is_dir():
@@ -37,7 +37,7 @@ def imagenet(data: config.Data, seed: int) -> Source:
 
 
 def title(wnid: str) -> str:
-    """The words of a WordNet number, ``tench, Tinca tinca``; other names stay as they are."""
+    """The words of a WordNet ID, such as ``tench, Tinca tinca``; other names are unchanged."""
     return _words().get(wnid, wnid)
 
 
@@ -51,20 +51,20 @@ def _words() -> dict[str, str]:
 
 
 def _in_classes(val: Part, data: config.Data) -> Part:
-    """A flat val/ with the classes that the devkit lists, for the number at the end of a file's name."""
+    """A flat val/ with the classes from the devkit, by the number at the end of a file's name."""
     wnids = _labels(data)
     classes = []
     for path, name in zip(val.paths, val.classes, strict=True):
         number = Path(path).stem.rpartition("_")[2]
         if name or not number.isdecimal() or not 0 < int(number) <= len(wnids):
-            problem = f"{path} is neither in a class's folder nor named as ILSVRC2012_val_00000001.JPEG"
+            problem = f"{path} is neither in a class folder nor named like ILSVRC2012_val_00000001.JPEG"
             raise ConfigError("data.root", data.root, problem)
         classes.append(wnids[int(number) - 1])
     return val._replace(classes=classes)
 
 
 def _labels(data: config.Data) -> list[str]:
-    """The class of each validation image, by number, from the devkit or what torchvision has kept of it."""
+    """The class of each validation image, by number, from the devkit or from torchvision's cache of it."""
     root = directory(data)
     if (root / META).is_file():
         try:
@@ -72,9 +72,7 @@ def _labels(data: config.Data) -> list[str]:
         except Exception:  # whatever torch.load makes of it
             raise ConfigError("data.root", data.root, f"{META} cannot be read; remove it") from None
     if not (root / DEVKIT).is_file():
-        problem = (
-            f"its validation images lie in no class folders, and {DEVKIT}, which knows their classes, is not there"
-        )
+        problem = f"its validation images are not in class folders, and {DEVKIT}, which lists their classes, is missing"
         raise ConfigError("data.root", data.root, f"{problem}; put it there")
     with tempfile.TemporaryDirectory() as temporary:  # the user's folder may be read-only
         try:
@@ -85,13 +83,13 @@ def _labels(data: config.Data) -> list[str]:
 
 
 def _unpack(root: Path, archive: str, part: str, data: config.Data, parse: Callable[[str], None]) -> None:
-    """Makes ``root/part`` of an archive; ``parse`` takes where, below ``root``."""
+    """Unpacks an archive to ``root/part``; ``parse`` unpacks to a path below ``root``."""
     if not (root / archive).is_file():
-        problem = f"neither {part}/ with a folder per class nor {archive} in it"
+        problem = f"contains neither {part}/ with a folder per class nor {archive}"
         raise ConfigError("data.root", data.root, problem)
 
     def make(temporary: Path) -> Path:
-        print(f"unpack   {archive}, once, after its checksum: takes a while", flush=True)
+        print(f"unpack   {archive}, once, after verifying its checksum: this takes a while", flush=True)
         parse(os.path.join(temporary.name, part))
         return temporary / part
 

@@ -14,13 +14,13 @@ from ijepa.data.decode import Picture, convert
 from ijepa.data.limits import without_pillows_limit
 
 LONG = 8
-"""Resized to cover, an image may be so many times as long as wanted; of longer ones only the middle is resized."""
+"""Images with a more extreme aspect ratio than this are cut to their middle before they are resized."""
 
 
 class TrainTransform:
-    """A random resized crop (bilinear), as in the published recipe, and optionally a flip.
+    """A random resized crop (bilinear), as in the published recipe, and optionally a horizontal flip.
 
-    Called with a seed, it is a function of (image, seed); the process's random state is left as it was.
+    The result depends only on (image, seed); the process's random state is not changed.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class TrainTransform:
         self.transform = v2.Compose([crop, v2.RandomHorizontalFlip()] if flip else [crop])
 
     def __call__(self, image: Picture, seed: int) -> Tensor:
-        """[C, H, W] uint8 of a PIL image, float32 of a tensor [C, H, W] of float32."""
+        """[C, H, W]: uint8 for a PIL image, float32 for a float32 tensor [C, H, W]."""
         with torch.random.fork_rng(devices=[]), without_pillows_limit():
             torch.default_generator.manual_seed(seed)  # torch.manual_seed takes a millisecond: it tells CUDA, too
             crop: Any = self.transform(image)
@@ -38,14 +38,14 @@ class TrainTransform:
 
 
 class EvalTransform:
-    """Resizes to cover size / crop, then cuts the centre; the result is in 0..1, or in the units of a float image.
+    """Resizes to cover size / crop, then crops the centre; the result is in 0..1, or in the units of a float image.
 
-    With ``stretch`` all of the image is kept, whatever its shape, and ``crop`` of no concern.
+    With ``stretch`` the whole image is kept, whatever its aspect ratio, and ``crop`` is ignored.
 
     Args:
         size: height and width of the result.
-        crop: share of the resized image that is kept along the tighter side (ImageNet's 256 -> 224: .875).
-        channels: images are converted to so many; None to take them as they are.
+        crop: fraction of the resized image that is kept along the tighter side (ImageNet's 256 -> 224: .875).
+        channels: convert images to this number; None: leave them as they are.
         stretch: resize the whole image to ``size``.
     """
 
@@ -61,7 +61,7 @@ class EvalTransform:
         """[C, H, W] float32, from a PIL image or a tensor [C, H, W].
 
         Raises:
-            ValueError: when the image cannot have so many channels.
+            ValueError: if the image cannot be converted to this number of channels.
         """
         if self.channels is not None:
             image = self._convert(image, self.channels)
@@ -70,7 +70,7 @@ class EvalTransform:
         return TF.to_dtype(tensor, torch.float32, scale=True)
 
     def of_map(self, values: Tensor) -> Tensor:
-        """The same view of an image's map [H, W]: each pixel has a value of the nearest one, none is a blend."""
+        """The same transform for an image's map [H, W], with nearest-neighbour interpolation."""
         shown: Tensor = self._view(values[None], InterpolationMode.NEAREST_EXACT)
         return shown[0]
 
@@ -88,7 +88,7 @@ class EvalTransform:
             return TF.center_crop(resized, list(self.size))
 
     def _middle(self, image: Picture, height: int, width: int, factor: float) -> Any:
-        """What of a very long image the result shows, and a margin for the filter: the whole would fill the memory."""
+        """The middle of a very long image, with a margin for the filter; resizing all of it would fill the memory."""
         margin = math.ceil(1 / factor) + 1
         kept = [
             min(side, math.ceil(wanted / factor) + 2 * margin)

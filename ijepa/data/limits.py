@@ -1,4 +1,4 @@
-"""How large an image may be: our limit, checked before anything is decoded, in place of Pillow's."""
+"""The limit on an image's size, checked before decoding; it replaces Pillow's limit."""
 
 import threading
 from collections.abc import Iterator
@@ -12,21 +12,21 @@ _pillows: int | None = None
 
 
 def refuse_larger(height: int, width: int, max_pixels: int | None) -> None:
-    """Refuses an image of more than ``max_pixels`` (None: no limit) by its size alone.
+    """Rejects an image with more than ``max_pixels`` pixels (None: no limit).
 
     Raises:
-        ValueError: says how large it is and which key allows it.
+        ValueError: names its size and the key to change.
     """
     if max_pixels is not None and height * width > max_pixels:
         size = f"{width}x{height} pixels, more than data.max_pixels={max_pixels}"
-        raise ValueError(f"{size}; data.max_pixels={height * width} would do, or null for no limit")
+        raise ValueError(f"{size}; try data.max_pixels={height * width}, or null for no limit")
 
 
 @contextmanager
 def without_pillows_limit() -> Iterator[None]:
-    """Suspends Pillow's own limit, which is the whole process's: it would warn of images that ours allows.
+    """Suspends Pillow's process-wide limit, which would warn about images that ours allows.
 
-    What others have set is in force again afterwards; threads may overlap.
+    It is restored afterwards; threads may overlap.
     """
     global _suspended, _pillows
     with _lock:

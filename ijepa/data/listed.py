@@ -20,23 +20,25 @@ PLACES_IMAGES = (
     "images256",
     ".",
 )
-"""Where the official archive has them, and what of its long path people keep."""
+"""The path in the official archive, and shorter forms of it that people use."""
 SPREAD = 20
-"""Of so many images, all over the list, one must be there: a list of millions is not gone through."""
+"""Number of images, evenly spaced in the list, of which one must exist; the list has millions."""
 
 
 def places205(data: config.Data, seed: int) -> Source:
     """Places205: 2,448,873 and 20,500 images, 205 classes; the official lists, or a folder per class.
 
     Raises:
-        UserError: when there are neither, a line of a list is malformed, or its images lie nowhere.
+        UserError: if there are neither, a line of a list is malformed, or its images are missing.
     """
     root = directory(data)
     if (root / "train").is_dir():
         return labelled(scan(root / "train"), scan(root / "val"), data)
     lists = next((root / name for name in PLACES_LISTS if (root / name / "train_places205.csv").is_file()), None)
     if lists is None:
-        problem = f"no train_places205.csv in it or in its {PLACES_LISTS[0]}/, and no train/ with a folder per class"
+        problem = (
+            f"contains neither train_places205.csv (also not in {PLACES_LISTS[0]}/) nor train/ with a folder per class"
+        )
         raise ConfigError("data.root", data.root, problem)
     parts = [_lines(lists / f"{part}_places205.csv", data) for part in ("train", "val")]
     names = {label: name.partition("/")[2].rpartition("/")[0] for found in parts for name, label in found}
@@ -46,10 +48,10 @@ def places205(data: config.Data, seed: int) -> Source:
 
 
 def inat18(data: config.Data, seed: int) -> Source:
-    """The competition iNaturalist 2018: 437,513 and 24,426 images, 8,142 classes, as its JSON files list them.
+    """The iNaturalist 2018 competition: 437,513 and 24,426 images, 8,142 classes, as listed in its JSON files.
 
     Raises:
-        UserError: when one of them is missing or malformed, or its images lie nowhere.
+        UserError: if a file is missing or malformed, or its images are missing.
     """
     root = directory(data)
     train, val = (root / f"{part}2018.json" for part in ("train", "val"))
@@ -70,35 +72,35 @@ def inat18(data: config.Data, seed: int) -> Source:
             category = {item["image_id"]: item["category_id"] for item in content["annotations"]}
             listed = [(os.fspath(image["file_name"]), category.get(image["id"])) for image in content["images"]]
             if not listed:
-                raise ValueError("it lists no image")
+                raise ValueError("it lists no images")
             unknown = [name for name, identity in listed if identity not in index]
             if unknown:
-                raise ValueError(f"it has no category for {unknown[0]}")
+                raise ValueError(f"it lists no category for {unknown[0]}")
             found = [(name, index[identity]) for name, identity in listed]
         files.append(_files(found, (".",), data))
     return Source(files[0], files[1], {CLASS: classes})
 
 
 def read_json(file: Path, data: config.Data, keys: Collection[str] | None = None) -> Any:
-    """The contents of ``file``; of its objects only ``keys``, where the rest is worth leaving out of the memory.
+    """The contents of ``file``; with ``keys``, only these keys of its objects, to save memory.
 
     Raises:
-        ConfigError: when it is not there or no JSON.
+        ConfigError: if it is missing or not valid JSON.
     """
     keep = None if keys is None else lambda item: {key: item[key] for key in keys if key in item}
     with reading(file, data), file.open("rb") as stream:
         try:
             return json.load(stream, object_hook=keep)
         except ValueError as error:
-            raise ConfigError("data.root", data.root, f"{file} is no JSON: {error}") from None
+            raise ConfigError("data.root", data.root, f"{file} is not valid JSON: {error}") from None
 
 
 @contextmanager
 def reading(file: Path, data: config.Data) -> Iterator[None]:
-    """Makes one line of what goes wrong with ``file``, which lists images.
+    """Converts errors in reading ``file``, which lists images, to one line.
 
     Raises:
-        ConfigError: says what is missing.
+        ConfigError: names what is missing or wrong.
     """
     try:
         yield
@@ -107,9 +109,11 @@ def reading(file: Path, data: config.Data) -> Iterator[None]:
     except OSError as error:
         raise ConfigError("data.root", data.root, f"{file}: {error.strerror}") from None
     except KeyError as error:
-        raise ConfigError("data.root", data.root, f"{file} is not as published: it lacks {error}") from None
+        raise ConfigError(
+            "data.root", data.root, f"{file} differs from the published file: {error} is missing"
+        ) from None
     except (ValueError, TypeError, AttributeError, IndexError) as error:
-        raise ConfigError("data.root", data.root, f"{file} is not as published: {error}") from None
+        raise ConfigError("data.root", data.root, f"{file} differs from the published file: {error}") from None
 
 
 def _lines(file: Path, data: config.Data) -> list[tuple[str, int]]:
@@ -125,12 +129,12 @@ def _lines(file: Path, data: config.Data) -> list[tuple[str, int]]:
                 raise ConfigError("data.root", data.root, f"{file}, line {number}: {problem}")
             found.append((name, int(label)))
         if not found:
-            raise ConfigError("data.root", data.root, f"{file} lists no image")
+            raise ConfigError("data.root", data.root, f"{file} lists no images")
     return found
 
 
 def _files(found: list[tuple[str, int]], candidates: tuple[str, ...], data: config.Data) -> Files:
-    """The listed images in the first of ``candidates``, folders below the root, that has some of them."""
+    """The listed images, in the first of the folders ``candidates`` below the root that contains some of them."""
     root = directory(data)
     spread = found[:: max(len(found) // SPREAD, 1)]
     for candidate in candidates:
@@ -139,4 +143,4 @@ def _files(found: list[tuple[str, int]], candidates: tuple[str, ...], data: conf
             paths, labels = [os.path.join(images, name) for name, _ in found], [label for _, label in found]
             return readable(Files(paths, {CLASS: labels}, data.channels, data.max_pixels), data)
     places = "" if candidates == (".",) else f" or its {', '.join(candidates[:-1])}"
-    raise ConfigError("data.root", data.root, f"images such as {found[0][0]} should lie in it{places}")
+    raise ConfigError("data.root", data.root, f"images such as {found[0][0]} should be in it{places}")

@@ -1,4 +1,4 @@
-"""Depth and segmentation maps in a folder that mirrors the images': IMAGES/a/x.jpg has its map at MAPS/a/x.png."""
+"""Depth and segmentation maps in a folder that mirrors the image folder: MAPS/a/x.png for IMAGES/a/x.jpg."""
 
 import os
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from ijepa.util.errors import ConfigError
 
 SUFFIXES = (".png", ".tif", ".tiff", ".npy")
 NOT_COUNTED = 255
-"""The index of no class in files, as in Cityscapes, ADE20K and PASCAL VOC; -1 in a map."""
+"""The ignore index in files, as in Cityscapes, ADE20K and PASCAL VOC; -1 in a map."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class MapFolder:
 
     Attributes:
         kind: depth or segmentation.
-        folder: where they are.
-        images: data.root.
-        scale: what integers of a depth map are times.
-        max_pixels: larger ones are unreadable; None: no limit.
+        folder: the folder of maps.
+        images: the folder of images, data.root.
+        scale: factor for integer depth maps.
+        max_pixels: maps with more pixels are unreadable; None: no limit.
     """
 
     kind: str
@@ -45,7 +45,7 @@ class MapFolder:
         """The map of the image at this path, see `ijepa.data.sets.HasDenseMaps`.
 
         Raises:
-            UnreadableError: when there is none, or it cannot be read.
+            UnreadableError: if there is none, or it cannot be read.
         """
         path = self.find(image)
         if path is None:
@@ -58,20 +58,20 @@ class MapFolder:
             raise UnreadableError(f"{path} ({error})") from None
 
     def find(self, image: str) -> str | None:
-        """The path of its map; None where there is none."""
+        """The path of the image's map; None if there is none."""
         stem = self.stem(image)
         return next((path for path in _candidates(stem) if os.path.isfile(path)), None)  # noqa: PTH113
 
     def stem(self, image: str) -> str:
-        """Of the path of its map, without a suffix."""
+        """The path of the image's map, without suffix."""
         return str(self.folder / Path(image).relative_to(self.images).with_suffix(""))
 
 
 def readers(data: config.Data) -> dict[str, MapFolder]:
-    """The map folders of data=folder by kind, of those that are set.
+    """The configured map folders of data=folder, by kind.
 
     Raises:
-        ConfigError: when one is no folder, or lies among the images.
+        ConfigError: if one is not a folder, or is inside the image folder.
     """
     found = {}
     for kind, folder in (("depth", data.depth_root), ("segmentation", data.segmentation_root)):
@@ -81,17 +81,19 @@ def readers(data: config.Data) -> dict[str, MapFolder]:
         if not path.is_dir():
             raise ConfigError(key, folder, "no such folder" if not path.exists() else "not a folder")
         if path.resolve().is_relative_to(images.resolve()):
-            raise ConfigError(key, folder, f"lies in data.root={images}, where maps are taken for images; move it out")
+            raise ConfigError(
+                key, folder, f"is inside data.root={images}, where maps would be read as images; move it elsewhere"
+            )
         found[kind] = MapFolder(kind, path, images, data.depth_scale or 1.0, data.max_pixels)
     return found
 
 
 def refuse_strangers(readers: dict[str, MapFolder], images: list[str]) -> None:
-    """Refuses a folder without a map for any of ``images``; the first that has one ends the search."""
+    """Rejects a map folder without a map for any of ``images``."""
     for kind, reader in readers.items():
         if images and not any(reader.find(image) for image in images):
             wanted = f"{reader.stem(images[0])}{SUFFIXES[0]} ({' '.join(SUFFIXES[1:])})"
-            problem = f"has no map for any of {len(images)} images; the first one's would be {wanted}"
+            problem = f"has no map for any of {len(images)} images; the first image's map should be {wanted}"
             raise ConfigError(f"data.{kind}_root", reader.folder, problem)
 
 
@@ -102,7 +104,7 @@ def _candidates(stem: str) -> Iterator[str]:
 
 
 def _values(path: str, max_pixels: int | None) -> "np.ndarray[Any, Any]":
-    """[H, W] as stored; its content says what kind of file it is."""
+    """The stored values [H, W]; the content determines the format."""
     with open(path, "rb") as file:  # noqa: PTH123  # a path as text, of millions
         start = file.read(6)
     if start == b"\x93NUMPY":
@@ -140,13 +142,13 @@ def _picture(path: str, max_pixels: int | None) -> "np.ndarray[Any, Any]":
 
 def _depth(values: "np.ndarray[Any, Any]", scale: float) -> Tensor:
     if values.dtype.kind not in "uif":
-        raise ValueError(f"holds {values.dtype} instead of real numbers")
+        raise ValueError(f"contains {values.dtype} instead of real numbers")
     depth = torch.from_numpy(np.array(values, dtype=np.float32))
     return depth if values.dtype.kind == "f" else depth * scale
 
 
 def _classes(values: "np.ndarray[Any, Any]") -> Tensor:
     if values.dtype.kind not in "bui":
-        raise ValueError(f"holds {values.dtype} instead of class indices")
+        raise ValueError(f"contains {values.dtype} instead of class indices")
     classes = torch.from_numpy(np.array(values, dtype=np.int64))
     return torch.where((classes < 0) | (classes == NOT_COUNTED), -1, classes)

@@ -14,18 +14,18 @@ from ijepa.data.sets import Images, UnreadableError
 from ijepa.data.workers import start_worker
 
 PART = 2**20
-"""Pixels that are widened to float64 at a time."""
+"""Pixels converted to float64 at a time."""
 
 
 class Moments(NamedTuple):
-    """pixels: how many; mean: [C]; squares: [C], the sum of squared distances from the mean."""
+    """pixels: number of pixels; mean: [C]; squares: [C], sums of squared deviations from the mean."""
 
     pixels: int
     mean: Any
     squares: Any
 
     def merged(self, other: "Moments") -> "Moments":
-        """The moments of both sets of pixels, without a loss of digits to large means (Chan et al., 1979)."""
+        """The moments of both sets of pixels, numerically stable for large means (Chan et al., 1979)."""
         pixels = self.pixels + other.pixels
         apart = np.subtract(other.mean, self.mean)
         mean = self.mean + apart * (other.pixels / pixels)
@@ -38,7 +38,7 @@ class Moments(NamedTuple):
 
 
 def moments(image: Picture) -> Moments:
-    """Of one image: 8-bit values in 0..1, tensors as they are."""
+    """The moments of one image: 8-bit values are scaled to 0..1, tensors are not scaled."""
     values, scale = (TF.pil_to_tensor(image), 255) if isinstance(image, Image.Image) else (image, 1)
     found = Moments(0, np.zeros(len(values)), np.zeros(len(values)))
     for rows in values.split(max(PART // values.shape[2], 1), dim=1):
@@ -52,14 +52,14 @@ def moments(image: Picture) -> Moments:
 def measure(
     images: Images, indices: Sequence[int], workers: int, report: Callable[[int], None], every_seconds: float = 10
 ) -> tuple[Moments | None, list[str]]:
-    """The moments of some images, None if none can be read; and why which cannot.
+    """The moments of some images (None if none can be read), and a message for each unreadable one.
 
     Args:
-        images: the set.
-        indices: of those that count.
-        workers: reading processes; the result does not depend on them.
-        report: hears every now and then how many are done.
-        every_seconds: how often that is.
+        images: the data set.
+        indices: which images to use.
+        workers: data loader processes; the result does not depend on them.
+        report: called regularly with the number of images done.
+        every_seconds: interval of these calls.
     """
     loader = DataLoader(
         _Measured(images, indices), batch_size=None, num_workers=workers, worker_init_fn=start_worker, collate_fn=_as_is

@@ -21,9 +21,9 @@ IMAGENETTE = Archive(
     "326 MB",
 )
 STL_IMAGES = {"train": 5_000, "test": 8_000, "unlabeled": 100_000}
-"""How many each file holds: one that was cut short would have fewer."""
+"""Images per file; a truncated file has fewer."""
 STL_SHAPE = (3, 96, 96)
-"""Of an image: channels, columns, rows."""
+"""Shape of an image in the files: channels, columns, rows."""
 
 
 def cifar10(data: config.Data, seed: int) -> Source:
@@ -54,7 +54,7 @@ def stl10_unlabelled(data: config.Data, seed: int) -> Source:
     folder = _stl(data)
     train = [image for part in ("unlabeled", "train") for image in _stl_images(folder, part, data)]
     test = _stl_images(folder, "test", data)
-    notes = ["training images without labels; evaluate with data=stl10"]
+    notes = ["its training images have no labels; evaluate with data=stl10"]
     return Source(
         Uint8Images(train, {}, data.channels, "stl10 unlabelled"),
         Uint8Images(test, {}, data.channels, "stl10 test"),
@@ -90,7 +90,7 @@ def _stl(data: config.Data) -> Path:
 
 
 def _stl_images(folder: Path, part: str, data: config.Data) -> NDArray[np.uint8]:
-    """[n, 96, 96, 3], mapped: torchvision's reader would hold 3 GB in every process, after as many of checksums."""
+    """[n, 96, 96, 3], memory-mapped: torchvision would verify 3 GB and load them into every process."""
     file, shape = folder / f"{part}_X.bin", (STL_IMAGES[part], *STL_SHAPE)
     if not file.is_file() or file.stat().st_size != np.prod(shape):
         raise _damaged(file, data)
@@ -106,9 +106,9 @@ def _read(file: Path, data: config.Data) -> bytes:
 
 def _damaged(path: Path, data: config.Data) -> ConfigError:
     folder = path if path.is_dir() else path.parent
-    return ConfigError("data.root", data.root, f"{path} is damaged; remove {folder}, and it is downloaded anew")
+    return ConfigError("data.root", data.root, f"{path} is corrupt; remove {folder}, then it is downloaded again")
 
 
 def _refuse_channels(data: config.Data) -> None:
     if data.channels not in MODES:
-        raise ConfigError("data.channels", data.channels, "these are 8-bit pictures; 1, 3 or 4 would do")
+        raise ConfigError("data.channels", data.channels, "these are 8-bit pictures; try 1, 3 or 4")

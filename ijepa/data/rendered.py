@@ -1,4 +1,4 @@
-"""data=scenes: rendered scenes, kept on disk after the first run."""
+"""data=scenes: rendered scenes, cached on disk after the first run."""
 
 import hashlib
 import json
@@ -27,22 +27,22 @@ from ijepa.util.errors import ConfigError, UserError
 from ijepa.util.files import write_json
 
 VERSION = 2
-"""Counts up when the renderer draws other pictures or labels."""
+"""Incremented when the renderer's pictures or labels change."""
 PARTS = ("image", "depth", "instances")
 MANY = 500
-"""So many scenes are worth several processes, and a word about them."""
+"""From this number of scenes on, several processes render, and a message says so."""
 
 
 @dataclass(frozen=True)
 class RenderedScenes:
-    """Scenes number ``first`` to ``first + count`` in a cache, mapped into memory once `ready`.
+    """Scenes ``first`` to ``first + count`` in a cache; memory-mapped after `ready`.
 
     Attributes:
         images: [n, H, W, 3] uint8.
         depth: [n, H, W] float16, see `ijepa.data.scenes.Rendered`.
         instances: [n, H, W] uint8.
-        labels: by task; known without rendering.
-        maps: depth, and the shape of what is seen: 0 for none, 1 sphere, 2 cube, 3 cylinder.
+        labels: by label set; known without rendering.
+        maps: depth, and the shape of the visible object: 0 background, 1 sphere, 2 cube, 3 cylinder.
     """
 
     maps = ("depth", "segmentation")
@@ -56,7 +56,7 @@ class RenderedScenes:
 
     @property
     def values(self) -> dict[str, Any]:
-        """Everything that the stored arrays depend on."""
+        """All settings that the stored arrays depend on."""
         numbers = {"seed": self.seed, "first": self.first, "count": self.count}
         return {"version": VERSION, **asdict(self.settings), **numbers}
 
@@ -83,7 +83,7 @@ class RenderedScenes:
 
     @cached_property
     def _drawn(self) -> tuple[dict[str, list[int]], NDArray[np.uint8]]:
-        """Labels, and the shapes [n, M] of each scene's objects: drawn once for both."""
+        """Labels, and the shapes [n, M] of each scene's objects."""
         indices = np.arange(self.first, self.first + self.count)
         labels, shapes = scenes.labels_and_shapes(self.settings, self.seed, indices)
         return {task: found.tolist() for task, found in labels.items()}, shapes.astype(np.uint8)
@@ -105,11 +105,11 @@ class RenderedScenes:
         return torch.from_numpy(classes[self.instances[index]])
 
     def fingerprint(self) -> str:
-        """Of the settings, which determine the scenes."""
+        """Identifies the settings, which determine the scenes."""
         return f"{self.folder.name} {self.channels}"
 
     def ready(self, workers: int) -> None:
-        """Renders what the cache does not hold yet: the folder is whole or not there."""
+        """Renders the scenes unless they are cached, atomically: a folder that exists is complete."""
         if int(os.environ.get("LOCAL_RANK", "0")) > 0:
             while not self.folder.is_dir():  # the first process of this machine renders; if it fails, so do all
                 time.sleep(0.2)
@@ -159,9 +159,11 @@ def parts(data: config.Data) -> tuple[RenderedScenes, RenderedScenes, dict[str, 
     if chosen is None:
         raise UserError("data.scenes is not set; add data=scenes")
     if data.channels not in (1, 3):
-        raise ConfigError("data.channels", data.channels, "scenes are RGB; 3, or 1 for grey, would do")
+        raise ConfigError("data.channels", data.channels, "scenes are RGB; try 3, or 1 for grey")
     if min(data.image_size) < scenes.LEAST_SIDE:
-        raise ConfigError("data.image_size", data.image_size, f"scenes need at least {scenes.LEAST_SIDE} pixels a side")
+        raise ConfigError(
+            "data.image_size", data.image_size, f"scenes need at least {scenes.LEAST_SIDE} pixels per side"
+        )
     if chosen.min_objects > chosen.max_objects:
         raise ConfigError("data.scenes.min_objects", chosen.min_objects, f"above max_objects={chosen.max_objects}")
     settings = scenes.Settings((data.image_size[0], data.image_size[1]), chosen.min_objects, chosen.max_objects)
@@ -187,7 +189,7 @@ def _render(stored: RenderedScenes, folder: Path, workers: int) -> None:
     )
     done, printed = 0, time.monotonic()
     if count >= MANY:
-        print(f"scenes   renders {count}, once: they are kept in {folder.parent}", flush=True)
+        print(f"scenes   rendering {count}, once; cached in {folder.parent}", flush=True)
     for batch in loader:
         for index, drawn in enumerate(batch):
             for file, values in zip(files, drawn, strict=True):

@@ -1,4 +1,4 @@
-"""What a data set is: anything that has a length, images by index, and perhaps labels."""
+"""The protocol of data sets: a length, images by index, and optionally labels and maps."""
 
 import contextlib
 import hashlib
@@ -16,16 +16,16 @@ from ijepa.data.decode import Picture, convert, decode
 from ijepa.util.randomness import Stream, shuffled
 
 CLASS = "class"
-"""The label set of sources that have one."""
+"""Name of the label set of sources that have only one."""
 
 
 Labels = Mapping[str, Sequence[int]]
 
 
 class Images(Protocol):
-    """A set of images. ``labels`` are class indices by label set, {} without; ``read`` raises `UnreadableError`.
+    """A set of images. ``labels`` are class indices by label set, or {}; ``read`` may raise `UnreadableError`.
 
-    An image is a PIL image or a tensor [C, H, W] of float32, with as many channels as the model takes.
+    An image is a PIL image or a float32 tensor [C, H, W], with the model's number of channels.
     """
 
     @property
@@ -40,17 +40,17 @@ class Images(Protocol):
 
 @runtime_checkable
 class Fingerprinted(Protocol):
-    """Images that can say whether they are still the same ones: what is computed from them may be kept."""
+    """Images with a fingerprint that changes when they change, so that features can be cached."""
 
     def fingerprint(self) -> str | None: ...
 
 
 @runtime_checkable
 class HasDenseMaps(Protocol):
-    """Images with maps: a value for every pixel. ``maps`` are the kinds there are, of "depth" and "segmentation".
+    """Images with per-pixel maps. ``maps`` are the available kinds, one or both of "depth" and "segmentation".
 
-    A map is [H, W], as large as its image: depth in float32, 0, NaN or infinite where it is not known; class indices
-    in int64, -1 where none counts. ``read_map`` raises `UnreadableError`, also where an image has no map.
+    A map is [H, W], of the same size as its image: depth is float32, and 0, NaN or infinite if unknown; classes are
+    int64 indices, and -1 is ignored. ``read_map`` raises `UnreadableError`, also if an image has no map.
     """
 
     @property
@@ -71,15 +71,15 @@ def read_map(images: Images, index: int, kind: str) -> Tensor:
 
 
 class UnreadableError(Exception):
-    """A file that is no image, or only a part of one; the message names it."""
+    """A file that is not an image, or is truncated or corrupt; the message names it."""
 
 
 @dataclass
 class Source:
-    """A data set: training and validation images, class names by label set, and what the user should hear about it.
+    """A data set: training and validation images, class names by label set, and notes for the user.
 
-    ``prepare`` is called before the first image is read: what takes long belongs there, unless numbers and labels of
-    the images depend on it, as on a download.
+    ``prepare`` is called before the first image is read: slow work belongs there, unless the number or labels of the
+    images depend on it, as with downloads.
     """
 
     train: Images
@@ -91,7 +91,7 @@ class Source:
 
 
 class Files:
-    """Image files, decoded on demand, and perhaps their maps: by kind, from an image's path to its map."""
+    """Image files, decoded on demand; ``readers`` load maps, by kind, from an image's path."""
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ class Arrays:
 
 
 class Uint8Images:
-    """8-bit RGB images [H, W, 3] that an array holds or a file that is mapped into memory; converted when read."""
+    """8-bit RGB images [H, W, 3] in an array or a memory-mapped file; converted when read."""
 
     def __init__(
         self, images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], labels: Labels, channels: int, title: str
@@ -208,13 +208,13 @@ class Subset:
         return read_map(self.images, self.indices[index], kind)
 
     def fingerprint(self) -> str | None:
-        """None where the whole set has none."""
+        """None if the whole set has none."""
         whole = self.images.fingerprint() if isinstance(self.images, Fingerprinted) else None
         return whole and hashlib.sha256(f"{whole} {self.indices}".encode()).hexdigest()
 
 
 def split(images: Images, fraction: float, seed: int) -> tuple[Images, Images]:
-    """Holds out ``fraction`` of the images, the same ones for a seed."""
+    """Splits off ``fraction`` of the images for validation, chosen by ``seed``."""
     held = set(shuffled(seed, Stream.VALIDATION_SPLIT, 0, len(images))[: round(fraction * len(images))].tolist())
     train = [i for i in range(len(images)) if i not in held]
     return Subset(images, train), Subset(images, sorted(held))

@@ -22,9 +22,9 @@ from ijepa.util.errors import ConfigError, UserError
 def digits(data: config.Data, seed: int) -> Source:
     """scikit-learn's handwritten digits: 1,797 grey images of 8x8 pixels, 10 classes."""
     if data.root is not None:
-        raise ConfigError("data.root", data.root, "the digits need no folder; for your own images add data=folder")
+        raise ConfigError("data.root", data.root, "digits need no folder; for your own images add data=folder")
     if data.channels not in MODES:
-        raise ConfigError("data.channels", data.channels, "the digits are 8-bit pictures; 1, 3 or 4 would do")
+        raise ConfigError("data.channels", data.channels, "digits are 8-bit pictures; try 1, 3 or 4")
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -70,24 +70,26 @@ def build(data: config.Data, seed: int) -> Source:
     """The source that the configuration names.
 
     Raises:
-        UserError: when there is none of that name, or its images cannot be had.
+        UserError: if there is no such source, or its images are not available.
     """
     for name in ("depth_root", "segmentation_root"):
         if data.source in SOURCES and data.source != "folder" and getattr(data, name) is not None:
-            raise ConfigError(f"data.{name}", getattr(data, name), "is for the images of data=folder; leave it out")
+            raise ConfigError(f"data.{name}", getattr(data, name), "needs data=folder; omit it")
     if data.source in SOURCES:
         source = SOURCES[data.source](data, seed)
     elif "." in data.source:
         source = _foreign(data, seed)
     else:
-        raise ConfigError("data.source", data.source, f"there are {', '.join(SOURCES)}, or package.module.function")
+        raise ConfigError(
+            "data.source", data.source, f"no such source; try {', '.join(SOURCES)}, or package.module.function"
+        )
     if not len(source.train):
-        raise ConfigError("data.val_fraction", data.val_fraction, "leaves no image for training; lower it")
+        raise ConfigError("data.val_fraction", data.val_fraction, "leaves no training images; lower it")
     return source
 
 
 def _foreign(data: config.Data, seed: int) -> Source:
-    """What the user's own function makes."""
+    """The source that the user's own function returns."""
     function = load_class("data.source", data.source)
     try:
         source = function(data, seed)
@@ -96,5 +98,5 @@ def _foreign(data: config.Data, seed: int) -> Source:
     except Exception as error:
         raise ConfigError("data.source", data.source, f"fails: {first_line(error)}") from error
     if not isinstance(source, Source):
-        raise ConfigError("data.source", data.source, "returns no ijepa.data.sets.Source")
+        raise ConfigError("data.source", data.source, "does not return an ijepa.data.sets.Source")
     return source

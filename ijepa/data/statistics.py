@@ -1,4 +1,4 @@
-"""The command that measures images and writes a data option: ``python -m ijepa.data.statistics data.root=IMAGES``.
+"""Computes images' mean and std and writes a data option: ``python -m ijepa.data.statistics data.root=IMAGES``.
 
 The option, conf/data/NAME.yaml, holds mean, standard deviation and what else differs from data=folder. A checkout
 keeps it in its own conf/; an installed package writes conf/ in the current folder.
@@ -27,10 +27,10 @@ NOT_PART_OF_THE_DATA = ("workers", "mean", "std")
 
 
 def statistics(composed: DictConfig) -> None:
-    """Measures the training images that the configuration names and writes the option.
+    """Measures the configured training images and writes the option.
 
     Raises:
-        UserError: when there are none, or the option exists and is not to be replaced.
+        UserError: if there are none, or the option exists and must not be replaced.
     """
     import numpy as np  # what follows takes seconds to import: not for --help or a misspelt key
 
@@ -51,7 +51,7 @@ def statistics(composed: DictConfig) -> None:
         len(train)
     )
     indices = sorted(order[: config.images].tolist())
-    print(f"images   {len(indices)} of {len(train)} for training, {config.data.channels} channels", flush=True)
+    print(f"images   {len(indices)} of {len(train)} training images, {config.data.channels} channels", flush=True)
     found, faults = measure(
         train,
         indices,
@@ -59,9 +59,9 @@ def statistics(composed: DictConfig) -> None:
         lambda done: print(f"         {done} of {len(indices)}", flush=True),
     )
     if faults:
-        print(f"         {len(faults)} cannot be read and are left out, the first: {faults[0]}")
+        print(f"         {len(faults)} cannot be read and are skipped; the first: {faults[0]}")
     if found is None:
-        raise UserError(f"none of {len(indices)} images can be read, the first: {faults[0]}")
+        raise UserError(f"none of {len(indices)} images can be read; the first: {faults[0]}")
     mean = [float(f"{value:.6g}") for value in found.mean]
     std = [float(f"{value:.6g}") for value in found.std]
     constant = [channel for channel, value in enumerate(std) if not value]
@@ -77,7 +77,7 @@ def _name(config: StatisticsConfig) -> str:
     """As asked for, or after the folder."""
     if config.name is not None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", config.name):
-            raise ConfigError("name", config.name, "letters, digits, - and _ would do")
+            raise ConfigError("name", config.name, "use letters, digits, - and _ only")
         return config.name
     base = Path(config.data.root).expanduser().resolve().name if config.data.root else config.data.source
     return re.sub(r"[^A-Za-z0-9]+", "_", base).strip("_") or "images"
@@ -90,9 +90,9 @@ def _refuse_existing(path: Path, config: StatisticsConfig) -> None:
         return
     own = path.read_text(encoding="utf-8").startswith(HEADER)
     if not own:
-        raise ConfigError("name", path.stem, f"{path} exists and was not written by this command; take another name")
+        raise ConfigError("name", path.stem, f"{path} exists and was not written by this command; choose another name")
     if not config.overwrite:
-        raise ConfigError("name", path.stem, f"{path} exists; add overwrite=true, or take another name")
+        raise ConfigError("name", path.stem, f"{path} exists; add overwrite=true, or choose another name")
 
 
 def _option(data: dict[str, Any], mean: list[float], std: list[float], images: str) -> str:

@@ -1,4 +1,4 @@
-"""TIFF files that Pillow does not read, or not to the full: 16 bit, float, any number of channels, stacks of pages."""
+"""TIFF files that Pillow cannot read fully: 16-bit, float, any number of channels, stacks of pages."""
 
 import logging
 import struct
@@ -22,12 +22,12 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what is wrong
 
 
 def read(path: str, channels: int, max_pixels: int | None) -> Tensor | None:
-    """The image: [channels, H, W] float32, upright; None for what Pillow reads in full: 8-bit pictures.
+    """The image: [channels, H, W] float32, upright; None for 8-bit pictures, which Pillow reads fully.
 
-    Pages that are grey, alike and as many as ``channels`` are its channels; otherwise the first page is the image.
+    If the pages are grey, alike and number ``channels``, they are the channels; otherwise the first page is the image.
 
     Raises:
-        OSError, ValueError and whatever damaged files make of decoders: when it is damaged, too large, or has no such
+        OSError, ValueError and whatever decoders raise on corrupt files: if it is corrupt, too large, or has other
             channels.
     """
     with open(path, "rb") as file:  # noqa: PTH123  # a path as text, of millions
@@ -39,7 +39,7 @@ def read(path: str, channels: int, max_pixels: int | None) -> Tensor | None:
         stack: list[Any] = list(tiff.pages) if channels > 1 and _is_grey(first) else []
         following = _next_page(tiff, stack[-1]) if stack else 0
         if following and (len(stack) > 1 or following >= tiff.filehandle.size):  # some single pages name a wrong next
-            raise ValueError(f"broken off after {len(stack)} pages")
+            raise ValueError(f"truncated after {len(stack)} pages")
         if len(stack) == 1 or not all(_is_grey(page) and _kind(page) == _kind(first) for page in stack):
             stack = []
         if len(stack) != channels:
@@ -47,7 +47,7 @@ def read(path: str, channels: int, max_pixels: int | None) -> Tensor | None:
                 return None
             if stack and channels not in (1, 3, 4):
                 pages = len(stack)
-                raise ValueError(f"{pages} pages for data.channels={channels}; data.channels={pages} would do")
+                raise ValueError(f"{pages} pages for data.channels={channels}; try data.channels={pages}")
             stack = [first]
         refuse_larger(first.imagelength, first.imagewidth, max_pixels)
         values = torch.cat([_values(page, path, index) for index, page in enumerate(stack)])
@@ -60,7 +60,7 @@ def read(path: str, channels: int, max_pixels: int | None) -> Tensor | None:
 
 
 def _next_page(tiff: TiffFile, page: TiffPage) -> int:
-    """Where the page after ``page`` lies, 0 for none: tifffile passes over pages that are missing from a file."""
+    """Offset of the page after ``page``, 0 for none: tifffile silently skips pages that are missing from a file."""
     layout, file = tiff.tiff, tiff.filehandle
     file.seek(page.offset)
     tags = struct.unpack(layout.tagnoformat, file.read(layout.tagnosize))[0]
@@ -82,7 +82,7 @@ def _is_grey(page: TiffPage) -> bool:
 
 
 def _is_pillows(page: TiffPage, channels: int) -> bool:
-    """Whether it is a picture that Pillow reads without losing bits or channels."""
+    """Whether Pillow reads this page without losing bits or channels."""
     if page.photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB):
         return True  # palettes, CMYK, YCbCr
     if page.dtype is None or page.dtype.kind not in "bu" or page.bitspersample > 8 or channels not in (1, 3, 4):
@@ -97,7 +97,7 @@ def _values(page: TiffPage, path: str, index: int) -> Tensor:
     """[C, H, W] of a page, upright."""
     order = {"YX": (0, 1), "YXS": (2, 0, 1), "SYX": (0, 1, 2)}.get(page.axes)
     if order is None or page.dtype is None:
-        raise ValueError(f"axes {page.axes} of {page.dtype} are no image")
+        raise ValueError(f"axes {page.axes} of {page.dtype} are not an image")
     try:
         values = page.asarray(maxworkers=1).transpose(order)
         values = upright(values, int(page.tags.valueof(ORIENTATION, 1)))
@@ -110,10 +110,10 @@ def _values(page: TiffPage, path: str, index: int) -> Tensor:
 
 
 def _by_pillow(page: TiffPage, path: str, index: int) -> "np.ndarray[Any, Any]":
-    """Pillow knows the compressions that tifffile leaves to a package of 25 MB, of one channel at a time."""
+    """Reads a single-channel page whose compression Pillow supports, but tifffile only with imagecodecs (25 MB)."""
     if page.samplesperpixel > 1 or page.dtype is None or page.dtype not in (np.uint16, np.float32):
         kind = f"{page.samplesperpixel} channels of {page.dtype}"
-        raise ValueError(f"{kind}, compressed ({COMPRESSION(page.compression).name}): pip install imagecodecs would do")
+        raise ValueError(f"{kind}, compressed ({COMPRESSION(page.compression).name}): try pip install imagecodecs")
     with Image.open(path) as image:
         image.seek(index)
         image.load()  # turns it upright
@@ -121,7 +121,7 @@ def _by_pillow(page: TiffPage, path: str, index: int) -> "np.ndarray[Any, Any]":
 
 
 def upright(values: "np.ndarray[Any, Any]", orientation: int) -> "np.ndarray[Any, Any]":
-    """``values`` [..., H, W] as EXIF's ``orientation`` (1 to 8) says that they should be seen."""
+    """Turns ``values`` [..., H, W] upright, according to the EXIF ``orientation`` (1 to 8)."""
     if 5 <= orientation <= 8:
         values = values.swapaxes(-1, -2)
     if orientation in (2, 3, 6, 7):

@@ -1,4 +1,4 @@
-"""Which devices a run has, how precise they are and how they work together."""
+"""Devices, precision and strategy of a run."""
 
 import contextlib
 import os
@@ -22,22 +22,24 @@ def device(hardware: schema.Hardware) -> str:
     """``cpu`` or ``gpu``.
 
     Raises:
-        ConfigError: when there are not as many GPUs as asked for.
+        ConfigError: if there are fewer GPUs than requested.
     """
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if hardware.accelerator == "gpu" and found == 0:
-        raise ConfigError("hardware.accelerator", "gpu", "no GPU is visible to torch here; hardware=cpu would do")
+        raise ConfigError("hardware.accelerator", "gpu", "torch sees no GPU; try hardware=cpu")
     chosen = "cpu" if hardware.accelerator == "cpu" or found == 0 else "gpu"
     if chosen == "gpu" and hardware.devices > found:
-        raise ConfigError("hardware.devices", hardware.devices, f"{found} GPUs are visible; {found} would do")
+        raise ConfigError("hardware.devices", hardware.devices, f"torch sees {found} GPUs; try {found}")
     if hardware.strategy == "single" and hardware.devices * hardware.nodes > 1:
         key, value = ("devices", hardware.devices) if hardware.devices > 1 else ("nodes", hardware.nodes)
-        raise ConfigError(f"hardware.{key}", value, "several devices need hardware.strategy=ddp or fsdp")
+        raise ConfigError(
+            f"hardware.{key}", value, "several devices need a strategy; try hardware.strategy=ddp or fsdp"
+        )
     return chosen
 
 
 def precision(hardware: schema.Hardware, accelerator: str) -> str:
-    """One of Lightning's names; ``auto`` is bf16 only where the device has instructions for it."""
+    """One of Lightning's precision names; ``auto`` is bf16 only if the device has instructions for it."""
     if hardware.precision != "auto":
         return hardware.precision
     if accelerator == "gpu":
@@ -47,7 +49,7 @@ def precision(hardware: schema.Hardware, accelerator: str) -> str:
 
 
 def fabric(hardware: schema.Hardware) -> Fabric | None:
-    """What starts a process for each of several devices; None for one."""
+    """A Fabric that starts one process per device; None for a single device."""
     accelerator = device(hardware)
     if hardware.devices * hardware.nodes == 1:
         return None
@@ -62,7 +64,7 @@ def fabric(hardware: schema.Hardware) -> Fabric | None:
 
 @contextlib.contextmanager
 def launching(fabric: Fabric | None) -> Iterator[None]:
-    """With the processes that ``fabric`` starts; an error or a signal here ends them, too."""
+    """Starts the processes of ``fabric``; an error or a signal here ends them, too."""
     if fabric is None:
         yield
         return
@@ -77,24 +79,26 @@ def launching(fabric: Fabric | None) -> Iterator[None]:
 
 
 def check_launcher(hardware: schema.Hardware) -> None:
-    """Refuses processes that torchrun or Slurm has started and that would each train alone, in one folder."""
+    """Rejects processes of torchrun or Slurm that would each train on their own, in the same folder."""
     wanted, started = hardware.devices * hardware.nodes, os.environ.get("WORLD_SIZE", "1")
     if "TORCHELASTIC_RUN_ID" in os.environ and int(started) != wanted:
-        problem = f"torchrun has started {started} processes; add hardware=ddp or fsdp, and devices x nodes as many"
+        problem = (
+            f"torchrun has started {started} processes; add hardware=ddp or fsdp, and set devices x nodes to {started}"
+        )
         raise ConfigError("hardware.devices", hardware.devices, problem)
     if "TORCHELASTIC_RUN_ID" in os.environ or not SLURMEnvironment.detect() or slurm.job() is None:
         return
     tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))  # that this srun has started; the job may have more
     if tasks > 1 and tasks != wanted:
-        problem = f"srun has started {tasks} tasks; hardware=slurm has a device for each"
+        problem = f"srun has started {tasks} tasks; try hardware=slurm, one device per task"
         raise ConfigError("hardware.devices", hardware.devices, problem)
     if wanted > 1 and "SLURM_NTASKS_PER_NODE" not in os.environ:
-        problem = "Slurm puts --ntasks on as many nodes as it likes; --nodes and --ntasks-per-node would do"
+        problem = "--ntasks does not fix the tasks per node; try --nodes and --ntasks-per-node"
         raise ConfigError("hardware.devices", hardware.devices, problem)
 
 
 def plugins(hardware: schema.Hardware) -> list[ClusterEnvironment]:
-    """What the trainer needs to know of where it runs: this software's own signals put a job back into the queue."""
+    """The cluster environment for the trainer; Lightning's own requeueing is off, `Signals` and `slurm` do it."""
     if "TORCHELASTIC_RUN_ID" in os.environ or not SLURMEnvironment.detect():
         return []
     if hardware.devices * hardware.nodes == 1:

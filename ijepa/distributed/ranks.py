@@ -1,4 +1,4 @@
-"""Evaluation on several devices: one process for each, all of which do the same but for their share of the images."""
+"""Evaluation on several devices: one process per device, each with its share of the images."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,22 +9,22 @@ from torch import Tensor, distributed, nn
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes of an evaluation; every method that exchanges anything is called by all of them.
+    """The processes of an evaluation; all of them must call every method that communicates.
 
     Attributes:
-        here: the number of this one; the first, 0, writes and speaks.
-        count: how many there are, with a process group for tensors on the CPU and on their devices if more than one.
+        rank: the global rank of this process; rank 0 prints and writes files.
+        world_size: number of processes; if more than one, there is a process group for CPU and device tensors.
     """
 
     rank: int = 0
     world_size: int = 1
 
     def share(self, total: int) -> range:
-        """The numbers of this process among those below ``total``: a stretch of them."""
+        """The contiguous part of range(total) that belongs to this process."""
         return range(total * self.rank // self.world_size, total * (self.rank + 1) // self.world_size)
 
     def gathered(self, part: Tensor) -> Tensor:
-        """All processes' tensors, of the same shape [n, ...], one after the other: [n * count, ...]; no gradients."""
+        """All processes' tensors of the same shape [n, ...], concatenated: [n * world_size, ...]; no gradients."""
         if self.world_size == 1:
             return part
         parts = [torch.empty_like(part) for _ in range(self.world_size)]
@@ -32,7 +32,7 @@ class Ranks:
         return torch.cat(parts)
 
     def joined(self, part: Tensor) -> Tensor:
-        """All processes' tensors [n, ...] on the CPU, each with an n of its own; of any shape where that is 0."""
+        """All processes' CPU tensors [n, ...], concatenated; n may differ, and where it is 0 the shape is arbitrary."""
         if self.world_size == 1:
             return part
         if part.dtype == torch.bool:
@@ -48,7 +48,7 @@ class Ranks:
         return torch.cat(parts) if parts else part
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """The mean of all processes' gradients, in each of them."""
+        """Averages gradients over all processes."""
         if self.world_size == 1:
             return
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -59,7 +59,7 @@ class Ranks:
             gradient.copy_(mean.view_as(gradient))
 
     def broadcast(self, value: bool) -> bool:
-        """What the first process says."""
+        """The value of rank 0, in all processes."""
         if self.world_size == 1:
             return value
         said = [value]

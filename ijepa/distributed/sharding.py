@@ -24,10 +24,10 @@ def prepare(
 
     Args:
         networks: each with its transformer blocks, if any, in ``blocks``; frozen where no parameter takes gradients.
-        bf16: compute with bf16 copies of the weights, and pass bf16 from part to part (``bf16-true``); gradients
-            arrive at the float32 weights in float32.
-        checkpointing: recompute the trained blocks' activations in the backward pass.
-        compiled: compile each block; lengths that change from step to step settle after two steps.
+        bf16: compute with bf16 copies of the weights and pass bf16 between modules (``bf16-true``); gradients of the
+            float32 weights are float32.
+        checkpointing: activation checkpointing of the trained blocks.
+        compiled: compile each block; for varying lengths, recompilation stops after two steps.
         mesh: shard every parameter over this mesh (FSDP2).
     """
     if bf16 and mesh is None:  # FSDP2 makes the copies itself when it gathers the weights
@@ -52,7 +52,7 @@ def prepare(
 
 
 def full_state(network: nn.Module) -> dict[str, Tensor]:
-    """The state dict with whole tensors, on the CPU; every rank must call it."""
+    """The unsharded state dict, on the CPU; every rank must call this."""
     return {
         name: (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().cpu()
         for name, tensor in network.state_dict().items()
@@ -60,7 +60,7 @@ def full_state(network: nn.Module) -> dict[str, Tensor]:
 
 
 def norm(tensors: Iterable[Tensor]) -> float:
-    """The length of all tensors as one vector; every rank must call it where they are sharded."""
+    """The L2 norm of all tensors as one vector; if they are sharded, every rank must call this."""
     sharded, squares = False, []
     for tensor in tensors:
         sharded = sharded or isinstance(tensor, DTensor)
@@ -75,7 +75,7 @@ def norm(tensors: Iterable[Tensor]) -> float:
 
 
 def distance(ones: Iterable[Tensor], others: Iterable[Tensor]) -> float:
-    """How far ``ones`` are from ``others``, as a share of the length of those; see `norm`."""
+    """The L2 distance between ``ones`` and ``others``, divided by the norm of ``others``; see `norm`."""
     others = [tensor.detach() for tensor in others]
     whole = norm(others)
     away = norm(one.detach() - other for one, other in zip(ones, others, strict=True))
@@ -83,7 +83,7 @@ def distance(ones: Iterable[Tensor], others: Iterable[Tensor]) -> float:
 
 
 def greatest(number: int, device: torch.device) -> int:
-    """The greatest of all processes' numbers; every rank must call it."""
+    """The maximum over all processes; every rank must call this."""
     if not distributed.is_initialized():
         return number
     together = torch.tensor(number, device=device)
@@ -94,7 +94,8 @@ def greatest(number: int, device: torch.device) -> int:
 def total(sums: Tensor) -> Tensor:
     """The sum over all processes, with gradients.
 
-    These add up over the processes and are averaged afterwards: together, those of one process with the whole batch.
+    Its gradients are summed over processes and averaged later by DDP or FSDP: the result is the gradient of a single
+    process with the whole batch.
     """
     if not distributed.is_initialized() or distributed.get_world_size() == 1:
         return sums
@@ -117,7 +118,7 @@ def _parts(network: nn.Module) -> Iterator[nn.Module]:
 
 
 class _Body(nn.Module):
-    """A part under its forward from before it was replaced."""
+    """A module with its original forward, before it was replaced."""
 
     def __init__(self, part: nn.Module) -> None:
         super().__init__()

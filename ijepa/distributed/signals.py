@@ -1,4 +1,4 @@
-"""A graceful end of a run on SIGINT (Ctrl-C) and SIGTERM, and on what a cluster sends ahead of a time limit."""
+"""Ends a run gracefully on SIGINT (Ctrl-C) and SIGTERM, and on the signals that clusters send before a time limit."""
 
 import contextlib
 import multiprocessing
@@ -21,16 +21,16 @@ NUMBERS = (signal.SIGINT, signal.SIGTERM, *(slurm.WARNINGS if slurm.job() else (
 
 
 def is_spawned_rank() -> bool:
-    """Whether Lightning has started this process for another device, from the first process of its run."""
+    """Whether Lightning has started this process for another device, from rank 0."""
     return int(os.environ.get("LOCAL_RANK", "0")) > 0 and "TORCHELASTIC_RUN_ID" not in os.environ
 
 
 _lost: list[int] = []
-"""Signals for which `KeyboardInterrupt` was raised: one that still stands here when a run begins has been swallowed."""
+"""Signals for which `KeyboardInterrupt` was raised; if one is left when a run begins, other code has swallowed it."""
 
 
 def before_a_run() -> None:
-    """From now on, Ctrl-C raises KeyboardInterrupt; where code of others swallows that, the run ends as it begins."""
+    """From now on, Ctrl-C raises KeyboardInterrupt; if other code swallows it, the run ends when it begins."""
     _lost.clear()
     signal.signal(signal.SIGINT, _interrupt)
 
@@ -42,20 +42,20 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 POLL_SECONDS = 0.2
 _stopped: list[int] = []
-"""Signals that came to this process, where a launcher has started it."""
+"""Signals received by this process, if a launcher has started it."""
 _busy: list[str] = []
-"""Whether a job is under way in it: then it stands here."""
+"""Not empty while a job runs in it."""
 
 
 @contextlib.contextmanager
 def defer_sigint_to_jobs() -> Iterator[list[int]]:
-    """While jobs run in processes of their own, which get Ctrl-C too: this one waits for them to save and to end.
+    """On Ctrl-C, waits for jobs in other processes, which also get the signal, to save and end.
 
-    Those that are started meanwhile begin with SIGINT blocked, until `run_in_worker` can take it: a launcher's
-    processes in between would end the run that they watch over at once.
+    Processes that are started meanwhile begin with SIGINT blocked until `run_in_worker` handles it; otherwise a
+    launcher's intermediate processes would end the run that they supervise at once.
 
     Yields:
-        the signals that came.
+        the list of received signals.
     """
     came: list[int] = []
 
@@ -65,7 +65,7 @@ def defer_sigint_to_jobs() -> Iterator[list[int]]:
             os._exit(128 + number)
         again = "once more ends them at once" if len(came) == 1 else "they end at once"
         with contextlib.suppress(OSError):  # a reader that is gone
-            os.write(1, f"\n{signal.Signals(number).name}: the jobs end after their steps; {again}\n".encode())
+            os.write(1, f"\n{signal.Signals(number).name}: the jobs end after their current steps; {again}\n".encode())
 
     over = threading.Event()
 
@@ -96,12 +96,12 @@ def defer_sigint_to_jobs() -> Iterator[list[int]]:
 
 
 def run_in_worker(job: Callable[[], float | None]) -> float | None:
-    """``job()`` in a process that a launcher has started, perhaps for several jobs: after Ctrl-C, no more begins.
+    """Runs ``job()`` in a launcher's worker process, which may run several jobs: after Ctrl-C, no further job begins.
 
-    Between jobs, Ctrl-C must not end the process either: joblib would take those of all other jobs down with it.
+    Ctrl-C must not end the process between jobs either, because joblib would then end all other jobs.
 
     Raises:
-        StoppedJobError: in place of what would take the launcher itself down.
+        StoppedJobError: instead of an exception that would end the launcher itself.
     """
     with contextlib.suppress(ValueError):  # not in the main thread, where signals do not arrive anyway
         signal.signal(signal.SIGINT, _take_in_worker)
@@ -131,16 +131,16 @@ def _take_in_worker(number: int, frame: FrameType | None) -> None:
 
 
 class Signals:
-    """What the two signals do while a run is under way; use as a context manager around all of it.
+    """Handles signals during a run; a context manager around the whole run.
 
-    While `training`, the first one is remembered for the end of the step, and a second one ends the process at once.
-    Before and after, there is no step to wait for: one raises `InterruptedRunError` where the process is, after it has
-    ended the processes that it has launched for other devices. These leave that to it, whether they get the signal too
-    (Ctrl-C) or not: one that ended by itself would leave the others waiting for it within C++, where no handler runs.
+    While `training`, the first signal is stored and handled at the end of the step; a second one ends the process at
+    once. Outside the training loop there is no step to wait for: a signal raises `InterruptedRunError` at once, after
+    the processes launched for other devices are killed. Those ignore the signal and leave this to rank 0: a rank that
+    ended by itself would leave the others waiting inside C++, where no Python handler runs.
 
     Attributes:
-        number: the signal that came, or None.
-        training: whether steps are under way; set by whoever takes and saves them.
+        number: the received signal, or None.
+        training: whether the training loop runs; set by its callers.
     """
 
     def __init__(self) -> None:
@@ -150,7 +150,7 @@ class Signals:
         self._before: dict[int, Any] = {}
 
     def watch(self, trainer: "L.Trainer") -> None:
-        """Keeps the handlers through ``trainer``'s fit, whose own for SIGTERM would end a run with exit code 0."""
+        """Keeps these handlers during ``trainer.fit``; Lightning's own SIGTERM handler ends a run with exit code 0."""
         self._trainer = trainer
         connector = trainer._signal_connector  # the only way: Lightning always puts its handlers before others
         register = connector.register_signal_handlers
@@ -207,10 +207,10 @@ class Signals:
             self._abandon()
         with contextlib.suppress(OSError):  # print could meet itself here, and a reader that is gone
             again = "" if slurm.job() else "; once more to end at once"
-            os.write(1, f"\n{signal.Signals(number).name}: ends after this step{again}\n".encode())
+            os.write(1, f"\n{signal.Signals(number).name}: the run ends after this step{again}\n".encode())
 
     def _abandon(self) -> None:
-        """Ends this process and those that it has started, whatever they wait for."""
+        """Kills this process and those that it has started."""
         for process in [*self._children(), *multiprocessing.active_children()]:
             process.kill()
         if sys.stderr.isatty():
@@ -219,7 +219,7 @@ class Signals:
         os._exit(128 + self.number)
 
     def _children(self) -> list[Any]:
-        """The processes launched, from now on out of Lightning's sight: it would kill this one after one of them."""
+        """The launched processes; hides them from Lightning, which would kill this process when one of them ends."""
         launcher = self._trainer.strategy.launcher if self._trainer else None
         processes: list[Any] = getattr(launcher, "procs", [])
         children = processes[:]

@@ -1,4 +1,4 @@
-"""Slurm: what it tells a job about itself, and how a job that has to make room gets back into the queue."""
+"""Slurm: information about the current job, and requeueing of jobs that are preempted or reach their time limit."""
 
 import os
 import shutil
@@ -6,11 +6,11 @@ import signal
 import subprocess
 
 WARNINGS = (signal.SIGUSR1, signal.SIGUSR2) if hasattr(signal, "SIGUSR1") else ()
-"""What `sbatch --signal=USR1@120` and submitit send ahead of the time limit: save, and come back."""
+"""Signals of `sbatch --signal=USR1@120` and submitit ahead of the time limit: save and requeue."""
 
 
 def job() -> str | None:
-    """The number of the Slurm job that this process belongs to; None outside of one, and in an interactive shell."""
+    """The ID of this process's Slurm job; None outside of a job and in an interactive shell."""
     if os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
         return None
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
@@ -23,13 +23,13 @@ def restarted() -> bool:
 
 
 def requeue(number: int) -> bool:
-    """Puts this job, which a signal has stopped, back into the queue where that was no end to it; on one rank.
+    """Requeues this job after a signal has stopped it, unless the user cancelled it; to be called on one rank.
 
-    Slurm itself would not: a preempted job that saves and ends within its grace time counts as one that has failed.
-    Where it succeeds, Slurm ends this process.
+    Slurm itself would not requeue it: a preempted job that ends within its grace time counts as failed. On success,
+    Slurm ends this process.
 
     Args:
-        number: of the signal. One of `WARNINGS` asks for it; SIGTERM may be a preemption, or the user's own scancel.
+        number: the signal. `WARNINGS` ask for requeueing; SIGTERM may be a preemption or the user's own scancel.
     """
     name = job()
     if name is None or not (number in WARNINGS or (number == signal.SIGTERM and _preempted(name))):
@@ -42,14 +42,14 @@ def requeue(number: int) -> bool:
 
 
 def _preempted(name: str) -> bool:
-    """Whether Slurm wants the job's place."""
+    """Whether Slurm is preempting the job."""
     told = _scontrol("show", "job", name) or ""
     fields = dict(item.partition("=")[::2] for item in told.split())
     return fields.get("PreemptTime", "None") not in ("None", "Unknown")
 
 
 def _scontrol(*arguments: str) -> str | None:
-    """What it prints; None where it cannot be had or refuses."""
+    """The output of scontrol; None if it is not installed or fails."""
     program = shutil.which("scontrol")
     if program is None:
         return None

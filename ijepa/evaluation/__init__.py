@@ -1,1 +1,1 @@
-"""Evaluation of frozen features: features.py and one file per task."""
+"""Evaluation of encoders: one file per task."""

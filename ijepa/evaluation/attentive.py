@@ -1,7 +1,7 @@
-"""The attentive probe: a learnt query reads frozen patches by cross-attention, then an MLP and a linear classifier.
+"""The attentive probe: a learnt query attends to frozen patches, followed by an MLP and a linear classifier.
 
-As in V-JEPA's evaluations, of encoders whose training says nothing about an average of patches. Several learning rates
-and weight decays are trained at once; held-out training images tell which is best.
+As in V-JEPA's evaluations, for encoders that were not trained to have useful averages of patches. Several learning
+rates and weight decays are trained at once; the best is chosen on held-out training images.
 """
 
 import itertools
@@ -40,7 +40,7 @@ class Probe(nn.Module):
 
 
 class Candidate(NamedTuple):
-    """A probe of a label set, and what tells it from the others."""
+    """A probe of a label set, with its hyperparameters."""
 
     label_set: str
     lr: float
@@ -89,7 +89,7 @@ class AttentiveTask(ConfiguredTask[Attentive]):
 def _train(
     task: Attentive, evaluated: EvaluatedModel, ctx: EvalContext, train: Features, kept: Tensor
 ) -> list[Candidate]:
-    """Passes over augmented images; an image goes through the encoder once for all probes."""
+    """Trains on augmented images; each image goes through the encoder once for all probes."""
     device = ctx.runtime.device
     size = augmentation.size_of(task.batch_size, len(kept))
     batches = augmentation.EpochBatchSampler(train.indices[kept], size, task.epochs, ctx.seed, ctx.runtime.ranks)
@@ -134,7 +134,7 @@ def _predict(
     images: Images,
     indices: Tensor,
 ) -> Tensor:
-    """Each probe's class of each of the images: [probes, n]."""
+    """Predicted classes of each probe for each image: [probes, n]."""
     assert evaluated.encoder is not None
     embed, device = ctx.runtime.patches(evaluated.encoder), ctx.runtime.device
     for candidate in candidates:

@@ -1,4 +1,4 @@
-"""Augmented training images for what is trained on labels: the linear and attentive probes, fine-tuning."""
+"""Augmented training images for linear and attentive probes and fine-tuning."""
 
 import math
 from collections.abc import Iterator
@@ -92,14 +92,14 @@ def flipped(seed: int, epoch: int, images: Tensor) -> Tensor:
 
 
 class EpochBatchSampler(Sampler[list[EpochSample]]):
-    """Every image once per epoch but for an incomplete last batch, in another order each time.
+    """A batch sampler: each image once per epoch, in a new order each time; incomplete last batches are dropped.
 
     Args:
-        indices: of the images.
-        size: images of a batch.
-        epochs: how many.
-        seed: of the orders.
-        ranks: each of the processes has its part of every batch, all equally many.
+        indices: the images' indices.
+        size: effective batch size, over all processes.
+        epochs: number of epochs.
+        seed: seed of the orders.
+        ranks: the processes; each gets an equal part of every batch.
     """
 
     def __init__(self, indices: Tensor, size: int, epochs: int, seed: int, ranks: Ranks) -> None:
@@ -110,8 +110,8 @@ class EpochBatchSampler(Sampler[list[EpochSample]]):
         self.ranks = ranks
         if not self.steps:
             devices = f" on {ranks.world_size} devices" if ranks.world_size > 1 else ""
-            problem = f"{len(indices)} images to train on are too few for batches of {self.size}{devices}"
-            raise UserError(f"{problem}; more images{', or fewer devices,' if devices else ''} would do")
+            problem = f"{len(indices)} training images are too few for batches of {self.size}{devices}"
+            raise UserError(f"{problem}; use more images{' or fewer devices' if devices else ''}")
 
     @property
     def steps(self) -> int:
@@ -139,7 +139,7 @@ def loader(ctx: EvalContext, augment: Augment, batches: EpochBatchSampler, seed:
 
 
 def size_of(batch_size: int, images: int) -> int:
-    """Images per step: at most an eighth of all, so that an epoch has several steps on small data, too."""
+    """Images per step, capped at an eighth of all, so that an epoch has several steps on small data, too."""
     return max(min(batch_size, images // 8), 2)
 
 
@@ -152,7 +152,7 @@ def rate_of(lr: float, size: int, batch_size: int) -> float:
 
 
 def hold_out(share: float, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Row numbers of ``count`` images: those that choose among heads, and those that are trained on."""
+    """Splits the rows of ``count`` images into held-out rows, which choose among heads, and rows for training."""
     order = torch.from_numpy(shuffled(seed, Stream.PROBE_HOLDOUT, 0, count))
     number = min(max(round(share * count), 1), max(count - 1, 0))
     held, kept = order.split([number, count - number])

@@ -1,4 +1,4 @@
-"""Frozen features on disk, under the name of all that they depend on."""
+"""A disk cache of frozen features, keyed by everything that they depend on."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from ijepa.evaluation.runtime import Embed, Pooled, Runtime
 from ijepa.util.files import write_safetensors
 
 VERSION = 1
-"""Counts up when the same encoder makes other features of the same images."""
+"""Incremented when the same encoder gives other features for the same images."""
 
 
 def features(
@@ -48,7 +48,7 @@ def features(
         try:
             write_safetensors(file, {"values": values, "readable": readable}, {})
         except OSError as error:  # no reason to lose what was computed
-            print(f"features are not kept: {file}: {error.strerror}")
+            print(f"features are not cached: {file}: {error.strerror}")
     return values, readable
 
 
@@ -59,7 +59,7 @@ def _kept(file: Path | None) -> tuple[Tensor, Tensor] | None:
         kept = load_file(file)
         return kept["values"], kept["readable"]
     except (SafetensorError, OSError, KeyError):
-        print(f"{file} is damaged, and made anew")
+        print(f"{file} is corrupt and is computed again")
         return None
 
 

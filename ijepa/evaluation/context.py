@@ -1,4 +1,4 @@
-"""What the tasks of one command share: the images, the hardware, and frozen features once they are extracted."""
+"""The context that the tasks of one command share: images, hardware, and extracted features."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,11 +18,11 @@ from ijepa.models.pretrained import PretrainedEncoder
 from ijepa.util.errors import UserError
 
 UNTRAINED = "random init"
-"""What an encoder with initial weights is called."""
+"""Name of the randomly initialised encoder."""
 
 
 class TaskResult(NamedTuple):
-    """What a task has found on one label set: results by metric, and anything else worth writing down (JSON)."""
+    """A task's results on one label set: values by metric, and details for metrics.json."""
 
     results: dict[str, Measured]
     details: Any = None
@@ -30,7 +30,7 @@ class TaskResult(NamedTuple):
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """What is evaluated, or compared with: an encoder, or raw pixels (None), in patches of ``patch_size``."""
+    """An evaluated model or baseline: an encoder, or raw pixels (None) in patches of ``patch_size``."""
 
     name: str
     encoder: PretrainedEncoder | None
@@ -133,15 +133,13 @@ class EvalContext:
             self.title(f"{evaluated.name}: features of {part} images"),
         )  # fmt: skip
         if not values.isfinite().all():
-            told = (
-                "not finite, its training has diverged; take an earlier checkpoint, or train with a lower optimizer.lr"
-            )
+            told = "not finite: training has diverged; try an earlier checkpoint, or train with a lower optimizer.lr"
             raise UserError(f"{evaluated.name}: features of {part} images are {told}")
         for index in (~readable).nonzero().flatten().tolist():
             if images.name(index) not in self.data.unreadable:
                 self.data.unreadable[images.name(index)] = fault = _fault(images, index)
                 if self.runtime.ranks.rank == 0:
-                    print(f"unreadable, left out of the evaluation: {fault}")
+                    print(f"unreadable, skipped in the evaluation: {fault}")
         labels = {name: torch.tensor(images.labels[name])[readable] for name in label_sets(self.data)}
         return Features(values, labels, readable.nonzero().flatten())
 

@@ -1,7 +1,7 @@
 """Dense probes: a linear layer on each patch's frozen features, its predictions bilinearly upsampled to the image.
 
-As the linear probes of BEiT and DINOv2 (2304.07193) on segmentation and depth: batch norm, a 1x1 layer, cross-entropy
-or a scale-invariant loss at the image's own size. Many heads are trained at once; held-out training images choose.
+As the linear probes of BEiT and DINOv2 (2304.07193) for segmentation and depth: batch norm, a 1x1 layer, cross-entropy
+or a scale-invariant loss at full image size. Many heads are trained at once; the best is chosen on held-out images.
 """
 
 import itertools
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST = 4096
-"""Classes; maps with higher indices hold something else, numbers of objects for example."""
+"""Maximum number of classes; maps with higher indices contain something else, such as object IDs."""
 
 
 class HeadGroup(NamedTuple):
@@ -148,13 +148,13 @@ class SegmentationTask(DenseTask):
             ctx.kept["classes"] = dense_data.classes(ctx, self.config.batch_size)
         found = ctx.kept["classes"]
         if found > MOST:
-            problem = f"class indices, up to {MOST - 1}, would do"
-            raise UserError(f"segmentation maps hold values up to {found - 1}; {problem}")
+            problem = f"use class indices up to {MOST - 1}"
+            raise UserError(f"segmentation maps contain values up to {found - 1}; {problem}")
         return Classes(max(found, 1))
 
 
 def _train(task: Dense, target: Target, evaluated: EvaluatedModel, ctx: EvalContext, kept: Tensor) -> Probe:
-    """Passes over the training images number ``kept``; an image goes through the encoder once for all heads."""
+    """Trains on the training images ``kept``; each image goes through the encoder once for all heads."""
     layers = sorted({1 if evaluated.encoder is None else count for count in task.layers})
     embed = evaluated.embed_patches(ctx.runtime, layers[-1])
     probe = Probe(embed, layers[-1], evaluated.patch, [])
@@ -251,4 +251,4 @@ def _finite(value: float) -> float | None:
 
 
 def _nothing(target: Target, part: str) -> UserError:
-    return UserError(f"no {part} image has a readable {target.kind} map; what is wrong with them is named above")
+    return UserError(f"no {part} image has a readable {target.kind} map; see the messages above")

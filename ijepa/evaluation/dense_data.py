@@ -1,4 +1,4 @@
-"""Images with their maps, for what predicts a value for every pixel."""
+"""Images with their maps, for per-pixel prediction."""
 
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from ijepa.evaluation.progress import progress
 from ijepa.util.errors import UnavailableError
 
 LISTED = 10
-"""So many unreadable images are named in the terminal: the maps of half a folder may be missing."""
+"""Maximum number of unreadable images named in the terminal."""
 
 
 class Pair(NamedTuple):
@@ -48,7 +48,7 @@ class Pairs(Dataset[Pair]):
             image = self.images.read(index)
             found, wanted = list(values.shape), TF.get_size(image)
             if found != wanted:
-                problem = f"its {self.kind} map has {found[1]}x{found[0]} pixels, the image {wanted[1]}x{wanted[0]}"
+                problem = f"its {self.kind} map has {found[1]}x{found[0]} pixels, the image has {wanted[1]}x{wanted[0]}"
                 raise UnreadableError(f"{self.images.name(index)} ({problem})")
         except UnreadableError as error:
             kind = torch.float32 if self.kind == "depth" else torch.int64
@@ -75,9 +75,9 @@ class Largest(Dataset[tuple[int, str]]):
 def validate(kind: str, data: DataModule) -> None:
     """Refuses images without maps of this kind, for training and validation; raises ConfigError."""
     if not len(data.source.val):
-        raise UnavailableError("data.val_fraction", 0, f"leaves no image to measure task={kind} on")
+        raise UnavailableError("data.val_fraction", 0, f"leaves no validation images for task={kind}")
     if any(kind not in kinds(images) for images in (data.source.train, data.source.val)):
-        problem = f"task={kind} needs data=folder with a folder of {kind} maps that mirrors data.root; or data=scenes"
+        problem = f"task={kind} needs data=folder with a folder of {kind} maps that mirrors data.root, or data=scenes"
         raise UnavailableError(f"data.{kind}_root", None, problem)
 
 
@@ -113,9 +113,9 @@ def readable(ctx: EvalContext, kind: str, images: Tensor, maps: Tensor, faults: 
             if ctx.runtime.ranks.rank:
                 continue
             if len(known) <= LISTED:
-                print(f"unreadable, left out of the evaluation: {fault}")
+                print(f"unreadable, skipped in the evaluation: {fault}")
             elif len(known) == LISTED + 1:
-                print(f"more are unreadable; with the results, metrics.json lists all under {kind}, left_out")
+                print(f"more are unreadable; metrics.json will list all under {kind}, left_out")
     kept, device = torch.tensor([not fault for fault in faults]), ctx.runtime.device
     return images[kept].to(device, non_blocking=True), maps[kept].to(device, non_blocking=True)
 

@@ -1,4 +1,4 @@
-"""task=features: the embeddings of all images with their names, to take elsewhere."""
+"""task=features: exports the embeddings of all images with their names."""
 
 import importlib.util
 from pathlib import Path
@@ -31,7 +31,7 @@ class ExportTask(ConfiguredTask[Export]):
     def validate(self, data: DataModule) -> None:
         """Refuses Parquet where it cannot be written; before features are computed."""
         if self.config.format == "parquet" and importlib.util.find_spec("pyarrow") is None:
-            raise ConfigError(f"{self.key}.format", "parquet", "needs pyarrow: pip install pyarrow; npz needs nothing")
+            raise ConfigError(f"{self.key}.format", "parquet", "needs pyarrow; pip install pyarrow, or try npz")
 
     def metrics(self, several: bool) -> list[MetricSpec]:
         """None."""

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from ijepa.evaluation.runtime import Embed
 
 PIXEL_SIDE = 48
-"""Raw pixels are compared at no more than this many pixels a side."""
+"""Raw pixels are compared at this resolution at most."""
 
 
 class Features(NamedTuple):
@@ -32,15 +32,15 @@ def of_last(values: Tensor, layers: int, more: int) -> Tensor:
 
 @torch.inference_mode()
 def extract(embed: Embed, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """``embed`` of every readable image.
+    """Applies ``embed`` to all readable images.
 
     Args:
-        embed: the features of a batch.
-        batches: images, and 1 where an image could be read.
-        device: where ``embed`` runs.
+        embed: computes the features of a batch.
+        batches: images, and 1 for each image that could be read.
+        device: device of ``embed``.
 
     Returns:
-        [n, D] float32 of the readable ones, and [N] bool, which these are.
+        Features [n, D] float32 of the readable images, and [N] bool: which images are readable.
     """
     values, readable = [], []
     for images, read in batches:

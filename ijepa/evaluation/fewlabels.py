@@ -1,4 +1,4 @@
-"""Which images have labels, where only few do: a share of each class, so many of it, or those that a file lists."""
+"""Chooses the few labelled images: a fraction of each class, a number per class, or those listed in a file."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ def amounts(task: Few) -> Iterator[tuple[str, Amount]]:
 def validate(task: Few, key: str, images: Images) -> None:
     """Refuses a task without any amount, and lists that are not of these training images; raises ConfigError."""
     if not task.shares + task.shots + task.lists:
-        raise ConfigError(f"{key}.shares", [], f"needs one here, in {key}.shots or in {key}.lists")
+        raise ConfigError(f"{key}.shares", [], f"needs at least one value here, in {key}.shots or in {key}.lists")
     for file in task.lists:
         if not Path(file).expanduser().is_file():
             raise ConfigError(f"{key}.lists", task.lists, f"no such file: {file}")
@@ -44,7 +44,7 @@ def validate(task: Few, key: str, images: Images) -> None:
     names = [name for name, _ in amounts(task)]
     for name in names:
         if names.count(name) > 1:
-            raise ConfigError(f"{key}.lists", task.lists, f"two results would be called {name}; rename a file")
+            raise ConfigError(f"{key}.lists", task.lists, f"two results would be named {name}; rename a file")
 
 
 def draws(task: Few, key: str, ctx: EvalContext, train: Features, name: str, amount: Amount) -> list[Tensor]:
@@ -57,13 +57,13 @@ def draws(task: Few, key: str, ctx: EvalContext, train: Features, name: str, amo
 
 
 def labelled(labels: Tensor, amount: float | int, seed: int, draw: int) -> Tensor:
-    """Which images have labels: of every class so many, or that share of it, but at least one; [m] indices.
+    """Draws labelled images: a number or fraction of each class, at least one; [m] indices.
 
     Args:
         labels: [n] classes.
-        amount: a share below 1, or a number of images.
-        seed: of the draws.
-        draw: its number.
+        amount: a fraction below 1, or a number of images per class.
+        seed: seed of the draws.
+        draw: number of the draw.
     """
     order = torch.from_numpy(shuffled(seed, Stream.LABELLED_IMAGES, draw, len(labels)))
     chosen = []
@@ -74,10 +74,10 @@ def labelled(labels: Tensor, amount: float | int, seed: int, draw: int) -> Tenso
 
 
 def listed(file: Path, names: list[str], key: str) -> Tensor:
-    """The rows of the images that ``file`` lists, a line each: names, or the ends of paths.
+    """The rows of the images listed in ``file``, one per line: names, or ends of paths.
 
     Raises:
-        ConfigError: when a line is none of ``names``, or more than one of them.
+        ConfigError: if a line matches none or several of ``names``.
     """
     lines = [line.strip() for line in file.read_text(encoding="utf-8", errors="surrogateescape").splitlines()]
     wanted = [Path(line).parts for line in lines if line]

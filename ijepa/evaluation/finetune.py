@@ -1,7 +1,7 @@
-"""Fine-tuning: the whole encoder is trained on labels, with a linear head per label set, all of them together.
+"""Fine-tuning: the whole encoder is trained on labels, with one linear head per label set, all together.
 
-The paper follows the usual protocol: AdamW, learning rates that decay from layer to layer, mixup, cutmix, stochastic
-depth and RandAugment. From initial weights it is the fully supervised baseline.
+The paper follows the usual protocol: AdamW, layer-wise learning rate decay, mixup, CutMix, stochastic depth and
+RandAugment. From random init it is the fully supervised baseline.
 """
 
 from typing import NamedTuple
@@ -71,29 +71,29 @@ class FinetuneTask(ConfiguredTask[Finetune]):
 
 
 def refuse_tuning(task: Tuning, data: DataModule, key: str) -> None:
-    """Refuses label sets that the images do not have, RandAugment of what is no picture, or that timm does not know.
+    """Rejects unknown label sets, and RandAugment settings that timm or the images do not support.
 
     Raises:
-        ConfigError: names what would do.
+        ConfigError: names what to try.
     """
     names = label_sets(data)
     for name in task.labels or []:
         if name not in names:
-            problem = f"the images have no labels of {name}, but of {', '.join(names)}"
+            problem = f"the images have no labels {name}; try {', '.join(names)}"
             raise ConfigError(f"{key}.labels", task.labels, problem)
     if task.randaugment is None:
         return
     if data.channels not in augmentation.PICTURES:
-        problem = f"is for 1 or 3 channels, not {data.channels}; {key}.randaugment=null would do"
+        problem = f"supports 1 or 3 channels, not {data.channels}; try {key}.randaugment=null"
         raise ConfigError(f"{key}.randaugment", task.randaugment, problem)
     if not _pictures(data):
-        problem = f"is for 8-bit pictures, not for values in units of their own; {key}.randaugment=null would do"
+        problem = f"supports 8-bit pictures only; try {key}.randaugment=null"
         raise ConfigError(f"{key}.randaugment", task.randaugment, problem)
     try:
         augmentation.distortion(task.randaugment, data.eval_transform.size)
     except Exception:  # timm asserts, or fails at int()
         raise ConfigError(
-            f"{key}.randaugment", task.randaugment, "should be as rand-m9-mstd0.5-inc1, or null"
+            f"{key}.randaugment", task.randaugment, "should look like rand-m9-mstd0.5-inc1, or be null"
         ) from None
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 TRUST = 0.001
-"""LARS: a step's length over that of the weights, before the learning rate."""
+"""LARS trust coefficient: norm of a step / norm of the weights, before the learning rate."""
 EPS = 1e-12
 
 
@@ -27,15 +27,15 @@ def settings_of(layers: int, batch_norm: bool, lr: list[float], weight_decay: li
 
 
 class Heads(nn.Module):
-    """H linear classifiers from [B, D] to K classes; features standardised by the batch or as they are.
+    """H linear classifiers from [B, D] to K classes, optionally with batch norm of the features.
 
     Args:
-        width: D.
-        classes: K.
-        lr: [H], times `step`'s factor.
-        weight_decay: [H], of weights, not of biases.
-        batch_norm: one batch norm without affine weights for all of them.
-        momentum: of the optimiser.
+        width: feature dimension D.
+        classes: number of classes K.
+        lr: [H], multiplied by `step`'s factor.
+        weight_decay: [H], not applied to biases.
+        batch_norm: one batch norm without affine parameters, shared by all heads.
+        momentum: the optimiser's momentum.
         lars: LARS (You et al., 1708.03888) instead of SGD with Nesterov momentum.
     """
 

@@ -14,7 +14,7 @@ from ijepa.evaluation.measures import accuracy
 from ijepa.evaluation.task import ConfiguredTask, MetricSpec
 
 CHUNK = 1 << 24
-"""Similarities held at once: 64 MiB in float32."""
+"""Similarities in memory at once: 64 MiB in float32."""
 
 
 class KnnTask(ConfiguredTask[Knn]):
@@ -27,7 +27,7 @@ class KnnTask(ConfiguredTask[Knn]):
         return score(self.config, *ctx.features(evaluated, ctx.layers, self.config.batch_size))
 
     def metrics(self, several: bool) -> list[MetricSpec]:
-        """The headline, or every k where there is room."""
+        """One metric per k; with ``several`` tasks, the headline k only."""
         return [specs.KNN.named(k=k) for k in ([self.config.headline] if several else self.config.k)]
 
 

@@ -1,7 +1,7 @@
-"""The linear probe: many heads at once over one pass of the frozen encoder, on augmented images.
+"""The linear probe: many heads are trained at once on a single pass of the frozen encoder over augmented images.
 
-The paper (appendix A.2) takes the best of the last layer or the last four, of a linear head with or without batch norm,
-and of several learning rates and weight decays. Here a held-out part of the training images tells which that is.
+The paper (appendix A.2) takes the best of the last layer or the last four, with or without batch norm, and of several
+learning rates and weight decays. Here the best is chosen on held-out training images.
 """
 
 import itertools
@@ -132,7 +132,7 @@ def _train(
     most: int,
     title: str,
 ) -> None:
-    """Passes over the images number ``kept`` of ``train``; an image goes through the encoder once for all heads."""
+    """Trains on the rows ``kept`` of ``train``; each image goes through the encoder once for all heads."""
     size = augmentation.size_of(task.batch_size, len(kept))
     whole = task.crop_scale is None
     ranks = ALONE if whole else ctx.runtime.ranks

@@ -63,17 +63,17 @@ def score(task: Logistic, train: Features, test: Features, seed: int) -> dict[st
 
 
 def fit(values: Tensor, labels: Labels, l2: dict[str, float], start: Model, max_iterations: int) -> Model:
-    """Minimises mean cross-entropy + l2 / 2 |W|^2, for all label sets at once: a pass over ``values`` serves them all.
+    """Minimises mean cross-entropy + l2 / 2 |W|^2 for all label sets at once.
 
-    Along principal axes the Hessian is close to diagonal, variance / K + l2. In units in which it is one, L-BFGS needs
-    tens of iterations where it would need thousands.
+    Along principal axes the Hessian is close to diagonal, variance / K + l2. Preconditioned with it, L-BFGS needs tens
+    of iterations instead of thousands.
 
     Args:
         values: [n, D], centred, along their principal axes.
-        labels: [n] by label set; `LEFT_OUT` where a row does not count.
-        l2: strength by label set; the bias is free.
-        start: where to begin.
-        max_iterations: of L-BFGS.
+        labels: [n] by label set; rows with `LEFT_OUT` are ignored.
+        l2: penalty by label set; the bias is not penalised.
+        start: initial weights.
+        max_iterations: maximum number of L-BFGS iterations.
     """
     curvature = torch.cat([values.square().mean(dim=0), torch.ones(1)])[:, None]  # of a bias: 1 / K
     names, classes = list(labels), [start[name].shape[1] for name in labels]

@@ -1,7 +1,7 @@
-"""Few labels: logistic regression on frozen features, or the paper's fine-tuning, of the images that have them.
+"""Few labels: logistic regression on frozen features of the labelled images, or the paper's fine-tuning.
 
-Everything but the labels of the other training images may be used, so features are standardised by all of them; the
-strength of the penalty is chosen by cross-validation among the labelled ones.
+Only the labels of the other training images are unknown, so features are standardised over all images. The penalty is
+chosen by cross-validation among the labelled ones.
 """
 
 from collections.abc import Callable

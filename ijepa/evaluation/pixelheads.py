@@ -15,8 +15,8 @@ class PixelHeads(nn.Module):
     Args:
         width: D.
         start: [K], where predictions begin.
-        lr: [H], times `step`'s factor.
-        weight_decay: [H], of weights, not of biases.
+        lr: [H], multiplied by `step`'s factor.
+        weight_decay: [H], not applied to biases.
         batch_norm: one batch norm over patches, without affine weights, for all of them; on average over all steps.
     """
 

@@ -42,7 +42,7 @@ class RetrievalTask(ConfiguredTask[Retrieval]):
     def validate(self, data: DataModule) -> None:
         """Refuses a folder without validation images."""
         if not len(data.source.val):
-            raise UnavailableError("data.val_fraction", 0, "leaves no image to find neighbours for")
+            raise UnavailableError("data.val_fraction", 0, "leaves no validation images to find neighbours for")
 
     def write(self, evaluated: EvaluatedModel, ctx: EvalContext, folder: Path) -> list[Path]:
         """The picture: a row per query, evenly spread over the validation images, and its nearest training images."""

@@ -111,7 +111,7 @@ def validate(tasks: Tasks, data: DataModule, images: Data | None = None) -> None
     for name, task in chosen(tasks).items():
         if task.needs_labels and not label_sets(data):
             if images is not None and images.source != "folder":
-                problem = f"has no labels, which task={name} needs; another data= would do"
+                problem = f"has no labels, which task={name} needs; try another data="
                 raise UnavailableError("data.source", images.source, problem)
             problem = f"task={name} needs labels: a folder per class, for training and validation"
             raise UnavailableError("data.root", images and images.root, problem)

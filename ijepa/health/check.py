@@ -11,18 +11,18 @@ from ijepa.masking import Masks
 from ijepa.training.protocol import Monitor
 
 BATCH = 64
-"""Images at a time: no more memory than training takes."""
+"""Images per forward pass, so that no more memory is used than in training."""
 
 
 @dataclass(frozen=True)
 class Heldout:
-    """What the networks are shown.
+    """The inputs of health checks.
 
     Attributes:
-        images: [n, C, H, W] as evaluations see them.
-        labels: by label set, [n] class indices.
-        crops: [m * q, C, H, W], q training crops of each of m of the images, image by image.
-        each: q.
+        images: [n, C, H, W], transformed as for evaluation.
+        labels: [n] class indices, by label set.
+        crops: [m * q, C, H, W], q training crops of each of m images, grouped by image.
+        each: q, crops per image.
         masks: of one image; all have the same, so that predictions can be compared at fixed places. None: no masks.
     """
 
@@ -35,7 +35,7 @@ class Heldout:
 
 @torch.no_grad()
 def health_check(monitor: Monitor, heldout: Heldout) -> dict[str, float]:
-    """Every measure by its name, as metrics.csv has it after ``health/``.
+    """All measures by name, as in metrics.csv after ``health/``.
 
     Those of features of whole images bear no prefix. Every process of a sharded run must call this, with the networks
     in eval mode.

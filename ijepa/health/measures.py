@@ -1,6 +1,6 @@
-"""Measures of features: how far they spread, over how many dimensions, and what predictions know of their targets.
+"""Measures of features: spread, rank, and agreement of predictions with targets.
 
-All in float64, whatever the features' own type. What cannot be computed, of infinite or missing values, is NaN.
+All are computed in float64. If features are not finite, measures are NaN.
 """
 
 import math
@@ -14,17 +14,17 @@ RIDGE = 1e-4
 
 
 ROUNDING = 1e-12
-"""A variance that is no greater share of the mean square is none."""
+"""A variance below this fraction of the mean square counts as zero."""
 
 
 class Spread(NamedTuple):
-    """How far tokens lie apart.
+    """The spread of tokens.
 
-    std: over all tokens, of each dimension, the root of their mean square.
-    std_across: the same across images at each fixed place.
-    share: of the variance over all tokens, what is left at a fixed place; the rest is where a token is.
-    norm: mean length of a token.
-    relative: std over the tokens' root mean square: 0 where all are the same, whatever their length.
+    std: standard deviation over all tokens, per dimension; root mean square over dimensions.
+    std_across: the same across images, at each fixed position.
+    share: fraction of the total variance that is across images at a fixed position; the rest is due to position.
+    norm: mean L2 norm of a token.
+    relative: std / the tokens' root mean square: 0 if all tokens are equal, independent of scale.
     """
 
     std: float
@@ -35,7 +35,7 @@ class Spread(NamedTuple):
 
 
 class Moments:
-    """Sums over images of tokens at fixed places, batch after batch."""
+    """Accumulates moments of tokens at fixed positions, batch by batch."""
 
     def __init__(self) -> None:
         self.images = 0
@@ -43,7 +43,7 @@ class Moments:
         self._sum = self._squares = torch.zeros(())
 
     def add(self, tokens: Tensor) -> None:
-        """Takes in tokens [B, N, D]; N and D stay the same."""
+        """Adds tokens [B, N, D]; N and D must not change."""
         tokens = tokens.double()
         self.images += len(tokens)
         self.lengths += float(tokens.norm(dim=-1).mean(dim=1).sum())
@@ -51,7 +51,7 @@ class Moments:
         self._squares = self._squares.to(tokens) + tokens.square().sum(dim=0)
 
     def spread(self) -> Spread:
-        """Of all that was added."""
+        """The spread of all tokens that were added."""
         mean = self._sum / self.images  # [N, D]
         square = self._squares / self.images
         within = (square - mean.square()).clamp_min(0).mean()
@@ -68,7 +68,7 @@ class Moments:
 
 
 class PredictionAgreement:
-    """What predictions know of their targets, batch after batch of tokens at fixed places."""
+    """Accumulates the agreement of predictions with targets at fixed positions, batch by batch."""
 
     def __init__(self) -> None:
         self.images = 0
@@ -76,7 +76,7 @@ class PredictionAgreement:
         self._sums = self._products = torch.zeros(())
 
     def add(self, predictions: Tensor, targets: Tensor) -> None:
-        """Takes in predictions and targets, [B, N, D]; N and D stay the same."""
+        """Adds predictions and targets [B, N, D]; N and D must not change."""
         predictions, targets = predictions.double(), targets.double()
         self.images += len(targets)
         self._cosine += float(torch.cosine_similarity(predictions, targets, dim=-1).mean(dim=1).sum())
@@ -86,11 +86,11 @@ class PredictionAgreement:
         self._products = self._products.to(pair) + products
 
     def cosine(self) -> float:
-        """The mean cosine of a prediction and its target; what both have at any image counts, too."""
+        """Mean cosine similarity of predictions and targets; it includes what all images have in common."""
         return self._cosine / self.images
 
     def correlation(self) -> float:
-        """The correlation of both across images, all dimensions and places together: 0 knows nothing of the image."""
+        """Correlation across images, pooled over dimensions and positions: 0 if predictions ignore the image."""
         first, second = self._sums / self.images
         means = torch.stack([first.square().sum(), second.square().sum(), (first * second).sum()])
         one, other, both = (self._products / self.images - means).tolist()
@@ -98,23 +98,23 @@ class PredictionAgreement:
 
 
 def rankme(features: Tensor) -> float:
-    """RankMe (Garrido et al., 2210.02885, eq. 1-2) of features [n, D], not centred: at most the smaller of n and D."""
+    """RankMe (Garrido et al., 2210.02885, eq. 1-2) of features [n, D], not centred; at most min(n, D)."""
     if not features.isfinite().all():
         return math.nan
     return _effective(torch.linalg.svdvals(features.double()))
 
 
 def effective_rank(features: Tensor) -> float:
-    """The same of features less their mean: dimensions in which images differ, whatever they have in common."""
+    """RankMe of centred features [n, D]: the number of dimensions in which images differ."""
     features = features.double()
     return rankme(features - features.mean(dim=0))
 
 
 def alpha_req(features: Tensor) -> float:
-    """The decay of the covariance's eigenvalues, lambda_j ~ j^-alpha (Agrawal et al., 2022), of features [n, D].
+    """Decay exponent of the covariance's eigenvalues, lambda_j ~ j^-alpha (Agrawal et al., 2022), features [n, D].
 
-    The slope of a straight line through log lambda over log j; 1 is what they find best, more is steeper. Eigenvalues
-    that are nothing but rounding are left out.
+    It is the slope of a line fitted to log lambda over log j. The paper finds 1 best; larger values are a steeper
+    decay. Eigenvalues at rounding level are left out.
     """
     if not features.isfinite().all():
         return math.nan
@@ -131,8 +131,8 @@ def alpha_req(features: Tensor) -> float:
 def lidar(features: Tensor) -> float:
     """LiDAR (Thilak et al., 2312.04000, section 4) of features [n, q, D]: q crops of each of n images.
 
-    The effective rank of what tells images apart where their own crops agree: at most n - 1 and D. The paper takes
-    1,000 images and 50 crops; of few, compare it with itself alone.
+    The effective rank of the linear discriminant analysis matrix, with images as classes: at most min(n - 1, D). The
+    paper uses 1,000 images and 50 crops; with fewer, compare values only for the same n and q.
     """
     if not features.isfinite().all():
         return math.nan

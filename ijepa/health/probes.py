@@ -1,6 +1,6 @@
-"""Accuracies on held-out images alone, each told by all the others: no further image has to be read.
+"""Leave-one-out accuracies of k-NN and a linear classifier on the held-out images, without any training images.
 
-They follow a run; for figures to report, `python evaluate.py` classifies with all the training images.
+They track a run; for figures to report, `python evaluate.py` classifies with all training images.
 """
 
 import math
@@ -10,19 +10,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 NEIGHBOURS, TEMPERATURE = 10, 0.07
-"""Votes, and how steeply they fall with distance: few, for there are few images of a class."""
+"""Number of voting neighbours (few, because there are few images per class), and softmax temperature."""
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
-"""Strengths to choose from, in units of the features' mean variance."""
+"""Candidates for the ridge penalty, in units of the features' mean variance."""
 UNKNOWN = -1
 """The class of an image without a label."""
 
 
 def knn(features: Tensor, labels: Tensor) -> float:
-    """The share of images that their nearest neighbours among the others tell right.
+    """Leave-one-out accuracy of weighted k-NN.
 
     Args:
-        features: [n, D]; their mean is subtracted, and they are compared by cosine.
-        labels: [n] class indices, `UNKNOWN` where there is none.
+        features: [n, D]; centred, then compared by cosine similarity.
+        labels: [n] class indices, `UNKNOWN` if there is no label.
     """
     features, labels = _known(features, labels)
     if not _possible(features, labels):
@@ -36,15 +36,15 @@ def knn(features: Tensor, labels: Tensor) -> float:
 
 
 def linear(features: Tensor, labels: Tensor) -> float:
-    """The share of images that a ridge classifier fitted to all the others tells right.
+    """Leave-one-out accuracy of a ridge classifier.
 
-    All n fits at once: what image i's prediction would be without it follows from the fit with it, as
-    y_i - (y_i - f_i) / (1 - h_ii) with the hat matrix h (Allen's PRESS, 1974). The strength with the least such
-    squared error is taken; accuracy does not choose.
+    All n fits are computed at once: the leave-one-out prediction for image i follows from the fit with all images, as
+    y_i - (y_i - f_i) / (1 - h_ii) with the hat matrix h (Allen's PRESS, 1974). The penalty is the one with the lowest
+    leave-one-out squared error; it is not chosen by accuracy.
 
     Args:
         features: [n, D].
-        labels: [n] class indices, `UNKNOWN` where there is none.
+        labels: [n] class indices, `UNKNOWN` if there is no label.
     """
     features, labels = _known(features, labels)
     if not _possible(features, labels):

@@ -1,8 +1,8 @@
-"""What the measures mean together: healthy, warming up, collapsing or diverging, with the evidence and what helps.
+"""The verdict from the measures: healthy, warming up, collapsing or diverging, with evidence and remedies.
 
-A randomly initialised encoder looks collapsed by any absolute measure: its tokens differ by their places, hardly by
-their images, in two or three dimensions. So everything is compared with what the same run was at step 0, and with the
-best that it has been since. The thresholds were set on runs that were seen to learn and to fail: docs/health.md.
+A randomly initialised encoder looks collapsed by any absolute measure: its tokens differ by position, hardly by image,
+and in two or three dimensions only. So every measure is compared with its value at step 0 and with its best value so
+far. The thresholds were set on runs that learn and runs that fail: docs/health.md.
 """
 
 import math
@@ -11,21 +11,21 @@ from statistics import median
 from typing import Any, NamedTuple
 
 RISEN = 1.1
-"""Spread across images, of that at step 0, from which on a run learns to tell images apart."""
+"""Healthy: spread across images relative to step 0, at least."""
 FALLEN = 0.5
-"""Spread or rank, of that at step 0, below which a run has lost it."""
+"""Collapsing: spread or rank relative to step 0, at most."""
 LOST = 1 / 3
-"""The same, of the best so far."""
+"""Collapsing: spread or rank relative to the best so far, at most."""
 TOLD = 0.3
-"""Share of the variance across images that is plenty, whatever it was before: weights that came from elsewhere."""
+"""Healthy in any case: fraction of the variance that is across images, at least (for pretrained weights)."""
 JUMP = 3.0
-"""The loss, of the largest so far, and of 1 at least, from which on a run diverges."""
+"""Diverging: loss relative to the largest so far (and to 1), more than."""
 EXPLODED = 20.0
-"""The norm of gradients or predictions, of its median so far, from which on a run diverges."""
+"""Diverging: norm of gradients or predictions relative to its median so far, more than."""
 WORSE = 0.1
-"""So much of linear accuracy below that at step 0, on average over label sets, is lost for good."""
+"""Diverging: drop of linear accuracy since step 0, averaged over label sets, more than."""
 SEVERAL = 4
-"""Panels that make a median."""
+"""Minimum number of health checks for a median."""
 
 HealthCheck = dict[str, float]
 
@@ -34,10 +34,10 @@ class Verdict(NamedTuple):
     """A verdict at a step.
 
     verdict: ``healthy``, ``warming up``, ``collapsing`` or ``diverging``.
-    kind: of a collapse: ``complete`` (all tokens alike), ``positional`` (tokens hold only where they are) or
+    kind: of a collapse: ``complete`` (all tokens alike), ``positional`` (tokens encode only their position) or
         ``dimensional`` (images differ in few dimensions); None otherwise.
-    evidence: a line each.
-    remedies: what usually helps, a line each; none where all is well.
+    evidence: one line per observation.
+    remedies: what usually helps, one line each; empty unless the verdict is bad.
     """
 
     step: int
@@ -48,45 +48,45 @@ class Verdict(NamedTuple):
 
     @property
     def title(self) -> str:
-        """In two words."""
+        """The verdict with the kind of collapse."""
         return self.verdict if self.kind is None else f"{self.verdict} ({self.kind})"
 
     @property
     def bad(self) -> bool:
-        """Whether something has to be done."""
+        """Whether the run needs attention."""
         return self.verdict in ("collapsing", "diverging")
 
     @property
     def text(self) -> str:
-        """In a line."""
+        """Title and evidence in one line."""
         return f"{self.title}: {'; '.join(self.evidence)}"
 
     def plain(self) -> dict[str, Any]:
-        """For JSON and checkpoints."""
+        """As a dict, for JSON and checkpoints."""
         return self._asdict()
 
 
 REMEDIES = {
     "complete": [
         "regularisers: objective=variance_covariance",
-        "a slower target: schedule.momentum.start=0.996, or more where batches are small",
+        "a slower EMA target encoder: schedule.momentum.start=0.996, or more for small batches",
         "normalised targets: objective.normalize_targets=true",
-        "a lower learning rate: optimizer.lr at a third",
+        "a lower learning rate: a third of optimizer.lr",
     ],
     "positional": [
-        "regularisers at every place: objective=variance_covariance objective.regularize=tokens",
-        "inputs in units of their own spread: python -m ijepa.data.statistics",
-        "more or other images: with few, position is the easiest thing to learn",
+        "regularisers at every position: objective=variance_covariance objective.regularize=tokens",
+        "normalise with your images' mean and std: python -m ijepa.data.statistics",
+        "more or more varied images: with few, position is the easiest thing to learn",
     ],
     "dimensional": [
-        "more weight on the covariance: objective.covariance_weight at twice the value",
+        "a stronger covariance regulariser: twice objective.covariance_weight",
         "a lower learning rate, or less weight decay",
     ],
     "diverging": [
-        "a lower learning rate: optimizer.lr at a third; a longer warm-up: schedule.warmup_epochs",
-        "clipped gradients: optimizer.clip_grad_norm=1",
-        "where it is bf16: hardware.precision=32-true, to see whether that is it",
-        "go on from before: python train.py resume=RUN_DIR/checkpoints/step-N.ckpt force=true optimizer.lr=...",
+        "a lower learning rate: a third of optimizer.lr; a longer warm-up: schedule.warmup_epochs",
+        "gradient clipping: optimizer.clip_grad_norm=1",
+        "if the run is in bf16: hardware.precision=32-true, to rule out rounding",
+        "an earlier checkpoint: python train.py resume=RUN_DIR/checkpoints/step-N.ckpt force=true optimizer.lr=...",
     ],
 }
 
@@ -95,9 +95,9 @@ def diagnose(panels: Sequence[HealthCheck], warmup_steps: int = 0) -> Verdict:
     """The verdict on the last of ``panels``.
 
     Args:
-        panels: what `ijepa.health.check.measure` has found so far, with their ``step``, perhaps with ``loss`` and
+        panels: results of `ijepa.health.check.health_check` so far, each with ``step`` and optionally ``loss`` and
             ``gradient_norm``; the first is the reference.
-        warmup_steps: of the learning rate.
+        warmup_steps: length of the learning rate's warm-up.
     """
     now, step = panels[-1], int(panels[-1]["step"])
     broken = _divergence(panels)
@@ -118,7 +118,13 @@ def diagnose(panels: Sequence[HealthCheck], warmup_steps: int = 0) -> Verdict:
         *_accuracies(first, now),
     ]
     if len(panels) == 1:
-        return Verdict(step, "warming up", None, [f"the first look, at step {step}" if step else "before training"], [])
+        return Verdict(
+            step,
+            "warming up",
+            None,
+            [f"reference taken at step {step}" if step else "reference taken before training"],
+            [],
+        )
     risen = RISEN if first["step"] == 0 else 1 - FALLEN  # of a network that was trained before, all but a fall
     if (_across(now) >= risen * _across(first) or now["share"] >= TOLD) and step >= warmup_steps:
         return Verdict(step, "healthy", None, evidence, [])
@@ -134,22 +140,22 @@ def _divergence(panels: Sequence[HealthCheck]) -> list[str]:
     evidence = []
     losses = [panel["loss"] for panel in past if "loss" in panel]
     if losses and now["loss"] > JUMP * max(*losses, 1.0):
-        evidence.append(f"loss {now['loss']:.3g}, at most {max(losses):.3g} before")
+        evidence.append(f"loss {now['loss']:.3g} (maximum before: {max(losses):.3g})")
     for name in ("gradient_norm", "predictions_norm"):
         *values, last = [panel[name] for panel in past if name in panel] or [0.0]
         most = EXPLODED * median(values) if len(values) >= SEVERAL else math.inf
         if min(now.get(name, 0.0), last) > most:  # at two looks: once is one odd batch
-            evidence.append(f"{name.replace('_', ' ')} {now[name]:.3g}, median before {median(values):.3g}")
+            evidence.append(f"{name.replace('_', ' ')} {now[name]:.3g} (median before: {median(values):.3g})")
     return evidence
 
 
 def _forgetting(panels: Sequence[HealthCheck]) -> list[str]:
-    """Features may lie apart and still tell less than those of an untrained encoder."""
+    """Evidence that features, although spread, are less informative than those of an untrained encoder."""
     first, now = panels[0], panels[-1]
     before, after = _linear(first), _linear(now)
     if not after < before - WORSE:  # also without labels
         return []
-    line = f"linear accuracy {100 * after:.0f} %, {100 * before:.0f} % at step {int(first['step'])}"
+    line = f"linear accuracy {100 * after:.0f} % (was {100 * before:.0f} % at step {int(first['step'])})"
     return [line, *_accuracies(first, now)]
 
 
@@ -169,7 +175,7 @@ def _collapse(panels: Sequence[HealthCheck]) -> tuple[str, list[str]] | None:
 
 
 def _fall(name: str, values: list[float], panels: Sequence[HealthCheck]) -> str | None:
-    """A line on how the last of ``values`` has fallen below what it was first or at its best; None if it has not."""
+    """Evidence that the last of ``values`` has fallen relative to the first or the best; None if it has not."""
     if values[-1] <= FALLEN * values[0]:
         return _compared(name, values[0], values[-1], panels[0])
     best = max(range(len(values)), key=values.__getitem__)
@@ -179,27 +185,27 @@ def _fall(name: str, values: list[float], panels: Sequence[HealthCheck]) -> str 
 
 
 def _linear(panel: HealthCheck) -> float:
-    """The mean over label sets; NaN without."""
+    """Linear accuracy, averaged over label sets; NaN without labels."""
     found = [value for name, value in panel.items() if name.rpartition("/")[2] == "linear" and math.isfinite(value)]
     return sum(found) / len(found) if found else math.nan
 
 
 def _across(panel: HealthCheck) -> float:
-    """The spread across images over the tokens' root mean square."""
+    """Spread across images / the tokens' root mean square."""
     return panel["relative"] * math.sqrt(panel["share"])
 
 
 def _compared(name: str, before: float, now: float, panel: HealthCheck) -> str:
-    return f"{name} {now:.3g}, {before:.3g} at step {int(panel['step'])}"
+    return f"{name} {now:.3g} (was {before:.3g} at step {int(panel['step'])})"
 
 
 def _accuracies(first: HealthCheck, now: HealthCheck) -> list[str]:
-    """How the nearest neighbours' accuracy went, of every label set."""
+    """k-NN accuracy now and at first, one line per label set."""
     lines = []
     for name, value in now.items():
         label, _, probe = name.rpartition("/")
         if probe == "knn" and math.isfinite(value):
             of = f" of {label}" if label else ""
-            lines.append(f"k-NN{of} {100 * value:.0f} %, {100 * first.get(name, math.nan):.0f} % at step "
-                         f"{int(first['step'])}")  # fmt: skip
+            lines.append(f"k-NN{of} {100 * value:.0f} % (was {100 * first.get(name, math.nan):.0f} % at step "
+                         f"{int(first['step'])})")  # fmt: skip
     return lines

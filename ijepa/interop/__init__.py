@@ -1,1 +1,1 @@
-"""Foreign weight formats, one file each."""
+"""Import and export of weights in other formats, one file per format."""

@@ -26,16 +26,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> commands.Parser:
     called = commands.typed("convert").removesuffix(" convert")
-    parser = commands.Parser(called, description="Weights between formats: docs/weights.md.")
+    parser = commands.Parser(called, description="Converts weights between formats: docs/weights.md.")
     kinds = parser.add_subparsers(required=True, metavar="inspect|convert")
-    heads = "attention heads, where the file does not tell and the width is no published one"
-    inspect = kinds.add_parser("inspect", help="what a file holds")
-    inspect.add_argument("file", help="run folder, file, timm name or https:// address")
+    heads = "number of attention heads, if the file does not store it and the width is not a published one"
+    inspect = kinds.add_parser("inspect", help="show what a file contains")
+    inspect.add_argument("file", help="run folder, file, timm name or https:// URL")
     inspect.add_argument("--heads", type=int, help=heads)
     inspect.set_defaults(run=_inspect)
-    convert = kinds.add_parser("convert", help="write it in another format, with a model card beside it")
-    convert.add_argument("file", metavar="IN", help="run folder, file, timm name or https:// address")
-    convert.add_argument("out", metavar="OUT", type=_path, help="file; for transformers a folder")
+    convert = kinds.add_parser("convert", help="convert it to another format, with a model card")
+    convert.add_argument("file", metavar="IN", help="run folder, file, timm name or https:// URL")
+    convert.add_argument("out", metavar="OUT", type=_path, help="a file; for transformers a folder")
     convert.add_argument("--to", choices=FORMATS, required=True)
     convert.add_argument("--encoder", choices=("target", "context"), default="target", help="default: target")
     convert.add_argument("--heads", type=int, help=heads)
@@ -91,14 +91,16 @@ def _convert(given: argparse.Namespace) -> None:
     _check_out(given)
     missing = programs.needs(given.to)
     if missing:
-        raise ConfigError("--to", given.to, f"needs {missing}, which is not installed; pip install {missing}")
+        raise ConfigError("--to", given.to, f"needs {missing}, which is not installed; try pip install {missing}")
     file, found = _read(given, given.encoder, whole=given.to == "meta")
     notes = list(found.notes)
     if given.to == "meta":
         absent = [name for name in ("target", "context") if found.encoder(name) is None]  # type: ignore[arg-type]
         absent += [] if found.predictor is not None else ["predictor"]
         if absent:
-            problem = f"has no {' and no '.join(absent)}, and the format wants all; give the run's folder or checkpoint"
+            problem = (
+                f"has no {' and no '.join(absent)}, but the format needs all three; give the run's folder or checkpoint"
+            )
             raise ConfigError(KEY, file, problem)
         try:
             meta.write(out, found.networks(), found.spec)
@@ -110,7 +112,7 @@ def _convert(given: argparse.Namespace) -> None:
         written, more = _write(given.to, out, encoder, given.encoder)
         notes += more
     if given.to == "timm" and out.suffix in PICKLED:
-        notes.append("a bare state dict has no place for mean, std and heads; .safetensors has")
+        notes.append("a bare state dict cannot store mean, std and heads; try .safetensors")
     which = None if given.to == "meta" else given.encoder
     source = file.parent.name if file.name == transformers.WEIGHTS else file.name
     card = Card(given.to, out.resolve().name, found.spec, which, _parameters(found), source, found.form, tuple(notes))
@@ -122,7 +124,7 @@ def _convert(given: argparse.Namespace) -> None:
 
 
 def _write(to: str, out: Path, encoder: PretrainedEncoder, which: Which) -> tuple[list[Path], list[str]]:
-    """What was written, and what to know about it."""
+    """The paths that were written, and notes for the user."""
     spec, network = encoder.spec, encoder.encoder
     if spec.kind == "custom" and to != "safetensors":
         raise ConfigError("--to", to, f"cannot hold {spec.name}, a class of your own; try --to safetensors")
@@ -145,22 +147,22 @@ def _write(to: str, out: Path, encoder: PretrainedEncoder, which: Which) -> tupl
 
 
 def _check_out(given: argparse.Namespace) -> None:
-    """Refuses what OUT must not be."""
+    """Validates OUT; raises ConfigError."""
     out, to = given.out, given.to
     if to == "safetensors" and out.suffix != ".safetensors":
         raise ConfigError("OUT", out, "should end in .safetensors")
     if to == "timm" and out.suffix not in (".safetensors", *PICKLED):
         raise ConfigError("OUT", out, f"should end in .safetensors, or in {', '.join(PICKLED)}")
     if to in FOLDERS and out.is_file():
-        raise ConfigError("OUT", out, "is a file; transformers wants a folder")
+        raise ConfigError("OUT", out, "is a file; transformers needs a folder")
     if to not in FOLDERS and out.is_dir():
-        raise ConfigError("OUT", out, f"is a folder; give a file in it, {out / 'encoder'} for example")
+        raise ConfigError("OUT", out, f"is a folder; give a file in it, e.g. {out / 'encoder'}")
     beside = out.with_name(out.name + ".data")
     if to == "onnx" and beside.exists() and not given.overwrite:
-        raise ConfigError("OUT", out, f"{beside.name} stands beside it; add --overwrite, or give another")
+        raise ConfigError("OUT", out, f"{beside.name} exists in the same folder; add --overwrite, or give another path")
     taken = out.exists() and (to not in FOLDERS or any(out.iterdir()))
     if taken and not given.overwrite:
-        raise ConfigError("OUT", out, "is there already; add --overwrite, or give another")
+        raise ConfigError("OUT", out, "exists; add --overwrite, or give another path")
 
 
 def _parameters(found: Weights) -> int:

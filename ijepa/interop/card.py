@@ -9,7 +9,7 @@ from ijepa.models.pretrained import Spec
 from ijepa.util.files import write_text
 
 MARK = "<!-- written by python -m ijepa.interop convert: "
-"""A card's first line after its metadata, with the export's name; a README.md without it is someone's own."""
+"""A card's first line after its metadata, with the export's name; a README.md without it belongs to the user."""
 LIBRARIES = {
     "timm": "timm", "transformers": "transformers", "onnx": "onnx", "torch-export": "pytorch", "meta": "pytorch",
     "safetensors": "pytorch",
@@ -18,17 +18,17 @@ LIBRARIES = {
 
 @dataclass(frozen=True)
 class Card:
-    """What a card tells.
+    """The contents of a model card.
 
     Attributes:
-        to: the format.
-        name: of the export: a file's, or a folder's.
-        spec: of the encoder.
-        which: encoder it is; None: all three networks.
-        parameters: of the encoder.
-        source: name of what it was made of.
-        form: format of that.
-        notes: what a user should know besides.
+        to: the export's format.
+        name: file or folder name of the export.
+        spec: description of the encoder.
+        which: which encoder it is; None: all three networks.
+        parameters: number of the encoder's parameters.
+        source: name of the file that it was converted from.
+        form: format of that file.
+        notes: further notes for the user.
     """
 
     to: str
@@ -41,7 +41,7 @@ class Card:
     notes: tuple[str, ...] = ()
 
     def text(self) -> str:
-        """Markdown with metadata on top."""
+        """Markdown, preceded by metadata."""
         spec = self.spec
         height, width = spec.image_size
         held = f"the {self.which} encoder" if self.which else "context encoder, predictor and target encoder"
@@ -81,7 +81,7 @@ for each patch of an image. The paper averages those of the target encoder for c
 {self._usage()}
 ```
 {notes}
-- The licence is that of the weights it was made of; say it here.
+- The licence is that of the weights that this file was made from; state it here.
 """
 
     def _usage(self) -> str:
@@ -136,7 +136,7 @@ for each patch of an image. The paper averages those of the target encoder for c
         )
 
     def write(self, folder: Path) -> Path:
-        """Writes README.md into ``folder``, or, where that is another's, ``NAME.md``."""
+        """Writes README.md into ``folder``, or ``NAME.md`` if there is a README.md of other origin."""
         path = folder / "README.md"
         try:
             others = path.is_dir() or (

@@ -1,4 +1,4 @@
-"""From a run's folder, a file, a name or an address to an encoder."""
+"""Loads an encoder from a run's folder, a file, a timm name or a URL."""
 
 import hashlib
 import os
@@ -25,32 +25,32 @@ from ijepa.util.files import replacing
 
 IMAGES_KEY = "ijepa_images"
 KEY = "checkpoint"
-"""The option that files are given by, for messages."""
+"""The option that names the file, for messages."""
 HEADS_KEYS = {KEY: "heads", "init": "model.heads"}
-"""By which option a file's heads are told."""
+"""The option for the number of attention heads, by the option that names the file."""
 CHUNK = 2**20
-"""Bytes at a time of a download."""
-ELSEWHERE = "a timm name, or the https:// address of one of these"
+"""Chunk size of a download in bytes."""
+ELSEWHERE = "a timm name, or the https:// URL of one of these"
 
 
 def load_encoder(
     path: str | Path, encoder: Which = "target", positions: Positions = "scaled", heads: int | None = None
 ) -> PretrainedEncoder:
-    """An encoder of any file that this software can read, in eval mode.
+    """Loads an encoder from any supported file, in eval mode.
 
     Args:
-        path: run folder, checkpoint, `encoder.safetensors`, Meta's `.pth.tar`, a state dict of timm, a folder of
-            transformers, a timm name, or the https:// address of a file.
-        encoder: ``target`` (what the paper evaluates) or ``context``.
-        positions: images of another size than in pretraining have their positions mapped onto the grid of pretraining
-            (``scaled``), or patch indices as they are (``index``); learnt ones are resampled.
-        heads: attention heads, where neither the file nor a published width tells.
+        path: run folder, checkpoint, `encoder.safetensors`, Meta's `.pth.tar`, a timm state dict, a folder of
+            transformers, a timm name, or the https:// URL of a file.
+        encoder: ``target`` (the EMA encoder, which the paper evaluates) or ``context``.
+        positions: position embeddings of images whose size differs from pretraining: interpolated from the grid of
+            pretraining (``scaled``), or of patch indices (``index``); learnt ones are resampled.
+        heads: number of attention heads, if neither the file nor a published width determines it.
 
     Returns:
-        A module from images [B, C, H, W] in 0..1 to patch features [B, N, D]; its ``transform`` ends at 0..1.
+        A module that maps images [B, C, H, W] in 0..1 to patch features [B, N, D]; its ``transform`` prepares images.
 
     Raises:
-        UserError: when there is no such file, or it is not what it should be.
+        UserError: if there is no such file, or it is not suitable.
     """
     file = select_file(resolve_source(path), encoder)
     return build_encoder(read_weights(file, heads), file, encoder, positions)
@@ -59,26 +59,28 @@ def load_encoder(
 def build_encoder(
     weights: Weights, file: Path, encoder: Which, positions: Positions = "scaled", key: str = KEY
 ) -> PretrainedEncoder:
-    """The encoder of weights that were read; raises ConfigError when they lack it."""
+    """The chosen encoder of weights that were read; raises ConfigError if they lack it."""
     state = weights.encoder(encoder)
     if state is None:
         held = " and ".join(str(which) for which in weights.encoders)
         asked = "encoder" if key == KEY else "--encoder"
-        problem = f"{file} holds the {held} encoder alone; give the run's folder or checkpoint, or the {held} encoder"
+        problem = (
+            f"{file} contains only the {held} encoder; give the run's folder or checkpoint, or try the {held} encoder"
+        )
         raise ConfigError(asked, encoder, problem)
     spec = weights.spec if weights.spec.positions == "stored" else replace(weights.spec, positions=positions)
     try:
         network = spec.build()
         network.load_state_dict(state)
     except Exception as error:  # whatever a description that was changed by hand leads to
-        raise ConfigError(key, file, f"the encoder's description does not fit: {error}") from None
+        raise ConfigError(key, file, f"the encoder's description does not match its weights: {error}") from None
     pretrained = PretrainedEncoder(network, spec).eval().requires_grad_(False)
     pretrained.transform = EvalTransform(spec.image_size, spec.eval_crop, spec.channels)
     return pretrained
 
 
 def read_weights(file: Path, heads: int | None = None, key: str = KEY) -> Weights:
-    """The weights in a file that `select_file` has named; raises ConfigError, which says what is wrong with it."""
+    """The weights in a file from `select_file`; raises ConfigError, which says what is wrong with it."""
     asked = HEADS_KEYS.get(key, "--heads")
     if heads is not None and (not isinstance(heads, int) or isinstance(heads, bool) or heads < 1):
         raise ConfigError(asked, heads, "should be a whole number, 1 or more")
@@ -89,17 +91,17 @@ def read_weights(file: Path, heads: int | None = None, key: str = KEY) -> Weight
     except (ValueError, AttributeError, TypeError, IndexError) as fault:  # all but the first: of no tensors
         raise ConfigError(key, file, f"{fault}; give {FORMATS}") from None
     if heads is not None and heads != found.spec.heads:
-        raise ConfigError(asked, heads, f"{key}={file} has {found.spec.heads}; leave it out")
+        raise ConfigError(asked, heads, f"{key}={file} has {found.spec.heads}; omit it")
     return found
 
 
 def resolve_source(text: str | Path, key: str = KEY) -> Path:
-    """Where on this machine that is which ``text`` means: a path, an address that is downloaded, or a timm name.
+    """The local path for ``text``: a path, a URL (which is downloaded), or a timm name.
 
-    What is downloaded is kept below $IJEPA_CACHE/weights, else ~/.cache/ijepa/weights.
+    Downloads are cached in $IJEPA_CACHE/weights, by default ~/.cache/ijepa/weights.
 
     Raises:
-        ConfigError: when it cannot be had.
+        ConfigError: if it could not be downloaded.
     """
     if str(text).startswith(("https://", "http://")):
         return _downloaded(str(text), key)
@@ -115,16 +117,16 @@ def resolve_source(text: str | Path, key: str = KEY) -> Path:
 
 
 def select_file(path: Path, encoder: Which = "target", whole: bool = False, key: str = KEY) -> Path:
-    """The file that ``path`` means: itself, or the encoder or last checkpoint of a run's folder.
+    """The weights file for ``path``: the file itself, or the encoder or last checkpoint of a run's folder.
 
     Args:
         path: file or folder.
-        encoder: which is wanted.
-        whole: all networks are, where they are there.
-        key: for messages.
+        encoder: which encoder is wanted.
+        whole: whether all networks are wanted, if available.
+        key: the option's name, for messages.
 
     Raises:
-        ConfigError: when there is none.
+        ConfigError: if there is none.
     """
     try:
         there = path.exists()
@@ -144,7 +146,7 @@ def select_file(path: Path, encoder: Which = "target", whole: bool = False, key:
         if candidate.is_file():
             return candidate
     wanted = " nor ".join(str(candidate.relative_to(path)) for candidate in candidates)
-    raise ConfigError(key, path, f"no run's folder: it has neither {wanted} nor {transformers.CONFIG}")
+    raise ConfigError(key, path, f"not a run's folder: it has neither {wanted} nor {transformers.CONFIG}")
 
 
 def load_checkpoint(path: Path, mapped: bool = False) -> dict[str, Any]:
@@ -160,27 +162,29 @@ def _kept() -> Path:
 
 
 def _downloaded(url: str, key: str) -> Path:
-    """The file at ``url``, in a folder of its own: elsewhere there are others of its name."""
+    """Downloads ``url`` to a folder of its own, because other URLs may have the same file name."""
     try:
         name = Path(urlparse(url).path).name
     except ValueError as fault:
-        raise ConfigError(key, url, f"no address: {fault}") from None
+        raise ConfigError(key, url, f"not a valid URL: {fault}") from None
     if not name:
-        raise ConfigError(key, url, "the address names no file")
+        raise ConfigError(key, url, "the URL names no file")
     file = _kept() / hashlib.sha256(url.encode()).hexdigest()[:12] / name
     if file.is_file():
         return file
-    print(f"download {url}, once: it is kept as {file}", flush=True)
+    print(f"download {url}, once; cached as {file}", flush=True)
     try:
         with urlopen(url) as response, replacing(file) as temporary, temporary.open("wb") as target:
             whole = response.length
             with progress.wrap_file(response, whole or 0, description=name) as source:
                 shutil.copyfileobj(source, target, CHUNK)
             if whole and target.tell() < whole:
-                raise URLError(f"cut off after {target.tell()} of {whole} bytes")
+                raise URLError(f"truncated after {target.tell()} of {whole} bytes")
     except (URLError, HTTPException, OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
-        raise ConfigError(key, url, f"cannot be had ({reason}); download it by other means, give the file") from None
+        raise ConfigError(
+            key, url, f"could not be downloaded ({reason}); download it yourself and give the file"
+        ) from None
     return file
 
 
@@ -194,7 +198,7 @@ def _of_timm(name: str, key: str) -> Path:
         raise ConfigError(key, name, f"{fault}; give {FORMATS}, {ELSEWHERE}") from None
     except Exception as error:  # of the network, of the hub's client, of timm
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(key, name, f"timm cannot have it ({reason}); give a file instead") from None
+        raise ConfigError(key, name, f"timm could not load it ({reason}); give a file instead") from None
     which = next(iter(found.encoders))
     network = found.spec.build()
     network.load_state_dict(found.encoders[which])

@@ -23,7 +23,7 @@ FACTS = ("epoch", "loss", "lr", "batch_size", "world_size")
 
 
 def is_meta(contents: dict[str, Any]) -> bool:
-    """Whether a loaded file has this layout, in whole or in part."""
+    """Whether a loaded file has this layout, completely or partially."""
     return any(isinstance(contents.get(name), dict) for name in NETWORKS)
 
 
@@ -31,11 +31,11 @@ def read(contents: dict[str, Any], heads: int | None = None) -> Weights:
     """The networks of a loaded checkpoint.
 
     Args:
-        contents: of the file.
-        heads: attention heads; None: those of the published size.
+        contents: the loaded file.
+        heads: number of attention heads; None: as for the published size.
 
     Raises:
-        ValueError: when something is missing or does not fit.
+        ValueError: if something is missing or does not match.
     """
     absent = [name for name in NETWORKS if not isinstance(contents.get(name), dict)]
     if absent:
@@ -55,7 +55,7 @@ def read(contents: dict[str, Any], heads: int | None = None) -> Weights:
         try:
             spec = Spec.of(described)
         except TypeError as fault:
-            raise ValueError(f"{SPEC_KEY} in it is no encoder's description ({fault})") from None
+            raise ValueError(f"its {SPEC_KEY} does not describe an encoder ({fault})") from None
     else:
         sizes = encoder_sizes(context, heads)
         (mean, std), note = statistics(sizes["channels"])
@@ -76,24 +76,24 @@ def write(path: Path, jepa: JEPA, spec: Spec) -> None:
     """Writes the three networks under the reference's names, atomically.
 
     Raises:
-        ValueError: when the format cannot hold them.
+        ValueError: if the format does not support them.
     """
     rows, columns = spec.grid
     if rows != columns:
-        raise ValueError(f"the reference implementation knows square images alone, not {rows}x{columns} patches")
+        raise ValueError(f"the reference implementation supports square images only, not {rows}x{columns} patches")
     if spec.kind != "vit":
         raise ValueError(f"its encoder is {spec.name}, not I-JEPA's ViT; safetensors holds any encoder")
     if spec.registers:
         raise ValueError(f"it has {spec.registers} register tokens; the reference implementation's encoder has none")
     if spec.positions == "stored":
-        raise ValueError("its positions are learnt; the reference implementation's are sin-cos ones")
+        raise ValueError("its position embeddings are learnt; the reference implementation's are sin-cos")
     if jepa.predictor.output_width != spec.width:
-        raise ValueError("its predictor tells pixels; the reference implementation's tells features")
+        raise ValueError("its predictor predicts pixels; the reference implementation's predicts features")
     write_pickle(path, {**to_meta(jepa), SPEC_KEY: spec.plain()})  # the reference looks up what it knows
 
 
 def to_meta(jepa: JEPA) -> dict[str, Any]:
-    """What the reference implementation loads: its names, with the positions that it keeps as parameters."""
+    """A state dict for the reference implementation: its names, with position embeddings as parameters."""
     networks: dict[str, Any] = {"encoder": jepa.context_encoder, "target_encoder": jepa.target_encoder}
     encoders = {
         name: {POSITIONS: table_of(network), **_detached(network.state_dict())} for name, network in networks.items()
@@ -119,7 +119,7 @@ def _ours(name: str) -> str:
     for ours, theirs in PREDICTOR_NAMES.items():
         if name.startswith(theirs):
             return ours + name.removeprefix(theirs)
-    raise ValueError(f"its predictor has {name}, which I-JEPA's has not")
+    raise ValueError(f"its predictor has {name}, which I-JEPA's does not have")
 
 
 def _theirs(name: str) -> str:

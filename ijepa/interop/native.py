@@ -18,7 +18,7 @@ def read_checkpoint(contents: dict[str, Any]) -> Weights:
     """The three networks of a training run's checkpoint.
 
     Raises:
-        ValueError: when it is not whole.
+        ValueError: if it is incomplete.
     """
     state = contents.get("state_dict")
     if not isinstance(state, dict):
@@ -40,16 +40,16 @@ def read_checkpoint(contents: dict[str, Any]) -> Weights:
 
 
 def read_export(metadata: dict[str, str], state: State) -> Weights:
-    """The encoder of a file of safetensors.
+    """The encoder in a safetensors file.
 
     Raises:
-        ValueError: when the weights do not fit their description.
+        ValueError: if the weights do not match their description.
     """
     try:
         values = json.loads(metadata[SPEC_KEY])
         which = values.pop("encoder")
     except (ValueError, AttributeError, KeyError):
-        raise ValueError(f"{SPEC_KEY} in its metadata is no encoder's description") from None
+        raise ValueError(f"{SPEC_KEY} in its metadata does not describe an encoder") from None
     if which not in ("target", "context"):
         raise ValueError(f"{SPEC_KEY} in its metadata: expected a target or context encoder, found {which}")
     spec = _spec(values)
@@ -64,4 +64,4 @@ def _spec(values: Any) -> Spec:
     try:
         return Spec.of(values)
     except (TypeError, ValueError, AttributeError) as error:  # the last: no description at all
-        raise ValueError(f"the encoder's description does not fit: {error}") from None
+        raise ValueError(f"the encoder's description does not match its weights: {error}") from None

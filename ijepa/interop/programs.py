@@ -1,6 +1,6 @@
-"""Encoders as programs of their own: ONNX and torch.export, from images in 0..1 to patch features, any batch size.
+"""Export of encoders to ONNX and torch.export: from images in 0..1 to patch features, for any batch size.
 
-Each is run beside the encoder that it was made of before it takes its place.
+Each exported program is compared with the encoder before it is saved.
 """
 
 import logging
@@ -17,19 +17,19 @@ from ijepa.util.files import replacing
 
 IMAGES, FEATURES = "images", "features"
 TOLERANCE = 1e-4
-"""How far a program's features may be from the encoder's, which are of the order of one."""
+"""Maximum difference between a program's features and the encoder's, which are of order one."""
 TRACED, TRIED = 2, 3
-"""Images to trace with, and to try with."""
+"""Batch sizes for tracing and for testing."""
 LARGEST = 2**31 - 2**20
-"""Bytes of weights in one file of ONNX: beyond, they stand in a file beside it."""
+"""Maximum bytes of weights inside an ONNX file; larger weights are saved in a second file."""
 
 
 class ProgramError(ValueError):
-    """The program cannot be made, or does something else."""
+    """The program cannot be exported, or computes other features."""
 
 
 def needs(kind: str) -> str | None:
-    """The package that a format lacks here, or None."""
+    """The package that a format needs and that is not installed, or None."""
     if kind != "onnx":
         return None
     for package in ("onnx", "onnxscript", "onnxruntime"):
@@ -44,10 +44,10 @@ def write_onnx(path: Path, encoder: PretrainedEncoder) -> list[Path]:
     """Writes ``encoder`` as ONNX.
 
     Returns:
-        What was written: ``path``, and where the weights are large ``path`` with ``.data`` at its end.
+        The paths written: ``path`` and, for large weights, ``path`` with ``.data`` appended.
 
     Raises:
-        ProgramError: when onnxruntime finds other features than the encoder.
+        ProgramError: if onnxruntime computes other features than the encoder.
     """
     import onnxruntime
 
@@ -85,7 +85,7 @@ def write_program(path: Path, encoder: PretrainedEncoder) -> list[Path]:
     """Writes ``encoder`` as a program of torch.export, for ``torch.export.load(path).module()``.
 
     Raises:
-        ProgramError: when the program finds other features than the encoder.
+        ProgramError: if the program computes other features than the encoder.
     """
     with _quiet():
         program = torch.export.export(
@@ -103,7 +103,7 @@ def write_program(path: Path, encoder: PretrainedEncoder) -> list[Path]:
 
 
 def _traceable(encoder: PretrainedEncoder) -> Tensor:
-    """Images to trace with; positions are computed before, for tracing would take them for a part of the program."""
+    """Images for tracing; computes position embeddings beforehand, so that they are not traced."""
     images = _images(encoder, TRACED)
     with torch.no_grad():
         encoder(images)
@@ -119,11 +119,11 @@ def _images(encoder: PretrainedEncoder, count: int) -> Tensor:
 def _compare(found: Tensor, encoder: PretrainedEncoder, images: Tensor, judge: str) -> None:
     off = (found - encoder(images)).abs().max().item()
     if not off < TOLERANCE:
-        raise ProgramError(f"{judge} finds features that are off by {off:.2g}; nothing is written")
+        raise ProgramError(f"{judge} computes features that differ by {off:.2g}; nothing was written")
 
 
 class _quiet(warnings.catch_warnings):  # noqa: N801
-    """Without what the exporters tell about their own insides."""
+    """Silences the exporters' messages about their internals."""
 
     def __enter__(self) -> None:  # type: ignore[override]
         super().__enter__()

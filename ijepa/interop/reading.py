@@ -1,4 +1,4 @@
-"""From a file of any known format to its weights; nothing in it is run."""
+"""Reads weights from a file of any supported format, without running code from it."""
 
 import argparse
 import warnings
@@ -19,15 +19,15 @@ FORMATS = (
 
 
 def read(file: Path, heads: int | None = None) -> Weights:
-    """The weights in ``file``, all of them or none.
+    """The weights in ``file``; never partial.
 
     Args:
-        file: that which `ijepa.interop.loading.find` names.
-        heads: attention heads of the encoder, where the file does not tell; None: those of the published size.
+        file: a file from `ijepa.interop.loading.select_file`.
+        heads: number of attention heads, if the file does not store it; None: as for the published size.
 
     Raises:
-        HeadsError: when ``heads`` is needed.
-        ValueError: when it is no such file, or not a whole one; one line.
+        HeadsError: if ``heads`` is needed.
+        ValueError: if it is not a weights file, or incomplete; the message is one line.
     """
     try:
         if file.exists():  # a folder of shards has no such file
@@ -44,7 +44,9 @@ def read(file: Path, heads: int | None = None) -> Weights:
         if SPEC_KEY in metadata:
             return native.read_export(metadata, state)
         if any(name.endswith("embeddings.patch_embeddings.projection.weight") for name in state):
-            raise ValueError(f"one of transformers' files without the {transformers.CONFIG} beside it; give the folder")
+            raise ValueError(
+                f"one of transformers' files without {transformers.CONFIG} in the same folder; give the folder"
+            )
         contents: dict[str, Any] = dict(state)
     else:
         contents = load(file, mapped=zipfile.is_zipfile(file))  # ten gigabytes, of the largest, are not all wanted
@@ -63,7 +65,7 @@ def load(path: Path, mapped: bool = False) -> dict[str, Any]:
     """A pickled checkpoint, loaded without running code from it; ``mapped``: its tensors stay on disk until used.
 
     Raises:
-        ValueError: when it holds anything else.
+        ValueError: if it contains anything else.
     """
     try:
         with warnings.catch_warnings():
@@ -71,14 +73,16 @@ def load(path: Path, mapped: bool = False) -> dict[str, Any]:
             with torch.serialization.safe_globals([argparse.Namespace]):  # timm keeps its options in one
                 contents = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception:  # what is no checkpoint makes the unpickler raise anything
-        raise ValueError("no checkpoint, a part of one, or one that holds more than tensors and plain values") from None
+        raise ValueError(
+            "not a checkpoint, a truncated one, or one that contains more than tensors and plain values"
+        ) from None
     if not isinstance(contents, dict):
-        raise ValueError(f"holds a {type(contents).__name__}")
+        raise ValueError(f"contains a {type(contents).__name__}")
     return contents
 
 
 def tensors(file: Path) -> tuple[dict[str, str], State]:
-    """Metadata and tensors of a file of safetensors; raises ValueError when it is none."""
+    """Metadata and tensors of a safetensors file; raises ValueError if it is not one."""
     try:
         with safe_open(file, framework="pt") as opened:
             state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118

@@ -1,4 +1,4 @@
-"""timm's VisionTransformer: the names are this project's own; timm keeps the positions as a parameter."""
+"""timm's VisionTransformer, whose parameter names this project uses; timm stores position embeddings, too."""
 
 import json
 from dataclasses import replace
@@ -32,16 +32,16 @@ HEAD, CUSTOM_HEAD = "head.", "ijepa_head."
 """Of classifiers; the second beside encoders of the user's own, which may have any names."""
 POSITIONS = "pos_embed"
 NESTED = ("state_dict_ema", "state_dict", "model_ema", "model")
-"""Under which timm's training script and others keep a state dict; moving averages first, as timm does."""
-EITHER = "it does not say whether it is the target or the context encoder: taken for either"
+"""Keys under which timm's training script and others store a state dict; EMA weights first, as in timm."""
+EITHER = "it does not say whether it is the target or the context encoder: used for either"
 FOREIGN = {
     "cls_token": "a class token",
-    "fc_norm.weight": "a norm after pooling (fc_norm) in place of the one before",
+    "fc_norm.weight": "a norm after pooling (fc_norm) instead of before",
     "norm_pre.weight": "a norm before its blocks",
     "blocks.0.ls1.gamma": "layer scale",
-    "blocks.0.attn.q_norm.weight": "norms of queries and keys",
+    "blocks.0.attn.q_norm.weight": "query and key norms",
 }
-"""What other vision transformers of timm have."""
+"""Features of other timm vision transformers that are not supported."""
 
 
 def to_timm(encoder: PatchEncoder) -> State:
@@ -75,13 +75,13 @@ def arguments(spec: Spec) -> dict[str, Any]:
 
 
 def from_timm(state: State, stored: bool = False) -> State:
-    """The encoder's state dict: without classifiers, and the positions unless they are ``stored``, not computed."""
+    """The encoder's state dict, without classifiers; with position embeddings only if they are ``stored``."""
     left = (HEAD,) if stored else (HEAD, POSITIONS)
     return {name: tensor for name, tensor in state.items() if not name.startswith(left)}
 
 
 def nested(contents: dict[str, Any]) -> dict[str, Any] | None:
-    """The state dict in a loaded file, or None where there is none of timm's."""
+    """The timm state dict in a loaded file, or None if there is none."""
     for state in (contents, *(contents.get(name) for name in NESTED)):
         if isinstance(state, dict) and any(name.endswith("patch_embed.proj.weight") for name in state):
             return state
@@ -93,16 +93,16 @@ def read(state: dict[str, Any], heads: int | None = None, source: str = FORM) ->
 
     Args:
         state: timm's names.
-        heads: attention heads; None: those of the published size.
-        source: what it is, for people.
+        heads: number of attention heads; None: as for the published size.
+        source: a description, for messages.
 
     Raises:
-        ValueError: when it is another network than I-JEPA's encoder.
+        ValueError: if it is not a supported network.
     """
     tensors = bare(state)
     for name, what in FOREIGN.items():
         if name in tensors:
-            raise ValueError(f"this vision transformer has {what} ({name}), which I-JEPA's has not")
+            raise ValueError(f"this vision transformer has {what} ({name}), which I-JEPA's does not have")
     if POSITIONS not in tensors:
         raise ValueError(f"{POSITIONS} is missing")
     sizes = encoder_sizes(tensors, heads)
@@ -110,7 +110,7 @@ def read(state: dict[str, Any], heads: int | None = None, source: str = FORM) ->
     spec = spec_of(placed_or_stored(tensors[POSITIONS]), sizes, mean, std)
     stored = spec.positions == "stored"
     left = sorted(name for name in tensors if name.startswith(HEAD))
-    guessed = f"it does not say how many attention heads it has: {sizes['heads']}, as published for width {spec.width}"
+    guessed = f"it does not store its number of heads: assumed {sizes['heads']}, as published for width {spec.width}"
     notes = [
         *([guessed] if heads is None else []),
         note,
@@ -128,16 +128,16 @@ def is_name(text: str) -> bool:
 
 
 def download(name: str) -> Weights:
-    """The pretrained weights that timm has under a name; timm keeps what it downloads.
+    """The pretrained weights that timm has under a name; timm caches downloads.
 
     Raises:
-        ValueError: when they are not I-JEPA's.
-        OSError, RuntimeError and others: whatever timm raises when they cannot be had.
+        ValueError: if they are not I-JEPA's.
+        OSError, RuntimeError and others: whatever timm raises if they could not be downloaded.
     """
     model = timm.create_model(name.removeprefix("timm/"), pretrained=True, num_classes=0)
     blocks = getattr(model, "blocks", None)
     if not isinstance(model, timm.models.VisionTransformer) or not blocks:
-        raise ValueError(f"timm builds a {type(model).__name__} of it, not a VisionTransformer")
+        raise ValueError(f"timm builds a {type(model).__name__} for it, not a VisionTransformer")
     return of_model(model, dict(model.pretrained_cfg), name)
 
 
@@ -145,12 +145,12 @@ def of_model(model: nn.Module, described: dict[str, Any], name: str) -> Weights:
     """The weights of a timm VisionTransformer.
 
     Args:
-        model: with its weights.
-        described: its ``pretrained_cfg``: mean, std, the share of images that evaluations keep.
-        name: timm's.
+        model: the model with its weights.
+        described: its ``pretrained_cfg``: mean, std and crop_pct.
+        name: its name in timm.
 
     Raises:
-        ValueError: when it is another network than I-JEPA's encoder.
+        ValueError: if it is not a supported network.
     """
     blocks: Any = model.blocks
     found = read(model.state_dict(), blocks[0].attn.num_heads, f"timm's {name}")
@@ -159,7 +159,7 @@ def of_model(model: nn.Module, described: dict[str, Any], name: str) -> Weights:
 
 
 def _described(found: Weights, described: dict[str, Any], held: Which | None) -> Weights:
-    """With the normalisation that timm's description has, and which encoder it is."""
+    """Adds the normalisation from timm's description, and which encoder it is."""
     values = {key: tuple(described[key]) for key in ("mean", "std") if isinstance(described.get(key), list | tuple)}
     if len(values) != 2 or {len(value) for value in values.values()} != {found.spec.channels}:
         return found
@@ -171,10 +171,10 @@ def _described(found: Weights, described: dict[str, Any], held: Which | None) ->
 
 
 def read_hub(config: dict[str, Any], state: dict[str, Any], heads: int | None = None) -> Weights:
-    """An encoder of a folder as timm pushes it to a hub: config.json says how images are normalised.
+    """An encoder from a folder as timm pushes it to a hub; config.json has the normalisation.
 
     Raises:
-        ValueError: when it is another network than I-JEPA's encoder.
+        ValueError: if it is not a supported network.
     """
     model_args = config.get("model_args")
     told = model_args.get("num_heads") if isinstance(model_args, dict) else None
@@ -184,15 +184,15 @@ def read_hub(config: dict[str, Any], state: dict[str, Any], heads: int | None = 
 
 
 def write(path: Path, encoder: PatchEncoder, spec: Spec, which: str, heads: dict[str, nn.Module] | None = None) -> None:
-    """Writes an encoder under timm's names, with what is needed to rebuild and normalise in the metadata.
+    """Writes an encoder under timm's names, with its description and normalisation in the metadata.
 
     Args:
-        path: of the file.
+        path: the file.
         encoder: the weights.
-        spec: its description.
-        which: encoder it is: ``target`` or ``context``.
-        heads: linear classifiers by label set: ``head.weight`` and ``head.bias``, as in timm, where there is one, else
-            ``head.NAME.weight``.
+        spec: description of the encoder.
+        which: which encoder it is: ``target`` or ``context``.
+        heads: linear classifiers by label set; a single one is saved as ``head.weight`` and ``head.bias``, as in
+            timm, several as ``head.NAME.weight``.
     """
     state = to_timm(encoder)
     own = CUSTOM_HEAD if spec.kind == "custom" else HEAD

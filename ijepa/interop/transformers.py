@@ -34,7 +34,7 @@ FORM = "a folder of transformers' IJepaModel"
 CONFIG, WEIGHTS, PROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
 INDEX, SHARDS = "model.safetensors.index.json", "model-*-of-*.safetensors"
 EPS = 1e-6
-"""Of layer norms; IJepaConfig's own default is another."""
+"""Epsilon of layer norms; IJepaConfig's default differs."""
 POSITIONS = "embeddings.position_embeddings"
 OUTER = {
     "patch_embed.proj.": "embeddings.patch_embeddings.projection.",
@@ -57,10 +57,10 @@ RENAMED = {
     "mlp.fc1.": "intermediate.dense.",
     "mlp.fc2.": "output.dense.",
 }
-"""Names of newer versions in memory, which some files have, and those of all files that transformers writes itself."""
+"""In-memory names of newer versions, which some files contain, and the names in files that transformers writes."""
 LEFT_OUT = ("classifier.", "pooler.", "embeddings.mask_token")
 PICTURES = {1: "L", 3: "RGB", 4: "RGBA"}
-"""Images that an image processor of transformers can be given, by their channels, in Pillow's words."""
+"""Pillow's modes for transformers' image processors, by number of channels."""
 
 
 def is_folder(path: Path) -> bool:
@@ -69,13 +69,13 @@ def is_folder(path: Path) -> bool:
 
 
 def described(path: Path) -> dict[str, Any]:
-    """What config.json in a folder says; raises ValueError when that is nothing."""
+    """The contents of config.json in a folder; raises ValueError if it is not a configuration."""
     try:
         config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as fault:
         raise ValueError(f"{CONFIG} cannot be read ({fault})") from None
     if not isinstance(config, dict):
-        raise ValueError(f"{CONFIG} holds no description of a network")
+        raise ValueError(f"{CONFIG} does not describe a network")
     return config
 
 
@@ -83,12 +83,12 @@ def read(path: Path) -> Weights:
     """The encoder in a folder of transformers.
 
     Raises:
-        ValueError: when it holds no I-JEPA, or not a whole one.
+        ValueError: if it does not contain a complete I-JEPA encoder.
     """
     config = described(path)
     kind = config.get("model_type")
     if kind != "ijepa":
-        raise ValueError(f"{CONFIG} describes no I-JEPA: expected model_type ijepa, found {kind}")
+        raise ValueError(f"{CONFIG} does not describe an I-JEPA model: expected model_type ijepa, found {kind}")
     wanted = {"layer_norm_eps": (EPS, 1e-12), "qkv_bias": (True, True), "hidden_act": ("gelu", "gelu")}
     for name, (value, default) in wanted.items():
         held = config.get(name, default)
@@ -110,7 +110,7 @@ def read(path: Path) -> Weights:
             which = own.pop("encoder")
             return Weights(FORM, Spec.of(own), {which: state}).check()
         except (KeyError, TypeError, AttributeError) as fault:
-            raise ValueError(f"{SPEC_KEY} in {CONFIG} is no encoder's description ({fault})") from None
+            raise ValueError(f"{SPEC_KEY} in {CONFIG} does not describe an encoder ({fault})") from None
     (mean, std), note = statistics(sizes["channels"])
     notes = [note, "it does not say whether it is the target or the context encoder (the published ones are context "
              "encoders): taken for either"]  # fmt: skip
@@ -120,7 +120,7 @@ def read(path: Path) -> Weights:
 
 
 def _grid(config: dict[str, Any], patch_size: int) -> Grid | None:
-    """Patches per column and per row, where the configuration says it."""
+    """Rows and columns of patches, if the configuration has them."""
     size = config.get("image_size")
     sides = [size, size] if isinstance(size, int) else size
     if not isinstance(sides, list) or len(sides) != 2 or not all(isinstance(side, int) for side in sides):
@@ -129,7 +129,7 @@ def _grid(config: dict[str, Any], patch_size: int) -> Grid | None:
 
 
 def _tensors(path: Path) -> State:
-    """Of model.safetensors, or of all files that its index names."""
+    """The tensors of model.safetensors, or of all files in its index."""
     index = path / INDEX
     if not (path / WEIGHTS).is_file() and not index.is_file():
         raise ValueError(f"it has no {WEIGHTS}; save it with transformers' save_pretrained")
@@ -139,7 +139,7 @@ def _tensors(path: Path) -> State:
         tensors: State = {}
         for name in sorted(names):
             if Path(name).name != name:
-                raise ValueError(f"{index.name} names {name}, which is not beside it")
+                raise ValueError(f"{index.name} names {name}, which is missing")
             with safe_open(path / name, framework="pt") as opened:
                 tensors |= {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, TypeError, AttributeError) as fault:
@@ -148,16 +148,16 @@ def _tensors(path: Path) -> State:
 
 
 def write(folder: Path, encoder: Encoder, spec: Spec, which: str) -> str | None:
-    """Writes an encoder for ``IJepaModel.from_pretrained``; each file is whole or not there.
+    """Writes an encoder for ``IJepaModel.from_pretrained``, atomically.
 
     Args:
-        folder: is made.
+        folder: created if missing.
         encoder: the weights.
-        spec: its description.
-        which: encoder it is: ``target`` or ``context``.
+        spec: description of the encoder.
+        which: which encoder it is: ``target`` or ``context``.
 
     Returns:
-        Why there is no image processor, or None where there is one.
+        Why there is no image processor, or None if there is one.
     """
     config = {
         "architectures": ["IJepaModel"],
@@ -189,11 +189,11 @@ def write(folder: Path, encoder: Encoder, spec: Spec, which: str) -> str | None:
         _replace(made, folder)
     if spec.channels in PICTURES:
         return None
-    return f"images of {spec.channels} channels have no image processor in transformers; normalise them yourself"
+    return f"transformers has no image processor for {spec.channels} channels; normalise images yourself"
 
 
 def _replace(made: Path, folder: Path) -> None:
-    """Puts the files of ``made`` into ``folder``; config.json goes first and comes last: what is there is of one."""
+    """Moves the files of ``made`` to ``folder``; config.json is removed first and written last, for consistency."""
     folder.mkdir(exist_ok=True)
     for old in (folder / CONFIG, folder / PROCESSOR, folder / INDEX, *folder.glob(SHARDS)):
         old.unlink(missing_ok=True)
@@ -203,7 +203,7 @@ def _replace(made: Path, folder: Path) -> None:
 
 
 def processor(spec: Spec) -> dict[str, Any]:
-    """The image processor: as evaluations here show whole images, except that it stretches them to the size."""
+    """The image processor: the evaluation transform here, except that it stretches images to the size."""
     height, width = spec.image_size
     return {
         "image_processor_type": "ViTImageProcessor",
@@ -243,7 +243,7 @@ def to_transformers(encoder: Encoder) -> State:
 
 
 def from_transformers(tensors: State) -> State:
-    """The encoder's state dict, of either layout; raises ValueError for what I-JEPA has not."""
+    """The encoder's state dict, from either layout; raises ValueError for unknown parameters."""
     state: State = {}
     pieces: dict[str, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
@@ -277,4 +277,4 @@ def _ours(layout: str, name: str) -> str:
         if rest.startswith(theirs):
             assert block is not None
             return f"blocks.{block.group(1)}.{ours}{rest.removeprefix(theirs)}"
-    raise ValueError(f"it has {name}, which I-JEPA's encoder has not")
+    raise ValueError(f"it has {name}, which I-JEPA's encoder does not have")

@@ -1,4 +1,4 @@
-"""What a file of weights holds, whatever its format: state dicts under this project's names, and their description."""
+"""The contents of a weights file of any format: state dicts under this project's names, and their description."""
 
 import math
 import re
@@ -21,31 +21,31 @@ from ijepa.util.paths import CONF
 State = dict[str, Tensor]
 Which = Literal["target", "context"]
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
-"""Attention heads of the published sizes, by width (paper, appendix A.1, and its reference code)."""
+"""Number of attention heads of the published sizes, by width (paper, appendix A.1, and reference code)."""
 EXACT, ROUNDED = 1e-4, 1e-2
-"""How far stored positions may be from computed ones: in float32, and in half precision."""
+"""Tolerance between stored and computed position embeddings: in float32, and in half precision."""
 
 
 WRAPPED = r"^((module|_orig_mod)\.)+"
-"""DistributedDataParallel's and torch.compile's."""
+"""Name prefixes of DistributedDataParallel and torch.compile."""
 
 
 class HeadsError(ValueError):
-    """The number of heads cannot be known."""
+    """The number of attention heads is unknown."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Networks read from a file; every tensor fits its description.
+    """Networks read from a file; every tensor matches its description.
 
     Attributes:
-        form: the format, for people.
-        spec: of the encoders.
-        encoders: by which they are; under None one that the file does not tell of, and that serves as either.
-        predictor: None where the file has none.
+        form: the format, for messages.
+        spec: description of the encoders.
+        encoders: state dicts by ``target`` and ``context``; None is an encoder that is used for either.
+        predictor: state dict; None if the file has none.
         output_width: of the predictor.
-        notes: what was inferred, or left out, a line each.
-        facts: what else the file says about itself.
+        notes: what was inferred or left out, one line each.
+        facts: other information in the file.
     """
 
     form: str
@@ -56,7 +56,7 @@ class Weights:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def encoder(self, which: Which) -> State | None:
-        """The target or the context encoder, where it is there."""
+        """The target or the context encoder, if the file has it."""
         return self.encoders.get(which, self.encoders.get(None))
 
     @property
@@ -66,7 +66,7 @@ class Weights:
         return predictor_sizes(self.predictor)
 
     def networks(self) -> JEPA:
-        """The three networks with these weights; all of them must be there."""
+        """The three networks with these weights; none may be missing."""
         sizes = self.predictor_sizes
         spec = self.spec
         predictor = Predictor(spec.width, sizes.output_width, spec.grid, sizes.width, sizes.depth, spec.heads,
@@ -89,7 +89,7 @@ class Weights:
         if self.predictor is not None:
             sizes = self.predictor_sizes
             if sizes.width % self.spec.heads:
-                raise ValueError(f"its predictor's width {sizes.width} is no multiple of {self.spec.heads} heads")
+                raise ValueError(f"its predictor's width {sizes.width} is not a multiple of {self.spec.heads} heads")
             with torch.device("meta"):
                 network = Predictor(self.spec.width, sizes.output_width, self.spec.grid, sizes.width, sizes.depth,
                                     self.spec.heads, sizes.mlp_ratio)  # fmt: skip
@@ -114,11 +114,11 @@ def compare(state: State, expected: Mapping[str, Tensor], network: str) -> None:
         raise ValueError(f"{min(missing)}{more} of the {network} is missing")
     if extra:
         more = f" and {len(extra) - 1} more" if len(extra) > 1 else ""
-        raise ValueError(f"the {network} has {min(extra)}{more}, which I-JEPA's has not")
+        raise ValueError(f"the {network} has {min(extra)}{more}, which I-JEPA's does not have")
     for name, tensor in state.items():
         if tensor.shape != expected[name].shape:
             shapes = f"[{_times(expected[name])}], found [{_times(tensor)}]"
-            raise ValueError(f"{name} of the {network} does not fit the sizes that stand with it: expected {shapes}")
+            raise ValueError(f"{name} of the {network} does not match the sizes stored with it: expected {shapes}")
 
 
 def _times(tensor: Tensor) -> str:
@@ -129,12 +129,12 @@ def encoder_sizes(state: State, heads: int | None) -> dict[str, Any]:
     """What the shapes tell: patch_size, channels, width, depth, heads, mlp_ratio and registers.
 
     Args:
-        state: an encoder's, under this project's names.
-        heads: None where the file does not tell: that of the published size.
+        state: an encoder's state dict, under this project's names.
+        heads: number of attention heads; None: as for the published size.
 
     Raises:
-        HeadsError: when the width is no published one and ``heads`` is None.
-        ValueError: when a tensor that tells is missing, or patches are not square.
+        HeadsError: if the width is not a published one and ``heads`` is None.
+        ValueError: if a tensor that is needed for this is missing, or patches are not square.
     """
     try:
         width, channels, *patch = state["patch_embed.proj.weight"].shape
@@ -146,10 +146,10 @@ def encoder_sizes(state: State, heads: int | None) -> dict[str, Any]:
     found = heads or HEADS.get(width)
     if found is None:
         raise HeadsError(
-            f"its width {width} is no published one, and its number of attention heads stands nowhere in it"
+            f"its width {width} is not a published one, and the number of attention heads cannot be read from weights"
         )
     if not isinstance(found, int) or found < 1 or width % found or width % 4:
-        raise ValueError(f"its width {width} is no multiple of 4 and of {found} heads")
+        raise ValueError(f"its width {width} is not a multiple of 4 and of {found} heads")
     return {
         "patch_size": patch[0],
         "channels": channels,
@@ -162,7 +162,7 @@ def encoder_sizes(state: State, heads: int | None) -> dict[str, Any]:
 
 
 def predictor_sizes(state: State) -> PredictorSizes:
-    """What the shapes tell; raises ValueError when a tensor that tells is missing."""
+    """Infers the predictor's sizes from shapes; raises ValueError if a tensor is missing."""
     try:
         width, hidden = state["embed.weight"].shape[0], state["blocks.0.mlp.fc1.weight"].shape[0]
         return PredictorSizes(width, depth(state), state["proj.weight"].shape[0], hidden / width)
@@ -176,7 +176,7 @@ def depth(state: State) -> int:
 
 
 class Placed(NamedTuple):
-    """A table of positions as `ijepa.models.positions` computes it."""
+    """A sin-cos table of position embeddings as `ijepa.models.positions` computes it."""
 
     grid: Grid
     positions: Positions
@@ -184,12 +184,12 @@ class Placed(NamedTuple):
 
 
 def placed(table: Tensor) -> Placed:
-    """Which sin-cos positions [1, N, D] or [N, D] these are: of which grid, of patch indices or mapped onto a grid.
+    """Recognises sin-cos position embeddings [1, N, D] or [N, D]: their grid, and whether they are interpolated.
 
-    Every shape with N patches is tried; of mapped positions, the place of the first patch tells the grid.
+    Every grid with N patches is tried; for interpolated ones, the first patch's position determines the grid.
 
     Raises:
-        ValueError: when they are none, as in networks that have learnt theirs.
+        ValueError: if they are not sin-cos, as in networks with learnt ones.
     """
     table = table.reshape(-1, table.shape[-1]).float()
     rounded = any(torch.equal(table.to(kind).float(), table) for kind in (torch.bfloat16, torch.float16))
@@ -201,11 +201,13 @@ def placed(table: Tensor) -> Placed:
         for kind, onto in (("index", None), ("scaled", reference)):
             if (kind == "index" or onto) and (sincos_2d(width, grid, onto) - table).abs().max() < tolerance:
                 return Placed(grid, kind, onto if onto != grid else None)  # type: ignore[arg-type]
-    raise ValueError("its positions (pos_embed) are not the fixed sin-cos ones of I-JEPA, but learnt, or fine-tuned")
+    raise ValueError(
+        "its position embeddings (pos_embed) are learnt or fine-tuned, not the fixed sin-cos ones of I-JEPA"
+    )
 
 
 def _reference(first: Tensor, grid: Grid) -> Grid | None:
-    """The grid that the first patch's place, (reference / grid - 1) / 2 in each direction, speaks of."""
+    """The reference grid, from the first patch's position, (reference / grid - 1) / 2 in each direction."""
     quarter = len(first) // 4
     slow = quarter // 4  # the angle of this frequency tells which turn that of the first, the exact one, is in
     found = []
@@ -217,14 +219,14 @@ def _reference(first: Tensor, grid: Grid) -> Grid | None:
     return (found[0], found[1]) if min(found) > 0 else None
 
 
-KEPT = "its positions are no sin-cos ones, but learnt, or fine-tuned: kept as they are"
+KEPT = "its position embeddings are not sin-cos, but learnt or fine-tuned: kept as they are"
 
 
 def placed_or_stored(table: Tensor, grid: Grid | None = None) -> Placed:
-    """As `placed`; positions that are none of these are to be kept: of ``grid``, or of a square.
+    """Like `placed`, but other position embeddings are kept as stored ones: of ``grid``, or of a square grid.
 
     Raises:
-        ValueError: when they are of neither.
+        ValueError: if their number matches neither.
     """
     try:
         return placed(table)
@@ -233,13 +235,13 @@ def placed_or_stored(table: Tensor, grid: Grid | None = None) -> Placed:
         side = math.isqrt(patches)
         found = grid or (side, side)
         if found[0] * found[1] != patches:
-            problem = f"{fault}; {patches} patches are no square, so that their rows and columns are unknown"
+            problem = f"{fault}; {patches} patches are not a square grid, so that rows and columns are unknown"
             raise ValueError(problem) from None
         return Placed(found, "stored", None)
 
 
 def spec_of(position: Placed, sizes: dict[str, Any], mean: tuple[float, ...], std: tuple[float, ...]) -> Spec:
-    """The description of an encoder of these positions and sizes."""
+    """The description of an encoder with these position embeddings and sizes."""
     rows, columns = position.grid
     return Spec(
         image_size=(rows * sizes["patch_size"], columns * sizes["patch_size"]),
@@ -253,14 +255,14 @@ def spec_of(position: Placed, sizes: dict[str, Any], mean: tuple[float, ...], st
 
 
 def statistics(channels: int) -> tuple[tuple[tuple[float, ...], tuple[float, ...]], str]:
-    """Mean and standard deviation where the file has none, and a line to say so."""
+    """Assumed mean and standard deviation if the file has none, and a note that says so."""
     if channels == 3:
         published = _option("data/_imagenet_statistics")
         return (
             tuple(published.mean),
             tuple(published.std),
-        ), "it does not say how its images were normalised: with ImageNet's mean and std, as published"
-    values = f"it does not say how its images of {channels} channels were normalised: not at all, then"
+        ), "it does not say how images are normalised: assumed ImageNet's mean and std, as published"
+    values = f"it does not say how its images of {channels} channels are normalised: assumed not at all"
     return ((0.0,) * channels, (1.0,) * channels), values
 
 
@@ -272,13 +274,13 @@ def _option(name: str) -> DictConfig:
 
 
 def bare(state: Mapping[str, Any]) -> State:
-    """Without what wrappers put before each name; raises ValueError for what is no tensor."""
+    """Removes the prefixes of wrappers from names; raises ValueError for values that are not tensors."""
     for name, tensor in state.items():
         if not isinstance(tensor, Tensor):
-            raise ValueError(f"{name} is no tensor")
+            raise ValueError(f"{name} is not a tensor")
     return {re.sub(WRAPPED, "", name): tensor for name, tensor in state.items()}
 
 
 def table_of(encoder: Encoder) -> Tensor:
-    """The encoder's positions [1, N, D], as other formats store them."""
+    """The encoder's position embeddings [1, N, D], as other formats store them."""
     return encoder.vectors(encoder.grid, torch.device("cpu"))[None].clone()

@@ -1,6 +1,6 @@
-"""Where a run tells what it does: metrics.csv always, W&B or TensorBoard beside it.
+"""Logging: metrics.csv always, W&B or TensorBoard in addition.
 
-What is more than a number goes through the functions here, one for each kind, whatever loggers there are.
+Texts, pictures, alerts and artifacts are logged by the functions here, which work with any set of loggers.
 """
 
 import io
@@ -24,63 +24,63 @@ DPI = 120
 
 @runtime_checkable
 class Texts(Protocol):
-    """Takes words."""
+    """Logs texts."""
 
     def log_text(self, name: str, text: str, step: int) -> None: ...
 
 
 @runtime_checkable
 class LogsPictures(Protocol):
-    """Takes pictures, RGB."""
+    """Logs RGB pictures."""
 
     def log_picture(self, name: str, picture: Image.Image, step: int) -> None: ...
 
 
 @runtime_checkable
 class Alerts(Protocol):
-    """Tells people who do not look."""
+    """Sends alerts."""
 
     def alert(self, title: str, text: str) -> None: ...
 
 
 @runtime_checkable
 class Files(Protocol):
-    """Keeps files beyond the run's folder."""
+    """Uploads files as artifacts."""
 
     def log_files(self, name: str, paths: Sequence[Path]) -> None: ...
 
 
 @runtime_checkable
 class Connected(Protocol):
-    """Has a run of its own that begins and ends."""
+    """Has its own run, which must be started and finished."""
 
     def begin(self) -> None: ...
     def finish(self, failed: bool) -> None: ...
 
 
 def begin(loggers: Sequence[Logger]) -> None:
-    """Before the run; where a logger cannot begin, UserError says why."""
+    """Starts all loggers before the run; raises UserError if one cannot start."""
     for logger in loggers:
         if isinstance(logger, Connected):
             logger.begin()
 
 
 def finish(loggers: Sequence[Logger], failed: bool) -> None:
-    """After the run, however it ended: the next one of a sweep is another."""
+    """Finishes all loggers after the run, also after a failure, so that the next run of a sweep is a new one."""
     for logger in loggers:
         if isinstance(logger, Connected):
             logger.finish(failed)
 
 
 def log_text(loggers: Sequence[Logger], name: str, text: str, step: int) -> None:
-    """Words at a step."""
+    """Logs a text at a step."""
     for logger in loggers:
         if isinstance(logger, Texts):
             logger.log_text(name, text, step)
 
 
 def log_picture(loggers: Sequence[Logger], name: str, figure: "Figure", step: int) -> None:
-    """A figure as ``pictures/NAME``; for the first process."""
+    """Logs a figure as ``pictures/NAME``; to be called on rank 0."""
     chosen = [logger for logger in loggers if isinstance(logger, LogsPictures)]
     if not chosen:
         return
@@ -93,14 +93,14 @@ def log_picture(loggers: Sequence[Logger], name: str, figure: "Figure", step: in
 
 
 def alert(loggers: Sequence[Logger], title: str, text: str) -> None:
-    """Something that a person should look at."""
+    """Sends an alert."""
     for logger in loggers:
         if isinstance(logger, Alerts):
             logger.alert(title, text)
 
 
 def log_files(loggers: Sequence[Logger], name: str, paths: Sequence[Path]) -> None:
-    """Files that belong together, ``encoder`` or ``checkpoints``, where they are asked for."""
+    """Uploads a group of files, ``encoder`` or ``checkpoints``, if configured."""
     for logger in loggers:
         if isinstance(logger, Files):
             logger.log_files(name, paths)

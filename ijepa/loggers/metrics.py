@@ -10,7 +10,7 @@ from ijepa.run_folder.metrics import STEP, append_metrics, read_metrics, write_m
 
 
 class MetricsCSV(Logger):
-    """Appends to an existing file; what is logged twice for one step shares a row; new columns rewrite the file.
+    """Appends to an existing file; metrics of the same step share a row; new columns rewrite the file.
 
     Args:
         path: the file.
@@ -56,18 +56,18 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def cut(self, step: int) -> None:
-        """Drops rows after ``step``: a run that goes on from there writes them again."""
+        """Drops rows after ``step``, because a run resumed from there writes them again."""
         kept = [row for row in self._rows if int(row[STEP]) <= step]
         if len(kept) < len(self._rows):
             self._rows = kept
             self._write()
 
     def log_text(self, name: str, text: str, step: int) -> None:
-        """A column of words."""
+        """Logs a text column."""
         self.log_metrics({name: text}, step)
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """config.yaml holds them."""
+        """Nothing: config.yaml has them."""
 
     def _write(self) -> None:
         write_metrics(self.path, self._columns, self._rows)

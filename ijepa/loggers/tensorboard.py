@@ -1,4 +1,4 @@
-"""TensorBoard, beside metrics.csv."""
+"""TensorBoard, in addition to metrics.csv."""
 
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,12 @@ from ijepa.run_folder import RunFolder
 
 
 class TensorBoardRun(TensorBoardLogger):
-    """Event files in ``tensorboard/`` of the run's folder.
+    """Event files in ``tensorboard/`` in the run's folder.
 
     Args:
-        folder: of the run.
-        config: as text, shown beside the curves.
-        step: after which the run goes on; what stands there of later ones is dropped. 0 for a new run.
+        folder: the run's folder.
+        config: the configuration as text, shown next to the curves.
+        step: the step from which the run is resumed; later events are dropped. 0 for a new run.
     """
 
     def __init__(self, folder: Path, config: str, step: int) -> None:
@@ -34,19 +34,19 @@ class TensorBoardRun(TensorBoardLogger):
 
     @rank_zero_only
     def finish(self, failed: bool) -> None:
-        """Closes the file, where one was begun."""
+        """Closes the file if it was opened."""
         if self._experiment is not None:
             self._experiment.close()
 
     @rank_zero_only
     def log_text(self, name: str, text: str, step: int) -> None:
-        """Under the tab of texts."""
+        """Shown in the Text tab."""
         self.experiment.add_text(name, text, step)
 
     @rank_zero_only
     def log_picture(self, name: str, picture: Image.Image, step: int) -> None:
-        """Under the tab of images, with a slider through the steps."""
+        """Shown in the Images tab, with a slider over steps."""
         self.experiment.add_image(name, np.asarray(picture), step, dataformats="HWC")
 
     def save(self) -> None:
-        """Nothing but events: config.yaml holds the rest."""
+        """Writes scalar events only; config.yaml has the rest."""

@@ -1,4 +1,4 @@
-"""A run of Weights & Biases, beside metrics.csv."""
+"""A Weights & Biases run, in addition to metrics.csv."""
 
 import json
 import os
@@ -18,23 +18,23 @@ from ijepa.util.files import write_json
 from ijepa.util.metric_spec import MetricSpec
 
 REMEMBERED = "wandb.json"
-"""Which run of W&B a run's folder belongs to."""
+"""File with the W&B run ID of a run's folder."""
 SUMMARIES = {"higher": "max", "lower": "min"}
 """By which direction is better: the best value is in the run's summary, as ``NAME.max`` or ``NAME.min``."""
 
 
 class WandbRun(WandbLogger):
-    """Goes on with the run that the folder belongs to, when the training run is resumed.
+    """Resumes the same W&B run when the training run is resumed.
 
     Args:
-        settings: of the configuration.
-        folder: of the training run.
+        settings: the logger's configuration.
+        folder: the training run's folder.
         values: the whole configuration.
         metrics: of the run, by column.
-        resumed: the training run goes on.
+        resumed: whether the training run is resumed.
 
     Raises:
-        UserError: when W&B is to be used online and nobody is logged in.
+        UserError: if W&B is used online without a login.
     """
 
     def __init__(
@@ -66,13 +66,13 @@ class WandbRun(WandbLogger):
 
     @rank_zero_only
     def begin(self) -> None:
-        """Starts or goes on with the run, and remembers which it is."""
+        """Starts or resumes the W&B run, and stores its ID."""
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             run = self.experiment
         except wandb.errors.Error as error:
             reason = str(error).splitlines()[0]
-            problem = f"logger=wandb: no run could be begun ({reason}); see to that, or add logger.mode=offline"
+            problem = f"logger=wandb: W&B could not start a run ({reason}); fix that, or add logger.mode=offline"
             raise UserError(problem) from None
         for name, spec in self.metrics.items():
             summary = f"{SUMMARIES[spec.better]},last" if spec.better else "last"
@@ -82,29 +82,29 @@ class WandbRun(WandbLogger):
 
     @rank_zero_only
     def finish(self, failed: bool) -> None:
-        """Ends the run; one that ``failed`` is not shown as finished."""
+        """Finishes the W&B run; if it ``failed``, W&B shows it as failed."""
         if self._experiment is not None:
             self._experiment.finish(exit_code=int(failed))
             self._experiment = None
 
     @rank_zero_only
     def log_text(self, name: str, text: str, step: int) -> None:  # type: ignore[override]
-        """In the history, and so in the summary."""
+        """Logged to the history and thus to the summary."""
         self.experiment.log({name: text, "trainer/global_step": step})
 
     @rank_zero_only
     def log_picture(self, name: str, picture: Image.Image, step: int) -> None:
-        """As W&B's images, with a slider through the steps."""
+        """Logged as W&B images, with a slider over steps."""
         self.log_image(name, [picture], step=step)
 
     @rank_zero_only
     def alert(self, title: str, text: str) -> None:
-        """As W&B sends it: by mail or to Slack, as people have chosen there."""
+        """Sent by W&B, by mail or to Slack, according to the user's settings there."""
         self.experiment.alert(title, text, level="WARN")
 
     @rank_zero_only
     def log_files(self, name: str, paths: Sequence[Path]) -> None:
-        """As an artifact of that name, where the configuration asks for it."""
+        """Uploaded as an artifact of that name, if configured."""
         there = [path for path in paths if path.is_file()]
         if name not in self.settings.artifacts or not there:
             return

@@ -1,7 +1,7 @@
 """Context and target masks: multi-block (paper, section 3), rasterized, block and random (paper, table 6).
 
-What an image gets is a function of (seed, step, position in the global batch) alone: not of the other images in its
-batch, nor of the number of workers or ranks. The size of the blocks is drawn once per step, as published.
+An image's masks depend only on (seed, step, position in the global batch): neither on other images in its batch nor on
+the number of workers or ranks. The block sizes are drawn once per step, as published.
 """
 
 from collections.abc import Callable

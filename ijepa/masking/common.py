@@ -1,4 +1,4 @@
-"""What all samplers share: the masks themselves, streams of random numbers, and blocks on a grid."""
+"""Shared by all samplers: the masks, random streams, and blocks on a grid."""
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -19,11 +19,11 @@ NEVER = np.uint32(0xFFFFFFFF)
 
 
 class Masks(NamedTuple):
-    """Indices of patches in row order, for one batch.
+    """Patch indices in row-major order, for one batch.
 
     context: [B, C] int64, ascending; padded with 0 where ``valid`` is False.
-    targets: [B, T, K] int64, ascending in each block.
-    valid: [B, C] bool, or None when no image is padded.
+    targets: [B, T, K] int64, ascending within each block.
+    valid: [B, C] bool, or None if there is no padding.
     """
 
     context: Tensor
@@ -46,12 +46,12 @@ def inside(limits: Range, share: float) -> float:
 
 def at_most(asked: int | None, possible: int, source: str) -> int:
     if asked is not None and asked > possible:
-        raise ConfigError("masking.context_patches", asked, f"{source} leaves {possible}; at most {possible} would do")
+        raise ConfigError("masking.context_patches", asked, f"{source} leaves {possible}; try at most {possible}")
     return possible if asked is None else asked
 
 
 def union(corners: Ints, size: Grid, grid: Grid) -> Bools:
-    """What blocks of ``size`` at ``corners`` [B, T, 2] cover together: [B, H, W]."""
+    """The union of blocks of ``size`` at ``corners`` [B, T, 2]: [B, H, W]."""
     images, patches = len(corners), grid[0] * grid[1]
     covered = np.zeros((images, *grid), dtype=bool)
     covered.reshape(-1)[blocks_at(corners, size, grid) + patches * np.arange(images)[:, None, None]] = True
@@ -59,13 +59,13 @@ def union(corners: Ints, size: Grid, grid: Grid) -> Bools:
 
 
 def blocks_at(corners: Ints, size: Grid, grid: Grid) -> Ints:
-    """Blocks of ``size`` at ``corners`` [B, T, 2] as indices [B, T, K]."""
+    """The patch indices [B, T, K] of blocks of ``size`` at ``corners`` [B, T, 2]."""
     offsets = (np.arange(size[0])[:, None] * grid[1] + np.arange(size[1])).ravel()
     return corners[..., :1] * grid[1] + corners[..., 1:] + offsets
 
 
 def choose(allowed: Bools, count: int, seed: int, stream: int, step: int, positions: Ints) -> Ints:
-    """``count`` of the allowed patches [B, N] of each image, all as likely, in ascending order: [B, count]."""
+    """Draws ``count`` of the allowed patches [B, N] of each image, uniformly; ascending indices [B, count]."""
     images, patches = allowed.shape
     drawn = words(seed, stream, step, positions, -(-patches // 2)).view(np.uint32)[:, :patches]
     keys = np.where(allowed, np.minimum(drawn, NEVER - np.uint32(1)), NEVER)
@@ -76,7 +76,7 @@ def choose(allowed: Bools, count: int, seed: int, stream: int, step: int, positi
 
 
 def finish(allowed: Bools, targets: Ints, seed: int, step: int, positions: Ints, keep: int | None) -> Masks:
-    """``keep`` of the allowed patches of each image at random, or (None) all of them, padded."""
+    """Masks whose context is ``keep`` random allowed patches of each image, or (None) all of them, padded."""
     allowed = allowed.reshape(len(allowed), -1)
     if keep is not None:
         context = choose(allowed, keep, seed, MaskStream.SURPLUS, step, positions)

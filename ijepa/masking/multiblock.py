@@ -1,4 +1,4 @@
-"""Multi-block masks (paper, section 3), without the reference implementation's faults."""
+"""Multi-block masks (paper, section 3), without the reference implementation's bugs."""
 
 from typing import Literal
 
@@ -11,28 +11,28 @@ from ijepa.util.randomness import MaskStream, integers, uniforms
 Surplus = Literal["drop", "keep"]
 MAX_ATTEMPTS = 4096
 MIN_ACCEPTANCE = 0.02
-"""A block size of which fewer draws than this leave enough context is refused at start-up; above it, the chance that
-`MAX_ATTEMPTS` draws all fail is below 1e-35."""
+"""Minimum fraction of draws that must leave enough context; block sizes below it are an error at start-up. Above it,
+the probability that all `MAX_ATTEMPTS` draws fail is below 1e-35."""
 
 
 class MultiBlock:
-    """Several target blocks and one context block without them (paper, section 3 and figure 4).
+    """Several target blocks, and one context block minus the targets (paper, section 3 and figure 4).
 
-    Scale and aspect ratio are drawn independently and every corner that keeps a block inside the grid is equally
-    likely. The context has the grid's own proportions (on a square grid: aspect ratio 1, as published). An image that
-    keeps fewer than ``context_patches`` is drawn again, surplus patches are dropped at random.
+    Scale and aspect ratio are drawn independently, and all positions of a block inside the grid are equally likely.
+    The context block has the proportions of the grid (on a square grid: aspect ratio 1, as published). If fewer than
+    ``context_patches`` remain, the image's masks are drawn again; surplus patches are dropped at random.
 
     Args:
-        grid: patches per column and per row.
+        grid: rows and columns of patches.
         num_targets: target blocks T per image.
-        target_scale: area of a target block, as a share of the grid.
-        target_aspect: height / width of a target block, in patches.
-        context_scale: area of the context block, as a share of the grid.
-        context_patches: context patches C per image (with ``surplus=keep``: at least); None for `typical_context`.
-        surplus: ``drop`` to C patches, or ``keep`` all, padded.
+        target_scale: range of a target block's area, as a fraction of the grid.
+        target_aspect: range of a target block's height / width, in patches.
+        context_scale: range of the context block's area, as a fraction of the grid.
+        context_patches: context patches C per image (with ``surplus=keep``: the minimum); None: `typical_context`.
+        surplus: ``drop`` surplus patches, or ``keep`` all, with padding.
 
     Raises:
-        ConfigError: when some block size leaves too little context, or none.
+        ConfigError: if a block size leaves too few context patches, or none.
     """
 
     def __init__(
@@ -81,10 +81,10 @@ class MultiBlock:
         )
 
     def typical_context(self) -> int:
-        """About what the reference keeps at 128 images per device, averaged over steps.
+        """About the number of context patches in the reference implementation with 128 images per device.
 
-        There, every image of a batch is cut to the smallest context in it: the mean over block sizes of the least of
-        128 images. A constant of the configuration: it does not depend on the run's seed.
+        There, every image of a batch is truncated to the smallest context in the batch. This is the minimum over 128
+        images, averaged over steps. It does not depend on the run's seed.
         """
         smallest = [
             self._place(0, step, np.arange(128), *self.sizes(0, step), 0)[1].sum(axis=(1, 2)).min()
@@ -110,7 +110,7 @@ class MultiBlock:
     def _place(
         self, seed: int, step: int, positions: Ints, target: Grid, context: Grid, attempt: int
     ) -> tuple[Ints, Bools]:
-        """One draw: the targets' corners [B, T, 2] and the patches that are left for the context [B, H, W]."""
+        """One draw: corners of the target blocks [B, T, 2], and the remaining context patches [B, H, W]."""
         count = self.num_targets
         drawn = uniforms(seed, MaskStream.PLACEMENT + attempt, step, positions, 2 * count + 2).reshape(-1, count + 1, 2)
         target_free = np.array([self.grid[0] - target[0] + 1, self.grid[1] - target[1] + 1])
@@ -121,14 +121,14 @@ class MultiBlock:
         return corners, left
 
     def _extreme_sizes(self) -> list[tuple[Grid, Grid]]:
-        """Every attainable target size that no other one contains, with the smallest context."""
+        """The largest possible target sizes (those not contained in another), with the smallest context block."""
         aspects = np.linspace(*self.target_aspect, 65)
         sizes = {self._target_size(self.target_scale[1], aspect) for aspect in aspects}
         largest = [a for a in sizes if not any(a != b and a[0] <= b[0] and a[1] <= b[1] for b in sizes)]
         return [(size, self._context_size(self.context_scale[0])) for size in sorted(largest)]
 
     def _quantile(self, target: Grid, context: Grid, share: float = 0.75) -> int:
-        """The context that at least ``share`` of the draws with these sizes leave."""
+        """The number of context patches that at least ``share`` of the draws with these sizes leave."""
         left = self._place(0, 0, np.arange(256), target, context, 0)[1].sum(axis=(1, 2))
         return int(np.quantile(left, 1 - share, method="lower"))
 
@@ -148,5 +148,5 @@ class MultiBlock:
                 )
             if (left >= self.context_patches).mean() < MIN_ACCEPTANCE:
                 raise ConfigError(
-                    "masking.context_patches", asked, f"{sizes} hardly ever leave so many; at most {possible} would do"
+                    "masking.context_patches", asked, f"{sizes} hardly ever leave that many; try at most {possible}"
                 )

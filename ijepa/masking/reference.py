@@ -12,14 +12,14 @@ from ijepa.util.randomness import MaskStream, seed_of
 
 
 class Reference:
-    """The reference implementation's sampler, bug for bug (the faults are listed in docs/masking.md).
+    """The reference implementation's sampler, bug for bug (docs/masking.md lists the bugs).
 
-    Every image's indices are cut, in row order, to the shortest of its batch: what an image gets depends on the batch.
-    The block size comes from the step alone, whatever the seed, as in the reference; the corners from (seed, step,
-    first position), where the reference goes on with the process's global generator.
+    Every image's indices are truncated, in row-major order, to the shortest of its batch, so masks depend on the
+    batch. Block sizes depend only on the step, not on the seed, as in the reference. Corners depend on (seed, step,
+    first position); the reference uses the process's global generator.
 
     Raises:
-        ConfigError: when some block has no more than ``min_keep`` patches, where the reference never ends.
+        ConfigError: if a block may have no more than ``min_keep`` patches; the reference would loop forever.
     """
 
     def __init__(
@@ -40,13 +40,13 @@ class Reference:
         sizes = {self._size(float(share), target_scale, target_aspect) for share in np.linspace(0, 1, 1025)}
         height, width = min(sizes, key=math.prod)
         if height * width <= min_keep:
-            problem = f"the reference never ends on target blocks of {height}x{width}; {height * width - 1} would do"
+            problem = f"the reference loops forever on target blocks of {height}x{width}; try {height * width - 1}"
             raise ConfigError("masking.min_keep", min_keep, problem)
         smallest = min(
             math.prod(self._size(float(share), context_scale, (1.0, 1.0))) for share in np.linspace(0, 1, 65)
         )
         if smallest <= min_keep:
-            problem = f"the reference never ends on context blocks of {smallest} patches; {smallest - 1} would do"
+            problem = f"the reference loops forever on context blocks of {smallest} patches; try {smallest - 1}"
             raise ConfigError("masking.min_keep", min_keep, problem)
         draws = [self.sample(0, step, np.arange(128)).context.shape[1] for step in range(4)]
         self.context_patches = round(float(np.mean(draws)))  # stated at start-up; it varies from step to step
@@ -80,7 +80,7 @@ class Reference:
         return min(height, self.grid[0] - 1), min(width, self.grid[1] - 1)
 
     def _block(self, size: Grid, allowed: list[Tensor], generator: torch.Generator) -> Tensor:
-        """A block within ``allowed``; after 20 tries that keep too little, one constraint fewer."""
+        """A block within ``allowed``; after every 20 failed tries, one constraint is dropped."""
         attempt = 0
         while True:
             top = torch.randint(0, self.grid[0] - size[0], (1,), generator=generator).item()

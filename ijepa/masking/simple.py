@@ -1,6 +1,6 @@
-"""The masks that multi-block is compared with: rasterized and random (paper, table 6).
+"""The baselines of multi-block masks: rasterized and random (paper, table 6).
 
-The third, one large block, is multi-block with other values: conf/masking/block.yaml.
+The third baseline, a single large block, is multi-block with other values: conf/masking/block.yaml.
 """
 
 import numpy as np
@@ -13,12 +13,12 @@ from ijepa.util.randomness import MaskStream, integers, uniforms
 class Rasterized:
     """One quadrant is the context, the three others are the targets (paper, table 6).
 
-    A quadrant of an odd grid is half a patch short of its half: the split falls on either side of the middle and the
-    blocks lie anywhere in their quadrants, so that every row and column is reached.
+    On odd grids the split is drawn on either side of the middle patch, and blocks of half the grid (rounded down) are
+    placed at random within their quadrants, so that every row and column is covered.
 
     Args:
-        grid: patches per column and per row, at least 2 each.
-        context_patches: context patches C per image; None for the whole quadrant.
+        grid: rows and columns of patches, at least 2 each.
+        context_patches: context patches C per image; None: the whole quadrant.
     """
 
     def __init__(self, grid: Grid, context_patches: int | None) -> None:
@@ -46,12 +46,12 @@ class Rasterized:
 
 
 class Random:
-    """Patches drawn without structure: one target set, the rest is the context (paper, table 6).
+    """Patches drawn at random: one set of targets, the rest is the context (paper, table 6).
 
     Args:
-        grid: patches per column and per row.
-        ratio: share of the patches that are targets.
-        context_patches: context patches C per image; None for all the others.
+        grid: rows and columns of patches.
+        ratio: fraction of the patches that are targets.
+        context_patches: context patches C per image; None: all other patches.
     """
 
     def __init__(self, grid: Grid, ratio: float, context_patches: int | None) -> None:

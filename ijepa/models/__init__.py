@@ -1,1 +1,1 @@
-"""The networks: plain nn.Modules that know neither Lightning nor Hydra nor torch.distributed."""
+"""The networks: plain nn.Modules, independent of Lightning, Hydra and torch.distributed."""

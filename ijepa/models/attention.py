@@ -1,4 +1,4 @@
-"""Which patches attend to which."""
+"""Attention weights of a block, for visualisation."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from ijepa.models.transformer import PatchTransformer
 
 @torch.no_grad()
 def attention(encoder: PatchEncoder, images: Tensor, block: int = -1) -> Tensor | None:
-    """The attention weights of a block, in float32; the encoder is left as it is.
+    """The attention weights of a block, in float32; the encoder is not changed.
 
     They are computed from its queries and keys: the fused kernels that the encoder runs with never hold them. Attention
     to class and register tokens is left out.
@@ -20,7 +20,7 @@ def attention(encoder: PatchEncoder, images: Tensor, block: int = -1) -> Tensor 
     Args:
         encoder: in eval mode.
         images: [B, C, H, W], normalised.
-        block: index; negative from the last one back.
+        block: index; negative: counted from the last block.
 
     Returns:
         [B, heads, N, N], of each patch to all patches; rows sum to 1. None for an encoder whose blocks are not timm's.

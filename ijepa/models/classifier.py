@@ -1,4 +1,4 @@
-"""An encoder with linear heads on its average-pooled patches, to be fine-tuned."""
+"""An encoder with linear heads on average-pooled patches, for fine-tuning."""
 
 import copy
 from typing import Any
@@ -11,16 +11,17 @@ from ijepa.models.pretrained import PretrainedEncoder
 from ijepa.models.protocol import blocks_of
 
 HEAD_STD = 0.02
-"""Of a head's first weights, as of the encoder's; with far less, training from scratch takes many epochs to begin."""
+"""Standard deviation of a head's initial weights, as in the encoder; with a much smaller one, training from scratch
+starts slowly."""
 
 
 class Classifier(nn.Module):
     """From images [B, C, H, W] in 0..1 to logits [B, K] by label set.
 
     Args:
-        pretrained: is copied.
-        classes: K by label set.
-        drop_path: rate of stochastic depth in the last block; earlier ones have less, in proportion to their depth.
+        pretrained: the encoder; it is copied.
+        classes: number of classes K by label set.
+        drop_path: stochastic depth rate of the last block; it increases linearly from 0 in the first block.
 
     Raises:
         ValueError: when there is a ``drop_path`` and the encoder's blocks have none (see `droppable`).
@@ -45,7 +46,7 @@ class Classifier(nn.Module):
         return {name: head(pooled) for name, head in self.heads.items()}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Which parameters make a layer, in the words of timm's layer-wise learning rates."""
+        """How parameters are grouped into layers, for timm's layer-wise learning rate decay."""
         encoder = r"^pretrained\.encoder\."
         if not blocks_of(self.pretrained.encoder):
             return {"stem": encoder}

@@ -1,4 +1,4 @@
-"""The vision transformer of context and target encoder."""
+"""The vision transformer of the context and target encoders."""
 
 from functools import partial
 
@@ -15,19 +15,19 @@ LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
 
 class Encoder(PatchTransformer):
-    """ViT without class token, with fixed sin-cos positions and a final layer norm; parameters have timm's names.
+    """ViT without class token, with fixed sin-cos position embeddings and a final layer norm; timm's parameter names.
 
     Args:
         image_size: height and width of the pretraining images, in pixels.
-        patch_size: side of a patch; divides both.
-        channels: of the images.
-        width: token width D.
-        depth: transformer blocks.
-        heads: attention heads; divides ``width``.
-        mlp_ratio: hidden width of the MLPs over ``width``.
-        positions: see `PositionTable`; or ``stored``: vectors that come with the weights, and are not trained.
-        position_grid: the grid that ``scaled`` positions are mapped onto, or of ``stored`` ones; None for this image
-            size's own.
+        patch_size: side of a patch in pixels; must divide both.
+        channels: number of image channels.
+        width: embedding dimension D (timm: embed_dim).
+        depth: number of transformer blocks.
+        heads: number of attention heads; must divide ``width``.
+        mlp_ratio: hidden width of the MLPs / ``width``.
+        positions: see `PositionTable`; or ``stored``: position embeddings come with the weights and are not trained.
+        position_grid: the grid that ``scaled`` positions are mapped onto, or that of ``stored`` ones; None: the grid
+            of this image size.
         init: see `initialise`.
         registers: learnable tokens that all patches attend to, and that are never among the features (Darcet et al.,
             2309.16588).
@@ -74,24 +74,28 @@ class Encoder(PatchTransformer):
             nn.init.trunc_normal_(self.reg_token, std=0.02)
 
     def grid_of(self, height: int, width: int) -> Grid:
-        """Patches per column and per row of an image of this size."""
+        """Rows and columns of patches of an image of this size."""
         if height % self.patch_size or width % self.patch_size:
-            raise ValueError(f"images of {height}x{width} pixels do not divide into patches of {self.patch_size}")
+            raise ValueError(f"images of {height}x{width} pixels cannot be divided into patches of {self.patch_size}")
         return height // self.patch_size, width // self.patch_size
 
     def vectors(self, grid: Grid, device: torch.device) -> Tensor:
-        """The positions [H * W, D] of an image of ``grid`` patches."""
+        """The position embeddings [H * W, D] of an image of ``grid`` patches."""
         if self.positions.positions == "stored":
             return resampled(self.pos_embed, self.positions.grid, grid)
         return self.positions(grid, device)
 
     @property
     def grid(self) -> Grid:
-        """The grid of pretraining."""
+        """Rows and columns of patches in pretraining."""
         return self.grid_of(*self.image_size)
 
     def embed(self, images: Tensor) -> Tensor:
-        """What the first block sees of images [B, C, H, W], normalised: patches and their positions, [B, N, D]."""
+        """The input of the first block: embedded patches plus position embeddings, [B, N, D].
+
+        Args:
+            images: [B, C, H, W], normalised.
+        """
         tokens: Tensor = self.patch_embed(images)
         return tokens + self.vectors(self.grid_of(*images.shape[-2:]), tokens.device).to(tokens.dtype)
 

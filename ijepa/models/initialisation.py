@@ -1,4 +1,4 @@
-"""Initial weights, as published and as the reference implementation really has them."""
+"""Weight initialisation, as published and as the reference implementation really does it."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -10,10 +10,10 @@ Init = Literal["published", "reference"]
 
 
 def initialise(network: nn.Module, blocks: Iterable[nn.Module], init: Init) -> None:
-    """Truncated normal .02 for weights, zero biases; then each block's output layers shrink with its depth.
+    """Truncated normal (std .02) for weights, zero biases; then output layers of block i are divided by sqrt(2 i).
 
-    The reference implementation divides the output layers of block i (from 1) by sqrt(2 i), then draws every linear
-    layer anew, which undoes it: ``reference`` leaves the division out.
+    The reference implementation does the division first and then draws all linear layers again, which undoes it:
+    ``reference`` skips the division. Blocks are counted from 1.
     """
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):

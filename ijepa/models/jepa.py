@@ -16,7 +16,7 @@ Target = Literal["output", "input", "pixels"]
 
 
 class Prediction(NamedTuple):
-    """What the objective compares: predictions and targets [B, T, K, D]; context [B, C, D]."""
+    """The inputs of the objective: predictions and targets [B, T, K, D]; context [B, C, D]."""
 
     predictions: Tensor
     targets: Tensor
@@ -24,15 +24,15 @@ class Prediction(NamedTuple):
 
 
 class JEPA(nn.Module):
-    """The three networks.
+    """The three networks; the target encoder is an EMA (momentum) copy of the context encoder.
 
     Args:
-        context_encoder: trained by gradient.
-        predictor: trained by gradient.
-        target: what is predicted: the target encoder's output at the target patches, which saw the whole image
-            (``output``, the paper); its output when it sees only the block (``input``, paper, table 11); or normalised
-            pixels (``pixels``, paper, table 7).
-        normalize: layer norm on the target encoder's output, without affine.
+        context_encoder: trained by gradient descent.
+        predictor: trained by gradient descent.
+        target: what is predicted. ``output`` (paper): the target encoder sees the whole image, and its output is
+            selected at the target patches; ``input`` (paper, table 11): it sees only the target block; ``pixels``
+            (paper, table 7): normalised pixels.
+        normalize: layer norm on the target encoder's output, without affine parameters.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class JEPA(nn.Module):
 
     @torch.no_grad()
     def targets(self, images: Tensor, indices: Tensor) -> Tensor:
-        """What is to be predicted at ``indices`` [B, T, K]: [B, T, K, D], no gradient."""
+        """The targets at ``indices`` [B, T, K]: [B, T, K, D], without gradient."""
         if self.target == "pixels":
             rows, _ = self.context_encoder.grid_of(*images.shape[-2:])
             return gather(pixel_targets(images, images.shape[-2] // rows), indices)
@@ -67,7 +67,7 @@ class JEPA(nn.Module):
 
     @torch.no_grad()
     def update_target_encoder(self, momentum: float) -> None:
-        """Target <- momentum * target + (1 - momentum) * context, for all parameters at once."""
+        """EMA update: target <- momentum * target + (1 - momentum) * context, for all parameters at once."""
         torch._foreach_lerp_(
             list(self.target_encoder.parameters()), list(self.context_encoder.parameters()), 1.0 - momentum
         )

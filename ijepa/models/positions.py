@@ -1,4 +1,4 @@
-"""Fixed positions for any grid of patches: 2-D sin-cos ones, or those of another network."""
+"""Fixed position embeddings for any grid of patches: 2-D sin-cos, or resampled from another network."""
 
 from typing import Literal
 
@@ -13,19 +13,19 @@ Grid = tuple[int, int]
 
 
 def sincos_2d(width: int, grid: Grid, reference: Grid | None = None) -> Tensor:
-    """Position vectors of a grid's patches in row order: [H * W, width].
+    """2-D sin-cos position embeddings of a grid's patches in row-major order: [H * W, width].
 
-    The first half of the dimensions encodes the column, the second the row (the reference implementation's order),
-    each as width / 4 sines, then as many cosines, of coordinate / 10000 ** (i / (width / 4)).
+    The first half of the dimensions encodes the column, the second the row (the order of the reference
+    implementation). Each half has width / 4 sines, then width / 4 cosines, of coordinate / 10000 ** (i / (width / 4)).
 
     Args:
-        width: divisible by 4.
-        grid: patches per column and per row, (H, W).
-        reference: when given, patch centres are mapped onto this grid: (i + .5) * reference / grid - .5, so that a
-            place in the image has the vector it had in pretraining; otherwise coordinates are patch indices.
+        width: embedding dimension, divisible by 4.
+        grid: rows and columns of patches, (H, W).
+        reference: if given, patch centres are mapped onto this grid: (i + .5) * reference / grid - .5, so that a
+            point in the image keeps its embedding from pretraining; otherwise coordinates are patch indices.
     """
     if width % 4:
-        raise ConfigError("width", width, "2-D sin-cos positions need a multiple of 4")
+        raise ConfigError("width", width, "2-D sin-cos position embeddings need a multiple of 4")
     coordinates = []
     for axis in range(2):
         index = torch.arange(grid[axis], dtype=torch.float64)
@@ -39,7 +39,7 @@ def sincos_2d(width: int, grid: Grid, reference: Grid | None = None) -> Tensor:
 
 
 def resampled(table: Tensor, grid: Grid, wanted: Grid) -> Tensor:
-    """Learnt position vectors [1, H * W, D] of ``grid`` for another one, bicubic: [H' * W', D]."""
+    """Resamples learnt position embeddings [1, H * W, D] from ``grid`` to another grid, bicubic: [H' * W', D]."""
     if grid == wanted:
         return table[0]
     planes = table.float().unflatten(1, grid).permute(0, 3, 1, 2)  # [1, D, H, W]
@@ -48,12 +48,12 @@ def resampled(table: Tensor, grid: Grid, wanted: Grid) -> Tensor:
 
 
 class PositionTable:
-    """Position vectors by grid, computed once for each grid and device.
+    """Sin-cos position embeddings, computed once for each grid and device.
 
     Args:
-        width: of the vectors.
-        grid: the grid of pretraining.
-        positions: ``index`` (coordinates as they are, as published) or ``scaled`` (mapped onto ``grid``).
+        width: embedding dimension.
+        grid: rows and columns of patches in pretraining.
+        positions: ``index`` (coordinates are patch indices, as published) or ``scaled`` (mapped onto ``grid``).
     """
 
     def __init__(self, width: int, grid: Grid, positions: Positions) -> None:
@@ -63,7 +63,7 @@ class PositionTable:
         self._cache: dict[tuple[Grid, torch.device], Tensor] = {}
 
     def __call__(self, grid: Grid, device: torch.device) -> Tensor:
-        """[H * W, width] in float32 for an image of ``grid`` patches."""
+        """The embeddings [H * W, width], float32, for an image of ``grid`` patches."""
         key = (grid, device)
         if key not in self._cache:
             reference = self.grid if self.positions == "scaled" else None

@@ -11,18 +11,18 @@ from ijepa.models.transformer import gather, transformer_flops
 
 
 class Predictor(nn.Module):
-    """Predicts each target block on its own from the context (paper, section 3 and appendix A.1).
+    """Predicts each target block separately from the context (paper, section 3 and appendix A.1).
 
     Args:
         encoder_width: width D of the context features.
-        output_width: width of the targets: D, or that of a patch of pixels.
-        grid: patches per column and per row of the images.
-        width: token width.
-        depth: transformer blocks.
-        heads: attention heads; divides ``width``.
-        mlp_ratio: hidden width of the MLPs over ``width``.
-        positions: see `PositionTable`; ``stored`` ones are the encoder's alone.
-        position_grid: the grid that ``scaled`` positions are mapped onto; None for ``grid``.
+        output_width: width of the targets: D, or the number of pixel values per patch.
+        grid: rows and columns of patches.
+        width: embedding dimension.
+        depth: number of transformer blocks.
+        heads: number of attention heads; must divide ``width``.
+        mlp_ratio: hidden width of the MLPs / ``width``.
+        positions: see `PositionTable`; ``stored`` applies to the encoder only.
+        position_grid: the grid that ``scaled`` positions are mapped onto; None: ``grid``.
         init: see `initialise`.
     """
 

@@ -1,4 +1,4 @@
-"""An encoder with what is needed to rebuild it and to feed it."""
+"""An encoder together with what is needed to rebuild it and to normalise its input."""
 
 import math
 from dataclasses import asdict, dataclass, field, replace
@@ -21,7 +21,7 @@ OWN: dict[str, Any] = {"mlp_ratio": 4.0, "positions": "stored", "position_grid":
 """What only I-JEPA's ViT has; in the descriptions of others these stand for it, and files leave them out."""
 
 SPEC_KEY = "ijepa_encoder"
-"""Under which files say how to rebuild the encoder and to normalise its images."""
+"""Metadata key of the encoder's description."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ class Spec:
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> "Spec":
-        """From plain containers, as `plain` makes them, of a file that may have been changed by hand.
+        """Inverse of `plain`; validates values, because files may have been edited by hand.
 
         Raises:
-            TypeError: on missing or foreign keys.
-            ValueError: on values that describe no encoder.
+            TypeError: on missing or unknown keys.
+            ValueError: on impossible values.
         """
         arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         if arguments.get("kind", "vit") != "vit":
@@ -107,7 +107,7 @@ class Spec:
 
     @property
     def grid(self) -> Grid:
-        """Patches per column and per row."""
+        """Rows and columns of patches."""
         return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
 
     def build(self, init: Init = "published", pretrained: bool = False) -> PatchEncoder:
@@ -137,14 +137,14 @@ class Spec:
 
 
 class PretrainedEncoder(nn.Module):
-    """From images [B, C, H, W] in 0..1 to patch features [B, N, D]; normalisation inside.
+    """Maps images [B, C, H, W] in 0..1 to patch features [B, N, D]; it normalises images itself.
 
-    Images of floats are in the units of ``spec.mean`` and ``spec.std``.
+    For float images, values are in the units of ``spec.mean`` and ``spec.std``.
 
     Attributes:
-        spec: sizes and statistics.
-        transform: from what `ijepa.data.decode` yields, a PIL image or a tensor [C, H, W], to what forward takes,
-            without B; set by `ijepa.load_encoder`.
+        spec: sizes and normalisation.
+        transform: maps an image from `ijepa.data.decode`, a PIL image or a tensor [C, H, W], to one input of forward
+            (without B); set by `ijepa.load_encoder`.
     """
 
     mean: Tensor
@@ -160,13 +160,13 @@ class PretrainedEncoder(nn.Module):
         self.register_buffer("std", torch.tensor(spec.std).view(-1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor, last: int = 1) -> Tensor:
-        """[B, N, D]; the last blocks' outputs concatenated, [B, N, D * last], for ``last`` > 1."""
+        """Patch features [B, N, D * last]: the outputs of the ``last`` last blocks, concatenated."""
         features: Tensor = self.encoder((images - self.mean) / self.std, last=last)
         return features
 
 
 def untrained(spec: Spec, seed: int) -> PretrainedEncoder:
-    """An encoder of this shape with initial weights; its positions are computed."""
+    """A randomly initialised encoder of this shape, with computed position embeddings."""
     if spec.kind == "vit" and spec.positions == "stored":
         spec = replace(spec, positions="index", position_grid=None)
     with torch.random.fork_rng(devices=[]):

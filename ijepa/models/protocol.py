@@ -30,12 +30,12 @@ class PatchEncoder(Protocol):
     def forward(
         self, images: Tensor, indices: Tensor | None = None, valid: Tensor | None = None, last: int = 1
     ) -> Tensor:
-        """Features of all patches, or of those at ``indices``, which then see only each other.
+        """Features of all patches, or of the patches at ``indices``, which then attend only to each other.
 
         Args:
             images: [B, C, H, W], normalised.
-            indices: [B, N'] or [B, T, K], patches in row order.
-            valid: [B, N'], False for padding that nothing may attend to.
+            indices: [B, N'] or [B, T, K], patch indices in row-major order.
+            valid: [B, N'], False for padding, which is masked in attention.
             last: how many of the last blocks' outputs to concatenate.
 
         Returns:

@@ -1,4 +1,4 @@
-"""How targets are made of what the target encoder gives, or of pixels."""
+"""Construction of targets from the target encoder's output or from pixels."""
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -10,14 +10,14 @@ def normalize_targets(targets: Tensor) -> Tensor:
 
 
 def pixel_targets(images: Tensor, patch_size: int) -> Tensor:
-    """Patches of pixels, each normalised by its own mean and variance (the ablation of the paper's table 7).
+    """Pixel patches, each normalised by its own mean and variance (ablation in table 7 of the paper).
 
     Args:
         images: [B, C, H, W].
-        patch_size: side P, which divides H and W.
+        patch_size: side P; must divide H and W.
 
     Returns:
-        [B, N, P * P * C], patches in row order, unit variance each.
+        [B, N, P * P * C], patches in row-major order, each with unit variance.
     """
     patches = F.unfold(images.float(), kernel_size=patch_size, stride=patch_size).transpose(1, 2)
     mean = patches.mean(dim=-1, keepdim=True)

@@ -68,13 +68,17 @@ class TimmEncoder(PatchTransformer):
         self.fc_norm = model.fc_norm  # the final one of models that pool first
 
     def grid_of(self, height: int, width: int) -> Grid:
-        """Patches per column and per row of an image of this size."""
+        """Rows and columns of patches of an image of this size."""
         if height % self.patch_size or width % self.patch_size:
-            raise ValueError(f"images of {height}x{width} pixels do not divide into patches of {self.patch_size}")
+            raise ValueError(f"images of {height}x{width} pixels cannot be divided into patches of {self.patch_size}")
         return height // self.patch_size, width // self.patch_size
 
     def embed(self, images: Tensor) -> Tensor:
-        """What the first block sees of images [B, C, H, W], normalised: patches and their positions, [B, N, D]."""
+        """The input of the first block: embedded patches plus position embeddings, [B, N, D].
+
+        Args:
+            images: [B, C, H, W], normalised.
+        """
         tokens: Tensor = self.patch_embed(images)
         if self.pos_embed is not None:
             table = self.pos_embed[:, self._placed_extra :]

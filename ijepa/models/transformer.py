@@ -10,7 +10,11 @@ class PatchTransformer(nn.Module):
     blocks: nn.ModuleList
 
     def embed(self, images: Tensor) -> Tensor:
-        """What the first block sees of images [B, C, H, W], normalised: patches and their positions, [B, N, D]."""
+        """The input of the first block: embedded patches plus position embeddings, [B, N, D].
+
+        Args:
+            images: [B, C, H, W], normalised.
+        """
         raise NotImplementedError
 
     def extra_tokens(self) -> Tensor | None:
@@ -28,9 +32,9 @@ class PatchTransformer(nn.Module):
 
         Args:
             images: [B, C, H, W], normalised.
-            indices: [B, N'] or [B, T, K], patches in row order.
-            valid: [B, N'], False for padding that nothing may attend to.
-            last: how many of the last blocks' outputs to concatenate, each through the final norm.
+            indices: [B, N'] or [B, T, K], patch indices in row-major order.
+            valid: [B, N'], False for padding, which is masked in attention.
+            last: number of last blocks whose outputs are concatenated, each through the final norm.
 
         Returns:
             [B, N, D * last]; with indices [B, N', D * last] or [B, T, K, D * last].
@@ -64,7 +68,7 @@ class PatchTransformer(nn.Module):
 
 
 def gather(tokens: Tensor, indices: Tensor) -> Tensor:
-    """The tokens [B, N, D] at ``indices`` [B, ...]: [B, ..., D]."""
+    """Selects the tokens [B, N, D] at ``indices`` [B, ...]: [B, ..., D]."""
     flat = indices.flatten(1)[:, :, None].expand(-1, -1, tokens.shape[-1])
     return tokens.gather(1, flat).unflatten(1, indices.shape[1:])
 

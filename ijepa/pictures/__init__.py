@@ -1,4 +1,4 @@
-"""Figures: pure functions from tensors to matplotlib figures, for W&B, TensorBoard and files alike."""
+"""Figures: pure functions from tensors to matplotlib figures, for W&B, TensorBoard and files."""
 
 from ijepa.pictures.attention import attention
 from ijepa.pictures.curves import compute, curves, read

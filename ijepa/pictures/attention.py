@@ -1,4 +1,4 @@
-"""What attends to what."""
+"""Figures of attention maps."""
 
 from typing import TYPE_CHECKING
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 
 
 def attention(images: Tensor, weights: Tensor, grid: Grid, place: Grid, heads: int) -> "Figure":
-    """Where a block's attention goes, a row per image: averaged over all patches that attend, and from one of them.
+    """Attention of a block, a row per image: averaged over all query patches, and from one of them.
 
-    I-JEPA has no class token whose attention could be shown. The mean over the attending patches tells which patches
-    all others draw on, over all heads and head by head; the last column what the framed patch draws on. Values are
-    multiples of uniform attention.
+    I-JEPA has no class token whose attention could be shown. The mean over query patches shows how much attention
+    each patch receives, averaged over heads and for each head; the last column shows what the marked patch attends
+    to. Values are multiples of uniform attention.
 
     Args:
         images: [B, C, H, W], see `rgb`.
         weights: [B, heads, N, N], rows sum to 1, see `ijepa.models.attention`.
         grid: rows and columns of patches.
-        place: row and column of the framed patch.
-        heads: at most so many are shown, the first ones.
+        place: row and column of the marked patch.
+        heads: number of heads to show, at most.
     """
     pictures, patch_size = rgb(images), images.shape[-2] // grid[0]
     times = weights.float() * weights.shape[-1]
@@ -49,6 +49,6 @@ def attention(images: Tensor, weights: Tensor, grid: Grid, place: Grid, heads: i
 
 
 def _limits(values: NDArray[np.float32]) -> tuple[float, float]:
-    """Between the first and last percentile, and never nothing."""
+    """The 1st and 99th percentiles, as a range that is never empty."""
     low, high = np.percentile(values, (1, 99))
     return float(low), float(max(high, low + 1e-3))

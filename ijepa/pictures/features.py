@@ -1,4 +1,4 @@
-"""What the features of patches tell apart: principal components as colours, and similarity to one patch."""
+"""Figures of patch features: principal components as colours, and similarity to one patch."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FEW = 8
-"""Of fewer images, what they have in common at a place is a good part of what each of them is."""
+"""With fewer images, the mean at a position would contain much of each image."""
 
 
 def components(images: Tensor, named: dict[str, Tensor], grid: Grid) -> "Figure":
-    """The three strongest principal components of patch features as red, green and blue, a row per image.
+    """The first three principal components of patch features as red, green and blue, a row per image.
 
-    What all images have in common at a place is subtracted first, see `centred`. The components are those of all the
-    patches that are given, also of more images than are shown.
+    The mean at each position is subtracted first, see `centred`. Components are computed from all given patches, also
+    those of images that are not shown.
 
     Args:
-        images: [B, C, H, W], shown beside, see `rgb`.
-        named: features [M, N, D] by title, M >= B; of ``images`` first.
+        images: [B, C, H, W], also shown, see `rgb`.
+        named: features [M, N, D] by title, M >= B; the first B belong to ``images``.
         grid: rows and columns of patches.
     """
     return colours(images, {title: stretched(scores(features)) for title, features in named.items()}, grid)
@@ -51,17 +51,17 @@ def colours(images: Tensor, named: dict[str, Tensor], grid: Grid) -> "Figure":
 def similarity(
     images: Tensor, features: Tensor, grid: Grid, queries: Sequence[Grid], of: int | None = None
 ) -> "Figure":
-    """Cosine similarity of one patch's features to those of all patches, a row per image; the patch is framed.
+    """Cosine similarity of one patch's features to those of all patches, a row per image; the patch is marked.
 
-    What all images have in common at a place is subtracted first, see `centred`: raw features tell where a patch is
-    so loudly that all one sees is a blob around it, with random weights, too.
+    The mean at each position is subtracted first, see `centred`. In raw features position dominates, and one would
+    only see a blob around the patch, even with random weights.
 
     Args:
         images: [B, C, H, W], see `rgb`.
-        features: [M, N, D], M >= B; of ``images`` first.
+        features: [M, N, D], M >= B; the first B belong to ``images``.
         grid: rows and columns of patches.
-        queries: rows and columns of the patches, a column of the figure each.
-        of: the image whose patches these are; None: each image's own.
+        queries: row and column of each query patch; one column of the figure each.
+        of: index of the image with the query patches; None: each image's own.
     """
     pictures, patch_size = rgb(images), images.shape[-2] // grid[0]
     found = similarities(features, grid, queries, of)[: len(images)].numpy()  # [B, Q, h, w]
@@ -91,10 +91,9 @@ def similarities(features: Tensor, grid: Grid, queries: Sequence[Grid], of: int 
 class Colours:
     """The principal components of the same images' patches from step to step, in colours that stay comparable.
 
-    The components of another step may come in another order, with other signs, or turned against each other: all of
-    these span the same picture. So the three scores of each patch, whitened, are turned onto those of the picture
-    before: by the orthogonal matrix that brings them closest (orthogonal Procrustes, Schönemann 1966). What still
-    changes in colour has changed in the features.
+    Components of another step may have another order, other signs, or be rotated: all of these are equivalent. So the
+    three whitened scores of each patch are aligned with those of the previous picture by the closest orthogonal matrix
+    (orthogonal Procrustes, Schönemann 1966). Where colours still change, the features have changed.
 
     Attributes:
         reference: [M, N, 3], the scores of the last picture; None before the first.
@@ -113,15 +112,15 @@ class Colours:
 
 
 def centred(features: Tensor) -> Tensor:
-    """[M, N, D] without what all images have in common at a place, above all where it is: what is left tells contents.
+    """Features [M, N, D] minus their mean over images at each position, which mostly encodes the position.
 
-    Of fewer than `FEW` images, without the mean of all patches.
+    With fewer than `FEW` images, minus the mean of all patches.
     """
     return features - (features.mean(dim=0) if len(features) >= FEW else features.mean(dim=(0, 1)))
 
 
 def scores(features: Tensor) -> Tensor:
-    """The three strongest principal components of `centred` features [M, N, D]: [M, N, 3], each of variance 1."""
+    """The first three principal components of `centred` features [M, N, D]: [M, N, 3], each with unit variance."""
     flat = centred(features.float()).flatten(0, 1).nan_to_num(0, 0, 0)  # a run that diverges is drawn, too
     kept = min(3, flat.shape[1])
     _, vectors = torch.linalg.eigh((flat.T @ flat).double())  # ascending
@@ -137,6 +136,6 @@ def turned(values: Tensor, reference: Tensor) -> Tensor:
 
 
 def stretched(values: Tensor) -> Tensor:
-    """[M, N, 3] in 0..1: each channel between its second and last but one percentile."""
+    """[M, N, 3] in 0..1: each channel scaled between the 2nd and the 98th percentile."""
     low, high = (torch.from_numpy(np.percentile(values.flatten(0, 1).numpy(), q, axis=0)).float() for q in (2, 98))
     return ((values - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)

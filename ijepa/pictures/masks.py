@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Bools = NDArray[np.bool_]
 FADED, FOG = 0.7, (1.0, 0.65)
-"""Where outlines are drawn, what is not context is so far turned into white; into grey, in a mostly white image."""
+"""With outlines, how much patches outside the context are faded to white (to grey, in a mostly white image)."""
 OVERVIEW = 1.6
 """Inches of an image with outlines."""
 MOST = 4
@@ -24,7 +24,7 @@ MOST = 4
 
 
 def masks(images: Tensor, chosen: Masks, patch_size: int) -> "Figure":
-    """Image, outlines, context, and each target block, a row per image (as in the paper's figure 4).
+    """Image, outlines, context, and each target block, a row per image, as in the paper's figure 4.
 
     Titles of targets have the colours of their outlines, see `outlines`.
 
@@ -50,7 +50,7 @@ def masks(images: Tensor, chosen: Masks, patch_size: int) -> "Figure":
 
 
 def outlines(images: Tensor, chosen: Masks, patch_size: int) -> "Figure":
-    """Context and targets of many images: each target block in a colour, what is not context faded.
+    """Context and targets of many images: each target block outlined in a colour, patches outside the context faded.
 
     Args: see `masks`.
     """
@@ -111,7 +111,7 @@ def _faded(picture: Picture, context: Bools, patch_size: int) -> Picture:
 
 
 def _outline(axes: "Axes", context: Bools, targets: list[Bools], patch_size: int) -> None:
-    """Borders of the context, thin, and of each target, a little further inside from one to the next: all are seen."""
+    """Outlines of the context, thin, and of each target, each slightly more inset, so that all stay visible."""
     from matplotlib.collections import PolyCollection
 
     drawn = PolyCollection(borders(context, patch_size), facecolors="none", edgecolors="black", linewidths=0.4)
@@ -148,7 +148,7 @@ def borders(where: Bools, patch_size: int, inset: float = 0.0) -> list[list[tupl
 
 
 Corner = tuple[int, int, int, int]
-"""Of the grid, x and y, and whither an inset moves it: -1, 0 or 1, to the right and down."""
+"""A corner of the grid, x and y, and the direction in which an inset moves it: -1, 0 or 1, right and down."""
 
 
 def _sides(here: Bools, row: int, column: int) -> list[tuple[Corner, Corner]]:

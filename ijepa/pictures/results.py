@@ -1,4 +1,4 @@
-"""What evaluations found: nearest neighbours, depth and classes of pixels."""
+"""Figures of evaluation results: nearest neighbours, depth and segmentation."""
 
 from typing import TYPE_CHECKING
 
@@ -24,11 +24,11 @@ def neighbours(rows: Tensor) -> "Figure":
 
 
 def depths(images: Tensor, truth: Tensor, predicted: Tensor) -> "Figure":
-    """Images, their depth and what was predicted, a row per image: near is light, what is not known grey.
+    """Images, their depth and the prediction, a row per image: near is light, unknown is grey.
 
     Args:
         images: [B, C, H, W], see `rgb`.
-        truth: [B, H, W]; 0, NaN or infinite where it is not known.
+        truth: [B, H, W]; 0, NaN or infinite if unknown.
         predicted: [B, H, W].
     """
     from matplotlib import colormaps
@@ -46,11 +46,11 @@ def depths(images: Tensor, truth: Tensor, predicted: Tensor) -> "Figure":
 
 
 def classes(images: Tensor, truth: Tensor, predicted: Tensor) -> "Figure":
-    """Images, the classes of their pixels and what was predicted, a row per image; light grey where none counts.
+    """Images, the classes of their pixels and the prediction, a row per image; ignored pixels are light grey.
 
     Args:
         images: [B, C, H, W], see `rgb`.
-        truth: [B, H, W] class indices, -1 where none counts.
+        truth: [B, H, W] class indices, -1 is ignored.
         predicted: [B, H, W].
     """
     from matplotlib import colormaps

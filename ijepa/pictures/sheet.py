@@ -1,7 +1,7 @@
-"""What all figures share: how an image is shown, how a sheet of them is laid out, how it is written.
+"""Shared by all figures: display of images, layout of a sheet, writing of files.
 
-At their own size the figures fit a page's width: an eight-column sheet is about 8 inches wide, with letters of 7 and
-8 points.
+At their original size figures fit the width of a page: a sheet of eight columns is about 8 inches wide, with text of 7
+and 8 points.
 """
 
 from pathlib import Path
@@ -22,11 +22,11 @@ Grid = tuple[int, int]
 Picture = NDArray[np.float32]
 """[H, W, 3] in 0..1."""
 HIDDEN = 0.93
-"""Grey of what a network does not see."""
+"""Grey for patches that a network does not see."""
 CELL = 1.0
 """Inches a picture is high or wide, whichever is more."""
 TITLE, SMALL = 8, 7
-"""Points of titles, and of all other letters."""
+"""Font sizes of titles and of other text, in points."""
 DPI = 200
 HEAT = "magma"
 """Perceptually uniform, and readable in grey."""
@@ -35,10 +35,10 @@ LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000
 
 
 def rgb(images: Tensor) -> Picture:
-    """What can be shown of images [B, C, H, W]: [B, H, W, 3] in 0..1.
+    """Images [B, C, H, W] for display: [B, H, W, 3] in 0..1.
 
-    One channel becomes grey, of more than three the first three are shown. Values that do not lie in 0..1, as floats in
-    units of their own, are stretched between their first and last percentile, channel by channel.
+    One channel becomes grey; of more than three, the first three are shown. Values outside 0..1, as in float images,
+    are scaled per channel between the 1st and the 99th percentile.
     """
     shown = images[:, :3].float() if images.shape[1] > 2 else images[:, :1].float().expand(-1, 3, -1, -1)
     if shown.min() < 0 or shown.max() > 1:
@@ -61,10 +61,10 @@ def sheet(
     """Pictures in rows and columns.
 
     Args:
-        rows: all of one shape; [h, w] instead of [H, W, 3] is left to the caller to colour.
-        titles: of the columns.
-        below: inches for what the caller adds below.
-        cell: inches a picture is high or wide, whichever is more.
+        rows: pictures [H, W, 3], all of the same shape; the caller draws those that are [h, w].
+        titles: titles of the columns.
+        below: height in inches reserved below, for the caller.
+        cell: longer side of a picture in inches.
 
     Returns:
         The figure and its axes [rows, columns].
@@ -117,7 +117,7 @@ def bar(figure: "Figure", shown: Any, axes: list[Any], label: str, end: str = "n
 
 
 def mark(axes: "Axes", place: Grid, patch_size: int) -> None:
-    """A frame around the patch at ``place``, white in black: seen on anything."""
+    """Marks the patch at ``place`` with a frame in white on black, visible on any background."""
     from matplotlib.patches import Rectangle
 
     corner = (place[1] * patch_size - 0.5, place[0] * patch_size - 0.5)

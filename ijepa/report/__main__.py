@@ -60,7 +60,7 @@ def _jobs(given: list[Path]) -> tuple[list[Path], list[str]]:
             continue
         begun = [job for job in sweep.jobs if RunFolder(job.folder).metrics.is_file()]
         if not begun:
-            raise ConfigError("RUN_DIR", text.name(folder), "a sweep of which no job has begun")
+            raise ConfigError("RUN_DIR", text.name(folder), "a sweep without any started job")
         found += [job.folder for job in begun]
         notes += [f"{text.name(job.name)}: {job.error or job.status}" for job in sweep.jobs if job not in begun]
     return found, notes
@@ -68,12 +68,12 @@ def _jobs(given: list[Path]) -> tuple[list[Path], list[str]]:
 
 def _parser() -> commands.Parser:
     parser = commands.Parser(
-        commands.typed("report"), description="Runs as one HTML page that needs no network: docs/report.md."
+        commands.typed("report"), description="Writes a self-contained HTML report of runs: docs/report.md."
     )
-    parser.add_argument("folders", metavar="RUN_DIR", nargs="+", type=Path, help="a run's folder, or a sweep's")
+    parser.add_argument("folders", metavar="RUN_DIR", nargs="+", type=Path, help="folder of a run or of a sweep")
     parser.add_argument("--out", type=Path, metavar="FILE",
-                        help=f"default: {REPORT} in the run's folder; of several runs, in the current one")  # fmt: skip
-    parser.add_argument("--title", help="default: the run's name, or how many runs there are")
+                        help=f"default: {REPORT} in the run's folder; for several runs, in the current one")  # fmt: skip
+    parser.add_argument("--title", help="default: the run's name, or the number of runs")
     return parser
 
 
@@ -84,7 +84,7 @@ def _out(given: argparse.Namespace) -> Path:
     out: Path = given.out.expanduser()
     if out.is_dir():
         raise ConfigError(
-            "--out", text.name(out), f"is a folder; give a file in it, {text.name(out / REPORT)} for example"
+            "--out", text.name(out), f"is a folder; give a file in it, e.g. {text.name(out / REPORT)}"
         )
     if out.suffix.lower() not in (".html", ".htm"):
         raise ConfigError("--out", text.name(out), "should end in .html")

@@ -47,17 +47,17 @@ def pictures(folder: Path) -> tuple[list[Picture], list[str]]:
         try:
             data, width, height = _encoded(path)
         except Exception:  # whatever Pillow makes of a broken file
-            notes.append(f"{text.name(path.relative_to(folder))} is no picture any more and was left out")
+            notes.append(f"{text.name(path.relative_to(folder))} is not a valid picture and was skipped")
             continue
         if used + len(data) > LARGEST:
-            notes.append(f"{name}{'' if step < 0 else f', step {step},'} was left out: more than {text.size(LARGEST)}")
+            notes.append(f"{name}{'' if step < 0 else f', step {step},'} was skipped: larger than {text.size(LARGEST)}")
             continue
         used += len(data)
         source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
         found.append(Picture(name, None if step < 0 else step, source, width, height))
     if len(chosen) < len(placed):
         notes.append(
-            f"{len(placed) - len(chosen)} of {len(placed)} pictures were left out; a page shows {MOST} of a run"
+            f"{len(placed) - len(chosen)} of {len(placed)} pictures were left out; a page shows at most {MOST} per run"
         )
     return found, notes
 

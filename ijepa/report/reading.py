@@ -119,7 +119,7 @@ def _read(folder: Path, whole: Path, name: str) -> RunRecord:
     if not whole.exists():
         raise ConfigError(KEY, text.name(folder), "no such folder")
     if not whole.is_dir():
-        raise ConfigError(KEY, text.name(folder), "a file; a run's folder is wanted")
+        raise ConfigError(KEY, text.name(folder), "is a file; give a run's folder")
     files = RunFolder(whole)
     for needed in (files.config, files.metrics):
         if not needed.is_file():
@@ -152,7 +152,7 @@ def _config(path: Path) -> dict[Any, Any]:
     except Exception:  # an interpolation of nothing
         values = None
     if not isinstance(values, dict):
-        raise UserError(f"{path}: not the configuration of a run; bring back what train.py has written")
+        raise UserError(f"{path}: not the configuration of a run; restore the file that train.py wrote")
     return values
 
 
@@ -161,5 +161,5 @@ def _optional(path: Path, folder: Path, notes: list[str], read: Callable[[Path],
     try:
         return read(path)
     except UserError:
-        notes.append(f"{text.name(path.relative_to(folder))} is broken and was left out")
+        notes.append(f"{text.name(path.relative_to(folder))} is corrupt and was skipped")
         return None

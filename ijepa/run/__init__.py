@@ -1,1 +1,1 @@
-"""The life of a run: built, started, resumed, finalized; and evaluations of what it leaves."""
+"""The life of a run: build, start, resume, finalize; and evaluations of its checkpoints."""

@@ -39,10 +39,10 @@ UNNAMED = ("checkpoint", "task", "output", "hardware", "baselines", "cache")
 
 
 def evaluate(composed: DictConfig) -> float | None:
-    """Evaluates what the configuration names; returns the headline result.
+    """Runs the configured evaluation; returns the main metric.
 
     Raises:
-        UserError: when checkpoint, data and task do not fit.
+        UserError: if checkpoint, data and task do not fit together.
     """
     if OmegaConf.is_missing(composed, "checkpoint") or composed.checkpoint in (None, ""):
         raise UserError(f"checkpoint is not set; add checkpoint={FORMATS}, or {RANDOM}")
@@ -78,14 +78,16 @@ def evaluate(composed: DictConfig) -> float | None:
         chosen, left = tasks.supported_tasks(config.task, data)
         config = config.model_copy(update={"task": chosen})
         for name, why in left.items() if first else ():
-            print(f"task=paper leaves out {name}: {why}")
+            print(f"task=paper skips {name}: {why}")
         if not chosen.chosen():
-            raise ConfigError("task", "paper", "nothing of it is possible with these images; they need labels or maps")
+            raise ConfigError(
+                "task", "paper", "none of its tasks is possible with these images; they need labels or maps"
+            )
     else:
         tasks.validate(config.task, data, config.data)
     fabric = devices.fabric(config.hardware)
     if fabric is not None and HydraConfig.get().mode == RunMode.MULTIRUN:
-        problem = "one process starts the others here, and cannot in a sweep; start the jobs one by one"
+        problem = "evaluations on several devices cannot run in a sweep; start the jobs one by one"
         raise ConfigError("hardware.strategy", config.hardware.strategy, problem)
     for note in suggested.notes(config) if first and loaded is None else ():
         print(f"data     {note}")
@@ -148,7 +150,7 @@ def _report(
 
 
 def _random(config: EvaluateConfig) -> PretrainedEncoder:
-    """An untrained encoder of the shape that model= describes, for images as data= describes them."""
+    """A randomly initialised encoder with the shape of model=, for the images of data=."""
     assert config.model is not None
     check_data(config.data)
     check_model(config.model, config.data)
@@ -161,14 +163,14 @@ def _given() -> set[str]:
 
 
 def _reject_model_keys() -> None:
-    """Refuses a shape beside a checkpoint, which has its own."""
+    """Rejects model options if there is a checkpoint, which determines the shape."""
     for key in sorted(_given()):
         if key.partition(".")[0] == "model":
-            raise UserError(f"{key}: the checkpoint's encoder has a shape of its own; leave it out")
+            raise UserError(f"{key}: the shape comes from the checkpoint; omit it")
 
 
 def _data(composed: dict[str, Any], path: Path, spec: Spec) -> dict[str, Any]:
-    """The data to evaluate on: what the command line says, else the run's own; as the encoder wants it."""
+    """The data to evaluate on: from the command line, else the run's own; size and normalisation are the encoder's."""
     given = _given()
     written = _run(path).config
     if "data" in given:
@@ -179,7 +181,7 @@ def _data(composed: dict[str, Any], path: Path, spec: Spec) -> dict[str, Any]:
         raise UserError(f"data is not set, and {path} has no config.yaml beside it; add data=folder data.root=FOLDER")
     for name in ("mean", "std"):
         if f"data.{name}" in given:
-            raise ConfigError(f"data.{name}", composed[name], "the encoder comes with its own; leave it out")
+            raise ConfigError(f"data.{name}", composed[name], "is stored with the encoder; omit it")
     plain = spec.plain()
     base |= {name: plain[name] for name in ("image_size", "channels", "mean", "std", "eval_crop")}
     for name, value in composed.items():
@@ -192,7 +194,7 @@ def _data(composed: dict[str, Any], path: Path, spec: Spec) -> dict[str, Any]:
 
 
 def _split_seed(path: Path | None, config: EvaluateConfig) -> int:
-    """The run's own seed on the run's own images: what it held out must stay held out."""
+    """The run's seed on the run's images, so that held-out images stay held out; else the configured seed."""
     written = path and _run(path).config
     if written is None or not written.is_file():
         return config.seed
@@ -216,7 +218,7 @@ def _masks(path: Path | None, config: EvaluateConfig, patch_size: int, first: bo
         return build.sampler_of(values, (rows, columns))
     except ValueError as error:  # ConfigError among them
         if first:
-            print(f"masks    left out: {str(error).splitlines()[0]}")
+            print(f"masks    skipped: {str(error).splitlines()[0]}")
         return None
 
 
@@ -233,7 +235,7 @@ def _fits(config: EvaluateConfig, spec: Spec) -> None:
         problem = f"not divisible by the encoder's patches of {spec.patch_size} pixels"
         raise ConfigError("data.image_size", data.image_size, problem)
     if config.layers > spec.depth:
-        raise ConfigError("layers", config.layers, f"the encoder has {spec.depth} blocks; {spec.depth} would do")
+        raise ConfigError("layers", config.layers, f"the encoder has {spec.depth} blocks; try {spec.depth}")
     check_task(config.task, spec.depth)
 
 

@@ -58,7 +58,7 @@ def finish(run: Run, brief: bool) -> None:
         summary["health"] = {"verdict": run.health.verdicts[-1].title, "seconds": run.health.seconds}
     chosen, left = run.tasks()
     for name, why in left.items() if run.config.task.paper is not None else ():
-        print(f"task=paper leaves out {name}: {why}")
+        print(f"task=paper skips {name}: {why}")
     if encoder is not None and chosen.measured():
         names = label_sets(run.data)
         runtime = Runtime(run.trainer.strategy.root_device, compiled=run.config.hardware.compile)
@@ -89,7 +89,7 @@ def finish(run: Run, brief: bool) -> None:
     if run.health is not None and run.health.verdicts:
         print(run.health.summary())
     if summary["unreadable"]:
-        print(f"{len(summary['unreadable'])} files could not be read; summary.json names them")
+        print(f"{len(summary['unreadable'])} files could not be read; summary.json lists them")
     print(f"{summary['images']} images, {summary['flops']:.3g} FLOPs, {summary['seconds']:.0f} s")
     if brief:
         return
@@ -113,7 +113,7 @@ def _whole(encoder: TrainedEncoder, states: dict[nn.Module, dict[str, Tensor]]) 
 
 
 def _draw(run: Run, encoder: TrainedEncoder | None) -> None:
-    """The pictures of a finished run: what was predicted from what, what the encoder sees, and how it came there."""
+    """The pictures of a finished run: masks, features, and learning curves."""
     images, step = run.data.examples(PROJECTED), run.trainer.global_step
     shown = images[:SHOWN]
     figures: dict[str, drawing.Make] = {}

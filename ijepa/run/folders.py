@@ -1,4 +1,4 @@
-"""Where a new run lives: chosen once for all of its processes, never shared with another run."""
+"""The folder of a new run: chosen once for all of its processes, never shared with another run."""
 
 import contextlib
 import hashlib
@@ -45,10 +45,10 @@ def choose(config: TrainConfig, overrides: list[str]) -> Path:
         return Path("runs", f"{name}-slurm-{queued}")  # the same for all its processes, and after a restart
     several = config.hardware.nodes > 1 or int(os.environ.get("SLURM_NTASKS", "1")) > 1
     if config.run_dir is None and ("TORCHELASTIC_RUN_ID" in os.environ or several):
-        problem = "with torchrun, SLURM or several nodes every process needs to know the folder; add run_dir=FOLDER"
+        problem = "with torchrun, Slurm or several nodes all processes need to know the folder; add run_dir=FOLDER"
         raise ConfigError("run_dir", None, problem)
     if config.run_dir == "":
-        raise ConfigError("run_dir", "", "needs a folder; null makes a new one under runs/")
+        raise ConfigError("run_dir", "", "needs a folder; try null for a new one under runs/")
     if config.run_dir is None:
         return numbered(Path("runs"), name)
     folder = Path(config.run_dir).expanduser()
@@ -58,7 +58,7 @@ def choose(config: TrainConfig, overrides: list[str]) -> Path:
 
 
 def resumes_existing(config: TrainConfig) -> bool:
-    """Whether a run that is in the folder already is this one: it is skipped where finished, and resumed where not."""
+    """Whether an existing run in the folder is continued: skipped if finished, else resumed."""
     return HydraConfig.get().mode == RunMode.MULTIRUN or config.resume == "auto" or slurm.restarted()
 
 
@@ -99,31 +99,31 @@ def _shared() -> list[str]:
 
 
 def validate_unused(folder: Path) -> None:
-    """Raises ConfigError when ``folder`` holds a run."""
+    """Raises ConfigError if ``folder`` contains a run."""
     run = RunFolder(folder)
     found = [path.name for path in (run.config, run.metrics, run.checkpoints.path) if path.exists()]
     if not found or is_nonzero_rank():
         return
     if run.config.name not in found:
-        raise ConfigError("run_dir", folder, f"holds a part of a run, {found[0]}; give another run_dir")
+        raise ConfigError("run_dir", folder, f"contains part of a run, {found[0]}; give another run_dir")
     resumable = any(run.checkpoints.path.glob("*.ckpt"))
-    way = f"resume={folder} would go on with it" if resumable else "it has no checkpoint; remove it"
-    raise ConfigError("run_dir", folder, f"holds a run; {way}, or give another run_dir")
+    way = f"resume it with resume={folder}" if resumable else "it has no checkpoint; remove it"
+    raise ConfigError("run_dir", folder, f"contains a run; {way}, or give another run_dir")
 
 
 def make(folder: Path, key: str = "run_dir") -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(key, folder, f"cannot be made: {error.strerror}") from None
+        raise ConfigError(key, folder, f"cannot be created: {error.strerror}") from None
 
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Keeps other processes from running in ``folder`` meanwhile, however this one ends.
+    """Locks ``folder`` against other processes; the lock is released however this process ends.
 
     Raises:
-        ConfigError: when one does, or the folder cannot be written to.
+        ConfigError: if another process has locked it, or the folder cannot be written to.
     """
     if is_nonzero_rank():
         yield
@@ -140,7 +140,7 @@ def claimed(folder: Path) -> Iterator[None]:
             _locks.add(descriptor)
             stack.callback(_locks.discard, descriptor)
         except BlockingIOError:
-            problem = "another process is running in it; wait, or give another one"
+            problem = "another process is using it; wait, or give another run_dir"
             raise ConfigError("run_dir", folder, problem) from None
         except (ImportError, OSError):  # a system or a file system without locks
             pass
@@ -148,7 +148,7 @@ def claimed(folder: Path) -> Iterator[None]:
 
 
 def numbered(parent: Path, name: str) -> Path:
-    """The next free folder, made at once: another run may start at the same moment."""
+    """Creates the next free folder, atomically, because another run may start at the same moment."""
     make(parent)
     while True:
         tails = [path.name.rpartition("-")[2] for path in parent.glob(f"{name}-*")]
@@ -166,7 +166,7 @@ def is_nonzero_rank() -> bool:
 
 
 def slug(overrides: list[str]) -> str:
-    """Overrides as a folder's name, without the characters that Hydra's grammar trips over."""
+    """A folder name from overrides, without characters that are special in Hydra's grammar."""
     text = "_".join(overrides).replace("=", "-")
     name = "".join(c if c.isalnum() or c in "._-" else "-" for c in text) or "default"
     return name if len(name) <= 180 else f"{name[:180]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"

@@ -1,4 +1,4 @@
-"""What init=FILE decides about a configuration, and what of it the command line has said."""
+"""Applies what init=FILE determines to a configuration, unless the command line sets it."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from ijepa.util.paths import CONF
 
 EXPERIMENTS = CONF / "experiment"
 CONTINUED = "continued"
-"""The experiment that init=FILE trains as, where none is chosen (``experiment=[]``: none)."""
+"""The default experiment with init=FILE (``experiment=[]``: none)."""
 
 
 def resolve_init(composed: DictConfig) -> DictConfig | dict[str, Any]:
@@ -31,7 +31,7 @@ def resolve_init(composed: DictConfig) -> DictConfig | dict[str, Any]:
 
 
 def given(key: str) -> bool:
-    """Whether the user has set a key: by itself, by an option that is about it, or in a configuration of their own."""
+    """Whether the user has set a key: directly, by an option of its group, or in a configuration of their own."""
     overrides = _overrides()
     if not _own() or key in overrides or (_of_model(key) and "model" in overrides):
         return True

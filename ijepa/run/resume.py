@@ -1,4 +1,4 @@
-"""Going on with a run: its configuration with what may change, its last checkpoint, and what stands in the way."""
+"""Resuming a run: its configuration with permitted changes, its last checkpoint, and reasons not to resume."""
 
 import tempfile
 from dataclasses import dataclass
@@ -28,31 +28,31 @@ from ijepa.util.paths import CONF
 
 FREE = ("run_dir", "resume", "force", "metric", "hardware", "logger", "callbacks", "callback", "task", "data.workers",
         "data.root", "data.depth_root", "data.depth_scale", "data.segmentation_root")  # fmt: skip
-"""What may change in a run that goes on: it changes what is computed by rounding at most."""
+"""Keys that may change when a run is resumed: they change results by rounding at most."""
 LENGTH = ("schedule.epochs", "schedule.max_steps")
-"""What may change, too, where nothing before the end depends on it."""
+"""Keys that may change as well if nothing before the end depends on them."""
 MICRO_BATCHES = ("hardware.devices", "hardware.nodes", "hardware.accumulation")
 """What the reference implementation's masks depend on."""
 
 SHOWN = 6
 """Differences that are listed."""
 NEEDED = ("state_dict", "optimizer_states", "loops", "global_step", loading.IMAGES_KEY)
-"""What a checkpoint of a training run holds."""
+"""Keys in a checkpoint of a training run."""
 
 
 @dataclass(frozen=True)
 class Resumed:
-    """A run to go on with.
+    """A run to resume.
 
     Attributes:
-        folder: of the run.
-        last: the checkpoint to go on from.
-        step: after which it was written.
+        folder: the run's folder.
+        last: the checkpoint to resume from.
+        step: the checkpoint's step.
         images: identity of the training images.
-        shapes: of the networks' tensors.
+        shapes: shapes of the networks' tensors.
         before: the configuration so far.
-        config: from here on.
-        changed: keys of what further resumes are to start from, too; the rest is a matter of this one alone.
+        config: the configuration from here on.
+        changed: keys whose changes also apply to later resumes; other changes apply to this one only.
     """
 
     folder: Path
@@ -69,7 +69,7 @@ def resume(path: Path, overrides: list[str]) -> Resumed:
     """The run at ``path``, a run's folder or one of its checkpoints, as ``overrides`` change it.
 
     Raises:
-        UserError: when there is no run, or something changes that it has been built on (unless force=true).
+        UserError: if there is no run, or a change would affect its results (unless force=true).
     """
     folder, last = _find(path)
     contents = _load(path, last)
@@ -82,7 +82,7 @@ def resume(path: Path, overrides: list[str]) -> Resumed:
     if faults and not new.force:
         items = [f"{key}={show(before.get(key))} would become {show(value)}" for key, value in faults.items()]
         listed = ", ".join(items[:SHOWN]) + (f" and {len(items) - SHOWN} more" if len(items) > SHOWN else "")
-        raise UserError(f"resume={path}: {listed}; leave that out, start a new run, or insist with force=true")
+        raise UserError(f"resume={path}: {listed}; omit that, start a new run, or override with force=true")
     lasting = [key for key in changed if key in LENGTH or key in faults]
     shapes = {name: tensor.shape for name, tensor in contents["state_dict"].items()}
     images = contents[loading.IMAGES_KEY]
@@ -90,10 +90,10 @@ def resume(path: Path, overrides: list[str]) -> Resumed:
 
 
 def finished(folder: Path, config: TrainConfig) -> bool:
-    """Whether the run in ``folder`` is that of ``config``, and has its results.
+    """Whether the run in ``folder`` has configuration ``config`` and is finished.
 
     Raises:
-        ConfigError: when it is another one.
+        ConfigError: if it has another configuration.
     """
     run = RunFolder(folder)
     if not run.config.is_file():
@@ -104,12 +104,14 @@ def finished(folder: Path, config: TrainConfig) -> bool:
     other = [key for key in keys if not any(key == free or key.startswith(f"{free}.") for free in FREE)]
     if other:
         items = [f"{key}={show(before.get(key))}, not {show(after.get(key))}" for key in other[:SHOWN]]
-        raise ConfigError("run_dir", folder, f"holds a run of {', '.join(items)}; give another run_dir, or remove it")
+        raise ConfigError(
+            "run_dir", folder, f"contains a run with {', '.join(items)}; give another run_dir, or remove it"
+        )
     return finished_summary(run.summary) is not None
 
 
 def again(folder: Path, config: TrainConfig) -> Resumed | None:
-    """The stopped run in ``folder``, which is that of ``config``; None where it has no whole checkpoint."""
+    """The stopped run in ``folder``, which has configuration ``config``; None if it has no complete checkpoint."""
     checkpoints = RunFolder(folder).checkpoints
     for last in (checkpoints.last, *reversed(checkpoints.numbered())):
         if last.is_file() and _whole(last):
@@ -122,23 +124,23 @@ def again(folder: Path, config: TrainConfig) -> Resumed | None:
 
 
 def validate(resumed: Resumed, module: nn.Module, data: DataModule, steps: Scheduled) -> None:
-    """Refuses networks of another shape; other images than before, and a run made longer from within its cooldown.
+    """Rejects networks of another shape, other images, and changes of the run's length within its cooldown.
 
     Raises:
-        UserError: says what differs (with force=true, of networks alone).
+        UserError: says what differs (with force=true: for networks only).
     """
     state = module.state_dict()
     wrong = [name for name in state if resumed.shapes.get(name) != state[name].shape]
     wrong += [name for name in resumed.shapes if name not in state]
     if wrong:
-        problem = f"{len(wrong)} tensors do not fit the networks as configured now, {wrong[0]} for example"
-        raise ConfigError("resume", resumed.last, f"{problem}; leave out what changes them, or start a new run")
+        problem = f"{len(wrong)} tensors do not match the networks as configured now, e.g. {wrong[0]}"
+        raise ConfigError("resume", resumed.last, f"{problem}; omit what changes them, or start a new run")
     if resumed.config.force:
         return
     was, now = resumed.images, data.identity
     if was != now:
         counts = f"{was['images']} training images, now {now['images']}" if was["images"] != now["images"] else "others"
-        problem = f"not the images that the run began with ({counts}); bring them back, or insist with force=true"
+        problem = f"not the images that the run started with ({counts}); restore them, or override with force=true"
         raise ConfigError("data.root", resumed.config.data.root, problem)
     old = resumed.before
     before = training_schedule(old.schedule, old.optimizer, old.data.batch_size, now["images"], TrainingSchedule)
@@ -152,11 +154,11 @@ def validate(resumed: Resumed, module: nn.Module, data: DataModule, steps: Sched
 
 
 def lasting(resumed: Resumed, images: dict[str, Any]) -> dict[str, Any] | None:
-    """The configuration that further resumes start from, or None where it is the one so far.
+    """The configuration that later resumes start from, or None if it is unchanged.
 
     Args:
         resumed: the run.
-        images: identity of the training images now; other ones than before that were insisted on stay.
+        images: identity of the training images now; if they changed (force=true), the change is kept.
     """
     changed = resumed.changed + (["data.root"] if images != resumed.images else [])
     if not changed:
@@ -182,23 +184,23 @@ def _find(path: Path) -> tuple[Path, Path]:
         last = next(reversed(run.checkpoints.numbered()), last)
     for needed in (run.config, last):
         if not needed.is_file():
-            raise ConfigError("resume", path, f"no run to go on with: {needed} is missing")
+            raise ConfigError("resume", path, f"no run to resume: {needed} is missing")
     return folder, last
 
 
 def _load(path: Path, last: Path) -> dict[str, Any]:
-    """The checkpoint, mapped into memory; refused when it is not whole, with the newest other one that is."""
+    """The checkpoint, memory-mapped; if it is incomplete, the error names the newest complete one."""
     try:
         contents = loading.load_checkpoint(last, mapped=True)
     except ConfigError as fault:
         whole = next(
             (path for path in reversed(CheckpointFolder(last.parent).numbered()) if path != last and _whole(path)), None
         )
-        problem = f"resume={whole} is the newest that is" if whole else "and there is no other one that is"
-        raise ConfigError("resume", path, f"{last.name} is not a whole checkpoint; {problem}") from fault
+        problem = f"try resume={whole}, the newest complete one" if whole else "and there is no complete one"
+        raise ConfigError("resume", path, f"{last.name} is not a complete checkpoint; {problem}") from fault
     missing = [name for name in NEEDED if name not in contents]
     if missing:
-        raise ConfigError("resume", path, f"{last.name} is no checkpoint of a run to go on with: no {missing[0]} in it")
+        raise ConfigError("resume", path, f"{last.name} is not a checkpoint of a run: it contains no {missing[0]}")
     return contents
 
 
@@ -211,7 +213,7 @@ def _whole(path: Path) -> bool:
 
 
 def _compose(file: Path, overrides: list[str]) -> DictConfig:
-    """The configuration in ``file`` under Hydra overrides; an option of a group takes the place of what it holds."""
+    """The configuration in ``file`` with Hydra overrides; an option of a config group replaces the whole group."""
     groups = {*COMBINED, *(path.name for path in CONF.iterdir() if path.is_dir())}
     chosen = [_key(item) for item in overrides if _key(item) in groups and item[0].isalpha()]
     items = [f"+{item}" if _key(item) in chosen else item for item in overrides]

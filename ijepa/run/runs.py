@@ -1,4 +1,4 @@
-"""A training run from a composed configuration to its folder: start, resume, results."""
+"""Runs training from a composed configuration: start, resume, results."""
 
 import contextlib
 import os
@@ -40,12 +40,12 @@ def train(composed: DictConfig, wire: Wire | None = None) -> float | None:
     if composed.get("resume") not in (None, "auto"):
         resumed = resume.resume(Path(str(composed.resume)).expanduser(), overrides)
         if composed.run_dir is not None and Path(composed.run_dir).expanduser().resolve() != resumed.folder.resolve():
-            raise ConfigError("run_dir", composed.run_dir, "a resumed run stays in its folder; leave it out")
+            raise ConfigError("run_dir", composed.run_dir, "a resumed run stays in its folder; omit it")
         with folders.claimed(resumed.folder):
             return _resume(resumed, wire)
     config = parse(TrainConfig, init_options.resolve_init(composed))
     if config.resume == "auto" and config.run_dir is None:
-        raise ConfigError("resume", "auto", "goes on with the run in run_dir; add run_dir=FOLDER")
+        raise ConfigError("resume", "auto", "resumes the run in run_dir; add run_dir=FOLDER")
     folder = folders.choose(config, overrides)
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     wandb = config.logger.wandb
@@ -58,7 +58,7 @@ def train(composed: DictConfig, wire: Wire | None = None) -> float | None:
 
 
 def _again(config: TrainConfig, folder: Path, wire: Wire) -> float | None:
-    """Goes on with the run in ``folder``, if there is one."""
+    """Resumes the run in ``folder``, if there is one."""
     with folders.claimed(folder):
         if resume.finished(folder, config):
             print(f"run_dir {folder}: finished before")
@@ -117,7 +117,7 @@ def _wired(wire: Wire, config: TrainConfig, folder: Path, step: int = 0) -> Run:
     metric.check(config.metric, results, run.health is not None)
     launched = "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_PROCID" in os.environ
     if config.hardware.strategy != "single" and HydraConfig.get().mode == RunMode.MULTIRUN and not launched:
-        problem = "in a sweep the processes of a job are started by torchrun or submitit, see docs/sweeps.md"
+        problem = "in a sweep, start the processes of a job with torchrun or submitit, see docs/sweeps.md"
         raise ConfigError("hardware.strategy", config.hardware.strategy, problem)
     return run
 
@@ -127,11 +127,11 @@ def execute(run: Run, last: Path | None = None, drop: Callable[[], None] = lambd
 
     Args:
         run: from `ijepa.run.assembly.assemble`.
-        last: checkpoint to go on from.
-        drop: removes what the run will write anew; called when the run goes on.
+        last: checkpoint to resume from.
+        drop: removes what the run will write again; called when the first resumed step begins.
 
     Raises:
-        InterruptedRunError: when a signal ended it; the checkpoint is written.
+        InterruptedRunError: if a signal ended it; the checkpoint is written.
     """
     signals = run.checkpoint.signals
     rewind = Rewind(drop, signals)
@@ -157,7 +157,7 @@ def execute(run: Run, last: Path | None = None, drop: Callable[[], None] = lambd
             print(f"run_dir {run.folder}", flush=True)
         loggers.finish(run.trainer.loggers, failed)
         if stopped and run.trainer.is_global_zero and slurm.requeue(stopped):
-            print("requeued: the job goes on with the run when Slurm starts it again", flush=True)
+            print("requeued: the job resumes the run when Slurm restarts it", flush=True)
 
 
 def _execute(run: Run, last: Path | None, rewind: Rewind) -> float | None:
@@ -179,14 +179,14 @@ def _execute(run: Run, last: Path | None, rewind: Rewind) -> float | None:
 
 
 def _interrupted(run: Run, started: bool) -> str:
-    """How far the run came, and how to go on."""
+    """How far the run got, and how to resume it."""
     steps, whole = run.trainer.global_step, run.module.schedule.max_steps
     done = f"stopped after step {steps} of {whole}" if started and steps else "stopped before the first step"
     if steps == whole:
         done += ", before the results"
     if not started and run.checkpoint.path.exists():
-        return f"{done}; nothing has changed, give the same command again"
-    again = f"; go on with: {commands.typed('train')} resume={run.folder}"
+        return f"{done}; nothing has changed, run the same command again"
+    again = f"; resume with: {commands.typed('train')} resume={run.folder}"
     return done + (again if run.checkpoint.path.exists() else "")
 
 
@@ -209,7 +209,7 @@ def _announce(run: Run, resumed: bool) -> None:
     if run.data.masking is not None:
         print(f"masks    {config.masking.name}, {run.data.masking.context_patches} context patches per image")
     print(
-        f"steps    {steps.max_steps} of {config.data.batch_size} images, {steps.warmup_steps} of them warm-up; "
+        f"steps    {steps.max_steps} ({steps.warmup_steps} warm-up), effective batch size {config.data.batch_size}; "
         f"{run.trainer.strategy.root_device.type}, {precision}",
         flush=True,
     )

@@ -1,7 +1,7 @@
-"""A new run from weights that are there: `python train.py init=FILE`.
+"""A new run from existing weights: `python train.py init=FILE`.
 
-The sizes of the networks, and what belongs to them (size, channels and normalisation of images, positions), come from
-the file unless they are given; the three networks start from its weights, the optimiser and the schedules afresh.
+Network sizes and the settings that go with them (image size, channels, normalisation, positions) come from the file
+unless they are given. The three networks start from its weights; optimiser and schedules start from scratch.
 """
 
 from collections.abc import Callable
@@ -48,21 +48,21 @@ class WarmStart:
 
 
 def read(text: str, heads: int | None = None) -> WarmStart:
-    """The weights that ``init=`` names; raises UserError when there are none."""
+    """The weights that ``init=`` names; raises UserError if there are none."""
     file = loading.select_file(loading.resolve_source(text, KEY), whole=True, key=KEY)
     return WarmStart(file, loading.read_weights(file, heads, KEY))
 
 
 def apply_checkpoint_sizes(values: dict[str, Any], start: WarmStart, given: Callable[[str], bool]) -> dict[str, Any]:
-    """A configuration with what the weights decide.
+    """A configuration with the values that the weights determine.
 
     Args:
-        values: plain containers, not checked yet.
+        values: plain containers, not validated yet.
         start: the weights.
-        given: whether a key was given, which wins over the file where it can.
+        given: whether the user has set a key, which overrides the file if possible.
 
     Raises:
-        UserError: when something was given that contradicts the weights.
+        UserError: if a given value contradicts the weights.
     """
     spec = start.weights.spec
     model, predictor, data = dict(values["model"]), dict(values["predictor"]), dict(values["data"])
@@ -70,9 +70,7 @@ def apply_checkpoint_sizes(values: dict[str, Any], start: WarmStart, given: Call
     def decide(section: dict[str, Any], prefix: str, name: str, value: Any) -> None:
         key = f"{prefix}.{name}"
         if given(key) and (not isinstance(section[name], int | float) or abs(section[name] - value) > 1e-6):
-            raise ConfigError(
-                key, section[name], f"{KEY}={start.file} has {show(value)}; leave it out, or set the same"
-            )
+            raise ConfigError(key, section[name], f"{KEY}={start.file} has {show(value)}; omit it, or set the same")
         section[name] = value
 
     if spec.kind != "vit":
@@ -123,11 +121,9 @@ def _images(data: dict[str, Any], spec: Spec, adapt: Any, file: Path, given: Cal
     if data["channels"] == spec.channels:
         data |= {name: plain[name] for name in ("mean", "std") if not given(f"data.{name}")}
         if adapt is not None:
-            raise ConfigError(
-                "init_channels", adapt, f"{KEY}={file} has {spec.channels} channels already; leave it out"
-            )
+            raise ConfigError("init_channels", adapt, f"{KEY}={file} has {spec.channels} channels already; omit it")
     elif adapt == "inflate" and isinstance(data["channels"], int) and data["channels"] % spec.channels:
-        problem = f"data.channels={data['channels']} is no multiple of {spec.channels}; init_channels=average takes any"
+        problem = f"data.channels={data['channels']} is not a multiple of {spec.channels}; try init_channels=average"
         raise ConfigError("init_channels", adapt, problem)
     elif adapt is None:
         problem = f"{KEY}={file} has {spec.channels}; add init_channels=average or init_channels=inflate"
@@ -139,7 +135,7 @@ def _positions(model: dict[str, Any], size: Any, spec: Spec, given: Callable[[st
     sides = [size, size] if isinstance(size, int) else size
     if spec.positions == "stored":
         if given("model.positions") and model["positions"] != "stored":
-            raise ConfigError("model.positions", model["positions"], f"{KEY} has learnt ones; leave it out")
+            raise ConfigError("model.positions", model["positions"], f"{KEY} has learnt ones; omit it")
         other = sides != list(spec.image_size)
         model |= {"positions": "stored", "position_grid": list(spec.position_grid or spec.grid) if other else None}
         return
@@ -151,19 +147,19 @@ def _positions(model: dict[str, Any], size: Any, spec: Spec, given: Callable[[st
 
 
 def load(jepa: JEPA, start: WarmStart, channels: int, adapt: Adapt | None) -> list[str]:
-    """Starts the networks from the weights: an encoder that the file lacks from the other, a predictor from its own.
+    """Loads the weights into the networks; a missing encoder is initialised from the other one.
 
     Args:
-        jepa: with the sizes of the file.
+        jepa: networks with the sizes of the file.
         start: the weights.
         channels: of the images.
         adapt: see `adapted`.
 
     Returns:
-        What a user should know, a line each.
+        Notes for the user, one line each.
 
     Raises:
-        UserError: when the networks have other sizes; nothing is loaded then.
+        UserError: if the networks have other sizes; then nothing is loaded.
     """
     weights, notes = start.weights, list(start.weights.notes)
     context, target = weights.encoder("context"), weights.encoder("target")
@@ -173,14 +169,14 @@ def load(jepa: JEPA, start: WarmStart, channels: int, adapt: Adapt | None) -> li
     ]
     predictor = weights.predictor
     if predictor is not None and weights.predictor_sizes.output_width != jepa.predictor.output_width:
-        notes.append("the predictor starts afresh: that of the file tells something else")
+        notes.append("the predictor is newly initialised: the file's predicts something else")
     elif predictor is not None:
         pairs.append((jepa.predictor, predictor))  # type: ignore[arg-type]
     for network, state in pairs:
         expected = network.state_dict()
         wrong = [name for name, tensor in expected.items() if name not in state or state[name].shape != tensor.shape]
         if wrong:
-            raise UserError(f"{KEY}={start.file}: {wrong[0]} does not fit the networks as configured")
+            raise UserError(f"{KEY}={start.file}: {wrong[0]} does not match the networks as configured")
     for network, state in pairs:
         network.load_state_dict(state)
     return notes
@@ -198,12 +194,12 @@ def _of_channels(state: State | None, channels: int, adapt: Adapt | None) -> Sta
 def adapted(weight: Tensor, channels: int, how: Adapt) -> Tensor:
     """A patch embedding for another number of channels.
 
-    An image whose channels are all alike is embedded as before.
+    An image with equal channels is embedded as before.
 
     Args:
         weight: [D, C, P, P].
         channels: C'; a multiple of C for ``inflate``.
-        how: ``average``: every channel has the mean of all; ``inflate``: the channels in their order, again and again.
+        how: ``average``: every channel gets the mean over channels; ``inflate``: the channels are repeated in order.
 
     Returns:
         [D, C', P, P].

@@ -68,7 +68,7 @@ def read_config(path: Path) -> DictConfig:
     except Exception:  # whatever the YAML parser makes of it
         values = None  # type: ignore[assignment]
     if not isinstance(values, DictConfig) or not isinstance(values.get("data"), DictConfig) or "seed" not in values:
-        raise UserError(f"{path}: not the configuration of a run; bring back what train.py has written")
+        raise UserError(f"{path}: not the configuration of a run; restore the file that train.py wrote")
     version = version_of(text)
     if version > VERSION:
         raise UserError(f"{path}: version {version}, of a newer release; update this software, which knows {VERSION}")

@@ -148,7 +148,7 @@ class RunFolder:
             path.unlink()
 
     def clear(self) -> None:
-        """Removes what a run without a checkpoint has left."""
+        """Removes the files of a run without a checkpoint."""
         for path in (self.config, self.metrics, self.health):
             path.unlink(missing_ok=True)
         for path in (self.checkpoints.path, self.pictures, self.wandb, self.tensorboard):

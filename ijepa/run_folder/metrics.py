@@ -34,7 +34,7 @@ class MetricsTable:
         """All columns but `WORDS`, by name; None in empty cells.
 
         Raises:
-            UserError: when a cell is no number.
+            UserError: when a cell is not a number.
         """
         found: dict[str, list[float | None]] = {name: [] for name in self.columns if name not in WORDS}
         for line, row in enumerate(self.rows, 2):
@@ -43,7 +43,7 @@ class MetricsTable:
                     if name not in WORDS:
                         found[name].append(float(cell) if cell else None)
                 except ValueError:
-                    problem = f"{one_line(name)} is no number: {one_line(cell[:40])}"
+                    problem = f"{one_line(name)} is not a number: {one_line(cell[:40])}"
                     raise UserError(f"{self.path}: line {line}: {problem}") from None
         return found
 
@@ -65,7 +65,7 @@ def read_metrics(path: Path) -> MetricsTable:
     try:
         text = path.read_bytes().decode()
     except UnicodeDecodeError:
-        raise UserError(f"{path}: not the metrics of a run, but bytes that are no text") from None
+        raise UserError(f"{path}: not the metrics of a run: it is not a text file") from None
     kept = text[: text.rfind("\n") + 1]
     reader = csv.reader(io.StringIO(kept, newline=""))
     try:
@@ -73,10 +73,10 @@ def read_metrics(path: Path) -> MetricsTable:
     except csv.Error as error:
         raise UserError(f"{path}: line {reader.line_num}: {error}") from None
     if not table or STEP not in table[0]:
-        raise UserError(f"{path}: not the metrics of a run: no column is called step")
+        raise UserError(f"{path}: not the metrics of a run: there is no column step")
     columns, rows = table[0], table[1:]
     if len(set(columns)) < len(columns):
-        raise UserError(f"{path}: not the metrics of a run: two columns have one name")
+        raise UserError(f"{path}: not the metrics of a run: two columns have the same name")
     step = columns.index(STEP)
     for line, row in enumerate(rows, 2):
         if len(row) != len(columns):

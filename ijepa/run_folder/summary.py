@@ -24,9 +24,9 @@ def read_summary(path: Path) -> dict[str, Any] | None:
     try:
         found = json.loads(path.read_bytes())
     except ValueError as error:
-        raise UserError(f"{path}: no JSON any more: {error}") from None
+        raise UserError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(found, dict):
-        raise UserError(f"{path}: not the summary of a run; bring back what train.py has written")
+        raise UserError(f"{path}: not the summary of a run; restore the file that train.py wrote")
     return found
 
 

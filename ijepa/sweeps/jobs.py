@@ -112,4 +112,4 @@ def read(folder: Path) -> Sweep | None:
         return Sweep(folder, [str(item) for item in known["command"]], [str(key) for key in known["keys"]],
                      known["metric"], jobs)  # fmt: skip
     except (ValueError, LookupError, TypeError, AttributeError):
-        raise ValueError(f"{file}: broken; start the sweep again, it skips what is finished") from None
+        raise ValueError(f"{file}: corrupt; run the sweep again, it skips finished jobs") from None

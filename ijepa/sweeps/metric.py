@@ -37,7 +37,7 @@ def check(name: str | None, results: Mapping[str, MetricSpec], has_health: bool)
         has_health: whether it measures its health.
 
     Raises:
-        ConfigError: names what would do.
+        ConfigError: names what to try.
     """
     wanted = named(name)
     promised = [result for result, spec in results.items() if spec.better]
@@ -51,7 +51,7 @@ def check(name: str | None, results: Mapping[str, MetricSpec], has_health: bool)
     close = difflib.get_close_matches(wanted, known, n=1)
     meant = f", did you mean {close[0]}?" if close else ""
     choices = ", ".join(promised)
-    problem = f"a run will not have it{meant}; train/loss, health/rankme and results would do: {choices}"
+    problem = f"a run will not have it{meant}; try train/loss, health/rankme or a result: {choices}"
     raise ConfigError("metric", name, problem)
 
 

@@ -31,9 +31,9 @@ def unqueued(error: Exception) -> UserError | None:
     """What Slurm had against jobs that submitit brought, or that there is none."""
     found = [line.removeprefix("sbatch: ") for line in str(error).splitlines() if line.startswith("sbatch: ")]
     if type(error).__module__.startswith("submitit") and found:
-        return ConfigError("hydra/launcher", "submitit_slurm", f"sbatch takes no job: {found[-1]}")
+        return ConfigError("hydra/launcher", "submitit_slurm", f"sbatch rejects the job: {found[-1]}")
     if isinstance(error, RuntimeError) and "slurm cluster" in str(error):
-        return ConfigError("hydra/launcher", "submitit_slurm", "there is no srun here; submitit_local would do")
+        return ConfigError("hydra/launcher", "submitit_slurm", "srun is not installed here; try submitit_local")
     return None
 
 

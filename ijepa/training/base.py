@@ -78,7 +78,7 @@ class TrainingModule(L.LightningModule, ABC):
         return [f"{trained:,} trained parameters"]
 
     def configure_model(self) -> None:
-        """Precision, checkpointing, compilation, sharding; called by the trainer, once the devices are known."""
+        """Sets up precision, activation checkpointing, compilation and sharding, once the devices are known."""
         if not self._prepared:
             self._prepared = True
             mesh = self.device_mesh and self.device_mesh["data_parallel"]
@@ -101,7 +101,7 @@ class TrainingModule(L.LightningModule, ABC):
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keys the optimiser's state by the parameters' names, so that every strategy can go on from it."""
+        """Keys the optimiser's state by parameter names, so that every strategy can resume from it."""
         checkpoint |= self.checkpoint_extras()
         state = checkpoint["optimizer_states"][0]
         if state:  # only the first rank holds what is sharded
@@ -110,9 +110,9 @@ class TrainingModule(L.LightningModule, ABC):
             checkpoint["optimizer_states"] = [optim.rekey(state, dict(enumerate(names)))]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keys it by number again, as a plain optimiser wants it; the sharding strategy has loaded it by name.
+        """Keys it by number again, as a plain optimiser needs it; the sharding strategy has loaded it by name.
 
-        Lightning counts micro-batches, of which there may be more or fewer to a step than before.
+        Also converts Lightning's counts of micro-batches, because the accumulation may have changed.
         """
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         batches = checkpoint["global_step"] * self.trainer.accumulate_grad_batches

@@ -1,13 +1,13 @@
 """Schedules: pure functions of the step, so that a resumed run needs no replay.
 
-``step`` counts from 0 to ``total``; every function accepts values beyond and stays at its end.
+``step`` counts from 0 to ``total``; beyond ``total``, values stay at the end value.
 """
 
 import math
 from collections.abc import Callable
 
 Shape = Callable[[float], float]
-"""Progress in [0, 1] -> share of the way from start to end, in [0, 1]."""
+"""Maps progress in [0, 1] to the fraction of the way from start to end, in [0, 1]."""
 
 SHAPES: dict[str, Shape] = {
     "linear": lambda progress: progress,
@@ -34,7 +34,7 @@ def cooldown(
 ) -> float:
     """Linear warm-up, ``peak`` until ``cooldown_steps`` before ``total``, then linear to ``end``.
 
-    Nothing before the cooldown depends on ``total``: a run can be extended from any checkpoint before it.
+    Nothing before the cooldown depends on ``total``, so a run can be extended from any checkpoint before it.
     """
     if step < warmup_steps:
         return start + (peak - start) * step / warmup_steps

@@ -93,7 +93,7 @@ def _countable(encoder: PatchEncoder) -> nn.Module:
 
 
 class PretrainingFlops:
-    """What one image costs in pretraining.
+    """FLOPs per image in pretraining.
 
     Args:
         encoder: context and target encoder.
@@ -108,11 +108,11 @@ class PretrainingFlops:
         self.target = target
 
     def encoder_flops(self) -> float:
-        """Operations for one whole image through an encoder, without backward pass."""
+        """FLOPs of an encoder's forward pass on one whole image."""
         return self.encoder.forward(self.encoder.patches)
 
     def forward_flops(self, context: int, blocks: int, patches: int) -> float:
-        """Operations for one image through all three networks, without backward pass; see `step_flops`."""
+        """FLOPs of the forward pass of all three networks on one image; see `step_flops`."""
         return self.encoder_flops() + (self.step_flops(context, blocks, patches) - self.encoder_flops()) / 3
 
     def step_flops(self, context: int, blocks: int, patches: int) -> float:

@@ -20,14 +20,14 @@ from ijepa.training.schedule import EMASchedule
 
 
 class Pretraining(TrainingModule):
-    """Trains context encoder and predictor by gradient; the target encoder follows as a moving average.
+    """Trains context encoder and predictor by gradient descent; the target encoder is their EMA (momentum) copy.
 
     Args:
         jepa: the three networks.
         spec: of the encoders; its mean and std are for values in 0..1 (float images: in their units).
         cost: of one image.
-        objective: what is minimised.
-        schedule: learning rate, weight decay and momentum by step.
+        objective: the loss.
+        schedule: learning rate, weight decay and EMA momentum by step.
         betas, eps: AdamW's.
     """
 
@@ -54,7 +54,7 @@ class Pretraining(TrainingModule):
         self.register_buffer("std", torch.tensor(spec.std).view(-1, 1, 1), persistent=False)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """The loss of one micro-batch, and its parts."""
+        """The loss of one micro-batch, and its terms."""
         assert batch.masks is not None
         images = batch.images.float() / 255 if batch.images.dtype == torch.uint8 else batch.images
         predictions, targets, context = self.jepa(self.normalised(images), batch.masks)
@@ -63,7 +63,7 @@ class Pretraining(TrainingModule):
         return {"loss": loss.total, "parts": parts}
 
     def normalised(self, images: Tensor) -> Tensor:
-        """What the networks take, on their device, of images [B, C, H, W] in 0..1 (float images: in their units)."""
+        """Normalises images [B, C, H, W] in 0..1 (float images: in their units), on the networks' device."""
         return (images.to(self.mean.device, non_blocking=True) - self.mean) / self.std
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:

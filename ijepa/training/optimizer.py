@@ -10,7 +10,7 @@ Named = tuple[str, nn.Parameter]
 
 
 def groups(named: Iterable[Named]) -> tuple[list[Named], list[Named]]:
-    """The trainable ones of ``named`` parameters: those that are decayed, and those that are not."""
+    """The trainable parameters in ``named``: those with weight decay, and those without."""
     trained = [(name, parameter) for name, parameter in named if parameter.requires_grad]
     decayed = [(name, p) for name, p in trained if p.ndim > 1 and not name.endswith("bias")]
     kept = [(name, p) for name, p in trained if p.ndim <= 1 or name.endswith("bias")]
@@ -18,25 +18,25 @@ def groups(named: Iterable[Named]) -> tuple[list[Named], list[Named]]:
 
 
 def adamw(named: Iterable[Named], lr: float, betas: tuple[float, float], eps: float, fused: bool) -> AdamW:
-    """AdamW over the trainable ones of ``named``, in the two groups of `groups`."""
+    """AdamW for the trainable parameters in ``named``, in the two groups of `groups`."""
     decayed, kept = ([parameter for _, parameter in group] for group in groups(named))
     arguments: list[dict[str, Any]] = [{"params": decayed}, {"params": kept, "weight_decay": 0.0}]
     return AdamW(arguments, lr=lr, betas=betas, eps=eps, fused=fused)
 
 
 def set_hyperparameters(optimizer: AdamW, lr: float, weight_decay: float) -> None:
-    """Puts this step's learning rate into both groups and its weight decay into the first."""
+    """Sets this step's learning rate in both groups, and its weight decay in the first."""
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.param_groups[0]["weight_decay"] = weight_decay
 
 
 def rekey(state: dict[str, Any], keys: dict[Any, Any]) -> dict[str, Any]:
-    """An optimiser's state dict with its parameters under other keys.
+    """An optimiser's state dict with other keys for its parameters.
 
     Args:
-        state: of any optimiser.
-        keys: from each key of the parameters to its new one.
+        state: state dict of any optimiser.
+        keys: maps each parameter's key to its new key.
     """
     renamed = [{**group, "params": [keys[key] for key in group["params"]]} for group in state["param_groups"]]
     return {**state, "state": {keys[key]: value for key, value in state["state"].items()}, "param_groups": renamed}

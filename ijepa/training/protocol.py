@@ -41,7 +41,7 @@ class Execution:
 
     Attributes:
         bf16: compute in bf16; weights and optimiser stay float32.
-        checkpointing: recompute the trained blocks' activations in the backward pass.
+        checkpointing: activation checkpointing of the trained blocks.
         compiled: torch.compile each block.
     """
 

@@ -1,4 +1,4 @@
-"""A run's length in steps, and learning rate, weight decay and momentum at each of them."""
+"""A run's length in steps, and learning rate, weight decay and EMA momentum at each step."""
 
 from dataclasses import dataclass
 from typing import TypeVar
@@ -10,9 +10,9 @@ from ijepa.util.errors import ConfigError, UserError
 
 @dataclass(frozen=True)
 class TrainingSchedule:
-    """Values used in step 0, 1, ... of ``max_steps``.
+    """Values for steps 0, 1, ... of ``max_steps``.
 
-    As in the reference implementation, learning rate and weight decay of step i stand at i + 1 of their curves (the
+    As in the reference implementation, learning rate and weight decay of step i are their curves at i + 1 (so that
     last step has the end value).
     """
 
@@ -47,7 +47,7 @@ class EMASchedule(TrainingSchedule):
     """With the momentum of a target encoder; as in the reference implementation, step i has that at i of its curve."""
 
     def momentum(self, step: int) -> float:
-        """The target encoder's momentum."""
+        """The EMA momentum of the target encoder."""
         curve = self.schedule.momentum
         return curves.between(curve.shape, curve.start, curve.end, step, self.max_steps)
 

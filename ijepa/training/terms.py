@@ -134,12 +134,12 @@ class Covariance(Term):
 def covariance_within(
     features: Tensor, groups: Tensor, count: int, all_reduce: Callable[[Tensor], Tensor] = _alone
 ) -> Tensor:
-    """The unbiased covariance within groups: of features less the mean of their group; of one group, the covariance.
+    """The unbiased within-group covariance; with one group, the covariance.
 
     Args:
         features: [n, D].
         groups: [n] in [0, count).
-        count: of groups; some may be empty.
+        count: number of groups; some may be empty.
         all_reduce: see `Outputs`; only sums pass through it, [count, D + 1] and [D, D].
 
     Returns:

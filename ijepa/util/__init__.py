@@ -1,1 +1,1 @@
-"""What several packages need and none of them owns: errors, files, random numbers, argument parsing."""
+"""Utilities shared by several packages: errors, files, random numbers, argument parsing."""

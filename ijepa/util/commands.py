@@ -29,7 +29,7 @@ def typed(name: str) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """One line for a mistake."""
+    """An argument parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
         """Raises UserError."""
@@ -37,7 +37,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(parser: Parser, job: Callable[[argparse.Namespace], None], arguments: list[str] | None) -> int:
-    """Does ``job`` with what is typed; returns the exit code: 2, and one line, for what the user got wrong."""
+    """Parses ``arguments`` and runs ``job``; returns the exit code: 2, with a one-line message, for user errors."""
     try:
         job(parser.parse_args(arguments))
         sys.stdout.flush()

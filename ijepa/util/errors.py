@@ -1,20 +1,20 @@
-"""What the user can mend: one line on stderr, exit code 2."""
+"""Errors that the user can fix: one line on stderr, exit code 2."""
 
 import errno
 from typing import Any
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.ENAMETOOLONG)
-"""Nothing can be written there, and that is no fault of the software."""
+"""Error numbers that mean that a file cannot be written, for reasons outside of the software."""
 
 
 class UserError(ValueError):
-    """A fault in what the user gave; the message is one line that says what would do."""
+    """An error in the user's input; the message is one line: what is wrong; what to try."""
 
     exit_code = 2
 
 
 class ConfigError(UserError):
-    """A fault in one configuration value, shown as ``key=value: what is wrong and what would do``."""
+    """An error in one configuration value, shown as ``key=value: what is wrong; what to try``."""
 
     def __init__(self, key: str, value: Any, problem: str) -> None:
         super().__init__(f"{key}={show(value)}: {problem}")
@@ -22,16 +22,16 @@ class ConfigError(UserError):
         self._given = key, value, problem
 
     def __reduce__(self) -> tuple[type["ConfigError"], tuple[str, Any, str]]:
-        """Travels from the process of a job to that of its sweep."""
+        """Pickled from the process of a job to that of its sweep."""
         return type(self), self._given
 
 
 class UnavailableError(ConfigError):
-    """The images lack what a task needs: it can be left out."""
+    """The data lacks labels or maps that a task needs; the task can be skipped."""
 
 
 def show(value: Any) -> str:
-    """``value`` as it would be typed on the command line."""
+    """``value`` as typed on the command line."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -42,7 +42,7 @@ def show(value: Any) -> str:
 
 
 def one_line(text: str) -> str:
-    """A text, a file's name for example, on one line; bytes that are no UTF-8 are spelt out."""
+    """A text, such as a file name, on one line; unprintable characters and bytes that are not UTF-8 are escaped."""
     return "".join(character if character.isprintable() else _spelt(character) for character in text)
 
 
@@ -52,11 +52,11 @@ def _spelt(character: str) -> str:
 
 
 class StoppedJobError(Exception):
-    """Ctrl-C ended a job of a sweep in a process of its own: what its `InterruptedRunError` becomes on the way back."""
+    """Ctrl-C ended a sweep's job in a worker process; replaces its `InterruptedRunError` in the sweep's process."""
 
 
 class InterruptedRunError(BaseException):
-    """A signal ended the run early. Like KeyboardInterrupt, no handler of errors is to catch it on the way."""
+    """A signal ended the run early. Not an Exception, like KeyboardInterrupt, so that no error handler catches it."""
 
     def __init__(self, signal: int, message: str) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, then moved."""
+"""Atomic writes: files are written under a temporary name, then renamed."""
 
 import errno
 import json
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ALMOST_NONE = 2**20
-"""Bytes free on a disk that is full."""
+"""A disk with fewer free bytes counts as full."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of ``path`` when all went well and vanishes when not."""
+    """A temporary path to write to; it replaces ``path`` on success and is deleted on failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(descriptor)
@@ -70,7 +70,7 @@ def write_pickle(path: Path, value: Any) -> None:
 
 
 def _full(path: Path, error: Exception) -> Exception:
-    """What writers make of a full disk in their own words, as Python says it."""
+    """Converts a library's error about a full disk to Python's OSError; others are returned unchanged."""
     if shutil.disk_usage(path.parent).free < ALMOST_NONE or "No space left" in str(error):
         return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     return error

@@ -1,8 +1,8 @@
-"""Counter-based random numbers: a pure function of (seed, stream, step, position), whoever draws them.
+"""Counter-based random numbers: a pure function of (seed, stream, step, position), in every process.
 
-Philox-4x64-10 of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011), as NumPy has it: key (seed,
-stream), counter (block, step, count, 0). Each position owns ``count`` numbers' worth of blocks, side by side, so no two
-of them share a number and a whole batch is one draw.
+Philox-4x64-10 of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011), from NumPy: key (seed,
+stream), counter (block, step, count, 0). Each position has its own consecutive blocks for ``count`` numbers, so that no
+two positions share a number and a whole batch is one draw.
 """
 
 import random
@@ -62,18 +62,18 @@ class SceneStream(IntEnum):
 _WORD = 0xFFFFFFFFFFFFFFFF
 _WORDS_PER_BLOCK = 4
 _BLOCKS_PER_START = 1000
-"""So many blocks are drawn in the time in which a generator is made."""
+"""Creating a generator takes as long as drawing this many blocks."""
 
 
 def words(seed: int, stream: int, step: int, positions: NDArray[np.int64], count: int) -> NDArray[np.uint64]:
     """``count`` uniform 64-bit words for each position: [B, count].
 
     Args:
-        seed: any integer; its low 64 bits count.
+        seed: any integer; its low 64 bits are used.
         stream: what the numbers are for, in [0, 2**64): a `Stream`.
         step: in [0, 2**64).
-        positions: [B], not negative, in any order: places in the global batch, or indices of images.
-        count: numbers for each position; other numbers come for another count.
+        positions: [B], not negative, in any order: positions in the global batch, or image indices.
+        count: numbers per position; another count gives other numbers.
     """
     blocks = -(-count // _WORDS_PER_BLOCK)
     key = np.array([seed & _WORD, stream], dtype=np.uint64)
@@ -106,18 +106,18 @@ def integers(uniform: NDArray[np.float64], bound: int | NDArray[np.int64]) -> ND
 
 
 def shuffled(seed: int, stream: int, step: int, count: int) -> NDArray[np.int64]:
-    """The numbers below ``count`` in random order; see `words`."""
+    """A random permutation of range(count); see `words`."""
     return np.argsort(words(seed, stream, step, np.arange(count), 1)[:, 0], kind="stable")
 
 
 def seed_of(seed: int, stream: int, step: int, position: int) -> int:
-    """A 64-bit seed for a generator that serves this (seed, stream, step, position) alone."""
+    """A 64-bit seed for a generator of its own for this (seed, stream, step, position)."""
     return int(words(seed, stream, step, np.array([position]), 1)[0, 0])
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Python's and NumPy's global random numbers, which libraries use, from ``seed``; afterwards as they were."""
+    """Seeds Python's and NumPy's global generators, which libraries use; restores their state afterwards."""
     python, numpy = random.getstate(), np.random.get_state()
     random.seed(seed)
     np.random.seed(seed % 2**32)

@@ -50,7 +50,7 @@ def test_other_resolutions(exported):
     assert not torch.allclose(scaled(larger), index(larger))
     same = torch.rand(1, 1, 16, 32)
     torch.testing.assert_close(scaled(same), index(same), atol=1e-6, rtol=0)
-    with pytest.raises(ValueError, match="30x32 pixels do not divide"):
+    with pytest.raises(ValueError, match="30x32 pixels cannot be divided"):
         scaled(torch.rand(1, 1, 30, 32))
 
 

@@ -40,7 +40,7 @@ def test_pictures_of_a_run_on_a_user_s_own_images(finished, grey, invoke, tmp_pa
     assert names(tmp_path / "out") == {*ALWAYS, "masks.png", "outlines.png", "curves.png"}
     for name in names(tmp_path / "out"):
         assert f"written  {tmp_path / 'out' / name}" in output
-    assert output.count("unreadable, left out") == 1
+    assert output.count("unreadable, skipped") == 1
     with Image.open(tmp_path / "out" / "components.png") as image:
         assert image.width > image.height / 2  # encoder and random init beside 6 images, 16 x 24 pixels each
     few = [*arguments, "baselines=false", "task.pictures.images=1", "task.pictures.heads=1"]
@@ -71,7 +71,7 @@ def test_masks_that_the_grid_has_no_room_for_are_left_out(finished, pictures, in
     code, output, error = invoke("evaluate.py", f"checkpoint={folder}", "task=[knn,pictures]", "data.image_size=4",
                                  f"output={tmp_path / 'out'}", "data.workers=0")  # fmt: skip
     assert code == 0, error
-    assert "masks    left out: masking.target_scale=" in output
+    assert "masks    skipped: masking.target_scale=" in output
     assert "knn20" in output
     assert "masks.png" not in names(tmp_path / "out")
 

@@ -23,15 +23,15 @@ from ijepa.util.errors import UserError
         ("data.image_size=[32,32,32]", "data.image_size=[32,32,32]: ", "2 items"),
         ("hardware.precision=fp8", "hardware.precision=fp8: ", "bf16-mixed"),
         ("masking.name=checkers", "masking.name=checkers: ", "rasterized"),
-        ("model.patch_size=5", "model.patch_size=5: ", "4 would"),
+        ("model.patch_size=5", "model.patch_size=5: ", "try 4"),
         ("data.image_size=[30,32]", "model.patch_size=4: ", "[30,32]"),
-        ("model.heads=5", "model.width=96: ", "100 would do"),
-        ("predictor.width=50", "predictor.width=50: ", "48 would do"),
+        ("model.heads=5", "model.width=96: ", "try 100"),
+        ("predictor.width=50", "predictor.width=50: ", "try 48"),
         ("data.mean=[0.1,0.2]", "data.mean=[0.1,0.2]: ", "data.channels=1"),
         ("data.crop_scale=[0.9,0.3]", "data.crop_scale=[0.9,0.3]: ", "low <= high"),
         ("masking.target_scale=[0.1,1.2]", "masking.target_scale=[0.1,1.2]: ", "<= 1"),
         ("masking.target_scale=[0.9,1.0]", "masking.target_scale=[0.9,1.0]: ", "leave no context"),
-        ("hardware.accumulation=3", "data.batch_size=64: ", "66 can"),
+        ("hardware.accumulation=3", "data.batch_size=64: ", "try 66"),
         ("task.knn.headline=33", "task.knn.headline=33: ", "10,20,100,200"),
         ("data.root=a,b", "data.root=a,b: ", "-m"),
         ("data.root=a=b", "data.root=a=b: ", "quote"),
@@ -47,7 +47,7 @@ from ijepa.util.errors import UserError
         ("schedule.momentum.end=1.5", "schedule.momentum.end=1.5: ", "less than or equal to 1"),
         ("masking.name=random", "masking.ratio is not set", "masking.ratio="),
         ("~model.width", "model.width is not set", "model.width="),
-        ("checkpoint=x", "checkpoint=x: ", "there are run_dir"),
+        ("checkpoint=x", "checkpoint=x: ", "try run_dir"),
         ("optimizer.lr=${nope}", "optimizer.lr: ", "nope"),
     ],
 )
@@ -66,5 +66,5 @@ def test_a_fault_is_one_line_that_says_what_would_do(override, starts, mentions)
 
 
 def test_regularisers_need_the_whole_batch():
-    with pytest.raises(UserError, match=r"^objective.variance_weight=0.5: .*unaccumulated"):
+    with pytest.raises(UserError, match=r"^objective.variance_weight=0.5: .*no gradient accumulation"):
         check(train_config("objective=variance_covariance", "hardware.accumulation=2"))

@@ -33,7 +33,7 @@ def test_every_option_composes_and_fits_the_schema(group, name):
         name = "[knn,features]"  # alone it measures nothing
     config = train_config(f"{group}={name}", *extra)
     if name == "pictures":
-        with pytest.raises(UserError, match=r"a run leaves pictures anyway; .* evaluate\.py"):
+        with pytest.raises(UserError, match=r"training draws pictures anyway; .* evaluate\.py"):
             check(config)
         return
     check(config)

@@ -17,7 +17,7 @@ def test_floats_and_signed_integers_are_as_they_are(tmp_path, dtype):
     for name in ("a.tif", "a.npy"):
         assert torch.equal(decode(str(tmp_path / name), 1), torch.from_numpy(values.astype(np.float32))[None])
         assert decode(str(tmp_path / name), 3).shape == (3, 7, 8)
-        assert "data.channels=1 would do" in reason(tmp_path / name, 12)
+        assert "try data.channels=1" in reason(tmp_path / name, 12)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32])
@@ -80,9 +80,9 @@ def test_grey_and_colour_arrays(tmp_path):
 @pytest.mark.parametrize(
     ("shape", "channels", "says"),
     [
-        ((6, 50, 12), 3, "data.channels=6 would do"),
-        ((60, 50, 12), 3, "data.channels=12 would do"),
-        ((60, 50, 4), 3, "data.channels=4 would do"),  # not alpha: nothing says so
+        ((6, 50, 12), 3, "try data.channels=6"),
+        ((60, 50, 12), 3, "try data.channels=12"),
+        ((60, 50, 4), 3, "try data.channels=4"),  # not alpha: nothing says so
         ((5,), 1, "[H, W, C]"),
         ((2, 3, 4, 5), 1, "[H, W, C]"),
         ((0, 5), 1, "empty"),
@@ -99,6 +99,6 @@ def test_archives(tmp_path):
         np.savez_compressed(path, **{name: values if i == 0 else values + 1 for i, name in enumerate(names)})
         assert torch.equal(decode(str(path), 12), unit(values))
     np.savez(path, left=values, right=values)
-    assert "holds 2 arrays (left, right); call the image's 'image'" in reason(path, 12)
+    assert "contains 2 arrays (left, right); name the image's array 'image'" in reason(path, 12)
     path.write_bytes(path.read_bytes()[:200])
     reason(path, 12)

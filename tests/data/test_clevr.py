@@ -83,16 +83,16 @@ def test_evaluation_sees_the_whole_of_them(clevr):
         ({"objects": []}, "a scene has 0 objects"),
         ({"objects": [{"pixel_coords": [0, 0, 9.0]}] * 11}, "a scene has 11 objects"),
         ({"objects": [{"pixel_coords": [0, 0, 100.5]}] * 3}, "an object is 100.5 away"),
-        ({"objects": [{"pixel_coords": [0, 0]}] * 3}, "is not as published: "),
-        ({"objects": [{"shape": "cube"}] * 3}, "it lacks 'pixel_coords'"),
-        ({}, "it lacks 'objects'"),
+        ({"objects": [{"pixel_coords": [0, 0]}] * 3}, "differs from the published file: "),
+        ({"objects": [{"shape": "cube"}] * 3}, "'pixel_coords' is missing"),
+        ({}, "'objects' is missing"),
     ],
 )
 def test_scenes_that_are_none_of_clevr_s(clevr, scene, problem):
     file = clevr / "scenes" / "CLEVR_val_scenes.json"
     file.write_text(json.dumps({"scenes": [{"image_filename": "CLEVR_val_000000.png", **scene}]}))
     line = refused(clevr)
-    assert line.startswith(f"data.root={clevr}: {file} is not as published: ")
+    assert line.startswith(f"data.root={clevr}: {file} differs from the published file: ")
     assert problem in line
 
 
@@ -103,7 +103,7 @@ def test_what_is_missing_is_named(clevr, monkeypatch):
     monkeypatch.setattr("urllib.request.urlopen", refuse)
     file = clevr / "scenes" / "CLEVR_val_scenes.json"
     file.write_text("[")
-    assert f"{file} is no JSON" in refused(clevr)
+    assert f"{file} is not valid JSON" in refused(clevr)
     file.write_text('{"scenes": []}')
     assert "it lists no scene" in refused(clevr)
     file.unlink()
@@ -115,5 +115,8 @@ def test_what_is_missing_is_named(clevr, monkeypatch):
     assert "none of its 3 image files can be read" in refused(clevr)
     shutil.rmtree(clevr)
     line = refused(clevr.parent)
-    assert "https://dl.fbaipublicfiles.com/clevr/CLEVR_v1.0.zip cannot be had (no network); put CLEVR_v1.0.zip" in line
+    assert (
+        "https://dl.fbaipublicfiles.com/clevr/CLEVR_v1.0.zip could not be downloaded (no network); put CLEVR_v1.0.zip"
+        in line
+    )
     assert refused(clevr) == f"data.root={clevr}: no such folder"  # nothing of 18 GB goes where nobody wants it

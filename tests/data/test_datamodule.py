@@ -45,7 +45,7 @@ def test_faulty_files_are_named_and_replaced(pictures, tmp_path):
     (folder / "empty.jpg").write_bytes(b"")
     run = build.run(config(tmp_path / "data", "data.workers=0", "data.batch_size=27", "schedule.max_steps=2",
                            "schedule.warmup_steps=0", "hardware=cpu"), tmp_path / "run")  # fmt: skip
-    assert run.data.source.notes == ["1 files are not images and left out: readme.txt"]
+    assert run.data.source.notes == ["1 files are not images and were skipped: readme.txt"]
     batch = next(iter(run.data.train_dataloader()))
     assert batch.images.shape == (27, 3, 32, 32)
     assert len(batch.unreadable) >= 3
@@ -104,7 +104,7 @@ def test_workers_change_nothing(pictures, tmp_path):
 
 def test_nothing_left_to_train_on(pictures, tmp_path):
     shutil.copy(next((pictures / "train" / "cold").iterdir()), tmp_path)
-    with pytest.raises(UserError, match=r"^data.val_fraction=0.6: leaves no image"):
+    with pytest.raises(UserError, match=r"^data.val_fraction=0.6: leaves no training images"):
         source(tmp_path, "data.val_fraction=0.6")
     with pytest.raises(UserError, match=r"^data.root=.*add data=folder"):
         sources.build(train_config(f"data.root={tmp_path}").data, 0)

@@ -51,7 +51,7 @@ def test_an_encoder_s_transform_takes_what_decode_yields(tmp_path):
     torch.testing.assert_close(EvalTransform((16, 16), channels=3)(unit(values)), grey.expand(3, -1, -1))
     with pytest.raises(ValueError, match=r"5 channels cannot become data.channels=12"):
         EvalTransform((16, 16), channels=12)(torch.zeros(5, 40, 50))
-    with pytest.raises(ValueError, match=r"data.channels=12; 1, 3 or 4 would do"):
+    with pytest.raises(ValueError, match=r"data.channels=12; try 1, 3 or 4"):
         EvalTransform((16, 16), channels=12)(picture(0, 40, 50))
 
 

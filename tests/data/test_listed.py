@@ -100,12 +100,12 @@ def test_imagenet_in_class_folders(tmp_path):
     write(tmp_path, {f"val/{TENCH}/notes.txt": "no image"})
     found = source("imagenet", tmp_path)
     check_imagenet(found)
-    assert found.notes == ["1 files are not images and left out: notes.txt"]
+    assert found.notes == ["1 files are not images and were skipped: notes.txt"]
 
 
 def test_imagenet_with_a_flat_val(monkeypatch, tmp_path):
     write(tmp_path, {name: jpeg(seed) for name, seed in (TRAIN | FLAT).items()})
-    assert refused("imagenet", tmp_path).endswith(f"{DEVKIT}, which knows their classes, is not there; put it there")
+    assert refused("imagenet", tmp_path).endswith(f"{DEVKIT}, which lists their classes, is missing; put it there")
     elsewhere = tmp_path / "archives"
     archives(monkeypatch, elsewhere)
     shutil.move(elsewhere / DEVKIT, tmp_path)
@@ -116,7 +116,7 @@ def test_imagenet_with_a_flat_val(monkeypatch, tmp_path):
     (tmp_path / DEVKIT).unlink()
     check_imagenet(source("imagenet", tmp_path))
     write(tmp_path, {"val/ILSVRC2012_val_00000003.JPEG": jpeg(0)})
-    assert "ILSVRC2012_val_00000003.JPEG is neither in a class's folder nor named" in refused("imagenet", tmp_path)
+    assert "ILSVRC2012_val_00000003.JPEG is neither in a class folder nor named" in refused("imagenet", tmp_path)
     write(tmp_path, {"meta.bin": "nothing"})
     assert "meta.bin cannot be read; remove it" in refused("imagenet", tmp_path)
 
@@ -142,7 +142,7 @@ def test_imagenet_s_faults(monkeypatch, tmp_path):
     archives(monkeypatch, tmp_path, devkit=b"half")
     assert f"{DEVKIT} cannot be unpacked: its checksum is wrong" in refused("imagenet", tmp_path)
     write(tmp_path, {f"val/{TENCH}/1.JPEG": jpeg(0), "train/2.JPEG": jpeg(0)})
-    assert "train/2.JPEG lies in no class's folder" in refused("imagenet", tmp_path)
+    assert "train/2.JPEG is not in a class folder" in refused("imagenet", tmp_path)
     (tmp_path / "train" / "2.JPEG").unlink()
     shutil.rmtree(tmp_path / "val")
     (tmp_path / "val").mkdir()
@@ -199,12 +199,12 @@ def test_a_malformed_line_is_named(tmp_path, line):
 
 
 def test_places205_s_faults(tmp_path):
-    assert "no train_places205.csv in it" in refused("places205", tmp_path)
+    assert "contains neither train_places205.csv" in refused("places205", tmp_path)
     places(tmp_path, "images256")
     (tmp_path / "images256" / "a/abbey/gsun_1.jpg").unlink()
     assert source("places205", tmp_path).train.labels["class"] == [0, 73, 204]  # missing ones come up when read
     shutil.rmtree(tmp_path / "images256")
-    assert "images such as a/abbey/gsun_1.jpg should lie in it or its data/vision" in refused("places205", tmp_path)
+    assert "images such as a/abbey/gsun_1.jpg should be in it or its data/vision" in refused("places205", tmp_path)
     (tmp_path / "val_places205.csv").write_text("")
     (tmp_path / "images256").mkdir()
     assert "val_places205.csv lists no image" in refused("places205", tmp_path)
@@ -239,16 +239,32 @@ def test_inat18(tmp_path):
     ("file", "change", "problem"),
     [
         ("val2018.json", None, "val2018.json: No such file"),
-        ("train2018.json", "{", "train2018.json is no JSON: "),
-        ("train2018.json", b"\xff\xfe", "train2018.json is no JSON: "),
-        ("train2018.json", [], "train2018.json is not as published: "),
-        ("train2018.json", ("categories", None), "train2018.json is not as published: it lacks 'categories'"),
-        ("val2018.json", ("images", None), "val2018.json is not as published: it lacks 'images'"),
-        ("val2018.json", ("images", []), "val2018.json is not as published: it lists no image"),
-        ("val2018.json", ("images", [{"id": 9, "file_name": 5}]), "val2018.json is not as published: "),
-        ("val2018.json", ("annotations", []), "val2018.json is not as published: it has no category for train_val2018"),
-        ("val2018.json", ("annotations", [{"image_id": 9, "category_id": 4}]), "it has no category for train_val2018/"),
-        ("categories.json", [{"id": 12, "name": "a"}], "categories.json is not as published: it lacks 7477"),
+        ("train2018.json", "{", "train2018.json is not valid JSON: "),
+        ("train2018.json", b"\xff\xfe", "train2018.json is not valid JSON: "),
+        ("train2018.json", [], "train2018.json differs from the published file: "),
+        (
+            "train2018.json",
+            ("categories", None),
+            "train2018.json differs from the published file: 'categories' is missing",
+        ),
+        ("val2018.json", ("images", None), "val2018.json differs from the published file: 'images' is missing"),
+        ("val2018.json", ("images", []), "val2018.json differs from the published file: it lists no images"),
+        ("val2018.json", ("images", [{"id": 9, "file_name": 5}]), "val2018.json differs from the published file: "),
+        (
+            "val2018.json",
+            ("annotations", []),
+            "val2018.json differs from the published file: it lists no category for train_val2018",
+        ),
+        (
+            "val2018.json",
+            ("annotations", [{"image_id": 9, "category_id": 4}]),
+            "it lists no category for train_val2018/",
+        ),
+        (
+            "categories.json",
+            [{"id": 12, "name": "a"}],
+            "categories.json differs from the published file: 7477 is missing",
+        ),
     ],
 )
 def test_a_faulty_json_is_named(tmp_path, file, change, problem):
@@ -271,4 +287,4 @@ def test_a_faulty_json_is_named(tmp_path, file, change, problem):
 def test_listed_images_that_lie_nowhere(tmp_path):
     inat(tmp_path)
     shutil.rmtree(tmp_path / "train_val2018")
-    assert refused("inat18", tmp_path).endswith("images such as train_val2018/Plantae/7477/31.jpg should lie in it")
+    assert refused("inat18", tmp_path).endswith("images such as train_val2018/Plantae/7477/31.jpg should be in it")

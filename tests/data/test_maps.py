@@ -77,7 +77,7 @@ def test_what_is_no_map_says_why(folder):
     (folder / "maps" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     for name, fault in {
         "colours": r"colours.png \(shape \[3, 4, 3\]: a map has one value per pixel",
-        "floats": r"floats.npy \(holds float64 instead of class indices\)",
+        "floats": r"floats.npy \(contains float64 instead of class indices\)",
         "large": r"large.npy \(40x30 pixels, more than data.max_pixels=1000",
         "broken": r"broken.png \(",
         "missing": r"missing.jpg \(has no segmentation map .*missing.png or .tif .tiff .npy\)",
@@ -150,7 +150,10 @@ def test_wrong_folders_are_one_line(pictures, tmp_path, key):
     (tmp_path / "empty").mkdir()
     assert fault(*folder, f"data.{key}=/nowhere").startswith(f"data.{key}=/nowhere: no such folder")
     assert "not a folder" in fault(*folder, f"data.{key}={tmp_path}/file")
-    assert "lies in data.root=" in fault(*folder, f"data.{key}={pictures}/val")
+    assert "is inside data.root=" in fault(*folder, f"data.{key}={pictures}/val")
     strange = fault(*folder, f"data.{key}={tmp_path}/empty")
-    assert f"no map for any of 24 images; the first one's would be {tmp_path}/empty/train/cold/train-0.png" in strange
-    assert "leave it out" in fault("data=digits", f"data.{key}={tmp_path}")
+    assert (
+        f"no map for any of 24 images; the first image's map should be {tmp_path}/empty/train/cold/train-0.png"
+        in strange
+    )
+    assert "omit it" in fault("data=digits", f"data.{key}={tmp_path}")

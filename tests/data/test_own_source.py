@@ -48,7 +48,7 @@ def test_a_run_on_images_of_one_s_own(own, invoke):
 @pytest.mark.parametrize(
     ("source", "line"),
     [
-        ("own_source.nothing", "returns no ijepa.data.sets.Source"),
+        ("own_source.nothing", "does not return an ijepa.data.sets.Source"),
         ("own_source.lines", "cannot be imported: AttributeError: "),
         ("own_source.OWN", "cannot be imported: "),
         ("sys.path", "is not a class"),

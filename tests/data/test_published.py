@@ -187,7 +187,7 @@ def test_a_download_is_kept_and_leaves_nothing_else(monkeypatch, tmp_path, serve
     monkeypatch.setattr(datasets.CIFAR10, "url", f"{address}/{datasets.CIFAR10.filename}")
     root = tmp_path / "new" / "data"
     first = source("cifar10", root).train
-    assert f"download {address}/cifar-10-python.tar.gz (170 MB), once: it is kept in {root}" in capsys.readouterr().out
+    assert f"download {address}/cifar-10-python.tar.gz (170 MB), once; cached in {root}" in capsys.readouterr().out
     assert [path.name for path in root.iterdir()] == ["cifar-10-batches-py"]
     before = len(asked)
     assert source("cifar10", root).train.fingerprint() == first.fingerprint()
@@ -205,16 +205,18 @@ def test_a_download_that_fails_says_what_would_do(monkeypatch, tmp_path, served)
         with pytest.raises(UserError) as caught:
             source("cifar10", root)
         line = str(caught.value)
-        assert line.startswith(f"data.root={root}: {url} cannot be had (")
+        assert line.startswith(f"data.root={root}: {url} could not be downloaded (")
         assert reason in line
-        assert line.endswith(f"; put {name} (md5 {datasets.CIFAR10.tgz_md5}) there by other means")
+        assert line.endswith(f"; put {name} (md5 {datasets.CIFAR10.tgz_md5}) there yourself")
         assert "\n" not in line
         assert not list(root.iterdir())
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "stl10", "stl10_unlabelled", "imagenette"])
 def test_without_network(tmp_path, offline, name):
-    with pytest.raises(UserError, match=r"^data.root=.*: https?://.* cannot be had \(no network\); put .*gz .*there"):
+    with pytest.raises(
+        UserError, match=r"^data.root=.*: https?://.* could not be downloaded \(no network\); put .*gz .*there"
+    ):
         source(name, tmp_path / "new")
     assert not list((tmp_path / "new").iterdir())
 
@@ -223,7 +225,7 @@ def test_half_a_file_that_was_put_there_does_not_count(monkeypatch, tmp_path, of
     cifar(monkeypatch, datasets.CIFAR10, tmp_path)
     file = tmp_path / datasets.CIFAR10.filename
     file.write_bytes(file.read_bytes()[:500])
-    with pytest.raises(UserError, match="cannot be had"):
+    with pytest.raises(UserError, match="could not be downloaded"):
         source("cifar10", tmp_path)
 
 
@@ -247,7 +249,7 @@ def test_damage_is_found(monkeypatch, tmp_path, offline, name, file, fault):
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(UserError, match=rf"^data.root=.* is damaged; remove {path.parent}, and it is") as caught:
+    with pytest.raises(UserError, match=rf"^data.root=.* is corrupt; remove {path.parent}, then it is") as caught:
         source(name, tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -257,7 +259,7 @@ def test_damage_is_found(monkeypatch, tmp_path, offline, name, file, fault):
     [
         (["data.root=/proc/none"], "data.root=/proc/none: cannot be written"),
         (["data.root=null"], "data.root is not set"),
-        (["data.channels=2", "data.mean=[0,0]", "data.std=[1,1]"], "data.channels=2: .*1, 3 or 4 would do"),
+        (["data.channels=2", "data.mean=[0,0]", "data.std=[1,1]"], "data.channels=2: .*try 1, 3 or 4"),
     ],
 )
 def test_what_does_not_fit_is_named(offline, overrides, starts):

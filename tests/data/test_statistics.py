@@ -67,7 +67,7 @@ def test_all_pixels_of_the_training_images(tiles, measure, tmp_path, workers):
         f'data.root="{root}"', "data.channels=12", "data.image_size=[16,24]", f"data.workers={workers}"
     )
     assert (code, error) == (0, "")
-    assert "5 of 5 for training, 12 channels" in output
+    assert "5 of 5 training images, 12 channels" in output
     assert output.splitlines()[-1] == "next: python train.py data=My_tiles"
     text = (tmp_path / "conf" / "data" / "My_tiles.yaml").read_text()
     keys = [line.partition(":")[0] for line in text.splitlines() if line and line[0] not in "# "]
@@ -87,7 +87,7 @@ def test_pictures_are_measured_in_0_to_1(tmp_path, measure):
     (root / "c.png").write_text("no picture")
     code, output, _ = measure(f"data.root={root}", "data.val_fraction=0", "name=mine")
     assert code == 0
-    assert "1 cannot be read and are left out" in output
+    assert "1 cannot be read and are skipped" in output
     assert "c.png" in output
     pixels = np.concatenate([np.asarray(Image.open(root / name)).reshape(-1, 3) for name in ("a.png", "b.png")]) / 255
     data = option(tmp_path, "mine")
@@ -104,7 +104,7 @@ def test_a_sample(tiles, measure, tmp_path):
     for name, seed in (("one", 0), ("again", 0), ("other", 1)):
         code, output, _ = measure(*arguments, f"seed={seed}", f"name={name}")
         assert code == 0
-        assert "2 of 5 for training" in output
+        assert "2 of 5 training images" in output
     one, again, other = (option(tmp_path, name).mean for name in ("one", "again", "other"))
     assert one == again != other
 
@@ -161,7 +161,7 @@ def test_a_source_without_a_folder(measure, tmp_path):
     [
         ([], "data.root is not set; add data.root="),
         (["data.root=/nowhere"], "data.root=/nowhere: no such folder"),
-        (["data.root=/nowhere", "name=a/b"], "name=a/b: letters, digits"),
+        (["data.root=/nowhere", "name=a/b"], "name=a/b: use letters, digits"),
         (["data.root=/nowhere", "images=0"], "images=0: should be greater"),
         (["data.root=/nowhere", "nmae=a"], "nmae=a: no such key; did you mean name?"),
         (["data=nothing"], "data=nothing: no such option"),
@@ -181,11 +181,11 @@ def test_as_a_user_types_it():
     program = [sys.executable, "-m", "ijepa.data.statistics"]
     result = subprocess.run([*program, "data=digits", "overwrite=true"], capture_output=True, text=True, cwd=ROOT)
     assert result.returncode == 2
-    assert "digits.yaml exists and was not written by this command; take another name" in result.stderr
+    assert "digits.yaml exists and was not written by this command; choose another name" in result.stderr
     shown = subprocess.run([*program, "--help"], capture_output=True, text=True, cwd=ROOT)
     assert shown.returncode == 0
     assert shown.stdout.startswith("python -m ijepa.data.statistics [key=value")
-    assert "conf/data/NAME.yaml is written" in shown.stdout
+    assert "NAME in conf/data/NAME.yaml" in shown.stdout
     assert before == {path.name: path.read_text() for path in (ROOT / "conf" / "data").iterdir()}
 
 
@@ -196,5 +196,5 @@ def test_statistics_are_named_where_they_are_missing(tmp_path):
         check(train_config("data=folder", f"data.root={tmp_path}", "data.channels=12"))
     with pytest.raises(UserError, match=r"^data.channels=0: "):
         train_config("data.channels=0")
-    with pytest.raises(UserError, match=r"^data.channels=12: .*1, 3 or 4 would do"):
+    with pytest.raises(UserError, match=r"^data.channels=12: .*try 1, 3 or 4"):
         sources.build(train_config("data=digits", "data.channels=12").data, 0)

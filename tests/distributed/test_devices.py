@@ -18,11 +18,11 @@ def test_processes_of_torchrun_that_would_train_alone(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("allocated", "options", "told"),
     [
-        ({"STEP_NUM_TASKS": "2"}, [], "hardware.devices=1: srun has started 2 tasks; hardware=slurm"),
+        ({"STEP_NUM_TASKS": "2"}, [], "hardware.devices=1: srun has started 2 tasks; try hardware=slurm"),
         (
             {"NTASKS": "2"},
             ["hardware.devices=2", "hardware.strategy=ddp"],
-            "hardware.devices=2: Slurm puts --ntasks on",
+            "hardware.devices=2: --ntasks does not fix",
         ),
     ],
 )
@@ -50,7 +50,7 @@ def test_hardware_that_is_not_there():
 
     config = train_config("hardware=gpu")
     if not torch.cuda.is_available():
-        with pytest.raises(UserError, match=r"^hardware.accelerator=gpu: .* hardware=cpu would do"):
+        with pytest.raises(UserError, match=r"^hardware.accelerator=gpu: .* try hardware=cpu"):
             devices.device(config.hardware)
     with pytest.raises(UserError, match=r"^hardware.devices=2: .*hardware.strategy"):
         devices.device(train_config("hardware=cpu", "hardware.devices=2").hardware)

@@ -147,7 +147,7 @@ def test_a_signal_before_and_after_the_steps(tmp_path, monkeypatch, place, numbe
         runs.execute(run)
     assert caught.value.signal == number
     ended = place in ("on_train_end", "results")
-    said = f"after step 4 of 4, before the results; go on with: python train.py resume={folder}"
+    said = f"after step 4 of 4, before the results; resume with: python train.py resume={folder}"
     assert str(caught.value) == f"stopped {said if ended else 'before the first step'}"
     assert (folder / "checkpoints" / "last.ckpt").exists() == ended
     assert folder.exists() == (place != "prepare")

@@ -84,7 +84,7 @@ def test_a_damaged_file_is_made_anew(found, tmp_path, capsys):
         file.write_bytes(file.read_bytes()[:100])
     after, _ = run()
     torch.testing.assert_close(after[0].values, before[0].values, atol=0, rtol=0)
-    assert capsys.readouterr().out.count("is damaged, and made anew") == 2
+    assert capsys.readouterr().out.count("is corrupt and is computed again") == 2
 
 
 def test_a_cache_that_cannot_be_written_loses_nothing(found, tmp_path, capsys):
@@ -93,7 +93,7 @@ def test_a_cache_that_cannot_be_written_loses_nothing(found, tmp_path, capsys):
     (tmp_path / "cache" / "features").write_text("a file in the way")
     with pytest.raises(NotADirectoryError):  # this test's own look into it
         run()
-    assert capsys.readouterr().out.count("features are not kept") == 2
+    assert capsys.readouterr().out.count("features are not cached") == 2
 
 
 def test_unreadable_files_stay_left_out(found):

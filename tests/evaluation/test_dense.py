@@ -222,7 +222,7 @@ def test_values_that_are_no_classes_are_refused(ctx, monkeypatch):
     ctx, spec = ctx
     ids = torch.full((16, 24), 26001)
     monkeypatch.setattr(type(ctx.data.source.val), "read_map", lambda self, index, kind: ids)
-    with pytest.raises(UserError, match="values up to 26001; class indices, up to 4095, would do"):
+    with pytest.raises(UserError, match="values up to 26001; use class indices up to 4095"):
         task_of(task(Segmentation)).evaluate(EvaluatedModel("random init", untrained(spec, 0)), ctx)
 
 
@@ -274,7 +274,7 @@ def test_evaluate_on_folders_of_maps(finished, mapped, invoke):
     code, text, error = invoke("evaluate.py", f"checkpoint={folder}", "task=[depth,segmentation]", *roots, *small,
                                f"output={output}")  # fmt: skip
     assert code == 0, error
-    assert text.count("unreadable, left out of the evaluation: ") == 2
+    assert text.count("unreadable, skipped in the evaluation: ") == 2
     assert "train-3.png (has no depth map " in text
     assert "val-1.png (its depth map has 30x40 pixels, the image 52x40)" in text
     written = json.loads((output / "metrics.json").read_text())

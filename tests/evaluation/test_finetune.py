@@ -207,26 +207,26 @@ class Floats:
 def test_what_cannot_be(ctx, tmp_path):
     ctx, _ = ctx
     for chosen, problem in (
-        (task(labels=["colour"]), "no labels of colour, but of class, bright"),
-        (task(randaugment="auto"), "should be as rand-m9"),
+        (task(labels=["colour"]), "no labels colour; try class, bright"),
+        (task(randaugment="auto"), "should look like rand-m9"),
     ):
         with pytest.raises(ConfigError, match=problem):
             finetune.FinetuneTask(chosen).validate(ctx.data)
     floats = replace(ctx.data.source, train=Floats())
     ctx.data.source, before = floats, ctx.data.source
-    with pytest.raises(ConfigError, match="is for 8-bit pictures"):
+    with pytest.raises(ConfigError, match="supports 8-bit pictures"):
         finetune.FinetuneTask(task(randaugment="rand-m9")).validate(ctx.data)
     ctx.data.source = before
     ctx.data.channels = 12
-    with pytest.raises(ConfigError, match=r"not 12; task\.finetune\.randaugment=null would do"):
+    with pytest.raises(ConfigError, match=r"not 12; try task\.finetune\.randaugment=null"):
         finetune.FinetuneTask(task(randaugment="rand-m9")).validate(ctx.data)
-    with pytest.raises(ConfigError, match="needs one here"):
+    with pytest.raises(ConfigError, match="needs at least one value here"):
         lowshot.LowshotFinetuneTask(task(LowshotFinetune, shares=[])).validate(ctx.data)
     two = [tmp_path / name / "some.txt" for name in ("a", "b")]
     for file in two:
         file.parent.mkdir()
         file.write_text("image 0\n")
-    with pytest.raises(ConfigError, match="two results would be called some; rename a file"):
+    with pytest.raises(ConfigError, match="two results would be named some; rename a file"):
         lowshot.LowshotFinetuneTask(task(LowshotFinetune, lists=[str(file) for file in two])).validate(ctx.data)
     two[0].write_text("image 1000\n")
     with pytest.raises(ConfigError, match="image 1000 is no training image"):
@@ -236,4 +236,4 @@ def test_what_cannot_be(ctx, tmp_path):
     chosen = train_config("task=[knn,count,finetune]").task
     kept, left = supported_tasks(chosen, ctx.data)
     assert list(kept.chosen()) == ["knn", "finetune"]
-    assert left == {"count": "the images have no labels of count, but of class, bright"}
+    assert left == {"count": "the images have no labels count; try class, bright"}

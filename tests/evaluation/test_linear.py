@@ -117,9 +117,9 @@ def test_the_probe_reads_pixels(ctx):
 def test_too_few_images_for_a_step():
     held, kept = augmentation.hold_out(0.99, 12, 0)
     assert (len(held), len(kept)) == (11, 1)
-    with pytest.raises(UserError, match="1 images to train on are too few for batches of 2; more images would do"):
+    with pytest.raises(UserError, match="1 training images are too few for batches of 2; use more images"):
         augmentation.EpochBatchSampler(kept, 2, 5, 0, ALONE)
-    with pytest.raises(UserError, match="3 images to train on are too few for batches of 8 on 8 devices; more"):
+    with pytest.raises(UserError, match="3 training images are too few for batches of 8 on 8 devices; use more"):
         augmentation.EpochBatchSampler(torch.arange(3), 2, 5, 0, Ranks(0, 8))
 
 

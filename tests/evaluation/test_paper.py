@@ -52,8 +52,8 @@ def test_the_whole_of_it(finished, invoke, tmp_path):
     short += [f"task.{name}.layers=[1,2]" for name in ("linear", "count", "distance", "depth", "segmentation")]
     code, output, error = invoke("evaluate.py", f"checkpoint={folder}", "task=paper", *short, f"output={tmp_path}")
     assert code == 0, error
-    assert "task=paper leaves out count: the images have no labels of count, but of class" in output
-    assert "task=paper leaves out depth: " in output
+    assert "task=paper skips count: the images have no labels count; try class" in output
+    assert "task=paper skips depth: " in output
     table = (tmp_path / "paper.md").read_text().splitlines()
     assert table[0] == "|  | linear | 1 % | 1 %, fine-tuned | fine-tuned |"
     assert [line.split(" | ")[0] for line in table[2:6]] == [

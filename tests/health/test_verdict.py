@@ -141,6 +141,6 @@ def test_a_loss_that_rises_as_it_usually_does_is_no_divergence():
 
 def test_a_first_look_at_a_network_that_was_trained_before():
     first = panel(100, tokens(0.4, rank=12))
-    assert diagnose([first]).evidence == ["the first look, at step 100"]
+    assert diagnose([first]).evidence == ["reference taken at step 100"]
     assert diagnose([first, panel(200, tokens(0.4, rank=12, seed=1))]).verdict == "healthy"
     assert diagnose([first, panel(200, tokens(0.05, rank=12))]).verdict == "collapsing"

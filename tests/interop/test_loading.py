@@ -80,11 +80,11 @@ def test_addresses(server, tmp_path):
         return sorted(path for path in (tmp_path / "cache").rglob("*") if path.is_file())
 
     before = kept()
-    assert "cut off after 4 of 100000 bytes" in fault(f"{url}/cut.ckpt")
-    assert "cannot be had (File not found)" in fault(f"{url}/none.ckpt")
+    assert "truncated after 4 of 100000 bytes" in fault(f"{url}/cut.ckpt")
+    assert "could not be downloaded (File not found)" in fault(f"{url}/none.ckpt")
     assert "names no file" in fault(f"{url}/")
-    assert "no address" in fault("http://[bad/x.pth")
-    assert "cannot be had" in fault("https://127.0.0.1:1/none.ckpt")
+    assert "not a valid URL" in fault("http://[bad/x.pth")
+    assert "could not be downloaded" in fault("https://127.0.0.1:1/none.ckpt")
     assert kept() == before
 
 
@@ -103,7 +103,7 @@ def test_timm_names(tmp_path, monkeypatch, name):
     judge.load_state_dict(of_timm.to_timm(encoder))
     judge.pretrained_cfg = {"mean": (0.4,) * 3, "std": (0.3,) * 3, "crop_pct": 0.9}
     monkeypatch.setattr(timm, "create_model", lambda *args, **kwargs: judge)
-    with pytest.raises(UserError, match=r"^encoder=target: .* holds the context encoder alone"):
+    with pytest.raises(UserError, match=r"^encoder=target: .* contains only the context encoder"):
         ijepa.load_encoder(name)
     monkeypatch.setattr(timm, "create_model", refused)
     kept = ijepa.load_encoder(name, encoder="context")

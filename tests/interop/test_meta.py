@@ -17,7 +17,7 @@ def test_meta(run, tmp_path, capsys):
     out = tmp_path / "out.pth.tar"
     if spec.grid[0] != spec.grid[1]:
         assert main(["convert", str(file), str(out), "--to", "meta"]) == 2
-        assert "square images alone" in capsys.readouterr().err
+        assert "square images only" in capsys.readouterr().err
         assert not out.exists()
         return
     convert(file, out, "--to", "meta")
@@ -101,7 +101,7 @@ def test_the_reference_s_half_checkpoints(checkpoint_file, tmp_path):
     assert "the context encoder has cls_token" in changed(lambda c: c["encoder"].update({"cls_token": torch.ones(1)}))
     assert "no tensor" in changed(lambda c: c["encoder"].update({"module.norm.bias": "x"}))
     turned = changed(lambda c: c["encoder"].update({"module.norm.bias": torch.zeros(3)}))
-    assert "norm.bias of the context encoder does not fit" in turned
+    assert "norm.bias of the context encoder does not match" in turned
     assert "expected [48], found [3]" in turned
     assert "add heads=N" in fault(checkpoint_file)
-    assert "no multiple of 4 and of 5 heads" in fault(checkpoint_file, heads=5)
+    assert "not a multiple of 4 and of 5 heads" in fault(checkpoint_file, heads=5)

@@ -51,5 +51,5 @@ def test_what_stands_beside_an_onnx_file_is_the_user_s(tmp_path, capsys):
     file, _ = saved(spec_of("square"), tmp_path)
     (tmp_path / "e.onnx.data").write_text("mine")
     assert main(["convert", str(file), str(tmp_path / "e.onnx"), "--to", "onnx"]) == 2
-    assert "e.onnx.data stands beside it" in capsys.readouterr().err
+    assert "e.onnx.data exists in the same folder" in capsys.readouterr().err
     assert (tmp_path / "e.onnx.data").read_text() == "mine"

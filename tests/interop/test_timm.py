@@ -97,7 +97,7 @@ def test_common_shapes_of_timm_s_files(tmp_path):
     for name in ("timm.pth", "compiled.pth", "hub"):
         tensors, read = found(tmp_path / name)
         assert_same(tensors, encoder.state_dict(), **EXACT)
-        assert any("how many attention heads" in note for note in read.notes)
+        assert any("number of heads" in note for note in read.notes)
     assert found(tmp_path / "hub")[1].spec.mean == (0.4,) * 3
     save_file({name: tensor.bfloat16().float() for name, tensor in state.items()}, tmp_path / "rounded.safetensors")
     assert found(tmp_path / "rounded.safetensors")[1].spec.positions == "index"
@@ -105,5 +105,5 @@ def test_common_shapes_of_timm_s_files(tmp_path):
     torch.save(moved, tmp_path / "tuned.pth")
     assert found(tmp_path / "tuned.pth")[1].spec.positions == "stored"
     file, _ = saved(spec_of("square"), tmp_path)
-    with pytest.raises(UserError, match=f"^heads=6: checkpoint={file} has 3; leave it out"):
+    with pytest.raises(UserError, match=f"^heads=6: checkpoint={file} has 3; omit it"):
         ijepa.load_encoder(file, heads=6)

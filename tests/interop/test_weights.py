@@ -37,7 +37,7 @@ def test_what_a_format_cannot_hold_is_said(tmp_path, capsys):
     torch.testing.assert_close(ijepa.load_encoder(tmp_path / "m.pth.tar")(images), expected, **CLOSE)
     assert "note" not in capsys.readouterr().out
     convert(file, tmp_path / "t.pth", "--to", "timm")
-    assert "no place for mean, std and heads" in capsys.readouterr().out
+    assert "cannot store mean, std and heads" in capsys.readouterr().out
 
 
 @pytest.mark.integration
@@ -62,7 +62,7 @@ def test_learnt_positions(tmp_path, size, capsys):
         elif to != "timm" or size == (32, 32):
             torch.testing.assert_close(ijepa.load_encoder(tmp_path / name, heads=3)(images), expected, **CLOSE)
         else:
-            with pytest.raises(UserError, match="15 patches are no square"):
+            with pytest.raises(UserError, match="15 patches are not a square grid"):
                 ijepa.load_encoder(tmp_path / name, heads=3)
     judge = timm.models.VisionTransformer(**of_timm.arguments(encoder.spec)).eval()
     judge.load_state_dict(torch.load(tmp_path / "vit.pth"), strict=True)
@@ -74,4 +74,4 @@ def test_learnt_positions(tmp_path, size, capsys):
         torch.testing.assert_close(encoder(larger), theirs, **CLOSE)  # both resample them
     capsys.readouterr()
     assert main(["inspect", str(tmp_path / "hf")]) == 0
-    assert "learnt, or fine-tuned" in capsys.readouterr().out
+    assert "learnt or fine-tuned" in capsys.readouterr().out

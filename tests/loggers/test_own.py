@@ -108,7 +108,7 @@ def test_several_at_once(own, invoke):
         (["logger=[csv,nope]"], "logger=nope: no such option; "),
         (["+logger.foo=3"], "logger.foo=3: no such key; "),
         (["+logger.foo.bar=3"], "logger.foo._target_ is not set"),
-        (["logger=null"], "logger=null: takes the name of an option: csv|tensorboard|wandb"),
+        (["logger=null"], "logger=null: takes the name of an option; try csv|tensorboard|wandb"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line(own, invoke, arguments, line):

@@ -21,4 +21,4 @@ def test_many_pictures_are_thinned(tmp_path):
     assert len(found) == 60
     assert (steps[0], steps[-1]) == (0, 99)
     assert max(np.diff(steps)) <= 2
-    assert note == "41 of 101 pictures were left out; a page shows 60 of a run"
+    assert note == "41 of 101 pictures were left out; a page shows at most 60 per run"

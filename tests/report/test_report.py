@@ -71,7 +71,7 @@ def test_a_run_that_is_not_finished(tmp_path):
     with (folder / "metrics.csv").open("a") as file:
         file.write("31,248,1.5")  # being written
     words = shown(report(folder, tmp_path / "out.html"))
-    assert "under way or stopped: step 30 of 40" in words
+    assert "in progress or stopped: step 30 of 40" in words
     assert "k-NN, k = 20 50.0 %" in words  # the last one of metrics.csv
     assert "Verdicts" not in words
 
@@ -117,7 +117,7 @@ def test_several_runs(tmp_path, monkeypatch):
     source = (tmp_path / "report.html").read_text()
     words = shown(source)
     assert "2 runs side by side" in words
-    assert "What differs between their configurations key one two optimizer.lr 0.001 0.5 " in words
+    assert "Differences between configurations key one two optimizer.lr 0.001 0.5 " in words
     assert "run_dir" not in words
     assert "collapsing" in words
     assert [run["name"] for run in drawn(source)["runs"]] == ["one", "two"]
@@ -175,7 +175,11 @@ def test_broken_parts_are_left_out(tmp_path, capsys):
     write(folder / "health.json", '{"verdicts": [{}]}')
     words = shown(report(folder, tmp_path / "out.html"))
     printed = capsys.readouterr().out
-    for name in ("pictures/masks.png is no picture", "evaluation/knn/metrics.json is broken", "health.json is broken"):
+    for name in (
+        "pictures/masks.png is not a valid picture",
+        "evaluation/knn/metrics.json is corrupt",
+        "health.json is corrupt",
+    ):
         assert name in words
         assert name in printed
 
@@ -184,7 +188,7 @@ def test_mistakes(tmp_path, capsys):
     folder = make(tmp_path / "run")
     assert "nowhere: no such folder" in refused(capsys, tmp_path / "nowhere")
     assert "config.yaml is missing" in refused(capsys, tmp_path)
-    assert "a file; a run's folder is wanted" in refused(capsys, folder / "config.yaml")
+    assert "is a file; give a run's folder" in refused(capsys, folder / "config.yaml")
     assert "should end in .html" in refused(capsys, folder, "--out", folder / "metrics.csv")
     assert "is a folder" in refused(capsys, folder, "--out", tmp_path)
     assert "RUN_DIR" in refused(capsys)

@@ -184,12 +184,12 @@ def test_mistakes_in_a_class_of_one_s_own(own, target, line):
     ("arguments", "line"),
     [
         (["model=timm", "model.name=resnet18"], "model.name=resnet18: is no VisionTransformer of timm; try "),
-        ([*TIMM, "model.patch_size=5"], "model.patch_size=5: does not divide data.image_size=[32,32]; 4 would"),
-        ([*TIMM, "predictor.width=10"], "predictor.width=10: not a multiple of 4 and of model.heads=3; 12 would do"),
+        ([*TIMM, "model.patch_size=5"], "model.patch_size=5: does not divide data.image_size=[32,32]; try 4"),
+        ([*TIMM, "predictor.width=10"], "predictor.width=10: not a multiple of 4 and of model.heads=3; try 12"),
         ([*TIMM, "task.knn.k=[1]"], "task.knn.headline"),
         (["model.registers=-1"], "model.registers=-1: should be greater than or equal to 0"),
-        ([*TIMM, "+model.registers=1"], "model.registers=1: no such key; another option of model than"),
-        (["+masking.ratio=0.5"], "masking.ratio=0.5: no such key; another option of masking than"),
+        ([*TIMM, "+model.registers=1"], "model.registers=1: no such key; model has registers with another option"),
+        (["+masking.ratio=0.5"], "masking.ratio=0.5: no such key; masking has ratio with another option"),
     ],
 )
 def test_mistakes_name_the_key(tmp_path, invoke, arguments, line):

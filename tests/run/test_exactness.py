@@ -203,6 +203,6 @@ def test_the_images_have_to_be_the_same(tmp_path, images, pictures):
 
 def test_a_folder_without_a_run(tmp_path):
     started = time.monotonic()
-    with pytest.raises(UserError, match="no run to go on with"):
+    with pytest.raises(UserError, match="no run to resume"):
         resume(tmp_path, [])
     assert time.monotonic() - started < 5

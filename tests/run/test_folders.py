@@ -19,9 +19,9 @@ def test_two_processes_do_not_run_in_one_folder(finished, invoke, tmp_path, monk
         for arguments in ([f"resume={finished[0]}"], ["data=digits", *TINY, f"run_dir={new}"]):
             code, _, error = invoke("train.py", *arguments)
             assert code == 2
-            assert "another process is running in it" in error
+            assert "another process is using it" in error
     assert list(new.iterdir()) == []
-    with pytest.raises(UserError, match="is running in it"), folders.claimed(new), folders.claimed(new):
+    with pytest.raises(UserError, match="is using it"), folders.claimed(new), folders.claimed(new):
         pass
     with folders.claimed(new):
         monkeypatch.setenv("LOCAL_RANK", "1")  # another process of the same run
@@ -49,7 +49,7 @@ def test_several_processes_need_to_be_told_their_folder(invoke, tmp_path, monkey
         monkeypatch.setenv(name, value)
     code, _, error = invoke("train.py", "data=digits", *TINY)
     assert code == 2
-    assert error.startswith("error: run_dir=null: with torchrun, SLURM or several nodes every process needs")
+    assert error.startswith("error: run_dir=null: with torchrun, Slurm or several nodes all processes need")
     assert not (tmp_path / "runs").exists()
 
 
@@ -62,7 +62,7 @@ def test_a_full_disk_is_one_line(invoke, tmp_path, monkeypatch):
     code, _, error = invoke("train.py", "data=digits", *TINY, f"run_dir={folder}")
     assert code == 2
     file = folder / "checkpoints" / "step-000003.ckpt"
-    assert error == f"error: {file}: cannot be written (No space left on device?); what was written before is whole\n"
+    assert error == f"error: {file}: cannot be written (No space left on device?); files written before are complete\n"
     assert not list((folder / "checkpoints").iterdir())
 
 
@@ -86,7 +86,7 @@ def test_a_run_does_not_begin_among_parts_of_another(invoke, tmp_path, part):
     code, _, error = invoke("train.py", "data=digits", *TINY, f"run_dir={tmp_path / 'run'}")
     assert code == 2
     name = part.partition("/")[0]
-    assert error == f"error: run_dir={tmp_path / 'run'}: holds a part of a run, {name}; give another run_dir\n"
+    assert error == f"error: run_dir={tmp_path / 'run'}: contains part of a run, {name}; give another run_dir\n"
     assert [file for file in (tmp_path / "run").rglob("*") if file.is_file()] == [path]
 
 

@@ -63,7 +63,7 @@ def test_what_differs_is_listed_and_can_be_insisted_on(finished, invoke, tmp_pat
     arguments = [f"resume={copy}", "schedule.max_steps=4", "objective=l1", "hardware.accumulation=2"]
     code, _, error = invoke("train.py", *arguments)
     assert code == 2
-    expected = "objective.distance=l2 would become l1, schedule.max_steps=3 would become 4; leave that out"
+    expected = "objective.distance=l2 would become l1, schedule.max_steps=3 would become 4; omit that"
     assert error.startswith(f"error: resume={copy}: {expected}")
     assert error.count("\n") == 1
     code, _, error = invoke("train.py", *arguments, "force=true")
@@ -84,7 +84,7 @@ def test_other_images_than_before(invoke, pictures, tmp_path):
     (root / "train" / "warm" / "train-0.png").unlink()
     code, _, error = invoke("train.py", f"resume={folder}", "schedule.max_steps=4")
     assert code == 2
-    assert f"data.root={root}: not the images that the run began with (24 training images, now 23)" in error
+    assert f"data.root={root}: not the images that the run started with (24 training images, now 23)" in error
     assert invoke("train.py", f"resume={folder}", "schedule.max_steps=4", "force=true")[0] == 0
     other = tmp_path / "others"
     shutil.copytree(pictures, other)
@@ -183,7 +183,7 @@ def test_networks_of_another_shape_are_refused_even_with_force(copied, invoke):
     arguments = [f"resume={copied}", "objective=pixels", "force=true"]
     code, _, error = invoke("train.py", *arguments)
     assert code == 2
-    assert "2 tensors do not fit the networks as configured now, jepa.predictor.proj" in error
+    assert "2 tensors do not match the networks as configured now, e.g. jepa.predictor.proj" in error
     assert error.count("\n") == 1
     assert {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()} == before
 
@@ -196,13 +196,13 @@ def test_checkpoints_that_no_run_can_go_on_from(copied, invoke, fault):
     newest = copied / "checkpoints" / "step-000003.ckpt"
     if fault in ("truncated", "alone"):
         last.write_bytes(contents[:1000])
-        expected = f"last.ckpt is not a whole checkpoint; resume={newest} is the newest that is"
+        expected = f"last.ckpt is not a complete checkpoint; try resume={newest}, the newest complete one"
         if fault == "alone":
             newest.unlink()
-            expected = "last.ckpt is not a whole checkpoint; and there is no other one that is"
+            expected = "last.ckpt is not a complete checkpoint; and there is no complete one"
     elif fault == "foreign":
         torch.save({"model": {}}, last)
-        expected = "last.ckpt is no checkpoint of a run to go on with: no state_dict in it"
+        expected = "last.ckpt is not a checkpoint of a run: it contains no state_dict"
     else:
         torch.save({"state_dict": {}, "global_step": 3}, last)
         expected = "no optimizer_states in it"
@@ -228,7 +228,7 @@ def test_nothing_is_dropped_before_the_run_goes_on(invoke, tmp_path, monkeypatch
     monkeypatch.setattr(runs, "_build", interrupted)
     code, _, error = invoke("train.py", f"resume={folder}/checkpoints/step-000001.ckpt", "objective=l1", "force=true")
     assert code == 130
-    assert "stopped before the first step; nothing has changed, give the same command again" in error
+    assert "stopped before the first step; nothing has changed, run the same command again" in error
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
@@ -239,7 +239,7 @@ def test_what_a_killed_process_can_leave(copied, invoke):
     (copied / "summary.json").unlink()
     with (copied / "metrics.csv").open("a") as file:
         file.write("\n,,")
-    assert f"resume={copied} would go on with it" in invoke("train.py", "data=digits", *TINY, f"run_dir={copied}")[2]
+    assert f"resume it with resume={copied}" in invoke("train.py", "data=digits", *TINY, f"run_dir={copied}")[2]
     assert invoke("train.py", f"resume={copied}")[0] == 0
     after = json.loads((copied / "summary.json").read_text())
     assert after["loss"] == before["loss"]
@@ -251,7 +251,7 @@ def test_a_configuration_that_is_none_any_more(copied, invoke, text):
     (copied / "config.yaml").write_text(text, encoding="latin-1")
     for script, key in (("train.py", "resume"), ("evaluate.py", "checkpoint")):
         code, _, error = invoke(script, f"{key}={copied}", "task=knn" if key == "checkpoint" else "data.workers=0")
-        said = f"error: {copied}/config.yaml: not the configuration of a run; bring back what train.py has written\n"
+        said = f"error: {copied}/config.yaml: not the configuration of a run; restore the file that train.py wrote\n"
         assert (code, error) == (2, said)
 
 
@@ -298,5 +298,5 @@ def test_a_signal_waits_until_all_is_dropped(invoke, tmp_path, monkeypatch):
     monkeypatch.setattr(RunFolder, "drop_after", interrupted)
     code, _, error = invoke("train.py", f"resume={folder}/checkpoints/step-000001.ckpt", "objective=l1", "force=true")
     assert code == 143
-    assert f"stopped after step 2 of 3; go on with: python train.py resume={folder}" in error
+    assert f"stopped after step 2 of 3; resume with: python train.py resume={folder}" in error
     assert OmegaConf.load(folder / "config-000001.yaml").objective.distance == "l1"

@@ -205,16 +205,16 @@ def test_an_experiment_of_one_s_own_wins(invoke, tmp_path):
     code, _, error = invoke("train.py", f"init={file}", "experiment=smoke")
     assert code == 2
     assert "init=" in error
-    assert "leave it out" in error
+    assert "omit it" in error
 
 
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
         (["init=nowhere"], "init=nowhere: no such file or folder"),
-        (["init=FILE", "model.width=96"], "model.width=96: init=FILE has 48; leave it out, or set the same"),
-        (["init=FILE", "model=vit_tiny"], "has 8; leave it out"),
-        (["init=FILE", "predictor.depth=3"], "predictor.depth=3: init=FILE has 2; leave it out"),
+        (["init=FILE", "model.width=96"], "model.width=96: init=FILE has 48; omit it, or set the same"),
+        (["init=FILE", "model=vit_tiny"], "has 8; omit it"),
+        (["init=FILE", "predictor.depth=3"], "predictor.depth=3: init=FILE has 2; omit it"),
         (["init=FILE", "init_channels=average"], "has 3 channels already"),
         (["init=FILE", "init_channels=other"], "init_channels=other"),
         (["init=FILE", "data.image_size=30"], "does not divide data.image_size=[30,30]"),
@@ -223,9 +223,9 @@ def test_an_experiment_of_one_s_own_wins(invoke, tmp_path):
         (["init=FILE", "model.heads=three"], "should be a whole number"),
         (
             ["init=FILE", "data.channels=4", "init_channels=inflate"],
-            "no multiple of 3; init_channels=average",
+            "not a multiple of 3; try init_channels=average",
         ),
-        (["init_channels=average"], "init_channels=average: is for init="),
+        (["init_channels=average"], "init_channels=average: needs init="),
         (["init="], "init=: needs a run folder"),
     ],
 )
@@ -249,7 +249,7 @@ def test_a_predictor_that_tells_something_else(tmp_path, invoke):
     file, jepa = saved(spec_of("square"), tmp_path)
     code, output, error = invoke("train.py", f"init={file}", *SCENES, "objective=pixels", f"run_dir={tmp_path / 'run'}")
     assert code == 0, error
-    assert "the predictor starts afresh" in output
+    assert "the predictor is newly initialised" in output
     assert_same(first(tmp_path / "run").context_encoder.state_dict(), jepa.context_encoder.state_dict(), **EXACT)
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 3
 
@@ -272,7 +272,7 @@ def test_learnt_positions_stay(invoke, tmp_path):
     torch.save(judge.state_dict(), tmp_path / "vit.pth")
     init = (f"init={tmp_path / 'vit.pth'}", "model.heads=3")
     output = start(invoke, tmp_path / "run", *init)
-    assert "learnt, or fine-tuned: kept as they are" in output
+    assert "learnt or fine-tuned: kept as they are" in output
     trained = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt")["state_dict"]
     for network in ("context_encoder", "target_encoder"):
         assert torch.equal(trained[f"jepa.{network}.pos_embed"], judge.pos_embed)
@@ -284,7 +284,7 @@ def test_learnt_positions_stay(invoke, tmp_path):
     assert code == 0, error
     assert invoke("evaluate.py", f"checkpoint={tmp_path / 'larger'}", f"output={tmp_path / 'knn'}")[0] == 0
     assert "model.positions=index: init has learnt ones" in refused(invoke, *first_of(tmp_path, judge))
-    assert "model.positions=stored: is for init=FILE" in refused(invoke, "model.positions=stored")
+    assert "model.positions=stored: needs init=FILE" in refused(invoke, "model.positions=stored")
 
 
 def first_of(tmp_path, judge):

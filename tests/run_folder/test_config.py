@@ -74,7 +74,7 @@ def test_a_newer_version_is_refused(written):
 def test_what_is_no_configuration_any_more(tmp_path, contents):
     file = RunFolder(tmp_path).config
     file.write_bytes(contents)
-    with pytest.raises(UserError, match=r"config\.yaml: not the configuration of a run; bring back"):
+    with pytest.raises(UserError, match=r"config\.yaml: not the configuration of a run; restore"):
         read_config(file)
 
 

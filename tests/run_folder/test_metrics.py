@@ -34,15 +34,15 @@ def test_a_half_written_last_line_is_left_out(tmp_path, rest):
 @pytest.mark.parametrize(
     ("contents", "fault"),
     [
-        ("", "no column is called step"),
-        (b"\x89PNG\r\n\x00\xff\n", "bytes that are no text"),
-        ("loss\n1\n", "no column is called step"),
-        ("step,step\n1,2\n", "two columns have one name"),
+        ("", "there is no column step"),
+        (b"\x89PNG\r\n\x00\xff\n", "it is not a text file"),
+        ("loss\n1\n", "there is no column step"),
+        ("step,step\n1,2\n", "two columns have the same name"),
         ("step,loss\n1,2\n2\n3,4\n", "line 3 has 1 cells, the first line 2"),
         ("step,loss\n,2\n", "line 2 has no step"),
         ("step,loss\nnan,2\n", "line 2 has no step"),
-        ("step,loss\n1,two\n", "line 2: loss is no number: two"),
-        ('step,loss\n1,"two\nlines"\n', r"loss is no number: two\\nlines"),
+        ("step,loss\n1,two\n", "line 2: loss is not a number: two"),
+        ('step,loss\n1,"two\nlines"\n', r"loss is not a number: two\\nlines"),
     ],
 )
 def test_what_is_broken_is_named_in_one_line(tmp_path, contents, fault):

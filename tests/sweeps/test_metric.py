@@ -16,7 +16,7 @@ def test_a_metric_that_no_run_will_have_is_refused_before_training(invoke, tmp_p
                                f"run_dir={tmp_path}", *["hydra.sweeper.n_trials=2"][: sweeper == "optuna"])  # fmt: skip
     assert code == 2
     assert "metric=val/knn6: a run will not have it, did you mean knn5?; " in error
-    assert "results would do: knn5" in error
+    assert "or a result: knn5" in error
     assert "Traceback" not in error
     assert "step" not in said.replace("steps", "")
     assert not list(tmp_path.glob("*/metrics.csv"))

@@ -23,7 +23,7 @@ def interrupted(arguments, ready):
     os.killpg(process.pid, signal.SIGINT)
     said, error = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGINT, error
-    assert error.splitlines()[-1] == "the same command goes on with the sweep"
+    assert error.splitlines()[-1] == "the same command resumes the sweep"
     assert "Traceback" not in error
     return said, error
 
@@ -40,8 +40,8 @@ def test_jobs_end_saved(launcher, options, jobs_at_once, tmp_path):
     """One that waits for its turn does not begin."""
     arguments = ["schedule.max_steps=100000", "seed=0,1,2", f"hydra/launcher={launcher}", *options]
     said, error = interrupted([*arguments, f"run_dir={tmp_path}"], lambda: len(training(tmp_path)) >= jobs_at_once)
-    assert "SIGINT: the jobs end after their steps; once more ends them at once" in said
-    assert len([line for line in error.splitlines() if "go on with: python train.py resume=" in line]) == jobs_at_once
+    assert "SIGINT: the jobs end after their current steps; once more ends them at once" in said
+    assert len([line for line in error.splitlines() if "resume with: python train.py resume=" in line]) == jobs_at_once
     states = [row["status"] for row in listed(tmp_path)]
     assert states == ["stopped"] * jobs_at_once + ["not begun"] * (3 - jobs_at_once)
     assert len(training(tmp_path)) == jobs_at_once

@@ -82,7 +82,7 @@ def test_a_job_of_another_sweep_in_its_folder(invoke, square, tmp_path):
     code, _, error = invoke("train.py", "-m", *DIGITS, "optimizer.lr=1e-3,3e-4", "seed=0,1", f"run_dir={folder}",
                             "schedule.warmup_steps=0")  # fmt: skip
     assert code == 2
-    assert "holds a run of schedule.warmup_steps=1, not 0; give another run_dir, or remove it" in error
+    assert "contains a run with schedule.warmup_steps=1, not 0; give another run_dir, or remove it" in error
     assert error.splitlines()[-1] == "error: 4 of 4 jobs failed"
 
 
@@ -124,7 +124,7 @@ def test_auto_begins_goes_on_and_ends(invoke, tmp_path):
     code, said, error = invoke("train.py", *DIGITS, "resume=auto", f"run_dir={folder}")
     assert (code, said) == (0, f"run_dir {folder}: finished before\n")
     code, _, error = invoke("train.py", *DIGITS, "resume=auto")
-    assert (code, error) == (2, "error: resume=auto: goes on with the run in run_dir; add run_dir=FOLDER\n")
+    assert (code, error) == (2, "error: resume=auto: resumes the run in run_dir; add run_dir=FOLDER\n")
 
 
 def test_runs_that_go_on_as_a_sweep(invoke, square, tmp_path):
@@ -146,7 +146,7 @@ def test_a_slurm_that_takes_no_jobs(invoke, tmp_path, monkeypatch):
     code, _, error = invoke("train.py", *sweep)
     assert code == 2
     assert error.splitlines()[0] == (
-        "error: job 0 (seed=0): hydra/launcher=submitit_slurm: there is no srun here; submitit_local would do"
+        "error: job 0 (seed=0): hydra/launcher=submitit_slurm: srun is not installed here; try submitit_local"
     )
     for name in ("srun", "sbatch"):
         (tmp_path / name).write_text("#!/bin/sh\necho 'sbatch: error: invalid partition specified: x' >&2\nexit 1\n")
@@ -154,7 +154,7 @@ def test_a_slurm_that_takes_no_jobs(invoke, tmp_path, monkeypatch):
     code, _, error = invoke("train.py", *sweep)
     assert code == 2
     assert "Traceback" not in error
-    told = "hydra/launcher=submitit_slurm: sbatch takes no job: error: invalid partition specified: x"
+    told = "hydra/launcher=submitit_slurm: sbatch rejects the job: error: invalid partition specified: x"
     assert error.splitlines()[-2:] == [f"error: job 1 (seed=1): {told}", "error: 2 of 2 jobs failed"]
 
 
@@ -168,7 +168,7 @@ def test_a_key_that_is_given_once_more_as_a_sweep(invoke, tmp_path):
 @pytest.mark.parametrize("key", ["run_dir", "sweep"])
 def test_what_cannot_be_swept(invoke, tmp_path, key):
     code, _, error = invoke("train.py", "-m", *DIGITS, f"{key}=lr,masking", f"hydra.sweep.dir={tmp_path}")
-    assert (code, error) == (2, f"error: {key}=...: one for all jobs of a sweep; give a single one\n")
+    assert (code, error) == (2, f"error: {key}=...: is the same for all jobs of a sweep; give a single value\n")
 
 
 def test_means_of_a_metric_that_is_no_result(square):
@@ -203,7 +203,7 @@ def test_a_report_of_a_sweep(square, tmp_path, capsys):
     (folder / jobs.RECORD).write_text("{")
     assert report.main([str(folder)]) == 2
     assert capsys.readouterr().err == (
-        f"error: {folder / jobs.RECORD}: broken; start the sweep again, it skips what is finished\n"
+        f"error: {folder / jobs.RECORD}: corrupt; run the sweep again, it skips finished jobs\n"
     )
 
 

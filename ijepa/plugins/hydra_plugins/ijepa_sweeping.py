@@ -69,7 +69,9 @@ class Optuna(AnySweeper):  # type: ignore[misc]
         import optuna
 
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # each would search by itself, with what it knows of the results
-            raise ConfigError("hydra/sweeper", "optuna", "not under torchrun; hydra/launcher=submitit_slurm would do")
+            raise ConfigError(
+                "hydra/sweeper", "optuna", "does not work under torchrun; try hydra/launcher=submitit_slurm"
+            )
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         given = [*self.search._parse_sweeper_params_config(), *arguments]
         self.search.launcher = launching = Jobs(self, given, arguments, valued=True)
@@ -105,7 +107,7 @@ class Jobs:
         parsed = OverridesParser.create().parse_overrides(arguments)
         swept = [each.get_key_element().lstrip("+~") for each in parsed if each.is_sweep_override()]
         for key in {"run_dir", "sweep"} & set(swept):
-            raise ConfigError(key, "...", "one for all jobs of a sweep; give a single one")
+            raise ConfigError(key, "...", "is the same for all jobs of a sweep; give a single value")
         keys = [each.get_key_element().lstrip("+~") for each in parsed]
         self.shared = [key for key in keys if key not in swept]
         self.masked = False
@@ -190,8 +192,8 @@ class Jobs:
         self._write()
         told = [ended, *(str(each._return_value) for each in stops)]
         if not self.local and not beside:
-            told.append("jobs that were submitted go on by themselves; when they have ended,")
-        told.append("the same command goes on with the sweep")
+            told.append("submitted jobs continue on the cluster; when they have ended,")
+        told.append("the same command resumes the sweep")
         raise InterruptedRunError(came[0] if came else signal.SIGINT, "\n".join(filter(None, told)))
 
     def _from_folder(self, overrides: list[str], error: Exception) -> JobReturn:
@@ -226,7 +228,7 @@ class Jobs:
 
     def _judged(self, overrides: list[str], result: JobReturn) -> JobReturn:
         if self.valued and result.status == JobStatus.COMPLETED and result.return_value is None:
-            problem = "the run has no such value; choose train/loss, health/rankme or a result of its summary.json"
+            problem = "the run has no such value; try train/loss, health/rankme or a result in its summary.json"
             return outcomes.result(overrides, ConfigError("metric", self.config.metric, problem))
         return result
 
