@@ -83,9 +83,7 @@ def _out(given: argparse.Namespace) -> Path:
         return next(iter(folders.values())) / REPORT if len(folders) == 1 else Path(REPORT)
     out: Path = given.out.expanduser()
     if out.is_dir():
-        raise ConfigError(
-            "--out", text.name(out), f"is a folder; give a file in it, e.g. {text.name(out / REPORT)}"
-        )
+        raise ConfigError("--out", text.name(out), f"is a folder; give a file in it, e.g. {text.name(out / REPORT)}")
     if out.suffix.lower() not in (".html", ".htm"):
         raise ConfigError("--out", text.name(out), "should end in .html")
     return out
