@@ -71,8 +71,8 @@ def _parser() -> commands.Parser:
         commands.typed("report"), description="Writes a self-contained HTML report of runs: docs/report.md."
     )
     parser.add_argument("folders", metavar="RUN_DIR", nargs="+", type=Path, help="folder of a run or of a sweep")
-    parser.add_argument("--out", type=Path, metavar="FILE",
-                        help=f"default: {REPORT} in the run's folder; for several runs, in the current one")  # fmt: skip
+    where = f"default: {REPORT} in the run's folder; for several runs, in the current one"
+    parser.add_argument("--out", type=Path, metavar="FILE", help=where)
     parser.add_argument("--title", help="default: the run's name, or the number of runs")
     return parser
 
