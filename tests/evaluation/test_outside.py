@@ -1,12 +1,15 @@
 """A task of the user's own: evaluated, and described wherever its metric is shown."""
 
+import importlib
 import json
 import re
 import sys
+from types import SimpleNamespace
 
 import pytest
-from helpers import SMALL, TINY, rows, train_config
+from helpers import SMALL, TINY, composed, rows, train_config
 
+from ijepa.cli import entry
 from ijepa.report import __main__ as report
 from ijepa.run import build
 from ijepa.run.columns import columns
@@ -85,6 +88,14 @@ def test_what_wandb_is_told(own):
     assert found["val/brightness_error"].better == "lower"
     assert found["val/logistic"].better == "higher"
     assert found["train/distance"].better == "lower"
+
+
+def test_optuna_searches_in_its_direction(own):
+    entry._register_plugins()
+    sweeping = importlib.import_module("hydra_plugins.ijepa_sweeping")
+    config = composed("+task.brightness={_target_:own_tasks.Brightness,ridge:1}", "metric=brightness_error")
+    assert sweeping.Jobs.direction.fget(SimpleNamespace(config=config)) == "minimize"
+    assert sweeping.Jobs.direction.fget(SimpleNamespace(config=composed())) == "maximize"
 
 
 def test_a_run_describes_it(own, invoke):

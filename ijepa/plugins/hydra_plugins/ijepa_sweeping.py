@@ -22,14 +22,16 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from rich.console import Console
 
 from ijepa.cli.explain import explain
-from ijepa.config import TrainConfig
+from ijepa.config import Tasks, TrainConfig
 from ijepa.config.checks import parse
+from ijepa.config.custom import TARGET
 from ijepa.distributed.signals import defer_sigint_to_jobs
 from ijepa.run import folders
 from ijepa.run_folder import RunFolder, SweepFolder
 from ijepa.sweeps import jobs, metric, outcomes, table
 from ijepa.util import commands
 from ijepa.util.errors import ConfigError, InterruptedRunError, StoppedJobError, UserError
+from ijepa.util.metric_spec import MetricSpec
 
 BESIDE = ("JoblibLauncher", "LocalLauncher")
 """Launchers whose jobs are processes of this terminal, which get Ctrl-C as this one does."""
@@ -127,7 +129,15 @@ class Jobs:
     @property
     def direction(self) -> str:
         """Optuna's word for what is better."""
-        return metric.direction(self.config.get("metric"))
+        task = OmegaConf.to_container(self.config.get("task") or OmegaConf.create(), resolve=True)
+        own = {name: node for name, node in dict(task).items() if isinstance(node, dict) and TARGET in node}  # type: ignore[arg-type]
+        outside: dict[str, MetricSpec] = {}
+        if own:  # the user's own tasks bring their own metrics
+            from ijepa.evaluation import tasks  # takes seconds to import
+
+            for each in tasks.chosen(parse(Tasks, own)).values():
+                outside |= {spec.name: spec for spec in each.metrics(several=False)}
+        return metric.direction(self.config.get("metric"), outside)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """As a launcher of Hydra's; no job's fault is raised."""
