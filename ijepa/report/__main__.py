@@ -71,8 +71,8 @@ def _parser() -> commands.Parser:
         commands.typed("report"), description="Writes a self-contained HTML report of runs: docs/report.md."
     )
     parser.add_argument("folders", metavar="RUN_DIR", nargs="+", type=Path, help="folder of a run or of a sweep")
-    parser.add_argument("--out", type=Path, metavar="FILE",
-                        help=f"default: {REPORT} in the run's folder; for several runs, in the current one")  # fmt: skip
+    where = f"default: {REPORT} in the run's folder; for several runs, in the current one"
+    parser.add_argument("--out", type=Path, metavar="FILE", help=where)
     parser.add_argument("--title", help="default: the run's name, or the number of runs")
     return parser
 
@@ -83,9 +83,7 @@ def _out(given: argparse.Namespace) -> Path:
         return next(iter(folders.values())) / REPORT if len(folders) == 1 else Path(REPORT)
     out: Path = given.out.expanduser()
     if out.is_dir():
-        raise ConfigError(
-            "--out", text.name(out), f"is a folder; give a file in it, e.g. {text.name(out / REPORT)}"
-        )
+        raise ConfigError("--out", text.name(out), f"is a folder; give a file in it, e.g. {text.name(out / REPORT)}")
     if out.suffix.lower() not in (".html", ".htm"):
         raise ConfigError("--out", text.name(out), "should end in .html")
     return out

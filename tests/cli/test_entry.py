@@ -20,7 +20,10 @@ pytestmark = pytest.mark.slow
             ],
             "task.lowshot.lists=[typo.txt]: no such file: typo.txt",
         ),
-        (["train.py", "predictor=3"], "predictor=3: takes the name of an option; try base|giant|large|micro|small|tiny"),
+        (
+            ["train.py", "predictor=3"],
+            "predictor=3: takes the name of an option; try base|giant|large|micro|small|tiny",
+        ),
         (["train.py", "callbacks.pictures.x=3"], "callbacks.pictures.x=3: no such key"),
         (["train.py", "data.image_size=abc"], "data.image_size=abc: should be n or [h,w]"),
         (["train.py", "data.crop_scale=1"], "data.crop_scale=1: should be a list, [a,b]"),

@@ -168,7 +168,7 @@ def test_few_labels(ctx, tmp_path):
     assert len(found.details["lowshot_finetune_8shot"]["draws"]) == 2
     assert found.results["lowshot_finetune_listed"].value > 0.8
     assert lowshot.LowshotFinetuneTask(chosen).evaluate(EvaluatedModel("raw pixels", None), ctx) == {}
-    assert list(lowshot.LowshotFinetuneTask(composed_lowshot(listed)).evaluate(evaluated, ctx)["class"].results) == [
+    assert list(lowshot.LowshotTask(composed_lowshot(listed)).evaluate(evaluated, ctx)["class"].results) == [
         "lowshot_listed"
     ]
 

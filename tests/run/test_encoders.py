@@ -122,9 +122,14 @@ def test_a_run_with_a_timm_model(tmp_path, invoke, capsys):
         assert "vit_tiny_patch16_224" in err
     assert interop(["inspect", str(run)]) == 0
     assert "timm vit_tiny_patch16_224" in capsys.readouterr().out
-    code, _, err = invoke("train.py", f"init={run}", *DATA, "hardware=cpu", "schedule.max_steps=1",
-                          f"run_dir={tmp_path / 'next'}", *tiny("model", "predictor", "schedule"))  # fmt: skip
+    again = (f"init={run}", f"run_dir={tmp_path / 'next'}", *DATA, *tiny("model", "predictor"))
+    code, _, err = invoke("train.py", *again)
     assert code == 0, err
+    code, _, err = invoke("train.py", *again, "model=vit_tiny")
+    assert (code, err) == (
+        2,
+        f"error: model=vit: init={run}/checkpoints/last.ckpt has vit_tiny_patch16_224; leave it out\n",
+    )
 
 
 def test_a_run_with_registers(tmp_path, invoke, capsys):
