@@ -1,4 +1,4 @@
-"""From a composed configuration to a typed one, or to a line that names the faulty key, its value and what would do."""
+"""From a composed configuration to a typed one, or to a line that names the faulty key, its value and what to try."""
 
 import difflib
 import math
@@ -21,7 +21,7 @@ def parse(schema: type[ConfigT], composed: DictConfig | dict[str, Any]) -> Confi
     """The typed configuration of a composed one.
 
     Raises:
-        UserError: names the first faulty key, its value and what would do.
+        UserError: names the first faulty key, its value and what to try.
     """
     if isinstance(composed, DictConfig):
         try:
@@ -56,7 +56,7 @@ def check(config: TrainConfig) -> None:
     """Refuses values that are fine on their own and do not fit together.
 
     Raises:
-        UserError: names the first key that does not fit, its value and what would do.
+        UserError: names the first key that does not fit, its value and what to try.
     """
     model, data = config.model, config.data
     if config.init_channels is not None and config.init is None:

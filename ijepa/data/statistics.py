@@ -85,7 +85,7 @@ def _name(config: StatisticsConfig) -> str:
 
 def _refuse_existing(path: Path, config: StatisticsConfig) -> None:
     if path.parent != CONF / "data" and (CONF / "data" / path.name).exists():
-        raise ConfigError("name", path.stem, "is an option of this software's own; take another name")
+        raise ConfigError("name", path.stem, "is an option of this software's own; choose another name")
     if not path.exists():
         return
     own = path.read_text(encoding="utf-8").startswith(HEADER)

@@ -76,7 +76,7 @@ def apply_checkpoint_sizes(values: dict[str, Any], start: WarmStart, given: Call
     if spec.kind != "vit":
         model = _foreign(model, start, given)
     elif TARGET in model or "name" in model:
-        raise ConfigError("model", model.get(TARGET, "timm"), f"{KEY}={start.file} has I-JEPA's ViT; leave it out")
+        raise ConfigError("model", model.get(TARGET, "timm"), f"{KEY}={start.file} has I-JEPA's ViT; omit it")
     for name in ("patch_size", "width", "depth", "heads", "mlp_ratio", "registers") if spec.kind == "vit" else ():
         decide(model, "model", name, getattr(spec, name))
     if start.weights.predictor is not None:
@@ -106,7 +106,7 @@ def _foreign(model: dict[str, Any], start: WarmStart, given: Callable[[str], boo
     spec = start.weights.spec
     key = "name" if spec.kind == "timm" else TARGET
     if given("model.width") and model.get(key) != spec.name:
-        raise ConfigError("model", model.get(key, "vit"), f"{KEY}={start.file} has {spec.name}; leave it out")
+        raise ConfigError("model", model.get(key, "vit"), f"{KEY}={start.file} has {spec.name}; omit it")
     if spec.kind == "custom":
         return {TARGET: spec.name, **spec.options, "patch_size": spec.patch_size}
     sizes = {option: spec.options.get(option) for option in OPTIONS}
@@ -185,7 +185,7 @@ def load(jepa: JEPA, start: WarmStart, channels: int, adapt: Adapt | None) -> li
 def _of_channels(state: State | None, channels: int, adapt: Adapt | None) -> State:
     assert state is not None
     if PATCHES not in state and adapt is not None:
-        raise ConfigError("init_channels", adapt, f"needs {PATCHES} among the weights; leave it out")
+        raise ConfigError("init_channels", adapt, f"needs {PATCHES} among the weights; omit it")
     if adapt is None or state[PATCHES].shape[1] == channels:
         return state
     return {**state, PATCHES: adapted(state[PATCHES], channels, adapt)}

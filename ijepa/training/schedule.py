@@ -13,7 +13,7 @@ class TrainingSchedule:
     """Values for steps 0, 1, ... of ``max_steps``.
 
     As in the reference implementation, learning rate and weight decay of step i are their curves at i + 1 (so that
-    last step has the end value).
+    the last step has the end value).
     """
 
     max_steps: int

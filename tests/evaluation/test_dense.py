@@ -276,7 +276,7 @@ def test_evaluate_on_folders_of_maps(finished, mapped, invoke):
     assert code == 0, error
     assert text.count("unreadable, skipped in the evaluation: ") == 2
     assert "train-3.png (has no depth map " in text
-    assert "val-1.png (its depth map has 30x40 pixels, the image 52x40)" in text
+    assert "val-1.png (its depth map has 30x40 pixels, the image has 52x40)" in text
     written = json.loads((output / "metrics.json").read_text())
     for name in ("target encoder", "random init", "raw pixels"):
         results, details = written["results"][name], written["details"][name]

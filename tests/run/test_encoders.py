@@ -128,7 +128,7 @@ def test_a_run_with_a_timm_model(tmp_path, invoke, capsys):
     code, _, err = invoke("train.py", *again, "model=vit_tiny")
     assert (code, err) == (
         2,
-        f"error: model=vit: init={run}/checkpoints/last.ckpt has vit_tiny_patch16_224; leave it out\n",
+        f"error: model=vit: init={run}/checkpoints/last.ckpt has vit_tiny_patch16_224; omit it\n",
     )
 
 
