@@ -30,16 +30,17 @@ def test_a_section(title, tmp_path, monkeypatch, invoke):
                 path = tmp_path / name[1]
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(block.partition("\n")[2])
-    runs = 0
+    folder = "run"
     for line in "".join(blocks(SECTIONS[title], "sh")).splitlines():
         _, script, *arguments = shlex.split(line)
         if script == "train.py":
-            runs += 1
-            small = [item for item in SMALL if item.partition("=")[0] not in {a.partition("=")[0] for a in arguments}]
-            arguments += [*small, *EXTRA.get(title, ["data=digits"]), f"run_dir=run{runs}"]
+            given = dict(item.partition("=")[::2] for item in arguments)
+            folder = given.get("run_dir", folder)
+            small = [item for item in SMALL if item.partition("=")[0] not in given]
+            arguments += [*small, *EXTRA.get(title, ["data=digits"]), f"run_dir={folder}"]
         code, _, err = invoke(script, *arguments)
         assert code == 0, err
-    assert [row["step"] for row in rows(tmp_path / "run1")] == ["1", "2", "3"]
+    assert [row["step"] for row in rows(tmp_path / folder)] == ["1", "2", "3"]
     for name in set(sys.modules) - before:
         if name.startswith("my_"):
             del sys.modules[name]

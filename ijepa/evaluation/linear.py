@@ -1,4 +1,4 @@
-"""The linear probe: many heads are trained at once on a single pass of the frozen encoder over augmented images.
+"""The linear probe: many heads are trained together; each augmented batch passes the frozen encoder once for all heads.
 
 The paper (appendix A.2) takes the best of the last layer or the last four, with or without batch norm, and of several
 learning rates and weight decays. Here the best is chosen on held-out training images.
@@ -26,7 +26,7 @@ from ijepa.util.errors import ConfigError, UnavailableError
 from ijepa.util.randomness import Stream, seed_of
 
 BASE = 256
-"""Images that a learning rate is given for."""
+"""Batch size that learning rates are given for; they scale with it. Also that of feature extraction."""
 CHUNK = 4096
 """Rows that all heads see at once."""
 
@@ -46,10 +46,10 @@ class LinearTask(ConfiguredTask[Linear]):
     name = "linear"
     spec = specs.LINEAR
     fault: type[ConfigError] = ConfigError
-    """Where the images lack a label set."""
+    """The error raised if the images lack a label set."""
 
     def evaluate(self, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
-        """By label set: top-1 accuracy of the head that is best on held-out training images; all in the details."""
+        """By label set: top-1 accuracy of the head that is best on held-out training images, and details of all."""
         layers = sorted({1 if evaluated.encoder is None else count for count in self.config.layers})
         train, test = ctx.features(evaluated, layers[-1], BASE)
         if self.config.labels:

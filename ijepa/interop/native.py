@@ -45,11 +45,8 @@ def read_export(metadata: dict[str, str], state: State) -> Weights:
     Raises:
         ValueError: if the weights do not match their description.
     """
-    try:
-        values = json.loads(metadata[SPEC_KEY])
-        which = values.pop("encoder")
-    except (ValueError, AttributeError, KeyError):
-        raise ValueError(f"{SPEC_KEY} in its metadata does not describe an encoder") from None
+    values = described(metadata)
+    which = values.pop("encoder")
     if which not in ("target", "context"):
         raise ValueError(f"{SPEC_KEY} in its metadata: expected a target or context encoder, found {which}")
     spec = _spec(values)
@@ -58,6 +55,16 @@ def read_export(metadata: dict[str, str], state: State) -> Weights:
     else:
         encoder = from_timm(state, spec.positions == "stored")
     return Weights(EXPORT, spec, {which: encoder}).check()
+
+
+def described(metadata: dict[str, str]) -> dict[str, Any]:
+    """The description in a safetensors file; raises ValueError if it is none."""
+    try:
+        values: dict[str, Any] = dict(json.loads(metadata[SPEC_KEY]))
+        values["encoder"]  # which it is
+    except (ValueError, TypeError, KeyError):
+        raise ValueError(f"{SPEC_KEY} in its metadata does not describe an encoder") from None
+    return values
 
 
 def _spec(values: Any) -> Spec:

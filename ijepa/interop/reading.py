@@ -1,16 +1,23 @@
 """Reads weights from a file of any supported format, without running code from it."""
 
 import argparse
+import contextlib
+import sys
 import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 from safetensors import SafetensorError, safe_open
 
+from ijepa.config.custom import TARGET
 from ijepa.interop import meta, native, timm, transformers
 from ijepa.interop.weights import SPEC_KEY, State, Weights
+from ijepa.run_folder import RunFolder
+from ijepa.run_folder.config import read_config
+from ijepa.util.errors import UserError
 
 FORMATS = (
     "a run folder, a checkpoint (.ckpt), encoder.safetensors, the reference implementation's .pth.tar, a state dict of "
@@ -42,6 +49,7 @@ def read(file: Path, heads: int | None = None) -> Weights:
     if file.suffix == ".safetensors":
         metadata, state = tensors(file)
         if SPEC_KEY in metadata:
+            _trust(file, native.described(metadata))
             return native.read_export(metadata, state)
         if any(name.endswith("embeddings.patch_embeddings.projection.weight") for name in state):
             raise ValueError(
@@ -53,12 +61,30 @@ def read(file: Path, heads: int | None = None) -> Weights:
     if meta.is_meta(contents):
         return meta.read(contents, heads)
     if SPEC_KEY in contents:
+        _trust(file, contents[SPEC_KEY])
         return native.read_checkpoint(contents)
     nested = timm.nested(contents)
     if nested is not None:
         return timm.read(nested, heads)
     held = ", ".join(sorted(map(str, contents))[:3])
     raise ValueError(f"expected the weights of an I-JEPA, found {held or 'nothing'}")
+
+
+def _trust(file: Path, described: Any) -> None:
+    """Raises ValueError where a file alone would make this software import a module: one from elsewhere could name any.
+
+    Its run's folder, or code that has imported the module, vouches for the class.
+    """
+    if not isinstance(described, dict) or described.get("kind") != "custom":
+        return
+    name = str(described.get("name"))
+    module = name.rpartition(".")[0]
+    if module in sys.modules:
+        return
+    with contextlib.suppress(UserError):
+        if OmegaConf.select(read_config(RunFolder.of(file).config), f"model.{TARGET}") == name:
+            return
+    raise ValueError(f"its encoder is a class of its own, {name}; give its run's folder, or import {module} first")
 
 
 def load(path: Path, mapped: bool = False) -> dict[str, Any]:

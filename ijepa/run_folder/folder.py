@@ -1,4 +1,4 @@
-"""The names in a run's folder, each of them only here."""
+"""Every file name in a run's folder; defined nowhere else."""
 
 import re
 import shutil
@@ -28,7 +28,7 @@ class RunFolder:
 
     @classmethod
     def of(cls, file: Path) -> "RunFolder":
-        """The folder of the run that a checkpoint or an exported encoder belongs to, or that of a lone file."""
+        """The run folder that a checkpoint or an exported encoder is in; of a stand-alone file, its folder."""
         return cls(file.parent.parent if file.parent.name == checkpoints.FOLDER else file.parent)
 
     @property
@@ -71,7 +71,7 @@ class RunFolder:
         return self.path / "pictures"
 
     def feature_picture(self, step: int) -> Path:
-        """What the target encoder saw after ``step``."""
+        """The picture of the target encoder's features after ``step``."""
         return self._features / f"{step_name(step)}.png"
 
     @property
@@ -90,7 +90,7 @@ class RunFolder:
 
     @property
     def wandb_run(self) -> Path:
-        """Which run of W&B the folder belongs to."""
+        """The file that stores the id of the W&B run."""
         return self.path / "wandb.json"
 
     @property
@@ -104,7 +104,7 @@ class RunFolder:
         return self.path / REPORT
 
     def results(self, exports: Iterable[str] = (ENCODER,)) -> list[Path]:
-        """What a run writes at its end, but for its metrics; whether it exists or not.
+        """Paths of the files that a run writes at its end, without metrics.csv; they need not exist yet.
 
         Args:
             exports: names of the networks that it leaves.
@@ -117,7 +117,7 @@ class RunFolder:
         return [path for folder in folders for path in folder.rglob("*.png") if path.is_file()]
 
     def later_configs(self, step: int = -1) -> list[tuple[int, Path]]:
-        """What resumes after ``step`` have written, with the step of each, the oldest first."""
+        """Step and path of each configuration that a resume after ``step`` has written, oldest first."""
         found = [
             (re.fullmatch(r"config-(\d+)(?:-(\d+))?", path.stem), path) for path in self.path.glob("config-*.yaml")
         ]

@@ -1,4 +1,4 @@
-"""The LightningModule that a run can train: all but what is computed, with the hooks that make it resumable."""
+"""Base class of whatever a run can train: optimiser, schedule, sharding and resumable checkpoints."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -17,8 +17,8 @@ from ijepa.training.protocol import Execution, Monitor, Scheduled, TrainedEncode
 class TrainingModule(L.LightningModule, ABC):
     """AdamW on a schedule, for any strategy, with checkpoints from which any other strategy can resume.
 
-    A subclass has the networks as attributes and says what a step minimises and what it costs. Everything else has an
-    answer that it may replace. Callbacks and the run know this class alone.
+    A subclass sets the networks as attributes and defines `training_step` and `flops`; every other method has a
+    default. Callbacks and the run rely on this class alone.
 
     Args:
         schedule: length of the run, learning rate and weight decay by step.
@@ -41,7 +41,8 @@ class TrainingModule(L.LightningModule, ABC):
         """One micro-batch.
 
         Returns:
-            ``loss``, and ``parts``: detached scalars to log, by name; ``total`` among them is logged as the loss.
+            ``loss``, to backpropagate, and ``parts``: detached scalars to log, by name, of which ``total`` is required
+            and logged as the loss.
         """
 
     @abstractmethod
@@ -49,14 +50,14 @@ class TrainingModule(L.LightningModule, ABC):
         """FLOPs of a training step on this micro-batch, forward and backward; only shapes count."""
 
     def networks(self) -> list[nn.Module]:
-        """What is sharded, compiled and checkpointed, together all parameters; one without gradients counts as frozen.
+        """The networks to shard, compile and activation-checkpoint; together they hold every parameter.
 
-        A network's transformer blocks are its ``blocks``, where it has some.
+        A network without trainable parameters counts as frozen. Its transformer blocks, if any, are its ``blocks``.
         """
         return [network for network in self.children() if any(True for _ in network.parameters())]
 
     def monitor(self) -> Monitor | None:
-        """What health checks and pictures see along the run; None: nothing, there are none."""
+        """What health checks and pictures look at during the run; None disables both."""
         return None
 
     def evaluated(self) -> TrainedEncoder | None:

@@ -1,4 +1,4 @@
-"""What the machinery of a run reads of a LightningModule, beside its training step: see `ijepa.training.base`."""
+"""What a run needs of a LightningModule apart from its training step: see `ijepa.training.base`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ class Scheduled(Protocol):
 
     @property
     def cooldown_steps(self) -> int:
-        """At the end of a run that can be made longer before them; otherwise 0."""
+        """Length of the final decay, if the run can be extended before it begins; 0 for other schedules."""
 
     def lr(self, step: int) -> float: ...
 
@@ -68,7 +68,7 @@ class TrainedEncoder(NamedTuple):
 
     @property
     def title(self) -> str:
-        """In tables."""
+        """Its name in tables."""
         return f"{self.which} encoder"
 
 

@@ -58,13 +58,16 @@ class Outputs:
         if features == "tokens":
             kept = torch.ones_like(self.positions, dtype=torch.bool) if self.valid is None else self.valid
             return covariance_within(self.context[kept], self.positions[kept], self.num_patches, self.all_reduce)
-        if features == "predictions":
-            pooled = self.predictions.mean(dim=(1, 2))  # [B, D]
-        elif self.valid is None:
-            pooled = self.context.mean(dim=1)
-        else:
-            pooled = (self.context * (self.valid / self.valid.sum(dim=1, keepdim=True))[:, :, None]).sum(dim=1)
+        pooled = self.pooled(features)
         return covariance_within(pooled, self.positions.new_zeros(len(pooled)), 1, self.all_reduce)
+
+    def pooled(self, features: Literal["context", "predictions"]) -> Tensor:
+        """Features averaged over an image's patches, padding left out: [B, D]."""
+        if features == "predictions":
+            return self.predictions.mean(dim=(1, 2))
+        if self.valid is None:
+            return self.context.mean(dim=1)
+        return (self.context * (self.valid / self.valid.sum(dim=1, keepdim=True))[:, :, None]).sum(dim=1)
 
 
 class Term(nn.Module):

@@ -159,6 +159,12 @@ def test_a_run_with_a_class_of_one_s_own(tmp_path, own, invoke, capsys):
     for to in ("timm", "transformers", "meta", "torch-export"):
         code, err = converted(capsys, run, tmp_path / f"{to}.pt", to)
         assert (code, err.count("\n"), "own_encoders.Mixer" in err) == (2, 1, True)
+    sys.modules.pop("own_encoders")
+    for lone in (tmp_path / "out.safetensors", (run / "checkpoints" / "last.ckpt").rename(tmp_path / "lone.ckpt")):
+        with pytest.raises(UserError, match=r"own_encoders.Mixer; give its run's folder, or import own_encoders first"):
+            ijepa.load_encoder(lone)  # a file from elsewhere could name any module
+    assert "own_encoders" not in sys.modules
+    assert ijepa.load_encoder(run).spec.name == "own_encoders.Mixer"
 
 
 @pytest.mark.parametrize(
