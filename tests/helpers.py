@@ -16,7 +16,7 @@ from ijepa.config.checks import parse
 from ijepa.evaluation.features import Features
 from ijepa.models.encoder import Encoder
 from ijepa.run import build
-from ijepa.sweeps import table
+from ijepa.run_folder import SweepFolder
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = Path(__file__).parent / "reference"
@@ -132,7 +132,7 @@ DIGITS = ("data=digits", *TINY, "task=knn", "task.knn.k=[5]", "task.knn.headline
 
 def listed(folder):
     """A sweep's table."""
-    with (folder / table.FILE).open(newline="") as file:
+    with SweepFolder(folder).table.open(newline="") as file:
         return list(csv.DictReader(file))
 
 

@@ -154,7 +154,7 @@ def test_going_back_drops_looks(tmp_path, invoke, further):
     told = json.loads((folder / "health.json").read_text())["verdicts"]
     config = folder / "config.yaml"
     lines = config.read_text().splitlines(keepends=True)
-    missing = ("health_every_steps", "health_images", "pictures:")
+    missing = ("# Version", "health_every_steps", "health_images", "pictures:")
     config.write_text("".join(line for line in lines if not any(key in line for key in missing)))
     back = (f"resume={folder / 'checkpoints' / 'step-000002.ckpt'}", "schedule.max_steps=2")
     code, _, error = invoke("train.py", *back, *further)

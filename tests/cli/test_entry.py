@@ -65,10 +65,10 @@ pytestmark = pytest.mark.slow
         (["train.py", "optimizer.lrr=1"], "optimizer.lrr=1: no such key; did you mean optimizer.lr?"),
         (["train.py", "schedule.warmup_epochs=100"], "schedule.warmup_epochs=100"),
         (["train.py", "--nonsense"], "unrecognized arguments: --nonsense"),
-        (["train.py", "--run", "--multirun"], "only one of --run"),
+        (["train.py", "--run", "--multirun"], "give only one of --run"),
         (["train.py", "--config-name", "nope"], "--config-name nope: no such file"),
         (["train.py", "model=null"], "model=null: takes the name of an option"),
-        (["train.py", "=3"], "=3: no key before"),
+        (["train.py", "=3"], "=3: there is no key before"),
         (["train.py", "run_dir="], "run_dir=: needs a folder"),
         (
             ["train.py", "data=digits", "data.val_fraction=0.9999"],

@@ -63,6 +63,7 @@ def test_values_in_a_line_of_text():
     assert specs.lookup("seconds").shown(12) == "12 s"
 
 
+@pytest.mark.integration
 def test_titles_are_read_without_torch():
     """Reports and --help begin at once."""
     code = "import sys, ijepa.cli.metrics, ijepa.report.page; print('torch' in sys.modules)"

@@ -69,7 +69,7 @@ FOREIGN = {  # what they have
     "vit_tiny_patch16_224": "class token",
     "vit_medium_patch16_gap_256": "layer scale",
     "vit_small_patch16_36x1_224": "class token",
-    "vit_pwee_patch16_reg1_gap_256": "register tokens",
+    "vit_pwee_patch16_reg1_gap_256": "a norm after",
 }
 
 

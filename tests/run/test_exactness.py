@@ -13,6 +13,7 @@ from helpers import EXACT, SMALL, assert_same, fit, rows, train_config, weights
 from ijepa.callbacks import checkpoint as writing
 from ijepa.run import build
 from ijepa.run.resume import resume
+from ijepa.run_folder import RunFolder
 from ijepa.util.errors import UserError
 
 pytestmark = pytest.mark.integration
@@ -154,7 +155,7 @@ def test_checkpoints_by_the_clock(tmp_path, images, monkeypatch):
     monkeypatch.setattr(writing, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     fit(tmp_path, *images, "callbacks.checkpoint_every_steps=null", "callbacks.checkpoint_every_minutes=1.5",
         "callbacks.checkpoint_keep=9")  # fmt: skip
-    found = [path.stem for path in writing.numbered(tmp_path / "checkpoints")]
+    found = [path.stem for path in RunFolder(tmp_path).checkpoints.numbered()]
     assert found == ["step-000003", "step-000005"]
 
 

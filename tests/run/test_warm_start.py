@@ -93,7 +93,7 @@ def test_all_three_networks_of_a_checkpoint(invoke, tmp_path, name):
     assert config["data"]["mean"] == list(spec.mean)
     assert config["data"]["eval_crop"] == spec.eval_crop
     assert config["model"]["heads"] == 3
-    assert config["predictor"] == {"width": 24, "depth": 2}
+    assert config["predictor"] == {"width": 24, "depth": 2, "mlp_ratio": 4.0}
     assert config["optimizer"]["lr"] == 1e-4  # of experiment=continued
     assert_same(first(tmp_path / "run").state_dict(), jepa.state_dict(), **EXACT)
 
@@ -122,7 +122,11 @@ def test_from_every_format(invoke, tmp_path, kind):
     else:
         assert "both encoders from the" in output
         assert_same(found.context_encoder.state_dict(), encoder.state_dict(), **EXACT)
-        assert config_of(tmp_path / "run")["predictor"] == {"width": 24, "depth": 1}  # half the encoder's
+        assert config_of(tmp_path / "run")["predictor"] == {
+            "width": 24,
+            "depth": 1,
+            "mlp_ratio": 4.0,
+        }  # half the encoder's
     assert len(rows(tmp_path / "run")) == 3
 
 

@@ -10,6 +10,7 @@ from helpers import DIGITS, ROOT, command, listed
 
 from benchmarks import ablations
 from ijepa.report import __main__ as report
+from ijepa.run_folder import SweepFolder
 from ijepa.sweeps import jobs, metric, table
 
 pytestmark = pytest.mark.slow
@@ -38,12 +39,12 @@ def test_two_by_two(square):
         assert float(row["loss"]) == summary["loss"]
         assert list(summary["results"]) == ["target encoder"]
     assert "4 jobs, the best mean headline first" in said
-    assert f"{folder / table.FILE}" in said
+    assert f"{SweepFolder(folder).table}" in said
 
 
 def test_means_over_seeds(square):
     folder, _ = square
-    with (folder / table.OVER_SEEDS).open(newline="") as file:
+    with SweepFolder(folder).over_seeds.open(newline="") as file:
         means = list(csv.DictReader(file))
     assert [(row["optimizer.lr"], row["seeds"]) for row in means] == [("0.001", "2"), ("0.0003", "2")]
     values = [float(row["loss"]) for row in listed(folder)[:2]]
