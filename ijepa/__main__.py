@@ -1,5 +1,6 @@
 """The console command ``ijepa COMMAND ...``, or ``python -m ijepa``; runs a command's module as ``python -m`` does."""
 
+import contextlib
 import difflib
 import os
 import runpy
@@ -29,7 +30,8 @@ def main() -> int:
     if name == "help" and arguments:
         name, *arguments = [arguments[0], "--help"]
     if name in ("help", "--help", "-h"):
-        print(_help())
+        with contextlib.suppress(BrokenPipeError):  # `ijepa --help | head`
+            print(_help(), flush=True)
         return 0
     if name == "--version":
         print(f"ijepa {__version__}")
