@@ -83,7 +83,7 @@ class LinearTask(ConfiguredTask[Linear]):
                 raise self.fault(
                     f"{self.key}.labels",
                     self.config.labels,
-                    f"the images have no labels of {name}, but of {', '.join(names)}",
+                    f"the images have no labels {name}; try {', '.join(names)}",
                 )
 
 

@@ -2,11 +2,12 @@
 
 import pytest
 
+from ijepa.run_folder import SweepFolder
 from ijepa.sweeps import jobs
 
 
 def test_a_record_that_is_broken(tmp_path):
     assert jobs.read(tmp_path) is None
-    (tmp_path / jobs.RECORD).write_text('{"jobs": [{}]}')
+    SweepFolder(tmp_path).record.write_text('{"jobs": [{}]}')
     with pytest.raises(ValueError, match="corrupt; run the sweep again"):
         jobs.read(tmp_path)

@@ -201,10 +201,10 @@ def test_a_report_of_a_sweep(square, tmp_path, capsys):
     )
     assert "note: optimizer.lr-0.0003_seed-1: not begun" in capsys.readouterr().out
     assert "3 runs side by side" in (tmp_path / "side.html").read_text()
-    (folder / jobs.RECORD).write_text("{")
+    SweepFolder(folder).record.write_text("{")
     assert report.main([str(folder)]) == 2
     assert capsys.readouterr().err == (
-        f"error: {folder / jobs.RECORD}: corrupt; run the sweep again, it skips finished jobs\n"
+        f"error: {SweepFolder(folder).record}: corrupt; run the sweep again, it skips finished jobs\n"
     )
 
 
