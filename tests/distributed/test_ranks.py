@@ -162,7 +162,8 @@ def test_a_signal_to_the_first_process_ends_both_saved(images, tmp_path, hardwar
         [sys.executable, ROOT / "train.py", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 120
-    while not (folder / "metrics.csv").exists() and time.monotonic() < deadline:
+    metrics = folder / "metrics.csv"  # begins with the health check before the first step
+    while not (metrics.exists() and "train/loss" in metrics.read_text()) and time.monotonic() < deadline:
         time.sleep(0.1)
     time.sleep(0.5)
     process.send_signal(signal.SIGTERM)
