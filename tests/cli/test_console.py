@@ -33,6 +33,7 @@ def test_an_unknown_command_is_one_line(monkeypatch, capsys, name, hint):
     assert error.count("\n") == 1
 
 
+@pytest.mark.integration
 def test_the_list_of_commands_needs_no_torch():
     check = "import sys, ijepa.__main__ as c; c.main(); assert not {'torch', 'hydra'} & {*sys.modules}"
     subprocess.run([sys.executable, "-c", check, "help"], cwd=ROOT, check=True, capture_output=True, timeout=60)
