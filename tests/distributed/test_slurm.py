@@ -164,6 +164,7 @@ def scontrol(tmp_path, monkeypatch):
     return lambda: asked.read_text().splitlines() if asked.exists() else []
 
 
+@pytest.mark.integration
 def test_a_warning_requeues_and_scancel_does_not(scontrol, monkeypatch):
     assert not slurm.requeue(signal.SIGTERM)
     assert scontrol() == ["show job 7"]
