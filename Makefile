@@ -20,7 +20,7 @@ train: $(VENV)/installed ## set up, then python train.py $(ARGS)
 test: $(VENV)/installed-dev ## set up, then the whole test suite, on two cores (ARGS='-m "not slow"': without whole runs)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
-test-fast: $(VENV)/installed-dev ## set up, then the unit tests: no training, no processes, under a minute
+test-fast: $(VENV)/installed-dev ## set up, then the unit tests: no training, no processes
 	$(BIN)/python -m pytest --numprocesses 2 -m "not integration and not slow and not gpu" $(ARGS)
 
 lint: $(VENV)/installed-dev ## ruff: rules and format
