@@ -12,6 +12,7 @@ import pytest
 import torch
 from helpers import DISTRIBUTED, REFERENCE, TINY, command, picture
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -96,6 +97,7 @@ def invoke(monkeypatch, capsys):
             code = error.code
         finally:
             GlobalHydra.instance().clear()
+            HydraConfig.instance().cfg = None
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 

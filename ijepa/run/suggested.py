@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel
@@ -16,8 +17,9 @@ def notes(config: BaseModel) -> list[str]:
 
     What the user typed wins over suggestions, and what an experiment or init=FILE says, too: there is no line then.
     """
-    if not HydraConfig.initialized() or HydraConfig.get().job.config_name not in ("train", "evaluate"):
-        return []
+    composing = HydraConfig.initialized() and GlobalHydra.instance().is_initialized()
+    if not composing or HydraConfig.get().job.config_name not in ("train", "evaluate"):
+        return []  # built by a program, not by a command
     choices, lines = HydraConfig.get().runtime.choices, []
     data = choices.get("data")
     typed = {item.lstrip("+~").partition("=")[0] for item in HydraConfig.get().overrides.task}
