@@ -9,34 +9,34 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .PHONY: help install train test test-fast lint format typecheck check wheel
 
-help: ## this list
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(VENV)/installed ## the virtual environment with everything that training needs
+install: $(VENV)/installed ## create the virtual environment with everything that training needs
 
 train: $(VENV)/installed ## set up, then python train.py $(ARGS)
 	$(BIN)/python train.py $(ARGS)
 
-test: $(VENV)/installed-dev ## set up, then the whole test suite, on two cores (ARGS='-m "not slow"': without whole runs)
+test: $(VENV)/installed-dev ## set up, then run all tests, on two cores (ARGS='-m "not slow"': without whole runs)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
-test-fast: $(VENV)/installed-dev ## set up, then the unit tests: no training, no processes
+test-fast: $(VENV)/installed-dev ## set up, then run the unit tests: no training, no processes
 	$(BIN)/python -m pytest --numprocesses 2 -m "not integration and not slow and not gpu" $(ARGS)
 
 lint: $(VENV)/installed-dev ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: $(VENV)/installed-dev ## ruff: mend what can be mended
+format: $(VENV)/installed-dev ## ruff: fix what it can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 typecheck: $(VENV)/installed-dev ## mypy, strict
 	$(BIN)/mypy
 
-check: lint typecheck test ## all three
+check: lint typecheck test ## lint, typecheck and test
 
-wheel: ## pip install . with all dependencies into a fresh environment, then each console command from another folder
+wheel: ## pip install . into a fresh environment, then run each console command from another folder
 	rm -rf build .venv-wheel
 	$(PYTHON) -m venv .venv-wheel
 	.venv-wheel/bin/python -m pip install --quiet --constraint $(CONSTRAINTS) .

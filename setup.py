@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: conf/, at the top of the checkout, is ijepa/_conf in a wheel."""
+"""What pyproject.toml cannot express: conf/ of the checkout becomes ijepa/_conf in a wheel."""
 
 from setuptools import find_namespace_packages, setup
 

@@ -1,1 +1,1 @@
-"""Measurements: one file per question, each prints its table and the command that made it."""
+"""Measurements: one file per question; each prints a table and its command, or draws a picture of docs/."""

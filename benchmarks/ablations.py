@@ -1,4 +1,4 @@
-"""How do the scaled-down ablations come out? The tables of docs/ablations.md, from the CSV files of their sweeps.
+"""What do the scaled-down ablations show? Prints the tables of docs/ablations.md from the CSV files of their sweeps.
 
 python -m benchmarks.ablations [FOLDER]      with FOLDER/NAME.csv or FOLDER/NAME/sweep.csv for each sweep
 """
@@ -16,7 +16,7 @@ from ijepa.sweeps.table import half_width
 KNOWN = Path(__file__).resolve().parent.parent / "docs" / "ablations"
 RESULTS = {"lowshot_1pct": "1 % of labels", "lowshot_10pct": "10 %", "knn20": "k-NN", "logistic": "logistic"}
 BASE = ("masking", "multiblock")
-"""The sweep and the value of the default configuration, which is a row of every table."""
+"""The sweep and swept value of the default configuration, to which all others are compared."""
 PAPER = {
     "masking": {"multiblock": "54.2", "rasterized": "15.5", "block": "20.2", "random": "17.6"},
     "targets": {"output": "66.9", "pixels": "40.7"},
@@ -30,47 +30,47 @@ PAPER = {
                      "{shape:constant,start:0.05,end:0.05}": "70.7 (fine-tuned)"},
     "predictor_width": {"48": "70.7 (384 of 1024, fine-tuned)", "96": "68.4 (1024 of 1024, fine-tuned)"},
 }  # fmt: skip
-"""In %, of 1 % of ImageNet's labels."""
+"""The paper's accuracies with 1 % of ImageNet's labels, in % (tables 6 to 14)."""
 LONGER = "masking_l2"
-"""Masking once more, with a recipe of its own."""
+"""The masking sweep with another recipe: objective=l2, 40 epochs."""
 
 Runs = dict[str, dict[str, float]]
-"""By seed, the results of one configuration."""
+"""Results of one configuration in %, by seed and metric."""
 
 
 def read(folder: Path, name: str) -> dict[str, Runs]:
-    """The finished jobs of a sweep, by what was swept beside the seed; in %."""
+    """The finished jobs of a sweep, by swept value (other than the seed); empty if there is no CSV file."""
     file = next((path for path in (folder / f"{name}.csv", SweepFolder(folder / name).table) if path.exists()), None)
-    found: dict[str, Runs] = {}
+    variants: dict[str, Runs] = {}
     if file is None:
-        return found
+        return variants
     with file.open(newline="") as opened:
         for row in csv.DictReader(opened):
             key = next(key for key in row if key not in ("job", "status", "seed"))
             if row["status"] == "finished":
-                runs = found.setdefault(row[key], {})
+                runs = variants.setdefault(row[key], {})
                 runs[row["seed"]] = {result: 100 * float(row[result]) for result in RESULTS}
-    return found
+    return variants
 
 
 def interval(values: list[float]) -> float:
     return half_width(np.array(values)) or float("nan")
 
 
-def tabulate(name: str, found: dict[str, Runs]) -> None:
+def tabulate(name: str, variants: dict[str, Runs]) -> None:
     recipe = "masking objective=l2 schedule.epochs=40" if name == LONGER else name
     print(f"\n| `sweep={recipe}` | paper | {' | '.join(RESULTS.values())} |\n|---|---:|{'---:|' * len(RESULTS)}")
-    for value, runs in found.items():
+    for value, runs in variants.items():
         columns = [[run[result] for run in runs.values()] for result in RESULTS]
         cells = [f"{statistics.mean(column):.1f} ±{interval(column):.1f}" for column in columns]
         print(f"| `{value}` | {PAPER[name.removesuffix('_l2')].get(value, '')} | {' | '.join(cells)} |")
 
 
-def compare(found: dict[str, dict[str, Runs]]) -> None:
-    """Each configuration less the default, seed by seed."""
-    default = found[BASE[0]][BASE[1]]
-    told, count = [], 0
-    for name, variants in found.items():
+def compare(sweeps: dict[str, dict[str, Runs]]) -> None:
+    """Prints the differences from the default, paired by seed, whose 95 % interval excludes 0."""
+    default = sweeps[BASE[0]][BASE[1]]
+    lines, count = [], 0
+    for name, variants in sweeps.items():
         for value, runs in variants.items():
             seeds = sorted(set(runs) & set(default))
             for result, title in RESULTS.items():
@@ -80,19 +80,19 @@ def compare(found: dict[str, dict[str, Runs]]) -> None:
                 count += 1
                 mean, half = statistics.mean(differences), interval(differences)
                 if abs(mean) > half:
-                    told.append(f"{name} {value}, {title}: {mean:+.1f} ±{half:.1f}")
-    print(f"\n{len(told)} of {count} differences from the default, seed by seed, are outside of their 95 % intervals:")
-    print("\n".join(told))
+                    lines.append(f"{name} {value}, {title}: {mean:+.1f} ±{half:.1f}")
+    print(f"\n{len(lines)} of {count} differences from the default, paired by seed, have a 95 % interval without 0:")
+    print("\n".join(lines))
 
 
 def main(folder: Path = KNOWN) -> None:
-    found = {name: sweep for name in PAPER if (sweep := read(folder, name))}
-    if BASE[1] not in found.get(BASE[0], {}):
+    sweeps = {name: variants for name in PAPER if (variants := read(folder, name))}
+    if BASE[1] not in sweeps.get(BASE[0], {}):
         sys.exit(f"error: {folder}: no {BASE[0]}.csv or {BASE[0]}/sweep.csv with finished jobs of {BASE[1]}")
-    for name, sweep in (found | {LONGER: read(folder, LONGER)}).items():
-        if sweep:
-            tabulate(name, sweep)
-    compare(found)
+    for name, variants in (sweeps | {LONGER: read(folder, LONGER)}).items():
+        if variants:
+            tabulate(name, variants)
+    compare(sweeps)
 
 
 if __name__ == "__main__":

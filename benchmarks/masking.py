@@ -1,7 +1,7 @@
 """How fast are masks drawn? ``python -m benchmarks.masking``.
 
-256 images on a 14x14 grid: every sampler against the per-image loop of the reference implementation, in turns, so that
-the ratio holds on a machine whose speed drifts.
+256 images on a 14x14 grid: every sampler against the per-image loop of the reference implementation. The samplers take
+turns, so that the ratios are right even if the machine's speed drifts.
 """
 
 import statistics
@@ -24,12 +24,12 @@ def seconds(sampler: Masking, step: int) -> float:
 
 def main() -> None:
     scales = {"target_scale": (0.15, 0.2), "target_aspect": (0.75, 1.5), "context_scale": (0.85, 1.0)}
-    whole = {"target_scale": (0.6, 0.6), "target_aspect": (0.75, 1.5), "context_scale": (1.0, 1.0)}
+    block_scales = {"target_scale": (0.6, 0.6), "target_aspect": (0.75, 1.5), "context_scale": (1.0, 1.0)}
     samplers: dict[str, Masking] = {
         "reference": Reference(GRID, num_targets=4, **scales, min_keep=10),
         "multiblock": MultiBlock(GRID, num_targets=4, **scales, context_patches=None, surplus="drop"),
         "multiblock, surplus=keep": MultiBlock(GRID, num_targets=4, **scales, context_patches=None, surplus="keep"),
-        "block": MultiBlock(GRID, num_targets=1, **whole, context_patches=None, surplus="drop"),
+        "block": MultiBlock(GRID, num_targets=1, **block_scales, context_patches=None, surplus="drop"),
         "rasterized": Rasterized(GRID, None),
         "random": Random(GRID, 0.6, None),
     }
@@ -41,7 +41,7 @@ def main() -> None:
             times[name].append(seconds(sampler, step))
     table = Table("masking", "ms", "times faster than the loop")
     for name, measured in times.items():
-        ratios = [loop / own for loop, own in zip(times["reference"], measured, strict=True)]
+        ratios = [loop / duration for loop, duration in zip(times["reference"], measured, strict=True)]
         table.add_row(name, f"{1000 * statistics.median(measured):.2f}", f"{statistics.median(ratios):.1f}")
     print(f"{IMAGES} images, {GRID[0]}x{GRID[1]} patches, median of {ROUNDS}: python -m benchmarks.masking")
     Console().print(table)

@@ -1,7 +1,7 @@
 """What do context and targets look like? ``python -m benchmarks.pictures`` draws docs/masks.png.
 
-Two photographs that come with scikit-learn (by danielbuechele and vultilion on Flickr, CC BY 2.0), at 224 pixels in
-patches of 16.
+Two photographs from scikit-learn (by danielbuechele and vultilion on Flickr, CC BY 2.0): 224x224 pixels, patches of
+16x16.
 """
 
 from pathlib import Path

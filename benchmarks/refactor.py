@@ -1,12 +1,12 @@
 """Does a refactor change any result? ``python -m benchmarks.refactor BASE [HEAD]``.
 
 Runs the same commands on two revisions of this project, on one machine (bits differ between kinds of CPU): the default
-on scenes, objective=l2, pixels as targets, both kinds of bf16, two ranks, a resumed run, and an evaluation.
-Compared are the loss curve and every other number in metrics.csv, all tensors of the last checkpoint and the exported
-encoder (by value, so that renamed parameters may match), and the results. Exits with 1 when anything differs.
+on scenes, objective=l2, pixels as targets, both kinds of bf16, two ranks, a resumed run, and an evaluation. Compares
+every number in metrics.csv, all tensors of the last checkpoint and of the exported encoder (by value: parameters may be
+renamed), and the results. Exits with 1 if anything differs.
 
-BASE and HEAD are git revisions; HEAD is the working tree when it is left out. Results of a revision are kept in --work,
-so that the next comparison with the same BASE runs HEAD alone.
+BASE and HEAD are git revisions; without HEAD, the working tree is compared. Results of a revision are cached in --work:
+the next comparison with the same BASE runs only HEAD.
 """
 
 import argparse
@@ -48,34 +48,36 @@ CONFIGURATIONS: dict[str, list[list[str]]] = {
     "two ranks": [["hardware=ddp", "hardware.devices=2", "hardware.accelerator=cpu", "hardware.precision=32-true"]],
     "resumed": [["schedule=constant", "schedule.max_steps=12", "schedule.warmup_steps=4"], ["schedule.max_steps=24"]],
 }
-"""Overrides on top of `SMALL`; a second list resumes the run of the first."""
+"""Overrides on top of `SMALL`; each further list of overrides resumes the run."""
 EVALUATION = ["task=[knn,linear,lowshot,retrieval]", "task.linear.epochs=2", "task.linear.layers=[1,2]", "hardware=cpu"]
 CLOCKS = ("seconds", "images_per_second")
-"""Columns that differ from run to run."""
+"""Columns that differ between identical runs."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("base", help="git revision to compare with")
-    parser.add_argument("head", nargs="?", help="git revision; the working tree when left out")
-    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "ijepa-refactor")
-    parser.add_argument("--only", nargs="+", choices=[*CONFIGURATIONS, "evaluation"], help="some configurations")
+    parser.add_argument("head", nargs="?", help="git revision; default: the working tree")
+    default = Path(tempfile.gettempdir()) / "ijepa-refactor"
+    parser.add_argument("--work", type=Path, default=default, help="folder for temporary files and cached results")
+    parser.add_argument("--only", nargs="+", choices=[*CONFIGURATIONS, "evaluation"], help="run only these")
     options = parser.parse_args()
     base = results(revision(options.base), options.work, options.only)
     head = results(revision(options.head) if options.head else None, options.work, options.only)
     table = Table("configuration", "numbers", "tensors", "result")
     different = 0
     for name in base:
-        faults = list(differences(base[name], head.get(name, {})))
-        different += bool(faults)
+        found = list(differences(base[name], head.get(name, {})))
+        different += bool(found)
         numbers = sum(len(row) for row in base[name].get("rows", [])) + len(base[name].get("results", {}))
         tensors = sum(base[name].get("tensors", {}).values())
-        table.add_row(name, str(numbers), str(tensors), "; ".join(faults[:3]) or "identical")
+        table.add_row(name, str(numbers), str(tensors), "; ".join(found[:3]) or "identical")
     Console(width=140).print(table)
     sys.exit(int(different > 0))
 
 
 def revision(name: str) -> str:
+    """The commit hash of a git revision."""
     done = subprocess.run(
         ["git", "rev-parse", "--verify", f"{name}^{{commit}}"], cwd=ROOT, capture_output=True, text=True
     )
@@ -85,11 +87,11 @@ def revision(name: str) -> str:
 
 
 def results(commit: str | None, work: Path, only: list[str] | None) -> dict[str, Any]:
-    """What each configuration computes at ``commit``; None: in the working tree, which is always run."""
+    """Numbers and tensors of each configuration at ``commit``, cached; None: in the working tree, not cached."""
     work.mkdir(parents=True, exist_ok=True)
     wanted = only or [*CONFIGURATIONS, "evaluation"]
-    kept = work / f"{commit}.json"
-    known = json.loads(kept.read_text()) if commit and kept.exists() else {}
+    cache = work / f"{commit}.json"
+    known = json.loads(cache.read_text()) if commit and cache.exists() else {}
     missing = [name for name in wanted if name not in known]
     if missing:
         with tempfile.TemporaryDirectory(dir=work) as folder:
@@ -104,7 +106,7 @@ def results(commit: str | None, work: Path, only: list[str] | None) -> dict[str,
                 if commit:
                     subprocess.run(["git", "worktree", "remove", "--force", code], cwd=ROOT, check=True)
     if commit:
-        kept.write_text(json.dumps(known))
+        cache.write_text(json.dumps(known))
     return {name: known[name] for name in wanted}
 
 
@@ -147,7 +149,7 @@ def read(run: Path) -> dict[str, Any]:
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:
-    """Of weights and of the optimiser's state; what callbacks keep is in metrics.csv."""
+    """The tensors of weights and optimiser state; the state of callbacks shows in metrics.csv."""
     for part in (value["state_dict"], *value["optimizer_states"]):
         yield from tensors_below(part)
 
@@ -168,10 +170,10 @@ def digest(tensor: torch.Tensor) -> str:
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    flattened: dict[str, Any] = {}
     for name, value in values.items():
-        found |= flat(value, f"{prefix}{name}/") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return found
+        flattened |= flat(value, f"{prefix}{name}/") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flattened
 
 
 def differences(base: dict[str, Any], head: dict[str, Any]) -> Iterator[str]:

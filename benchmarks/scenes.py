@@ -1,4 +1,4 @@
-"""How many scenes does one core render in a second? ``python -m benchmarks.scenes`` prints it, best of three rounds."""
+"""How many scenes does one core render per second? ``python -m benchmarks.scenes`` prints the best of three rounds."""
 
 import time
 
@@ -10,7 +10,7 @@ IMAGES, ROUNDS = 200, 3
 
 
 def rate(size: tuple[int, int], images: int) -> float:
-    """Images per second of this process's processor time; rendering runs in a single thread."""
+    """Images per second of CPU time; rendering uses a single thread."""
     settings = Settings(image_size=size)
     render(settings, 0, 0)
     best = 0.0
@@ -30,11 +30,11 @@ def main() -> None:
         print(f"| {side:3}x{side:<3} | {rate((side, side), images):17.0f} |")
     start = time.process_time()
     labels(Settings(), 0, np.arange(1))
-    edges = time.process_time() - start
+    first_call = time.process_time() - start
     start = time.process_time()
     labels(Settings(), 0, np.arange(5000))
     seconds = time.process_time() - start
-    print(f"labels alone: {5000 / seconds:.0f} images/s, after {edges:.1f} s for the bins of distances")
+    print(f"labels alone: {5000 / seconds:.0f} images/s, after {first_call:.1f} s for the bins of distances")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont
 
-from ijepa.data.scenes import COLOURS, SHAPES, Rendered, Settings, class_names, render
+from ijepa.data.scenes import COLOURS, SHAPES, RenderedScene, Settings, class_names, render
 
 SIDE, SMALL, BORDER, CAPTION = 200, 148, 8, 18
 COLUMNS, ROWS = 6, 3
@@ -16,7 +16,7 @@ NEAR, FAR = 6.5, 17.0
 OUTPUT = Path(__file__).resolve().parent.parent / "docs" / "scenes.png"
 
 
-def panels(rendered: Rendered) -> list[tuple[str, Image.Image]]:
+def panels(rendered: RenderedScene) -> list[tuple[str, Image.Image]]:
     """Image, depth, instances and boxes, with captions."""
     hues = np.concatenate([np.full((1, 3), 0.9), colormaps["tab10"](np.arange(10))[:, :3]])
     colours = (255 * hues).astype(np.uint8)
@@ -41,12 +41,12 @@ def main() -> None:
         picture = Image.fromarray(render(Settings(image_size=(SIDE, SIDE)), SEED, index).image)
         sheet.paste(picture, (index % COLUMNS * step, index // COLUMNS * step))
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-    for place, index in enumerate(EXPLAINED):
+    for row, index in enumerate(EXPLAINED):
         rendered = render(Settings(image_size=(SMALL, SMALL)), SEED, index)
-        for column, (caption, picture) in enumerate(panels(rendered), start=4 * place):
-            left = column * small
-            draw.text((left + SMALL / 2, ROWS * step + CAPTION / 2 - 2), caption, "black", font, anchor="mm")
-            sheet.paste(picture, (left, ROWS * step + CAPTION))
+        for column, (caption, picture) in enumerate(panels(rendered), start=4 * row):
+            x = column * small
+            draw.text((x + SMALL / 2, ROWS * step + CAPTION / 2 - 2), caption, "black", font, anchor="mm")
+            sheet.paste(picture, (x, ROWS * step + CAPTION))
         labels = rendered.labels
         bin_ = class_names(rendered.settings, "distance")[labels["distance"]]
         print(f"scene {index}: {len(rendered.boxes)} objects; the nearest: {COLOURS[labels['colour']]}", end=" ")

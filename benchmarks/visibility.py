@@ -1,6 +1,6 @@
 """How often is each patch context or target? ``python -m benchmarks.visibility`` draws docs/visibility.png.
 
-The reference implementation's masks at 128 images per batch against multi-block's, on a 14x14 grid.
+Compares the masks of the reference implementation, at 128 images per batch, with masking=multiblock on a 14x14 grid.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ OUTPUT = Path(__file__).resolve().parent.parent / "docs" / "visibility.png"
 
 
 def frequencies(sampler: Masking) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The share of images in which each patch is context, and target: [H, W] each."""
+    """The fraction of images in which each patch is context, and in which it is a target: [H, W] each."""
     context, targets = np.zeros(GRID[0] * GRID[1]), np.zeros(GRID[0] * GRID[1])
     for step in range(IMAGES // BATCH):
         masks = sampler.sample(0, step, np.arange(BATCH))
@@ -34,18 +34,18 @@ def main() -> None:
         "reference implementation": Reference(GRID, num_targets=4, **scales, min_keep=10),
         "masking=multiblock": MultiBlock(GRID, num_targets=4, **scales, context_patches=None, surplus="drop"),
     }
-    table = Table("", "", "top row", "bottom row", "least", "most")
+    table = Table("", "", "top row", "bottom row", "min", "max")
     figure, axes = plt.subplots(2, 2, figsize=(6.4, 6.6), layout="constrained")
     for row, (name, sampler) in enumerate(samplers.items()):
-        for column, (part, share) in enumerate(zip(("context", "target"), frequencies(sampler), strict=True)):
-            ends = (share[0].mean(), share[-1].mean(), share.min(), share.max())
-            table.add_row(name, part, *(f"{100 * value:.1f}" for value in ends))
-            picture = axes[row, column].imshow(100 * share, vmin=0, vmax=80, cmap="magma")
+        for column, (part, frequency) in enumerate(zip(("context", "target"), frequencies(sampler), strict=True)):
+            summary = (frequency[0].mean(), frequency[-1].mean(), frequency.min(), frequency.max())
+            table.add_row(name, part, *(f"{100 * value:.1f}" for value in summary))
+            picture = axes[row, column].imshow(100 * frequency, vmin=0, vmax=80, cmap="magma")
             axes[row, column].set_title(f"{name}: {part}", fontsize=9)
             axes[row, column].set(xticks=[], yticks=[])
     figure.colorbar(picture, ax=axes, label="% of images", shrink=0.6)
     figure.savefig(OUTPUT, dpi=110)
-    print(f"share of {IMAGES} images, %: python -m benchmarks.visibility")
+    print(f"% of {IMAGES} images: python -m benchmarks.visibility")
     Console().print(table)
 
 

@@ -2,7 +2,7 @@
 
 >>> import ijepa
 >>> encoder = ijepa.load_encoder("runs/digits-001")  # or a checkpoint, encoder.safetensors, Meta's .pth.tar
->>> features = encoder(encoder.transform(image)[None])  # [1, N, D], from values in 0..1
+>>> features = encoder(encoder.transform(image)[None])  # [1, N, D]; images in 0..1
 
 To train in a notebook: docs/library.md.
 """
@@ -34,7 +34,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports torch only when it is needed."""
+    """Imports lazily, because torch takes seconds to import."""
     if name in __all__:
         return getattr(importlib.import_module(_HOMES.get(name, "ijepa.api")), name)
     raise AttributeError(f"module 'ijepa' has no attribute {name!r}")

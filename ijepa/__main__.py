@@ -1,4 +1,4 @@
-"""The console command ``ijepa COMMAND ...``, or ``python -m ijepa``; runs a command's module as ``python -m`` does."""
+"""The console command ``ijepa COMMAND ...`` or ``python -m ijepa``: runs the command's module as ``python -m`` does."""
 
 import contextlib
 import difflib
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from ijepa import __version__
-from ijepa.util.commands import CONSOLE
+from ijepa.util.commands import CONSOLE_VARIABLE
 from ijepa.util.errors import UserError
 
 COMMANDS = {
@@ -19,13 +19,13 @@ COMMANDS = {
     "report": ("ijepa.report", "write a page about a run, several runs or a sweep"),
     "statistics": ("ijepa.data.statistics", "compute your images' mean and std and save them as data=NAME"),
 }
-"""Modules, and what they do."""
-GROUPS = ("convert", "inspect")
-"""Commands that are sub-commands of their module's."""
+"""Module and purpose of each command."""
+SUBCOMMANDS = ("convert", "inspect")
+"""Commands that are subcommands of their module's command line."""
 
 
 def main() -> int:
-    """Runs the command that sys.argv names; returns the exit code where the command does not exit by itself."""
+    """Runs the command that sys.argv names; returns the exit code, unless the command calls sys.exit."""
     name, *arguments = sys.argv[1:] or ["help"]
     if name == "help" and arguments:
         name, *arguments = [arguments[0], "--help"]
@@ -41,10 +41,10 @@ def main() -> int:
         meant = f"did you mean {close[0]}?" if close else f"try {', '.join(COMMANDS)}"
         print(f"error: {name}: no such command; {meant}", file=sys.stderr)
         return UserError.exit_code
-    os.environ[CONSOLE] = "1"
-    sys.path.insert(0, str(Path.cwd()))  # as `python -m` does: a `_target_` of the user's own is found
-    # Run as __main__ under its own name, so that Lightning starts other devices' processes as `python -m MODULE ...`.
-    sys.argv[1:] = [name, *arguments] if name in GROUPS else arguments
+    os.environ[CONSOLE_VARIABLE] = "1"
+    sys.path.insert(0, str(Path.cwd()))  # as `python -m` does, so that a `_target_` of the user's is found
+    # As __main__, with alter_sys: Lightning then starts the processes of other devices as `python -m MODULE ...`.
+    sys.argv[1:] = [name, *arguments] if name in SUBCOMMANDS else arguments
     runpy.run_module(COMMANDS[name][0], run_name="__main__", alter_sys=True)
     return 0
 

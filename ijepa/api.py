@@ -1,6 +1,6 @@
-"""The parts of a run, for a notebook: a configuration, a datamodule from any torch `Dataset`, a LightningModule.
+"""Pretraining in a notebook: a configuration, a datamodule from any torch `Dataset`, a LightningModule.
 
-A plain `L.Trainer` does the rest; the defaults are those of conf/. docs/library.md has an example.
+Train them with a plain `L.Trainer`; the defaults are those of conf/. Example: docs/library.md.
 """
 
 from pathlib import Path
@@ -33,23 +33,22 @@ from ijepa.util.paths import CONF
 
 
 def compose_config(*overrides: str) -> TrainConfig:
-    """The configuration of a run, from the same ``key=value`` that ``ijepa train`` takes.
+    """The configuration of a run, from the same ``key=value`` overrides that ``ijepa train`` takes.
 
     Args:
-        overrides: ``"model=vit_tiny"``, ``"data.image_size=96"``, ...; without one for ``data``, the defaults are those
-            of ``data=folder``.
+        overrides: ``"model=vit_tiny"``, ``"data.image_size=96"``, ...; the default of ``data`` is ``data=folder``.
 
     Raises:
-        UserError: in one line, when a key or a value is wrong.
+        UserError: when a key or a value is wrong.
     """
-    own = not any(item.lstrip("+").startswith("data=") for item in overrides)
-    items = [*(["data=folder", "data.root=null"] if own else []), *overrides]
+    use_default_data = not any(item.lstrip("+").startswith("data=") for item in overrides)
+    items = [*(["data=folder", "data.root=null"] if use_default_data else []), *overrides]
     hydra = HydraConfig.instance()
     before = hydra.cfg
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             composed = compose("train", items, return_hydra_config=True)
-        hydra.set_config(composed)  # init=FILE asks what was typed
+        hydra.set_config(composed)  # init=FILE needs to know the overrides
         with open_dict(composed):
             del composed["hydra"]
         config = parse(TrainConfig, init_options.resolve_init(composed))
@@ -68,13 +67,13 @@ def build_datamodule(
 
     Args:
         config: from `compose_config`.
-        train: has a length, and items by index: an image or a tuple that begins with one; a PIL image or a tensor
-            [C, H, W], uint8 or floats in 0..1 (or in the units of ``data.mean`` and ``data.std``). Labels are not used.
+        train: a map-style dataset whose items are images, or tuples that start with one: PIL images or tensors
+            [C, H, W], uint8 or floats in 0..1 (or in the units of ``data.mean`` and ``data.std``). Labels are ignored.
             None: the images that ``data`` names.
-        val: held-out images of the same kind, for code of yours that asks ``datamodule.source.val`` for them.
+        val: held-out images of the same kind; your own code can read them from ``datamodule.source.val``.
 
     Raises:
-        UserError: when the images are of another kind, or there are none.
+        UserError: when an item is not such an image, or there are none.
     """
     if train is None:
         source = sources.build(config.data, config.seed)
@@ -88,7 +87,11 @@ def build_datamodule(
 
 
 def build_module(config: TrainConfig, data: DataModule) -> "NotebookPretraining":
-    """The LightningModule of the same configuration, with initial weights by ``seed`` or from ``init``.
+    """The LightningModule of a configuration; its initial weights come from ``init``, else from ``seed``.
+
+    Args:
+        config: from `compose_config`.
+        data: from `build_datamodule`, with the same configuration.
 
     Raises:
         UserError: when the networks do not fit the images or the weights.
@@ -103,10 +106,10 @@ def build_module(config: TrainConfig, data: DataModule) -> "NotebookPretraining"
 
 
 class NotebookPretraining(Pretraining):
-    """`Pretraining` for a plain Trainer: logs its loss by Lightning's own means, and hands out its encoder."""
+    """`Pretraining` for a plain `L.Trainer`: logs the loss with `self.log`, and returns its encoder."""
 
     def on_fit_start(self) -> None:
-        """Raises UserError where the trainer and the batches disagree."""
+        """Raises UserError if the arguments of the trainer do not match the datamodule."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning adds it
         accumulated, devices = self.trainer.accumulate_grad_batches, self.trainer.world_size
         if not isinstance(data, DataModule):
@@ -122,7 +125,7 @@ class NotebookPretraining(Pretraining):
             raise UserError(f"data.batch_size={data.batch_size}: {problem}")
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Also logs ``train/loss`` and its parts."""
+        """Also logs ``train/loss`` and its terms."""
         result = super().training_step(batch, batch_idx)
         parts = {f"train/{name}": value for name, value in result["parts"].items() if name != "total"}
         count = len(batch.images)
@@ -131,20 +134,20 @@ class NotebookPretraining(Pretraining):
         return result
 
     def encoder(self, which: Literal["target", "context"] = "target") -> PretrainedEncoder:
-        """A copy of an encoder as it is now, on the CPU; see `ijepa.load_encoder`.
+        """A copy of an encoder with its current weights, on the CPU, as from `ijepa.load_encoder`.
 
-        Sharded over several processes, every one of them must call it.
+        With sharded weights, every process must call it.
         """
         network = self.spec.build()
         trained = self.jepa.target_encoder if which == "target" else self.jepa.context_encoder
-        network.load_state_dict(sharding.full_state(trained))
+        network.load_state_dict(sharding.full_state_dict(trained))
         pretrained = PretrainedEncoder(network, self.spec).eval().requires_grad_(False)
         pretrained.transform = EvalTransform(self.spec.image_size, self.spec.eval_crop, self.spec.channels)
         return pretrained
 
 
 def save_encoder(encoder: PretrainedEncoder, path: str | Path) -> None:
-    """Writes an encoder as a run writes its encoder.safetensors: timm's names; sizes, mean and std in its metadata.
+    """Writes an encoder as a run writes encoder.safetensors: timm's names; sizes, mean and std in the metadata.
 
     Raises:
         UserError: when ``path`` does not end in .safetensors.

@@ -129,7 +129,7 @@ def test_statistics_become_an_option_in_the_current_folder(typed):
     assert "data.source=my_package.images" in output
     code, _, error = typed("ijepa", "statistics", "data.source=my_package.images", "data.root=null", "name=cifar10")
     assert code == 2
-    assert error == "error: name=cifar10: is an option of this software's own; choose another name\n"
+    assert error == "error: name=cifar10: is a built-in option; choose another name\n"
 
 
 def test_a_sweep_in_processes_of_its_own(typed):

@@ -1,1 +1,1 @@
-"""What happens during a run."""
+"""Lightning callbacks of a pretraining run."""

@@ -1,4 +1,4 @@
-"""checkpoints/step-000100.ckpt, last.ckpt, and best-*.ckpt."""
+"""Writes checkpoints/step-000100.ckpt, last.ckpt, and best-*.ckpt."""
 
 import errno
 import math
@@ -24,34 +24,34 @@ from ijepa.util.files import replacing
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes checkpoints atomically: under a temporary name, then renamed.
 
-    Lightning's own implementation keeps a second copy in memory, and moves it across file systems.
+    Lightning's own implementation keeps a second copy in memory, and moves files across file systems.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         with replacing(Path(path)) as temporary:
             try:
                 torch.save(checkpoint, temporary)
-            except RuntimeError as error:  # of torch's own writer, which has lost the reason
+            except RuntimeError as error:  # torch's writer does not say why
                 raise OSError(errno.ENOSPC, f"cannot be written ({os.strerror(errno.ENOSPC)}?)", str(path)) from error
 
 
 class Checkpoint(L.Callback):
-    """Writes ``folder/step-000100.ckpt`` and so on, and ``last.ckpt``, a link to the newest; also at the run's end.
+    """Writes ``step-000100.ckpt`` and so on, and ``last.ckpt``, a link to the newest; also at the end of the run.
 
-    If there is a health check at a checkpoint's step, ``best-rankme.ckpt``, ``best-lidar.ckpt`` and, with labels,
-    ``best-knn.ckpt`` are links to the best so far: they are kept when the checkpoint's own name is deleted, and take no
-    time to write. RankMe and LiDAR need no labels and are heuristics: see docs/health.md.
+    If a checkpoint's step has a health check, ``best-rankme.ckpt``, ``best-lidar.ckpt`` and, with labels,
+    ``best-knn.ckpt`` are hard links to the best so far: they take no time to write, and remain when the numbered file
+    is deleted. RankMe and LiDAR need no labels and are heuristics: see docs/health.md.
 
     Args:
         folder: to write to.
-        data: its identity is stored, so that a resumed run can tell whether the images are still the same.
-        every_steps, every_minutes: between writes; None: not by this measure.
-        keep: how many of the newest to keep.
-        signals: a signal ends the run after the step.
-        health: health checks, by which the best checkpoints are chosen; None: no best checkpoints.
+        data: its identity is stored, so that a resumed run can check that the images are the same.
+        every_steps, every_minutes: intervals between checkpoints; None: no such interval.
+        keep: number of newest checkpoints to keep.
+        signals: a signal ends the run after the current step, with a checkpoint.
+        health: health checks that choose the best checkpoints; None: no best checkpoints.
 
     Attributes:
-        best: the value and the step of the best so far, by its name.
+        best: value and step of the best checkpoint so far, by metric: ``rankme``, ``lidar``, ``knn``.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Checkpoint(L.Callback):
         self._consensus = RankConsensus()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": {name: list(place) for name, place in self.best.items()}}
+        return {"best": {name: list(best) for name, best in self.best.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = {name: (value, step) for name, (value, step) in state_dict["best"].items()}
@@ -88,7 +88,7 @@ class Checkpoint(L.Callback):
         return self.folder.last
 
     def rewind(self, path: Path, step: int) -> None:
-        """Makes ``path``, a checkpoint after ``step``, the newest; later ones are deleted."""
+        """Makes ``path``, the checkpoint of ``step``, the newest, and deletes later ones."""
         if path != self.path:
             _link(path, self.path)
         for later in self.folder.numbered():
@@ -104,8 +104,8 @@ class Checkpoint(L.Callback):
         self._saved = self._step = trainer.global_step
         self._clock = time.monotonic()
         if trainer.is_global_zero:
-            for rest in self.folder.unfinished():
-                rest.unlink()
+            for temporary in self.folder.unfinished():
+                temporary.unlink()
         self.signals.training = True
 
     def on_train_batch_end(
@@ -113,14 +113,14 @@ class Checkpoint(L.Callback):
     ) -> None:
         step = trainer.global_step
         if step == self._step:
-            return  # in the middle of an accumulation
+            return  # within gradient accumulation
         self._step = step
-        late = self.every_minutes is not None and time.monotonic() - self._clock >= 60 * self.every_minutes
-        number, due = self._consensus(trainer, self.signals.number or 0, int(late))
-        due = due and self._saved < step - 1  # several ranks hear a step late what has been done meanwhile
+        overdue = self.every_minutes is not None and time.monotonic() - self._clock >= 60 * self.every_minutes
+        signal, due = self._consensus(trainer, self.signals.number or 0, int(overdue))
+        due = due and self._saved < step - 1  # with several ranks, due is that of the step before
         if due or (self.every_steps is not None and step % self.every_steps == 0):
             self._save(trainer)
-        if number:
+        if signal:
             trainer.should_stop = True
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -133,43 +133,43 @@ class Checkpoint(L.Callback):
         self._saved = trainer.global_step
         self._clock = time.monotonic()
         path = self.folder.step(trainer.global_step)
-        better = self._better(trainer.global_step)
-        trainer.save_checkpoint(path, weights_only=False)  # everything to go on from
+        improved = self._update_best(trainer.global_step)
+        trainer.save_checkpoint(path, weights_only=False)  # with optimiser and loop state, to resume from
         if trainer.is_global_zero:
-            for name in [self.path, *map(self.folder.best, better)]:
+            for name in [self.path, *map(self.folder.best, improved)]:
                 _link(path, name)
             for old in self.folder.numbered()[: -self.keep]:
                 old.unlink(missing_ok=True)
 
-    def _better(self, step: int) -> list[str]:
-        """In which respects the networks now are the best so far; notes it."""
-        found = {} if self.health is None else self.health.merits(step)
-        better = [name for name, value in found.items() if value > self.best.get(name, (-math.inf, 0))[0]]
-        self.best.update({name: (found[name], step) for name in better})
-        return better
+    def _update_best(self, step: int) -> list[str]:
+        """Updates `best` with this step's scores, and returns the metrics that improved."""
+        scores = {} if self.health is None else self.health.selection_scores(step)
+        improved = [name for name, value in scores.items() if value > self.best.get(name, (-math.inf, 0))[0]]
+        self.best.update({name: (scores[name], step) for name in improved})
+        return improved
 
     def _rewind_best(self, name: str, file: Path) -> None:
-        """Makes ``file`` the best of the steps up to now again; without it, where that is gone."""
+        """Makes ``file`` the best checkpoint as recorded in `best`, or deletes it if that checkpoint is gone."""
         _, step = self.best.get(name, (0.0, -1))
-        own = self.folder.step(step)
-        if own.exists():
-            _link(own, file)
+        numbered = self.folder.step(step)
+        if numbered.exists():
+            _link(numbered, file)
         elif step < 0 or load_checkpoint(file, mapped=True)["global_step"] != step:
             file.unlink()
             self.best.pop(name, None)
 
 
 class RankConsensus:
-    """The greatest of each rank's numbers, so that all do the same after the same step.
+    """The maximum over ranks of some integers, so that all ranks do the same after the same step.
 
-    With several ranks the answer is that of the step before: so the device can lag a step behind, not waited for.
+    With several ranks the result is that of the step before, so that the CPU need not wait for the device.
     """
 
     def __init__(self) -> None:
         self._pending: tuple[Any, torch.Tensor] | None = None
 
     def __call__(self, trainer: L.Trainer, *values: int) -> list[int]:
-        """As many numbers as ``values``."""
+        """The maximum of each of ``values``; zeros in the first step, with several ranks."""
         if trainer.world_size == 1:
             return list(values)
         pending = self._pending
@@ -182,14 +182,14 @@ class RankConsensus:
         return [int(value) for value in result.tolist()]
 
     def finish(self) -> None:
-        """Waits for what is still under way, before the ranks part."""
+        """Waits for the pending all-reduce, at the end of training."""
         if self._pending is not None:
             self._pending[0].wait()
             self._pending = None
 
 
 def _link(path: Path, name: Path) -> None:
-    """Gives ``path`` a second name, or a copy where the file system has no links."""
+    """Makes ``name`` a hard link to ``path``, or a copy if the file system has no links; atomic."""
     with replacing(name) as temporary:
         temporary.unlink()
         try:

@@ -1,4 +1,4 @@
-"""The trained encoder's accuracy every so often."""
+"""Evaluates the encoder at intervals during training."""
 
 from typing import Any
 
@@ -16,46 +16,46 @@ from ijepa.training.protocol import eval_mode
 
 
 class Evaluation(L.Callback):
-    """Runs the first of ``tasks`` every ``every_epochs`` on the module's encoder; the result stands in metrics.csv.
+    """Runs the first of ``tasks`` every ``every_epochs`` on the module's encoder; the results go to the loggers.
 
     Args:
-        tasks: what to evaluate.
+        tasks: the evaluation tasks; only the first is run.
         data: labelled images.
-        recorder: its clock stands still meanwhile.
+        recorder: its clock excludes the time of evaluations.
         every_epochs: passes over the training images between evaluations.
-        seed: of the task.
+        seed: of the task, see `EvalContext`.
     """
 
     def __init__(self, tasks: Tasks, data: DataModule, recorder: Recorder, every_epochs: float, seed: int) -> None:
-        self.tasks = tasks.first()
+        self.tasks = tasks.first_only()
         self.data = data
         self.recorder = recorder
         self.every_steps = max(round(every_epochs * recorder.epoch_images / recorder.batch_size), 1)
         self.seed = seed
-        self._done = 0
+        self._last_step = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._done = trainer.global_step
+        self._last_step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
-        if step == self._done or step % self.every_steps:
+        if step == self._last_step or step % self.every_steps:
             return
-        self._done = step
+        self._last_step = step
         assert isinstance(pl_module, TrainingModule)
         encoder = pl_module.evaluated()
         assert encoder is not None
         ctx = EvalContext(self.data, Runtime(pl_module.device), self.seed, quiet=True)
         with eval_mode(encoder.module):
-            evaluated = EvaluatedModel(encoder.title, PretrainedEncoder(encoder.network, encoder.spec).eval())
-            row = tasks.evaluate(self.tasks, evaluated, ctx)
+            model = EvaluatedModel(encoder.title, PretrainedEncoder(encoder.network, encoder.spec).eval())
+            results = tasks.evaluate(self.tasks, model, ctx)
         for logger in trainer.loggers:
-            values = {**self.recorder.totals(), **{f"val/{name}": value for name, value in row.values.items()}}
+            values = {**self.recorder.totals(), **{f"val/{name}": value for name, value in results.values.items()}}
             logger.log_metrics(values, step=step)
-        found = tasks.headlines(self.tasks, row, label_sets(self.data))
+        headlines = tasks.headlines(self.tasks, results, label_sets(self.data))
         spec = tasks.main_metric(self.tasks)
-        shown = ", ".join(f"{name} {spec.shown(value)}" for name, value in found.items())
+        shown = ", ".join(f"{name} {spec.format_value(value)}" for name, value in headlines.items())
         trainer.print(f"step {step}  {spec.name}: {shown}", flush=True)
-        self.recorder.pause()
+        self.recorder.restart_clock()

@@ -1,4 +1,4 @@
-"""The same images through the run, as the features of their patches."""
+"""Pictures of the patch features of the same images along a run."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -19,25 +19,24 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHOWN, PROJECTED = 4, 64
-"""Images in a picture, and images whose principal components it shows."""
+"""Number of images in a picture, and number from which the principal components are computed."""
 BATCH = 16
-"""Images at once."""
+"""Images per forward pass."""
 
 
 class FeaturePictures(L.Callback):
     """Principal components of held-out images' patches, before the first step and ``count`` times along the run.
 
-    Written as ``pictures/features/step-000500.png`` and handed to the loggers. Colours stay comparable from picture to
-    picture (`ijepa.pictures.Colours`), also where the run was stopped in between: what they are matched with is a part
-    of the checkpoint.
+    Written as ``pictures/features/step-000500.png`` and passed to the loggers. Colours stay comparable from picture to
+    picture (`ijepa.pictures.Colours`), also when the run is resumed, because checkpoints contain the reference.
 
     Args:
         data: the images.
         grid: rows and columns of patches.
-        recorder: its clock stands still meanwhile.
+        recorder: its clock excludes the time of pictures.
         folder: of the run.
-        max_steps: of the run.
-        count: pictures along the run, evenly spaced, the last one at its end.
+        max_steps: length of the run.
+        count: number of pictures, evenly spaced, the last one after the last step.
     """
 
     def __init__(
@@ -51,11 +50,11 @@ class FeaturePictures(L.Callback):
         self._colours = pictures.Colours()
         self._drawn: dict[int, Tensor] = {}
         self._images: Tensor | None = None
-        self._done = -1
+        self._last_step = -1
 
     @property
     def state_key(self) -> str:
-        """As in checkpoints from the first on."""
+        """The key in checkpoints; the class once had this name."""
         return "Pictures"
 
     def state_dict(self) -> dict[str, Any]:
@@ -67,44 +66,44 @@ class FeaturePictures(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.global_step == 0:
             self._draw(trainer, pl_module)
-        self._done = trainer.global_step
+        self._last_step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
-        if step != self._done and step in self.steps:
+        if step != self._last_step and step in self.steps:
             self._draw(trainer, pl_module)
-        self._done = step
+        self._last_step = step
 
     def progress(self) -> "Figure | None":
-        """The pictures so far side by side; None before there are two."""
-        images, places = self._examples()[:SHOWN], self.grid[0] * self.grid[1]
+        """The pictures so far, side by side; None if there are fewer than two."""
+        images, patches = self._examples()[:SHOWN], self.grid[0] * self.grid[1]
         drawn = {
             f"step {step:,}": colours.float() / 255
             for step, colours in sorted(self._drawn.items())
-            if colours.shape[:2] == (len(images), places)  # others are from before the images changed
+            if colours.shape[:2] == (len(images), patches)  # skips pictures from before the images changed
         }
         return pictures.colours(images, drawn, self.grid) if len(drawn) > 1 else None
 
     def _draw(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Every process encodes, the weights may be spread over them; the first draws."""
+        """Every process encodes, because weights may be sharded; rank 0 draws."""
         images, step = self._examples(), trainer.global_step
         if not len(images):
             return
         assert isinstance(pl_module, TrainingModule)
         monitor = pl_module.monitor()
         assert monitor is not None
-        # FSDP keeps its buffers, and trains with them later: not in inference mode. Compiled blocks stay as they are.
+        # No inference mode: FSDP reuses its buffers in training. Eager mode: compiled blocks are not recompiled.
         with eval_mode(pl_module), torch.no_grad(), torch.compiler.set_stance("force_eager"):
-            features = torch.cat([monitor.features(part).float().cpu() for part in images.split(BATCH)])
+            features = torch.cat([monitor.features(batch).float().cpu() for batch in images.split(BATCH)])
         if trainer.is_global_zero:
             colours = self._colours(features)[:SHOWN]
             self._drawn[step] = (255 * colours).round().to(torch.uint8)
             figure = pictures.colours(images[:SHOWN], {f"step {step:,}": colours}, self.grid)
             pictures.write(figure, self.folder.feature_picture(step))
             log_picture(trainer.loggers, "features", figure, step)
-        self.recorder.pause()
+        self.recorder.restart_clock()
 
     def _examples(self) -> Tensor:
         if self._images is None:

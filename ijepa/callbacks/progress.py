@@ -1,4 +1,4 @@
-"""Progress: a bar in a terminal, a line now and then elsewhere."""
+"""Training progress: a bar in a terminal, otherwise a line every few seconds."""
 
 import sys
 import time
@@ -12,12 +12,12 @@ from ijepa.callbacks.recorder import Recorder
 
 
 class ProgressReport(L.Callback):
-    """Loss, images per second and time left.
+    """Shows loss, images per second and time left.
 
     Args:
-        recorder: knows loss and speed.
-        max_steps: of the run.
-        every_seconds: between lines where there is no terminal.
+        recorder: provides loss and speed.
+        max_steps: length of the run.
+        every_seconds: interval between lines without a terminal.
     """
 
     def __init__(self, recorder: Recorder, max_steps: int, every_seconds: float) -> None:
@@ -61,12 +61,12 @@ class ProgressReport(L.Callback):
             self._bar = None
 
     def _line(self, step: int, now: float) -> str:
-        first, since = self._start
-        left = (now - since) / max(step - first, 1) * (self.max_steps - step)
+        first_step, start = self._start
+        remaining = (now - start) / max(step - first_step, 1) * (self.max_steps - step)
         epoch = self.recorder.images / self.recorder.epoch_images
         return (
             f"step {step}/{self.max_steps}  epoch {epoch:.1f}  loss {self.recorder.loss:.4f}  "
-            f"{self.recorder.images_per_second:.0f} images/s  {_duration(left)} left"
+            f"{self.recorder.images_per_second:.0f} images/s  {_duration(remaining)} left"
         )
 
 

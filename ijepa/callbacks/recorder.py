@@ -1,4 +1,4 @@
-"""Counts images, FLOPs and seconds, and writes metrics.csv's rows with them."""
+"""Counts images, FLOPs and seconds, and logs them with the training loss."""
 
 import time
 from typing import Any
@@ -11,14 +11,19 @@ from ijepa.training.base import TrainingModule
 
 
 class Recorder(L.Callback):
-    """Every ``every`` steps: the mean of each part of the loss since the last row, the plan's values, and the totals.
+    """Every ``every`` steps, logs the mean of each part of the loss since the last row, the schedule, and the totals.
 
-    The totals are cumulative over the whole run, also when it was resumed: accuracy can be drawn against compute.
+    The totals are cumulative over the whole run, also if it was resumed, for plots of accuracy against compute.
 
     Args:
         every: steps between rows.
         batch_size: effective (global) batch size: images per step, over all devices and micro-batches.
-        epoch_images: images of an epoch.
+        epoch_images: images per epoch.
+
+    Attributes:
+        images, flops, seconds: totals over all devices; seconds of training only.
+        loss: the mean in the last row.
+        unreadable: messages about files that could not be read.
     """
 
     def __init__(self, every: int, batch_size: int, epoch_images: int) -> None:
@@ -71,7 +76,7 @@ class Recorder(L.Callback):
         self._count += 1
         self.flops += pl_module.flops(batch) * trainer.world_size
         if trainer.global_step == self._step:
-            return  # in the middle of an accumulation
+            return  # within gradient accumulation
         self._step = trainer.global_step
         self.images = trainer.global_step * self.batch_size
         now = time.perf_counter()
@@ -81,32 +86,32 @@ class Recorder(L.Callback):
             self._record(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._report(trainer)  # a run that goes on later writes the row that is due then
+        self._print_unreadable(trainer)  # the row in progress is stored in the checkpoint
 
-    def newest(self) -> float:
-        """The loss since the last row, of all devices, each of which must call this; that of the last row before."""
+    def current_loss(self) -> float:
+        """The mean loss since the last row, or of the last row if no step followed; every process calls it."""
         if not self._count:
             return self.loss
         return float(_mean_of_ranks(self._sums["total"])) / self._count
 
-    def pause(self) -> None:
-        """Leaves what happened since the last step, an evaluation for example, out of the seconds."""
+    def restart_clock(self) -> None:
+        """Excludes the time since the last step from the seconds, for example that of an evaluation."""
         self._clock = time.perf_counter()
 
-    def _report(self, trainer: L.Trainer) -> None:
-        """Names the files that any device could not read since the last row."""
-        found = [self._faults]
+    def _print_unreadable(self, trainer: L.Trainer) -> None:
+        """Prints, once, the files that any process could not read since the last row."""
+        faults_by_rank = [self._faults]
         if trainer.world_size > 1:
-            found = [[] for _ in range(trainer.world_size)]
-            torch.distributed.all_gather_object(found, self._faults)
-        for fault in (fault for faults in found for fault in faults):
+            faults_by_rank = [[] for _ in range(trainer.world_size)]
+            torch.distributed.all_gather_object(faults_by_rank, self._faults)
+        for fault in (fault for faults in faults_by_rank for fault in faults):
             if fault not in self.unreadable:
                 self.unreadable[fault] = None
                 trainer.print(f"unreadable, replaced by the next image: {fault}")
         self._faults = []
 
     def _record(self, trainer: L.Trainer, module: TrainingModule) -> None:
-        self._report(trainer)
+        self._print_unreadable(trainer)
         means = torch.stack(list(self._sums.values())) / self._count
         means = trainer.strategy.reduce(means, reduce_op="mean")
         values = dict(zip(self._sums, means.tolist(), strict=True))
@@ -128,7 +133,7 @@ class Recorder(L.Callback):
 
 
 def _mean_of_ranks(value: torch.Tensor) -> torch.Tensor:
-    """The mean over all processes, each of which must call this; on the CPU."""
+    """The mean over all processes, on the CPU; every process must call it."""
     if torch.distributed.is_initialized():
         value = value.clone()
         torch.distributed.all_reduce(value)

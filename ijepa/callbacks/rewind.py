@@ -1,4 +1,4 @@
-"""What a run that goes on from a checkpoint drops."""
+"""Deletes what lies after the checkpoint from which a run resumes."""
 
 from collections.abc import Callable
 
@@ -8,16 +8,20 @@ from ijepa.distributed.signals import Signals
 
 
 class Rewind(L.Callback):
-    """Calls ``drop`` when the checkpoint is loaded and the first step begins: until then, nothing is lost.
+    """Calls ``delete_later`` once the checkpoint is loaded and the first step begins; before that nothing is lost.
 
-    A signal meanwhile waits as it does within a step: what is dropped by half could not be gone on with.
+    A signal meanwhile is deferred, as within a step: a half-finished deletion could not be resumed from.
+
+    Args:
+        delete_later: deletes the rows and checkpoints after the step from which the run resumes; called on rank 0.
+        signals: of the run.
 
     Attributes:
-        done: whether that has happened.
+        done: whether `finish` has run.
     """
 
-    def __init__(self, drop: Callable[[], None], signals: Signals) -> None:
-        self._drop = drop
+    def __init__(self, delete_later: Callable[[], None], signals: Signals) -> None:
+        self._delete_later = delete_later
         self._signals = signals
         self.done = False
 
@@ -25,12 +29,12 @@ class Rewind(L.Callback):
         self.finish(trainer)
 
     def finish(self, trainer: L.Trainer) -> None:
-        """To be called after the trainer, too, which has no first step where all steps are done."""
+        """Calls ``delete_later``, once; call it after `Trainer.fit`, too, in case no steps are left."""
         if self.done:
             return
         self._signals.training = True
         if trainer.is_global_zero:
-            self._drop()
+            self._delete_later()
         trainer.strategy.barrier()
         self.done = True
         self._signals.training = False

@@ -1,1 +1,1 @@
-"""The commands: their options, their help, and one line for whatever goes wrong."""
+"""The command lines: options, help, one-line errors."""

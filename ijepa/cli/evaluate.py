@@ -1,4 +1,4 @@
-"""The command that evaluates: ``python evaluate.py``, or ``ijepa evaluate``."""
+"""The command ``python evaluate.py`` or ``ijepa evaluate``: evaluates a checkpoint."""
 
 import signal
 from typing import TYPE_CHECKING
@@ -8,17 +8,17 @@ if TYPE_CHECKING:
 
 
 def main(composed: "DictConfig") -> float | None:
-    """The tasks on one checkpoint; returns the headline result, for sweeps."""
+    """Evaluates one checkpoint; returns the headline result, for sweeps."""
     from ijepa.cli import entry
 
-    with entry.importing():  # torch takes seconds to import: not for --help or a misspelt key
+    with entry.immediate_sigint():  # torch takes seconds to import: not for --help or a misspelt key
         from ijepa.run import evaluations
 
     return evaluations.evaluate(composed)
 
 
 def run() -> None:
-    """Does what the command line says, then exits."""
+    """Entry point of the command."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback from within the imports; entry.main takes over
     from ijepa.cli import entry
 

@@ -1,4 +1,4 @@
-"""One line for any error that a command line can cause, Hydra's own included."""
+"""A one-line message for any error that a command line can cause, Hydra's included."""
 
 import difflib
 import re
@@ -8,17 +8,17 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel
 
 from ijepa.config import TrainConfig
-from ijepa.config.checks import keys, suggestion
+from ijepa.config.checks import dotted_keys, suggest_key
 from ijepa.util.errors import UserError
 
 
 def explain(error: BaseException, overrides: list[str], schema: type[BaseModel] = TrainConfig) -> str:
-    """One line for any error: what the user can mend in their words, anything else by its type and first line.
+    """A one-line message: what is wrong and what to try; for errors of unknown kinds, their type and first line.
 
     Args:
         error: what was raised.
-        overrides: what stood on the command line, to show the value that goes with a key.
-        schema: what the command takes.
+        overrides: of the command line, to show the value of an unknown key.
+        schema: of the command's configuration, for suggestions.
     """
     text = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
     given = {item.lstrip("+~").partition("=")[0]: item.partition("=")[2] for item in overrides}
@@ -33,8 +33,8 @@ def explain(error: BaseException, overrides: list[str], schema: type[BaseModel] 
             return "--config-path: not supported; try --config-dir, which adds a folder to conf/"
         if not group:
             return f"--config-name {option}: no such file in --config-dir or conf/; omit it, or name a run's config"
-        there = f"try {', '.join(options)}" if options else "see --help for the options"
-        return f"{group}={option}: no such option; {meant}{there}"
+        hint = f"try {', '.join(options)}" if options else "see --help for the options"
+        return f"{group}={option}: no such option; {meant}{hint}"
     if isinstance(error, OverrideParseException):
         return (
             f"{error.override}: cannot be parsed as key=value; quote values that contain = , {{ or [: 'key=\"value\"'"
@@ -49,12 +49,12 @@ def explain(error: BaseException, overrides: list[str], schema: type[BaseModel] 
             return f"{key[1]}={key[2]}: several values; add -m for a sweep, or quote one value: '{key[1]}=\"{key[2]}\"'"
         cause = error.__cause__
         detail = f" ({str(cause).splitlines()[0]})" if isinstance(cause, OmegaConfBaseException) else ""
-        place = f"{error.full_key}: " if getattr(error, "full_key", None) else ""
-        return place + text[0] + detail
+        prefix = f"{error.full_key}: " if getattr(error, "full_key", None) else ""
+        return prefix + text[0] + detail
     return f"{type(error).__name__}: {text[0]}"
 
 
 def _unknown_key(key: str, value: str | None, schema: type[BaseModel]) -> str:
-    known = [*keys(schema), "experiment"] if schema is TrainConfig else keys(schema)
+    known = [*dotted_keys(schema), "experiment"] if schema is TrainConfig else dotted_keys(schema)
     shown = key if value is None else f"{key}={value}"
-    return f"{shown}: no such key; {suggestion(key, known)}"
+    return f"{shown}: no such key; {suggest_key(key, known)}"

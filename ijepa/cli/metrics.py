@@ -1,4 +1,4 @@
-"""The metrics in --help: what runs can be compared by, and in which direction."""
+"""The list of metrics in --help, with their better direction."""
 
 import re
 
@@ -10,8 +10,8 @@ from ijepa.util.metric_spec import MetricSpec
 ARROWS = {"higher": "higher is better", "lower": "lower is better", None: ""}
 
 
-def listed(training_run: bool) -> list[str]:
-    """A section of --help: every metric that ``metric=`` takes; of an evaluation the results of its tasks."""
+def help_section(training_run: bool) -> list[str]:
+    """A section of --help: for a training run, every metric that ``metric=`` takes; else the results of the tasks."""
     results = [_row(spec, spec.name) for spec in RESULTS if spec.better]
     if not training_run:
         return ["", "Results, by the task of that name (several label sets: LABELS/NAME):", *results]
@@ -23,7 +23,7 @@ def listed(training_run: bool) -> list[str]:
 
 
 def _row(spec: MetricSpec, name: str) -> str:
-    told = "; ".join(filter(None, (spec.title, spec.about)))
+    description = "; ".join(filter(None, (spec.title, spec.about)))
     kind = ", ".join(filter(None, (spec.unit, ARROWS[spec.better])))
-    line = f"  {name:<30} {told}{f' ({kind})' if kind else ''}"
-    return re.sub(r"\{(\w+)\}", lambda found: found[1].upper(), line)  # knnK, k-NN, k = K
+    line = f"  {name:<30} {description}{f' ({kind})' if kind else ''}"
+    return re.sub(r"\{(\w+)\}", lambda match: match[1].upper(), line)  # knnK, k-NN, k = K

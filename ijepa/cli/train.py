@@ -1,4 +1,4 @@
-"""The command that pretrains: ``python train.py``, or ``ijepa train``."""
+"""The command ``python train.py`` or ``ijepa train``: pretrains."""
 
 import signal
 from typing import TYPE_CHECKING
@@ -8,17 +8,17 @@ if TYPE_CHECKING:
 
 
 def main(composed: "DictConfig") -> float | None:
-    """One run; returns the headline accuracy, for sweeps."""
+    """Trains one run; returns the value of its metric, for sweeps."""
     from ijepa.cli import entry
 
-    with entry.importing():  # torch and Lightning take seconds to import: not for --help or a misspelt key
+    with entry.immediate_sigint():  # torch and Lightning take seconds to import: not for --help or a misspelt key
         from ijepa.run import runs
 
     return runs.train(composed)
 
 
 def run() -> None:
-    """Does what the command line says, then exits."""
+    """Entry point of the command."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback from within the imports; entry.main takes over
     from ijepa.cli import entry
 

@@ -12,9 +12,9 @@ from ijepa.config.pictures import Pictures
 from ijepa.config.running import (
     Callbacks,
     CsvLogger,
+    CustomCallbacks,
     Hardware,
     Loggers,
-    OwnCallbacks,
     TensorBoardLogger,
     WandbLogger,
 )
@@ -123,9 +123,9 @@ class TrainConfig(Section):
     optimizer: Optimizer
     schedule: Schedule
     hardware: Hardware
-    logger: Loggers = Loggers()  # the defaults here: logger=[], and runs from before there were callbacks of the user's
+    logger: Loggers = Loggers()  # these defaults are for logger=[] and for runs older than the key callback
     callbacks: Callbacks
-    callback: OwnCallbacks = OwnCallbacks()
+    callback: CustomCallbacks = CustomCallbacks()
     task: Tasks
 
 

@@ -1,4 +1,4 @@
-"""From a composed configuration to a typed one, or to a line that names the faulty key, its value and what to try."""
+"""Validates a composed configuration; an error is one line that names the faulty key, its value and what to try."""
 
 import difflib
 import math
@@ -18,7 +18,7 @@ ConfigT = TypeVar("ConfigT", bound=Section)
 
 
 def parse(schema: type[ConfigT], composed: DictConfig | dict[str, Any]) -> ConfigT:
-    """The typed configuration of a composed one.
+    """Validates a composed configuration and converts it to the type ``schema``.
 
     Raises:
         UserError: names the first faulty key, its value and what to try.
@@ -35,11 +35,11 @@ def parse(schema: type[ConfigT], composed: DictConfig | dict[str, Any]) -> Confi
     try:
         return schema.model_validate(composed)
     except ValidationError as error:
-        raise _explain(schema, error) from None
+        raise _to_user_error(schema, error) from None
 
 
 def _reject_booleans(schema: type[BaseModel], values: dict[str, Any], prefix: str) -> None:
-    """Where a number is wanted, which Python would read true as 1."""
+    """Raises ConfigError for true and false in other than bool fields, where Python would read true as 1."""
     for name, field in schema.model_fields.items():
         value = values.get(name)
         if isinstance(value, bool) and field.annotation is not bool:
@@ -48,43 +48,43 @@ def _reject_booleans(schema: type[BaseModel], values: dict[str, Any], prefix: st
         if isinstance(value, dict):
             nodes = value if is_named_sections(field.annotation) else {"": value}
         for inner, node in nodes.items():
-            for section in sections_for(field.annotation, node):
+            for section in possible_sections(field.annotation, node):
                 _reject_booleans(section, node, f"{prefix}{name}.{inner}." if inner else f"{prefix}{name}.")
 
 
 def check(config: TrainConfig) -> None:
-    """Refuses values that are fine on their own and do not fit together.
+    """Checks combinations of values that are valid by themselves.
 
     Raises:
-        UserError: names the first key that does not fit, its value and what to try.
+        UserError: names the first key that does not match the others, its value and what to try.
     """
     model, data = config.model, config.data
     if config.init_channels is not None and config.init is None:
         raise ConfigError("init_channels", config.init_channels, "needs init=FILE; add that, or omit this")
     check_model(model, data, stored=config.init is not None)
     check_data(data)
-    if isinstance(model, Vit):  # of the others, the encoder itself must be asked
+    if isinstance(model, Vit):  # the sizes of other encoders are known only once they are built
         check_sizes(config, model.depth, model.heads)
     if config.task.pictures is not None:
-        afterwards = f"{commands.typed('evaluate')} checkpoint=RUN_DIR task=pictures"
-        problem = f"training draws pictures anyway; for more try {afterwards}"
+        command = f"{commands.command_line('evaluate')} checkpoint=RUN_DIR task=pictures"
+        problem = f"training draws pictures anyway; for more try {command}"
         raise ConfigError("task", "pictures", problem)
-    if not config.task.measured():
+    if not config.task.with_metrics():
         raise ConfigError(
             "task", "features", "gives no metric that a run could report; add another task, e.g. [knn,features]"
         )
     if isinstance(config.masking, MultiBlock | Reference):
         for name in ("target_scale", "target_aspect", "context_scale"):
             check_range(f"masking.{name}", getattr(config.masking, name), most=None if "aspect" in name else 1.0)
-    shares = config.hardware.devices * config.hardware.nodes * config.hardware.accumulation
-    if data.batch_size % shares:
+    micro_batches = config.hardware.devices * config.hardware.nodes * config.hardware.accumulation
+    if data.batch_size % micro_batches:
         problem = (
             f"cannot be divided over {config.hardware.devices} devices x {config.hardware.nodes} nodes x "
-            f"{config.hardware.accumulation} micro-batches; try {-(-data.batch_size // shares) * shares}"
+            f"{config.hardware.accumulation} micro-batches; try {-(-data.batch_size // micro_batches) * micro_batches}"
         )
         raise ConfigError("data.batch_size", data.batch_size, problem)
-    weights = config.objective.variance_weight + config.objective.covariance_weight
-    if weights and (config.hardware.accumulation > 1 or data.batch_size < 2):
+    regularizer_weight = config.objective.variance_weight + config.objective.covariance_weight
+    if regularizer_weight and (config.hardware.accumulation > 1 or data.batch_size < 2):
         problem = (
             "regularisers need a batch of at least 2 and no gradient accumulation; try objective=l2, which has none"
         )
@@ -92,13 +92,13 @@ def check(config: TrainConfig) -> None:
 
 
 def check_sizes(config: TrainConfig, depth: int, heads: int) -> None:
-    """The checks that concern an encoder of ``depth`` blocks and ``heads`` attention heads; raises ConfigError."""
+    """Checks predictor and tasks against the encoder's numbers of blocks and attention heads; raises ConfigError."""
     _check_width("predictor.width", config.predictor.width, heads)
     check_task(config.task, depth)
 
 
 def check_model(model: Model, data: Data, stored: bool = False) -> None:
-    """The checks that concern I-JEPA's ViT, its images, and whether positions can be stored; raises ConfigError."""
+    """Checks I-JEPA's ViT (no others); ``stored``: whether model.positions=stored is allowed. Raises ConfigError."""
     if not isinstance(model, Vit):
         return
     if model.positions == "stored" and not stored:
@@ -112,28 +112,28 @@ def check_model(model: Model, data: Data, stored: bool = False) -> None:
 
 
 def check_patch_size(patch_size: int, data: Data) -> None:
-    """Refuses patches that do not divide the images; raises ConfigError."""
+    """Raises ConfigError if ``patch_size`` does not divide the images' sides."""
     for side in data.image_size:
         if side % patch_size:
-            fits = [n for n in range(2, side) if not any(s % n for s in data.image_size)]
-            better = min(fits, key=lambda n: abs(n - patch_size), default=1)
-            problem = f"does not divide data.image_size={show(data.image_size)}; try {better}"
+            divisors = [n for n in range(2, side) if not any(s % n for s in data.image_size)]
+            nearest = min(divisors, key=lambda n: abs(n - patch_size), default=1)
+            problem = f"does not divide data.image_size={show(data.image_size)}; try {nearest}"
             raise ConfigError("model.patch_size", patch_size, problem)
 
 
 def check_data(data: Data) -> None:
-    """The checks that concern the data alone; raises ConfigError."""
+    """Checks the data section; raises ConfigError."""
     for key, values in (("data.mean", data.mean), ("data.std", data.std)):
         if len(values) != data.channels:
             problem = f"needs {data.channels} values, one per channel (data.channels={data.channels}); "
-            problem += f"compute them with {commands.typed('statistics')}"
+            problem += f"compute them with {commands.command_line('statistics')}"
             raise ConfigError(key, values, problem)
     check_range("data.crop_scale", data.crop_scale, most=1.0)
     check_range("data.crop_aspect", data.crop_aspect, most=None)
 
 
 def check_task(task: Tasks, depth: int) -> None:
-    """The checks that concern the tasks of an encoder of ``depth`` blocks; raises ConfigError."""
+    """Checks the tasks for an encoder of ``depth`` blocks; raises ConfigError."""
     for name, chosen in task.chosen().items():
         if not isinstance(chosen, Custom):
             chosen.check(f"task.{name}", depth)
@@ -142,22 +142,22 @@ def check_task(task: Tasks, depth: int) -> None:
 def _check_width(key: str, width: int, heads: int) -> None:
     step = math.lcm(4, heads)
     if width % step:
-        better = max(round(width / step), 1) * step
-        raise ConfigError(key, width, f"not a multiple of 4 and of model.heads={heads}; try {better}")
+        nearest = max(round(width / step), 1) * step
+        raise ConfigError(key, width, f"not a multiple of 4 and of model.heads={heads}; try {nearest}")
 
 
-def keys(schema: type[BaseModel]) -> list[str]:
-    """Every key that a configuration of ``schema`` may have, dotted."""
-    found = []
+def dotted_keys(schema: type[BaseModel]) -> list[str]:
+    """All keys that a configuration of ``schema`` can have, in dotted form."""
+    dotted = []
     for name, field in schema.model_fields.items():
-        sections = [] if is_named_sections(field.annotation) else _sections(field.annotation)
-        shown = field.alias or name
-        found += [shown, *(f"{shown}.{key}" for section in sections for key in keys(section))]
-    return list(dict.fromkeys(found))
+        sections = [] if is_named_sections(field.annotation) else _section_types(field.annotation)
+        alias = field.alias or name
+        dotted += [alias, *(f"{alias}.{key}" for section in sections for key in dotted_keys(section))]
+    return list(dict.fromkeys(dotted))
 
 
-def suggestion(key: str, known: list[str]) -> str:
-    """A likely meant key, as the end of a sentence."""
+def suggest_key(key: str, known: list[str]) -> str:
+    """What to try instead of the unknown ``key``, as the end of a message; ``known`` are all keys."""
     parent, _, name = key.rpartition(".")
     if key in known and not parent:
         return "not a config group of this command; set its keys one by one"
@@ -165,77 +165,81 @@ def suggestion(key: str, known: list[str]) -> str:
         return f"{parent.replace('.', '=', 1)} has it"
     if key in known:
         return f"{parent} has {name} with another option, not with the chosen one"
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
-    if close:
-        return f"did you mean {close[0]}?"
+    similar = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+    if similar:
+        return f"did you mean {similar[0]}?"
     siblings = [other for other in known if other.rpartition(".")[0] == parent]
     return f"try {', '.join(siblings)}" if siblings else "see --help for the keys"
 
 
-def sections_for(annotation: Any, value: dict[str, Any]) -> list[type[BaseModel]]:
-    """The schemas that a node of this annotation may have: with a ``_target_`` that of the user's own classes."""
-    found = _sections(annotation)
+def possible_sections(annotation: Any, value: dict[str, Any]) -> list[type[BaseModel]]:
+    """The possible schemas of node ``value``: `Custom` ones if it has a ``_target_``, else the others."""
+    sections = _section_types(annotation)
     if TARGET in value:
-        return [section for section in found if issubclass(section, Custom)] or found
-    return [section for section in found if not issubclass(section, Custom)]
+        return [section for section in sections if issubclass(section, Custom)] or sections
+    return [section for section in sections if not issubclass(section, Custom)]
 
 
 def is_named_sections(annotation: Any) -> bool:
-    """Whether a node holds sections under names that the user chooses."""
+    """Whether a node contains sections whose names the user chooses."""
     return get_origin(annotation) is dict
 
 
 def _named_sections(schema: type[BaseModel], prefix: str = "") -> list[str]:
-    """The keys of such nodes, dotted."""
-    found = []
+    """The keys for which `is_named_sections` holds, in dotted form."""
+    dotted = []
     for name, field in schema.model_fields.items():
         if is_named_sections(field.annotation):
-            found.append(f"{prefix}{name}")
+            dotted.append(f"{prefix}{name}")
         else:
-            found += [
-                key for section in _sections(field.annotation) for key in _named_sections(section, f"{prefix}{name}.")
+            dotted += [
+                key
+                for section in _section_types(field.annotation)
+                for key in _named_sections(section, f"{prefix}{name}.")
             ]
-    return found
+    return dotted
 
 
-def _sections(annotation: Any) -> list[type[BaseModel]]:
+def _section_types(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [section for argument in get_args(annotation) for section in _sections(argument)]
+    return [section for argument in get_args(annotation) for section in _section_types(argument)]
 
 
-def _explain(schema: type[BaseModel], error: ValidationError) -> UserError:
-    fault = error.errors()[0]
-    raised = fault.get("ctx", {}).get("error")
-    if isinstance(raised, UserError):
-        return raised
-    known, free = keys(schema), tuple(f"{key}." for key in _named_sections(schema))
+def _to_user_error(schema: type[BaseModel], error: ValidationError) -> UserError:
+    details = error.errors()[0]
+    cause = details.get("ctx", {}).get("error")
+    if isinstance(cause, UserError):
+        return cause
+    known, user_named = dotted_keys(schema), tuple(f"{key}." for key in _named_sections(schema))
     names: list[str] = []
-    for part in fault["loc"]:  # leaves out the tags of unions and the indices of lists
+    for part in details["loc"]:  # omits the tags of unions and the indices of lists
         candidate = ".".join([*names, str(part)])
-        own = names in (["logger"], ["callback"])  # the user's, by any name
-        if isinstance(part, str) and (own or candidate in known or candidate.startswith(free)):
+        is_user_named = names in (["logger"], ["callback"])  # names chosen by the user
+        if isinstance(part, str) and (is_user_named or candidate in known or candidate.startswith(user_named)):
             names.append(part)
-    key, value = ".".join(names), fault["input"]
-    if fault["type"] == "extra_forbidden":
-        last = str(fault["loc"][-1])
-        wrong = key if names[-1:] == [last] else ".".join([*names, last])  # the first: another option has this key
-        return ConfigError(wrong, value, f"no such key; {suggestion(wrong, known)}")
-    if fault["type"] == "missing":
-        last = str(fault["loc"][-1])
+    key, value = ".".join(names), details["input"]
+    if details["type"] == "extra_forbidden":
+        last = str(details["loc"][-1])
+        wrong = (
+            key if names[-1:] == [last] else ".".join([*names, last])
+        )  # in the first case another option has this key
+        return ConfigError(wrong, value, f"no such key; {suggest_key(wrong, known)}")
+    if details["type"] == "missing":
+        last = str(details["loc"][-1])
         missing = key if names[-1:] == [last] else f"{key}.{last}".removeprefix(".")
         return UserError(f"{missing} is not set; add {missing}=VALUE")
-    if fault["type"] == "union_tag_invalid":
-        return ConfigError(f"{key}.name", value.get("name"), f"should be one of {fault['ctx']['expected_tags']}")
-    if fault["type"] in ("model_type", "model_attributes_type", "dict_type"):
+    if details["type"] == "union_tag_invalid":
+        return ConfigError(f"{key}.name", value.get("name"), f"should be one of {details['ctx']['expected_tags']}")
+    if details["type"] in ("model_type", "model_attributes_type", "dict_type"):
         inner = [name for name in known if name.startswith(f"{key}.")]
         if key not in known:
-            return ConfigError(key, value, f"no such key; {suggestion(key, known)}")
+            return ConfigError(key, value, f"no such key; {suggest_key(key, known)}")
         return ConfigError(key, value, f"is a section, not a value; try its keys: {', '.join(inner)}")
-    if fault["type"] == "list_type":
+    if details["type"] == "list_type":
         return ConfigError(key, value, "should be " + ("n or [h,w]" if key == "data.image_size" else "a list, [a,b]"))
     message = (
-        fault["msg"]
+        details["msg"]
         .replace("Input should", "should")
         .replace("Value error, ", "")
         .replace("Value should", "should")

@@ -1,4 +1,4 @@
-"""Classes of the user's own: named by ``_target_`` in a configuration, checked like the project's own options."""
+"""Users' classes: named by ``_target_`` in a configuration, their options checked like the project's own."""
 
 import importlib
 import inspect
@@ -31,12 +31,12 @@ class Custom(Section):
 
     @property
     def name(self) -> str:
-        """What the class is called in messages."""
+        """The class's name in messages."""
         return self.target
 
     @property
     def options(self) -> dict[str, Any]:
-        """The other keys."""
+        """All keys but ``_target_``."""
         return dict(self.model_extra or {})
 
     @model_serializer(mode="wrap")
@@ -45,10 +45,10 @@ class Custom(Section):
         return {TARGET: values.pop("target", self.target), **values}
 
 
-class Named(Section):
-    """Several of one kind, each below its name: the project's own, which a subclass lists, and classes of the user's.
+class NamedSections(Section):
+    """Sections of one kind, by name: the fields of a subclass, and users' classes.
 
-    A file of options that chooses no name, as it begins with ``_target_``, is called as the class.
+    A user's section without a name (``_target_`` at the top level) gets the name of its class.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -57,16 +57,16 @@ class Named(Section):
 
     @classmethod
     def by_name(cls, values: Any) -> Any:
-        """A node with each of its options below a name."""
+        """The node with every section under a name."""
         if not isinstance(values, dict) or TARGET not in values:
             return values
-        named = {
+        sections = {
             name: value
             for name, value in values.items()
             if name in cls.model_fields or (isinstance(value, dict) and TARGET in value)
         }
-        own = {name: value for name, value in values.items() if name not in named}
-        return {**named, str(own[TARGET]).rpartition(".")[2]: own}
+        options = {name: value for name, value in values.items() if name not in sections}
+        return {**sections, str(options[TARGET]).rpartition(".")[2]: options}
 
     @model_validator(mode="before")
     @classmethod
@@ -74,8 +74,8 @@ class Named(Section):
         return cls.by_name(values)
 
     @property
-    def own(self) -> dict[str, Custom]:
-        """The user's classes, by name."""
+    def custom_classes(self) -> dict[str, Custom]:
+        """The sections of users' classes, by name."""
         return dict(self.__pydantic_extra__ or {})
 
     @model_serializer(mode="wrap")
@@ -89,90 +89,94 @@ def _tag(value: Any) -> Any:
     return value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
 
 
-BY_NAME = Discriminator(_tag)
-"""Chooses among sections by their ``name``, or `Custom` where there is a ``_target_``; each bears a `pydantic.Tag`."""
+NAME_DISCRIMINATOR = Discriminator(_tag)
+"""Chooses a section by its ``name``, or `Custom` if it has a ``_target_``; the alternatives have a `pydantic.Tag`."""
 
 
 def load_class(key: str, target: str) -> Any:
-    """The class, or function, that ``target`` names.
+    """Imports the class or function ``target``.
 
     Args:
-        key: of the configuration, for messages.
+        key: configuration key, for messages.
         target: ``package.module.Class``.
 
     Raises:
-        ConfigError: when it cannot be imported.
+        ConfigError: if it cannot be imported or is not callable.
     """
     module, _, name = target.rpartition(".")
     if not module:
         raise ConfigError(key, target, "names no class; try package.module.Class")
     try:
-        found = getattr(importlib.import_module(module), name)
+        loaded = getattr(importlib.import_module(module), name)
     except Exception as error:
         raise ConfigError(key, target, f"cannot be imported: {first_line(error)}") from error
-    if not callable(found):
+    if not callable(loaded):
         raise ConfigError(key, target, "is not a class")
-    return found
+    return loaded
 
 
-def instantiate(key: str, section: Custom, expected: Any, **given: Any) -> Any:
-    """An object of the user's class.
+def instantiate(key: str, section: Custom, expected: Any, **offered: Any) -> Any:
+    """An instance of the user's class.
 
     Args:
-        key: of the section, ``masking`` for example; messages name the keys below it.
-        section: which class, and its options.
-        expected: a class or a runtime-checkable protocol that the object has to fulfil.
-        given: what this software offers; passed where the constructor has a parameter of that name.
+        key: the section's key, such as ``masking``; messages name the keys below it.
+        section: the class and its options.
+        expected: a class or runtime-checkable protocol that the instance must satisfy.
+        offered: further arguments; each is passed if the constructor has a parameter of this name.
 
     Raises:
-        ConfigError: when the class cannot be imported, its options are unknown, missing or of the wrong type, its
-            constructor fails, or it makes something else than ``expected``.
-        UserError: as the constructor raises it.
+        ConfigError: if the class cannot be imported, options are unknown, missing or of the wrong type, the
+            constructor fails, or the instance does not satisfy ``expected``.
+        UserError: if the constructor raises it.
     """
-    where = f"{key}.{TARGET}"
-    made = load_class(where, section.target)
-    options = validated(key, section, made, given)
+    target_key = f"{key}.{TARGET}"
+    factory = load_class(target_key, section.target)
+    options = validate_options(key, section, factory, offered)
     try:
-        found = made(**options)
+        instance = factory(**options)
     except UserError:
         raise
     except Exception as error:
-        raise ConfigError(where, section.target, f"fails: {first_line(error)}") from error
-    if not isinstance(found, expected):
-        missing = [name for name in _members(expected) if not hasattr(found, name)]
-        lacks = f"lacks {', '.join(missing)}; see docs/extending.md" if missing else f"makes no {expected.__name__}"
-        raise ConfigError(where, section.target, lacks)
-    return found
+        raise ConfigError(target_key, section.target, f"fails: {first_line(error)}") from error
+    if not isinstance(instance, expected):
+        missing = [name for name in _protocol_members(expected) if not hasattr(instance, name)]
+        problem = f"lacks {', '.join(missing)}; see docs/extending.md" if missing else f"is not a {expected.__name__}"
+        raise ConfigError(target_key, section.target, problem)
+    return instance
 
 
-def validated(key: str, section: Custom, made: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """The constructor's arguments: options checked against its signature and annotations, and what it takes of given.
+def validate_options(key: str, section: Custom, factory: Any, offered: dict[str, Any]) -> dict[str, Any]:
+    """The constructor's arguments: the options, checked against its signature, and those of ``offered`` that it takes.
 
     Raises:
         ConfigError: names the key that is unknown, missing or of the wrong type.
     """
     try:
-        parameters = inspect.signature(made).parameters
-    except (TypeError, ValueError):  # of a class written in C
-        return {**section.options, **given}
-    anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):  # a class written in C
+        return {**section.options, **offered}
+    accepts_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     names = [name for name, each in parameters.items() if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
-    own = [name for name in names if name not in given]
+    option_names = [name for name in names if name not in offered]
     for name, value in section.options.items():
-        if name not in own and not anything:
-            takes = f"{section.target} takes {', '.join(own)}" if own else f"{section.target} takes no options"
-            raise ConfigError(f"{key}.{name}", value, f"no such key; {takes}")
-    for name in own:
+        if name not in option_names and not accepts_any:
+            accepted = (
+                f"{section.target} takes {', '.join(option_names)}"
+                if option_names
+                else f"{section.target} takes no options"
+            )
+            raise ConfigError(f"{key}.{name}", value, f"no such key; {accepted}")
+    for name in option_names:
         if parameters[name].default is inspect.Parameter.empty and name not in section.options:
             raise UserError(f"{key}.{name} is not set; {section.target} needs it")
-    passed = {name: value for name, value in given.items() if name in names or anything}
-    return {**_typed(key, made, section.options), **passed}
+    passed = {name: value for name, value in offered.items() if name in names or accepts_any}
+    return {**_convert_types(key, factory, section.options), **passed}
 
 
-def _typed(key: str, made: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """Options as the constructor's annotations want them, where these can be evaluated."""
+def _convert_types(key: str, factory: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Converts options to the types that the constructor's annotations name, if these can be evaluated."""
     try:
-        hints = inspect.signature(made, eval_str=True).parameters
+        hints = inspect.signature(factory, eval_str=True).parameters
     except Exception:  # an annotation that only a type checker can evaluate
         return options
     fields: dict[str, Any] = {}
@@ -181,23 +185,23 @@ def _typed(key: str, made: Any, options: dict[str, Any]) -> dict[str, Any]:
         fields[name] = (Any if annotation is inspect.Parameter.empty else annotation, ...)
     try:
         model = pydantic_model("Options", __config__=ConfigDict(arbitrary_types_allowed=True), **fields)
-        checked = model.model_validate(options)
+        converted = model.model_validate(options)
     except ValidationError as error:
-        fault = error.errors()[0]
-        name = str(fault["loc"][0])
-        raise ConfigError(f"{key}.{name}", options[name], fault["msg"].replace("Input should", "should")) from None
+        details = error.errors()[0]
+        name = str(details["loc"][0])
+        raise ConfigError(f"{key}.{name}", options[name], details["msg"].replace("Input should", "should")) from None
     except Exception:  # an annotation that pydantic has no validator for
         return options
-    return {name: getattr(checked, name) for name in options}
+    return {name: getattr(converted, name) for name in options}
 
 
-def _members(expected: Any) -> list[str]:
-    """What a protocol asks for."""
-    own = [kind for kind in expected.__mro__ if kind.__name__ not in ("Protocol", "Generic", "object")]
-    names = {name for kind in own for name in (*vars(kind), *getattr(kind, "__annotations__", {}))}
+def _protocol_members(expected: Any) -> list[str]:
+    """The public members of a protocol or class."""
+    classes = [kind for kind in expected.__mro__ if kind.__name__ not in ("Protocol", "Generic", "object")]
+    names = {name for kind in classes for name in (*vars(kind), *getattr(kind, "__annotations__", {}))}
     return sorted(name for name in names if not name.startswith("_"))
 
 
 def first_line(error: Exception) -> str:
-    """The kind of an error and the first line of its message."""
+    """The type of an error and the first line of its message."""
     return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -51,7 +51,7 @@ class Data(Section):
     """random horizontal flip; not in the published recipe"""
     eval_crop: Annotated[float, Field(gt=0, le=1)]
     """fraction of the shorter side that the evaluation's centre crop keeps (ImageNet: .875)"""
-    eval_resize: Literal["cover", "stretch"] = "cover"  # these defaults are for runs that are older than the keys
+    eval_resize: Literal["cover", "stretch"] = "cover"  # the defaults in this class are for runs older than their keys
     """evaluation resizes an image to cover image_size and crops the centre, or stretches the whole image (Clevr)"""
     max_pixels: Count | None = None
     """images with more pixels are not decoded but reported as unreadable; null: no limit"""

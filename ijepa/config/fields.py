@@ -17,8 +17,7 @@ Size = Annotated[
     Field(min_length=2, max_length=2),
 ]
 Count = Annotated[int, Field(ge=1, strict=True)]
-Weight = Annotated[float, Field(ge=0)]
-Duration = Annotated[float, Field(ge=0)]
+NonNegative = Annotated[float, Field(ge=0)]
 
 
 class Section(BaseModel):
@@ -33,7 +32,7 @@ class TaskSection(Section):
     """A task's options."""
 
     def check(self, key: str, depth: int) -> None:
-        """Refuses values that do not fit together, or an encoder of ``depth`` blocks; raises ConfigError."""
+        """Checks the section ``key`` for an encoder of ``depth`` blocks; raises ConfigError."""
         scale = getattr(self, "crop_scale", None)
         if scale is not None:
             check_range(f"{key}.crop_scale", scale, most=1.0)
@@ -46,7 +45,7 @@ class TaskSection(Section):
 
 
 def check_range(key: str, limits: list[float], most: float | None) -> None:
-    """Refuses a pair that is no range of positive numbers up to ``most``; raises ConfigError."""
+    """Raises ConfigError unless 0 < low <= high <= ``most`` (None: no upper limit)."""
     low, high = limits
     if not 0 < low <= high or (most is not None and high > most):
         bound = "" if most is None else f" <= {show(most)}"

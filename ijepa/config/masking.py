@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Tag
 
-from ijepa.config.custom import BY_NAME, TARGET, Custom
+from ijepa.config.custom import NAME_DISCRIMINATOR, TARGET, Custom
 from ijepa.config.fields import Count, Pair, Section
 
 
@@ -16,11 +16,11 @@ class MultiBlock(Section):
     num_targets: Count
     """target blocks per image"""
     target_scale: Pair
-    """area of a target block, as a share of the grid of patches"""
+    """area of a target block, as a fraction of the grid of patches"""
     target_aspect: Pair
     """height / width of a target block"""
     context_scale: Pair
-    """area of the context block, as a share of the grid"""
+    """area of the context block, as a fraction of the grid"""
     context_patches: Count | None
     """context patches per image (surplus=keep: the minimum); null: about what the reference keeps on average"""
     surplus: Literal["drop", "keep"]
@@ -55,11 +55,11 @@ class Reference(Section):
     num_targets: Count
     """target blocks per image"""
     target_scale: Pair
-    """area of a target block, as a share of the grid of patches"""
+    """area of a target block, as a fraction of the grid of patches"""
     target_aspect: Pair
     """height / width of a target block"""
     context_scale: Pair
-    """area of the context block, as a share of the grid"""
+    """area of the context block, as a fraction of the grid"""
     min_keep: Annotated[int, Field(ge=0)]
     """masks must have more patches than this"""
 
@@ -70,5 +70,5 @@ Masking = Annotated[
     | Annotated[Random, Tag("random")]
     | Annotated[Reference, Tag("reference")]
     | Annotated[Custom, Tag(TARGET)],
-    BY_NAME,
+    NAME_DISCRIMINATOR,
 ]

@@ -25,28 +25,28 @@ class Vit(Section):
     """position embeddings: sin-cos of patch indices (index, as published) or of positions on position_grid (scaled);
     or those of init= (stored)"""
     position_grid: Size | None
-    """rows and columns of the grid that scaled or stored position embeddings refer to; null: this run's grid"""
+    """rows and columns of the grid of scaled or stored position embeddings; null: this run's grid"""
     init: Literal["published", "reference"]
     """weight initialisation: as published, or without the depth-wise rescaling, which the reference code undoes"""
     registers: Annotated[int, Field(ge=0, strict=True)] = 0
-    """number of register tokens, which patches attend to; never among the features"""
+    """number of register tokens: learnable tokens that patches attend to, never among the features"""
 
 
 class TimmVit(Section):
     """A VisionTransformer of timm."""
 
     name: Text
-    """timm's name, vit_small_patch16_224 for example; with or without class and register tokens"""
+    """timm's model name, such as vit_small_patch16_224; the model may have class and register tokens"""
     pretrained: bool
     """start from timm's weights, which are downloaded once"""
     patch_size: Count | None
-    """side of a patch in pixels; must divide data.image_size; null: as the name says"""
+    """side of a patch in pixels; must divide data.image_size; null: the model's own"""
     width: Count | None
-    """embedding dimension (timm: embed_dim); null: as the name says"""
+    """embedding dimension (timm: embed_dim); null: the model's own"""
     depth: Count | None
-    """number of transformer blocks; null: as the name says"""
+    """number of transformer blocks; null: the model's own"""
     heads: Count | None
-    """number of attention heads; null: as the name says"""
+    """number of attention heads; null: the model's own"""
 
 
 def _tag(value: Any) -> str:
@@ -61,11 +61,11 @@ Model = Annotated[
 
 
 class Predictor(Section):
-    """The predictor; it has as many attention heads as the encoder."""
+    """The predictor; it has the same number of attention heads as the encoder."""
 
     width: Count
     """embedding dimension (timm: embed_dim); a multiple of 4 and of model.heads"""
     depth: Count
     """number of transformer blocks"""
-    mlp_ratio: Annotated[float, Field(gt=0)] = 4.0  # the default here: that of runs from before there was this key
-    """hidden width of the MLPs over width"""
+    mlp_ratio: Annotated[float, Field(gt=0)] = 4.0  # this default is for runs older than the key
+    """hidden width of the MLPs / width"""

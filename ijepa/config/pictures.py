@@ -1,4 +1,4 @@
-"""Configuration of the pictures that task=pictures draws."""
+"""Configuration of task=pictures."""
 
 from typing import Annotated
 
@@ -12,16 +12,16 @@ class Pictures(TaskSection):
     """Pictures of what an encoder sees: principal components, similarity, attention, neighbours, masks, curves."""
 
     images: Count
-    """images in a picture, one per row: validation images, plus training images if there are too few"""
+    """images per picture, one per row: validation images, then training images if there are too few"""
     projected: Count
-    """images, including those shown, from which principal components and the mean at each position are computed"""
+    """images, including those shown, for principal components and for the mean feature at each position"""
     queries: Annotated[list[FractionalPoint], Field(min_length=1, max_length=6)]
-    """patches that all others are compared with, as fractions of height and width: [0.5,0.5] is the middle; the first
-    is also used for attention"""
+    """query patches that all others are compared with, as fractions of height and width: [0.5,0.5] is the middle; the
+    first is also used for attention"""
     block: int
     """block whose attention is shown: 1 is the first, -1 the last"""
     heads: Count
-    """attention heads shown separately, at most"""
+    """maximum number of attention heads shown separately"""
     neighbours: Count
     """nearest neighbours per image"""
     batch_size: Count

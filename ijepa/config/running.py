@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from ijepa.config.custom import Named
+from ijepa.config.custom import NamedSections
 from ijepa.config.fields import Count, Section, Text
 
 
@@ -38,7 +38,7 @@ class WandbLogger(Section):
     """Weights & Biases, in addition to metrics.csv."""
 
     project: Text
-    """project"""
+    """W&B project"""
     entity: Text | None
     """user or team; null: your default"""
     group: Text | None
@@ -50,7 +50,7 @@ class WandbLogger(Section):
     notes: Text | None
     """notes"""
     run_name: Text | None
-    """name; null: the name of the run's folder"""
+    """the run's name; null: the name of its folder"""
     mode: Literal["online", "offline", "disabled"]
     """offline: log to the run's folder, for wandb sync; disabled: log nothing; WANDB_MODE replaces online"""
     artifacts: list[Literal["encoder", "checkpoints"]]
@@ -61,7 +61,7 @@ class TensorBoardLogger(Section):
     """TensorBoard, in addition to metrics.csv: event files in tensorboard/ in the run's folder."""
 
 
-class Loggers(Named):
+class Loggers(NamedSections):
     """Where the run's numbers go in addition to metrics.csv; several by logger=[wandb,tensorboard]."""
 
     csv: CsvLogger | None = None
@@ -73,12 +73,12 @@ class Loggers(Named):
 
     @classmethod
     def by_name(cls, values: Any) -> Any:
-        """Also of runs that had one logger alone, with its keys beside its ``name``."""
+        """Also converts older runs' single logger, whose keys are beside its ``name``."""
         if not isinstance(values, dict) or not isinstance(values.get("name"), str):
             return super().by_name(values)
-        below = {name: value for name, value in values.items() if name in cls.model_fields}
-        flat = {name: value for name, value in values.items() if name != "name" and name not in below}
-        return {**below, values["name"]: {**flat, **(below.get(values["name"]) or {})}}
+        sections = {name: value for name, value in values.items() if name in cls.model_fields}
+        logger_keys = {name: value for name, value in values.items() if name != "name" and name not in sections}
+        return {**sections, values["name"]: {**logger_keys, **(sections.get(values["name"]) or {})}}
 
 
 class Callbacks(Section):
@@ -106,5 +106,5 @@ class Callbacks(Section):
     """pictures of features drawn during the run, evenly spaced, in addition to one before training; null: none"""
 
 
-class OwnCallbacks(Named):
+class CustomCallbacks(NamedSections):
     """Lightning callbacks of your own, by callback=NAME or callback=[NAME,NAME] (docs/extending.md)."""

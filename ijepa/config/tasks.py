@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from ijepa.config.custom import TARGET, Custom
-from ijepa.config.fields import Count, Pair, Section, TaskSection, Text, Weight
+from ijepa.config.fields import Count, NonNegative, Pair, Section, TaskSection, Text
 from ijepa.config.pictures import Pictures
 from ijepa.util.errors import ConfigError, show
 
@@ -57,7 +57,7 @@ class Linear(TaskSection):
     """momentum of the optimiser"""
     lr: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
     """learning rates per 256 images of a batch; a head is trained for each combination with the next three keys"""
-    weight_decay: Annotated[list[Weight], Field(min_length=1)]
+    weight_decay: Annotated[list[NonNegative], Field(min_length=1)]
     """weight decays (not applied to biases)"""
     layers: Annotated[list[Count], Field(min_length=1)]
     """numbers of last blocks whose average-pooled patches are concatenated (paper: 1 and 4)"""
@@ -65,7 +65,7 @@ class Linear(TaskSection):
     """batch norm of the features, without learnt weights"""
     milestones: list[Count] | None
     """epochs after which the learning rate is divided by ten; null: cosine decay to lr_end"""
-    lr_end: Weight
+    lr_end: NonNegative
     """final value of the cosine, as a fraction of the learning rate"""
     crop_scale: Pair | None
     """range of a random crop's area, as a fraction of the image; null: no crop, as in evaluation"""
@@ -90,13 +90,13 @@ class Attentive(TaskSection):
 
     epochs: Count
     """epochs over the training images"""
-    warmup_epochs: Weight
+    warmup_epochs: NonNegative
     """epochs of linear learning rate warm-up, before cosine decay to zero"""
     batch_size: Count
     """images per step, capped at an eighth of the training images"""
     lr: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
     """AdamW's learning rates, as for fine-tuning; a probe is trained for each"""
-    weight_decay: Annotated[list[Weight], Field(min_length=1)]
+    weight_decay: Annotated[list[NonNegative], Field(min_length=1)]
     """weight decays; combined with each learning rate"""
     crop_scale: Pair | None
     """range of a random crop's area, as a fraction of the image; null: no crop, as in evaluation"""
@@ -139,23 +139,23 @@ class Tuning(TaskSection):
 
     epochs: Count
     """epochs over the labelled images"""
-    warmup_epochs: Weight
+    warmup_epochs: NonNegative
     """epochs of linear learning rate warm-up"""
     batch_size: Count
     """images per step, capped at an eighth of the labelled images"""
     lr: Annotated[float, Field(gt=0)]
     """peak learning rate of the head; for smaller batches it is scaled by the square root of the ratio"""
-    lr_end: Weight
+    lr_end: NonNegative
     """final value of the cosine, as a fraction of lr"""
-    weight_decay: Weight
+    weight_decay: NonNegative
     """weight decay (not applied to biases and norms)"""
     layer_decay: Annotated[float, Field(gt=0, le=1)]
     """layer-wise learning rate decay: a layer's learning rate / that of the next layer"""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     """label smoothing: fraction of the target that is spread over all classes"""
-    mixup: Weight
+    mixup: NonNegative
     """mixup's alpha; 0: no mixup"""
-    cutmix: Weight
+    cutmix: NonNegative
     """CutMix's alpha; 0: no CutMix. With both, each batch uses one of them at random"""
     drop_path: Annotated[float, Field(ge=0, lt=1)]
     """stochastic depth rate of the last block; increases linearly from 0 in the first"""
@@ -208,7 +208,7 @@ class Dense(TaskSection):
     """images per step, capped at an eighth of the training images"""
     lr: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
     """AdamW's learning rates, with cosine decay to 0; one head for each combination with the next three keys"""
-    weight_decay: Annotated[list[Weight], Field(min_length=1)]
+    weight_decay: Annotated[list[NonNegative], Field(min_length=1)]
     """weight decays (not applied to biases)"""
     layers: Annotated[list[Count], Field(min_length=1)]
     """numbers of last blocks whose patch features are concatenated"""
@@ -239,7 +239,7 @@ class Tasks(Section):
     """The evaluation tasks; during training, the first one is reported."""
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, Custom] = Field(init=False)  # tasks of the user's own, by _target_
+    __pydantic_extra__: dict[str, Custom] = Field(init=False)  # users' tasks, by name
 
     knn: Knn | None = None
     """k nearest neighbours"""
@@ -270,27 +270,29 @@ class Tasks(Section):
     pictures: Pictures | None = None
     """pictures of what the encoder sees"""
     paper: Paper | None = None
-    """all of them as one table, with the paper's own figures"""
+    """all of the paper's evaluations as one table, with the paper's figures"""
 
     @model_validator(mode="before")
     @classmethod
     def _own(cls, values: Any) -> Any:
-        """Refuses further keys that are no tasks of the user's own."""
+        """Raises ConfigError for keys that are neither a task nor a user's class."""
         for name, value in values.items() if isinstance(values, dict) else ():
-            own = isinstance(value, Custom) or (isinstance(value, dict) and TARGET in value)
-            if name not in cls.model_fields and not own:
+            is_custom = isinstance(value, Custom) or (isinstance(value, dict) and TARGET in value)
+            if name not in cls.model_fields and not is_custom:
                 known = ", ".join(cls.model_fields)
-                raise ConfigError(f"task.{name}", value, f"no such task; there are {known}, or your own with {TARGET}")
+                raise ConfigError(
+                    f"task.{name}", value, f"no such task; try {known}, or a class of your own with {TARGET}"
+                )
         return values
 
     def chosen(self) -> dict[str, TaskSection | Custom]:
         """The configured tasks, by name."""
         return {name: task for name, task in self if task is not None and name != "paper"}
 
-    def measured(self) -> dict[str, TaskSection | Custom]:
-        """Those of them that give metrics."""
+    def with_metrics(self) -> dict[str, TaskSection | Custom]:
+        """The configured tasks that give metrics."""
         return {name: task for name, task in self.chosen().items() if not isinstance(task, Export | Pictures)}
 
-    def first(self) -> "Tasks":
-        """Only the first of those; its first metric is the main metric."""
-        return Tasks(**dict([next(iter(self.measured().items()))]))
+    def first_only(self) -> "Tasks":
+        """Only the first of the tasks that give metrics; its first metric is the main metric."""
+        return Tasks(**dict([next(iter(self.with_metrics().items()))]))

@@ -5,14 +5,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ijepa.config.custom import Custom
-from ijepa.config.fields import Count, Duration, Section, Weight
+from ijepa.config.fields import Count, NonNegative, Section
 
 
 class CustomTerm(Custom):
-    """A further term of the objective: an nn.Module of your own."""
+    """An additional term of the objective: an nn.Module of your own."""
 
-    weight: Weight = 1.0
-    """factor in the sum"""
+    weight: NonNegative = 1.0
+    """factor of the term in the objective"""
 
 
 class Objective(Section):
@@ -24,16 +24,16 @@ class Objective(Section):
     """mask the target encoder's output (paper) or its input (table 11), or predict normalised pixels (table 7)"""
     normalize_targets: bool
     """layer norm on the target encoder's output"""
-    variance_weight: Weight
+    variance_weight: NonNegative
     """weight of the variance regulariser; published: 0"""
-    covariance_weight: Weight
+    covariance_weight: NonNegative
     """weight of the covariance regulariser; published: 0"""
     regularize: Literal["tokens", "context", "predictions"]
     """what is regularised: tokens: variance over the batch at each patch position of the context; context,
     predictions: their average-pooled features"""
 
     terms: dict[str, CustomTerm] = Field(default_factory=dict)
-    """further terms by name, each with _target_, weight and its options (docs/extending.md)"""
+    """additional terms by name, each with _target_, weight and its options (docs/extending.md)"""
 
 
 class Optimizer(Section):
@@ -56,9 +56,9 @@ class LearningRate(Section):
 
     shape: Literal["cosine", "linear", "constant", "cooldown"]
     """after warm-up: decay to end (cosine, linear), constant, or constant with a final linear cooldown"""
-    start: Weight
+    start: NonNegative
     """factor at the start of the warm-up"""
-    end: Weight
+    end: NonNegative
     """factor at the end of the run"""
 
 
@@ -67,9 +67,9 @@ class Curve(Section):
 
     shape: Literal["cosine", "linear", "constant"]
     """curve from start to end; constant: stays at start"""
-    start: Weight
+    start: NonNegative
     """value at the first step"""
-    end: Weight
+    end: NonNegative
     """value at the last step"""
 
 
@@ -89,11 +89,11 @@ class Schedule(Section):
     """passes over the training images"""
     max_steps: Count | None
     """optimiser steps; takes precedence over epochs"""
-    warmup_epochs: Duration
+    warmup_epochs: NonNegative
     """length of the learning rate's linear warm-up"""
     warmup_steps: Annotated[int, Field(ge=0)] | None
     """the same in steps; takes precedence over warmup_epochs"""
-    cooldown_epochs: Duration
+    cooldown_epochs: NonNegative
     """length of the final linear cooldown (learning_rate.shape=cooldown)"""
     cooldown_steps: Annotated[int, Field(ge=0)] | None
     """the same in steps; takes precedence over cooldown_epochs"""

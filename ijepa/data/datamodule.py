@@ -25,8 +25,8 @@ class Batch(NamedTuple):
     """One micro-batch of a device.
 
     images: [B, C, H, W] uint8, or float32 (8-bit images: in 0..1) if any image has more than 8 bits.
-    masks: of these images; None where the run draws none.
-    unreadable: files that were replaced by the next readable image.
+    masks: the images' masks; None if the run draws none.
+    unreadable: one message per unreadable file, which was replaced by the next readable image.
     """
 
     images: Tensor
@@ -35,7 +35,7 @@ class Batch(NamedTuple):
 
 
 class SampleIndex(NamedTuple):
-    """A sample of the run: ``position`` in the global batch of ``step``, and its ``image`` index in ``epoch``."""
+    """A sample: ``position`` in the global batch of ``step``; ``epoch``, which seeds the crop; index of ``image``."""
 
     step: int
     position: int
@@ -46,9 +46,8 @@ class SampleIndex(NamedTuple):
 class ResumableBatchSampler(Sampler[list[SampleIndex]]):
     """A batch sampler that yields one device's micro-batches from ``first_step`` to the end of the run.
 
-    Sample i = step * batch_size + position of the run is image i modulo n of epoch i // n, which has its own shuffle.
-    So every epoch contains each image once, for any batch size. Devices and micro-batches take consecutive positions
-    of the global batch.
+    Sample i = step * batch_size + position is image i modulo n in the shuffle of epoch i // n. So every epoch contains
+    each image once, for any batch size. Devices and micro-batches take consecutive positions of the global batch.
 
     Args:
         images: number n of images.
@@ -57,63 +56,66 @@ class ResumableBatchSampler(Sampler[list[SampleIndex]]):
         max_steps: steps of the whole run.
         first_step: the first step of this process.
         accumulation: micro-batches per step and device.
-        device: global rank of this process.
-        devices: world size.
+        rank: global rank of this process.
+        world_size: number of processes.
     """
 
     def __init__(
         self, images: int, batch_size: int, seed: int, max_steps: int, first_step: int, accumulation: int,
-        device: int, devices: int,
+        rank: int, world_size: int,
     ) -> None:  # fmt: skip
         self.images = images
         self.batch_size = batch_size
         self.seed = seed
         self.steps = range(first_step, max_steps)
         self.accumulation = accumulation
-        self.device = device
-        self.devices = devices
+        self.rank = rank
+        self.world_size = world_size
         self._epoch = -1
         self._order = np.empty(0, dtype=np.int64)
 
     def __len__(self) -> int:
-        """Micro-batches of the whole run, because a resumed trainer counts those before the checkpoint."""
+        """Micro-batches of the whole run: a resumed trainer also counts those before the checkpoint."""
         return self.steps.stop * self.accumulation
 
     def __iter__(self) -> Iterator[list[SampleIndex]]:
-        share = self.batch_size // (self.devices * self.accumulation)
+        micro_batch_size = self.batch_size // (self.world_size * self.accumulation)
         for step in self.steps:
             for micro in range(self.accumulation):
-                start = (micro * self.devices + self.device) * share
-                yield [self.place(step, position) for position in range(start, start + share)]
+                start = (micro * self.world_size + self.rank) * micro_batch_size
+                yield [self.sample_index(step, position) for position in range(start, start + micro_batch_size)]
 
-    def place(self, step: int, position: int) -> SampleIndex:
+    def sample_index(self, step: int, position: int) -> SampleIndex:
         """The sample at ``position`` of ``step``."""
-        epoch, number = divmod(step * self.batch_size + position, self.images)
+        epoch, index_in_epoch = divmod(step * self.batch_size + position, self.images)
         if epoch != self._epoch:
             generator = np.random.Generator(np.random.PCG64(seed_of(self.seed, Stream.EPOCH_ORDER, epoch, 0)))
             self._epoch, self._order = epoch, generator.permutation(self.images)
-        return SampleIndex(step, position, epoch, int(self._order[number]))
+        return SampleIndex(step, position, epoch, int(self._order[index_in_epoch]))
 
 
 class Crops(Dataset[tuple[SampleIndex, Tensor, list[str]]]):
-    """The random crop of an image in an epoch; an unreadable file is replaced by the next readable one."""
+    """Random crops [C, H, W], by `SampleIndex`; an unreadable file is replaced by the next readable one.
+
+    An item is the sample's index, its crop, and a message for each unreadable file.
+    """
 
     def __init__(self, images: Images, transform: TrainTransform, seed: int) -> None:
         self.images = images
         self.transform = transform
         self.seed = seed
 
-    def __getitem__(self, place: SampleIndex) -> tuple[SampleIndex, Tensor, list[str]]:
-        faults: list[str] = []
+    def __getitem__(self, sample: SampleIndex) -> tuple[SampleIndex, Tensor, list[str]]:
+        errors: list[str] = []
         for offset in range(len(self.images)):
             try:
-                image = self.images.read((place.image + offset) % len(self.images))
-            except UnreadableError as fault:
-                faults.append(str(fault))
+                image = self.images.read((sample.image + offset) % len(self.images))
+            except UnreadableError as error:
+                errors.append(str(error))
                 continue
-            seed = seed_of(self.seed, Stream.TRAIN_CROP, place.epoch, place.image)
-            return place, self.transform(image, seed), faults
-        raise UnreadableError(f"no image is readable any more; the last error: {faults[-1]}")
+            seed = seed_of(self.seed, Stream.TRAIN_CROP, sample.epoch, sample.image)
+            return sample, self.transform(image, seed), errors
+        raise UnreadableError(f"no image is readable any more; the last error: {errors[-1]}")
 
 
 class Collate:
@@ -124,10 +126,10 @@ class Collate:
         self.seed = seed
 
     def __call__(self, items: Sequence[tuple[SampleIndex, Tensor, list[str]]]) -> Batch:
-        places, images, faults = zip(*items, strict=True)
-        positions = np.array([place.position for place in places])
-        masks = None if self.masking is None else self.masking.sample(self.seed, places[0].step, positions)
-        return Batch(_stack(images), masks, [name for names in faults for name in names])
+        samples, images, errors = zip(*items, strict=True)
+        positions = np.array([sample.position for sample in samples])
+        masks = None if self.masking is None else self.masking.sample(self.seed, samples[0].step, positions)
+        return Batch(_stack(images), masks, [name for names in errors for name in names])
 
 
 def _stack(images: Sequence[Tensor]) -> Tensor:
@@ -159,7 +161,7 @@ class DataModule(L.LightningDataModule):
 
     Args:
         source: the images.
-        masking: draws the masks; None where there are none.
+        masking: draws the masks; None: batches have no masks.
         transform: the random crop.
         eval_transform: resizing and cropping for evaluation.
         channels: number of image channels.
@@ -167,7 +169,7 @@ class DataModule(L.LightningDataModule):
         accumulation: micro-batches per step and device.
         max_steps: length of the run in steps.
         workers: data loader processes per device.
-        seed: seed of order, crops and masks.
+        seed: seed of image order, crops and masks.
     """
 
     def __init__(
@@ -194,13 +196,13 @@ class DataModule(L.LightningDataModule):
         self.max_steps = max_steps
         self.workers = workers
         self.seed = seed
-        self.unreadable: dict[str, str] = {}  # what evaluations have found so far: why, by name
+        self.unreadable: dict[str, str] = {}  # reason by image name, collected by evaluations
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """Identifies the training images when a run is resumed: their number, and a hash of their names.
+        """The number of training images and a hash of their names, to detect other images when a run is resumed.
 
-        The common prefix of the names is ignored, so that the folder may move.
+        The names' common prefix is ignored, so that the folder may be moved.
         """
         names = [self.source.train.name(index) for index in range(len(self.source.train))]
         start = len(os.path.commonprefix(names))  # noqa: RUF071
@@ -208,9 +210,9 @@ class DataModule(L.LightningDataModule):
         return {"images": len(names), "names": digest.hexdigest()}
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """One loader from the trainer's step to the end of the run; epochs are counted in images, not in passes."""
+        """A single loader from the trainer's step to the end of the run, across epochs; yields `Batch`."""
         trainer = self.trainer
-        places = ResumableBatchSampler(
+        batch_sampler = ResumableBatchSampler(
             len(self.source.train),
             self.batch_size,
             self.seed,
@@ -222,7 +224,7 @@ class DataModule(L.LightningDataModule):
         )
         return DataLoader(
             Crops(self.source.train, self.transform, self.seed),
-            batch_sampler=places,  # type: ignore[arg-type]  # places are keys, not whole numbers
+            batch_sampler=batch_sampler,  # type: ignore[arg-type]  # indices are SampleIndex, not int
             collate_fn=Collate(self.masking, self.seed),
             num_workers=self.workers,
             pin_memory=torch.cuda.is_available(),
@@ -230,7 +232,7 @@ class DataModule(L.LightningDataModule):
         )
 
     def eval_dataloader(self, images: Images, batch_size: int) -> DataLoader[Any]:
-        """``images`` in order."""
+        """A loader of ``images`` in order; see `EvalImages`."""
         dataset = EvalImages(images, self.eval_transform, self.channels)
         return DataLoader(dataset, batch_size, num_workers=self.workers, worker_init_fn=start_worker)
 
@@ -246,7 +248,11 @@ class DataModule(L.LightningDataModule):
             [n, C, H, W] float32, see `EvalImages`.
         """
         dataset = EvalImages(self.monitor_images, self.eval_transform, self.channels)
-        found = [
+        readable_images = [
             image for image, readable in (dataset[index] for index in evenly_spaced(len(dataset), count)) if readable
         ]
-        return torch.stack(found) if found else torch.empty(0, self.channels, *self.eval_transform.size)
+        return (
+            torch.stack(readable_images)
+            if readable_images
+            else torch.empty(0, self.channels, *self.eval_transform.size)
+        )

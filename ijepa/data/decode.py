@@ -7,8 +7,8 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_png, read_file
 
 from ijepa.data import arrays, tiff
-from ijepa.data.arrays import fit, scaled
-from ijepa.data.limits import refuse_larger, without_pillows_limit
+from ijepa.data.arrays import convert_channels, to_float
+from ijepa.data.limits import check_size, without_pillow_limit
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 NPY, NPZ, PNG = b"\x93NUMPY", b"PK\x03\x04", b"\x89PNG\r\n\x1a\n"
@@ -32,25 +32,25 @@ def decode(path: str, channels: int, max_pixels: int | None = None) -> Picture:
         OSError, ValueError and whatever decoders raise on corrupt files: if the file is not an image, truncated, too
             large, or has other channels.
     """
-    with open(path, "rb") as file:  # noqa: PTH123  # a path as text, of millions
+    with open(path, "rb") as file:  # noqa: PTH123  # faster than Path, for millions of files
         start = file.read(PNG_DEPTH + 1)
     if start.startswith(NPY):
-        return arrays.read(path, channels, max_pixels)
+        return arrays.read_npy(path, channels, max_pixels)
     if start.startswith(NPZ):
-        return arrays.read_archive(path, channels, max_pixels)
-    with without_pillows_limit():
+        return arrays.read_npz(path, channels, max_pixels)
+    with without_pillow_limit():
         if start.startswith(tiff.MAGIC):
             values = tiff.read(path, channels, max_pixels)
             if values is not None:
                 return values
         with Image.open(path) as image:
-            refuse_larger(image.height, image.width, max_pixels)
+            check_size(image.height, image.width, max_pixels)
             if start.startswith(PNG) and start[PNG_DEPTH:] == b"\x10":
-                return _deep_png(path, channels)
+                return _decode_16_bit_png(path, channels)
             image.load()
             try:
                 upright = ImageOps.exif_transpose(image)
-            except Exception:  # damaged metadata raise anything; the picture itself is whole
+            except Exception:  # damaged metadata can raise anything; the image itself is intact
                 upright = image
             return convert(upright, channels)
 
@@ -62,9 +62,11 @@ def convert(image: Image.Image, channels: int) -> Picture:
         ValueError: if it cannot be converted to this number of channels.
     """
     if image.mode.startswith("I;16") or image.mode == "I":
-        return fit(scaled(np.asarray(image)[None].clip(0, 65535).astype(np.uint16)), channels, opaque=True)
+        return convert_channels(
+            to_float(np.asarray(image)[None].clip(0, 65535).astype(np.uint16)), channels, opaque=True
+        )
     if image.mode == "F":
-        return fit(scaled(np.asarray(image)[None]), channels)
+        return convert_channels(to_float(np.asarray(image)[None]), channels)
     if channels not in MODES:
         raise ValueError(f"an 8-bit {image.mode} picture cannot have data.channels={channels}; try 1, 3 or 4")
     if image.mode == "P" or "transparency" in image.info:
@@ -78,8 +80,8 @@ def convert(image: Image.Image, channels: int) -> Picture:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _deep_png(path: str, channels: int) -> Tensor:
-    """Decodes a 16-bit PNG, of which Pillow would keep only 8 bits."""
+def _decode_16_bit_png(path: str, channels: int) -> Tensor:
+    """Decodes a 16-bit PNG; Pillow would keep only 8 bits."""
     values = decode_png(read_file(path), ImageReadMode.UNCHANGED, apply_exif_orientation=True)
     pixels = values.to(torch.float32) / 65535
-    return fit(pixels, channels, alpha=len(pixels) in (2, 4), opaque=True)
+    return convert_channels(pixels, channels, alpha=len(pixels) in (2, 4), opaque=True)

@@ -14,7 +14,7 @@ from torchvision.datasets.utils import check_integrity, download_url, extract_ar
 
 from ijepa.util.errors import ConfigError
 
-NETWORK = (URLError, HTTPException, ConnectionError, TimeoutError, ssl.SSLError, RuntimeError)
+DOWNLOAD_ERRORS = (URLError, HTTPException, ConnectionError, TimeoutError, ssl.SSLError, RuntimeError)
 """Errors of a failed download; RuntimeError is torchvision's for a wrong checksum."""
 
 
@@ -23,10 +23,10 @@ class Archive:
     """A published archive.
 
     Attributes:
-        url: where it is published.
-        md5: checksum of the file.
-        folder: the folder that it contains.
-        size: shown to the user.
+        url: its https:// URL.
+        md5: MD5 checksum of the archive.
+        folder: name of the folder inside it.
+        size: download size, to show to the user.
     """
 
     url: str
@@ -39,14 +39,14 @@ class Archive:
         return self.url.rpartition("/")[2]
 
 
-def fetch(archive: Archive, root: Path) -> Path:
-    """The archive's folder below ``root``; if it is missing, it is unpacked from the file there or downloaded.
+def fetch_archive(archive: Archive, root: Path) -> Path:
+    """The archive's folder below ``root``; if missing, it is unpacked from ``root``/NAME, or the archive is downloaded.
 
     Raises:
-        ConfigError: if it can be neither downloaded nor written.
+        ConfigError: if the archive could not be downloaded, or ``root`` is not writable.
     """
 
-    def unpack(temporary: Path) -> Path:
+    def download_and_unpack(temporary: Path) -> Path:
         file = root / archive.name
         if not check_integrity(file, archive.md5):
             print(f"download {archive.url} ({archive.size}), once; cached in {root}", flush=True)
@@ -57,8 +57,8 @@ def fetch(archive: Archive, root: Path) -> Path:
 
     try:
         root.mkdir(parents=True, exist_ok=True)
-        once(root / archive.folder, unpack)
-    except NETWORK as error:
+        make_once(root / archive.folder, download_and_unpack)
+    except DOWNLOAD_ERRORS as error:
         reason = getattr(error, "reason", None) or error
         problem = (
             f"{archive.url} could not be downloaded ({reason}); put {archive.name} (md5 {archive.md5}) there yourself"
@@ -69,22 +69,22 @@ def fetch(archive: Archive, root: Path) -> Path:
     return root / archive.folder
 
 
-def once(folder: Path, make: Callable[[Path], Path]) -> None:
-    """Makes sure that ``folder`` exists and is complete.
+def make_once(folder: Path, make: Callable[[Path], Path]) -> None:
+    """Creates ``folder`` atomically unless it exists; one process per machine does it, the others wait.
 
     Args:
-        folder: the folder.
-        make: creates it inside the given temporary folder, and returns its path there.
+        folder: the final path.
+        make: creates the folder inside the temporary folder that it is given, and returns its path there.
     """
     if int(os.environ.get("LOCAL_RANK", "0")) > 0:
-        while not folder.is_dir():  # the first process of this machine makes it; if it fails, so do all
+        while not folder.is_dir():  # local rank 0 creates it; if that fails, all ranks are ended
             time.sleep(0.2)
     if folder.is_dir():
         return
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-        made = make(Path(temporary))
+        complete = make(Path(temporary))
         try:
-            made.rename(folder)
+            complete.rename(folder)
         except OSError:
-            if not folder.is_dir():  # else another run was faster
+            if not folder.is_dir():  # else another run has just created it
                 raise

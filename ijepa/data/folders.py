@@ -14,12 +14,12 @@ FilesT = TypeVar("FilesT", bound=Files)
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".npy", ".npz")
 
 
-class Part(NamedTuple):
-    """The contents of a folder.
+class FolderContents(NamedTuple):
+    """The files in a folder.
 
     root: the folder.
     paths: image files, in a fixed order.
-    classes: the first-level subfolder of each; "" for files directly in the folder.
+    classes: the first-level subfolder of each image file; "" for files directly in ``root``.
     others: files that are not images.
     """
 
@@ -33,27 +33,29 @@ def folder(data: config.Data, seed: int) -> Source:
     """``data.root/train`` and ``data.root/val``, or ``data.root`` split by seed; first-level subfolders are classes.
 
     Raises:
-        UserError: if there is no such folder, or no readable image in it.
+        UserError: if ``data.root`` is not a folder, or contains no readable image.
     """
-    root = directory(data)
-    named = [root / part for part in ("train", "val") if (root / part).is_dir()]
-    parts = [scan(part) for part in (named if root / "train" in named else [root])]
+    root = existing_root(data)
+    split_folders = [root / part for part in ("train", "val") if (root / part).is_dir()]
+    parts = [scan_folder(part) for part in (split_folders if root / "train" in split_folders else [root])]
     if not parts[0].paths:
         raise ConfigError("data.root", data.root, f"no image ({' '.join(SUFFIXES)}) in {parts[0].root}")
-    classes = _classes(parts)
-    whole = len(classes) > 1 and "" not in classes
-    files = [_files(part, classes if whole else [], data) for part in parts]
+    classes = _class_names(parts)
+    is_labelled = len(classes) > 1 and "" not in classes
+    files = [_build_files(part, classes if is_labelled else [], data) for part in parts]
     train: Images
     val: Images
     train, val = files if len(files) == 2 and len(files[1]) else split(files[0], data.val_fraction, seed)
-    return Source(train, val, {CLASS: classes} if whole else {}, *_left_out(parts))
+    return Source(train, val, {CLASS: classes} if is_labelled else {}, *_skipped_files(parts))
 
 
-def labelled(train: Part, val: Part, data: config.Data, title: Callable[[str], str] = str) -> Source:
-    """Two splits in which every image has a class; ``title`` maps folder names to class names.
+def labelled_source(
+    train: FolderContents, val: FolderContents, data: config.Data, title: Callable[[str], str] = str
+) -> Source:
+    """A source whose images all have a class; ``title`` maps folder names to class names.
 
     Raises:
-        UserError: if a split has no readable image, or an image without a class.
+        UserError: if a split contains no readable image, or an image that is not in a class folder.
     """
     for part in (train, val):
         if not part.paths:
@@ -61,25 +63,25 @@ def labelled(train: Part, val: Part, data: config.Data, title: Callable[[str], s
         if "" in part.classes:
             path = part.paths[part.classes.index("")]
             raise ConfigError("data.root", data.root, f"{path} is not in a class folder")
-    classes = _classes([train, val])
-    files = [_files(part, classes, data) for part in (train, val)]
-    return Source(files[0], files[1], {CLASS: [title(name) for name in classes]}, *_left_out([train, val]))
+    classes = _class_names([train, val])
+    files = [_build_files(part, classes, data) for part in (train, val)]
+    return Source(files[0], files[1], {CLASS: [title(name) for name in classes]}, *_skipped_files([train, val]))
 
 
-def directory(data: config.Data) -> Path:
-    """``data.root``, which must exist.
+def existing_root(data: config.Data) -> Path:
+    """``data.root`` as a path.
 
     Raises:
-        UserError: if it does not.
+        UserError: if it is not set or not an existing folder.
     """
-    root = place(data)
+    root = root_path(data)
     if not root.is_dir():
         raise ConfigError("data.root", data.root, "no such folder" if not root.exists() else "not a folder")
     return root
 
 
-def place(data: config.Data) -> Path:
-    """``data.root``, which need not exist yet.
+def root_path(data: config.Data) -> Path:
+    """``data.root`` as a path; the folder need not exist yet.
 
     Raises:
         UserError: if it is not set.
@@ -89,66 +91,66 @@ def place(data: config.Data) -> Path:
     return Path(data.root).expanduser()
 
 
-def scan(root: Path) -> Part:
-    """The contents of ``root``, recursively; hidden files and folders are skipped, links are followed."""
-    found = Part(root, [], [], [])
-    seen: set[str] = set()
+def scan_folder(root: Path) -> FolderContents:
+    """Lists ``root`` recursively; hidden files and folders are skipped, links are followed."""
+    contents = FolderContents(root, [], [], [])
+    visited: set[str] = set()
     start = len(os.path.join(root, ""))
     for path, folders, names in os.walk(root, followlinks=True):
         real = os.path.realpath(path)
-        if real in seen:  # a link back up the tree
+        if real in visited:  # a link back up the tree
             folders.clear()
             continue
-        seen.add(real)
+        visited.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        first = path[start:].partition(os.sep)[0]
+        class_folder = path[start:].partition(os.sep)[0]
         for name in sorted(names):
             if name.startswith("."):
                 continue
             if name.lower().endswith(SUFFIXES):
-                found.paths.append(os.path.join(path, name))
-                found.classes.append(first)
+                contents.paths.append(os.path.join(path, name))
+                contents.classes.append(class_folder)
             else:
-                found.others.append(os.path.join(path, name))
-    return found
+                contents.others.append(os.path.join(path, name))
+    return contents
 
 
-def readable(files: FilesT, data: config.Data) -> FilesT:
-    """Returns ``files`` after checking that at least one of them can be read.
+def check_readable(files: FilesT, data: config.Data) -> FilesT:
+    """Returns ``files`` unchanged if at least one of them can be read.
 
     Raises:
-        ConfigError: if none can.
+        ConfigError: if none can be read.
     """
-    fault = ""
+    first_error = ""
     for index in range(len(files)):
         try:
             files.read(index)
             return files
         except UnreadableError as error:
-            fault = fault or str(error)
-    if fault:
-        problem = f"none of its {len(files)} image files can be read; the first error: {fault}"
+            first_error = first_error or str(error)
+    if first_error:
+        problem = f"none of its {len(files)} image files can be read; the first error: {first_error}"
         raise ConfigError("data.root", data.root, problem)
     return files
 
 
-def _classes(parts: list[Part]) -> list[str]:
+def _class_names(parts: list[FolderContents]) -> list[str]:
     return sorted({name for part in parts for name in part.classes})
 
 
-def _files(part: Part, classes: list[str], data: config.Data) -> Files:
+def _build_files(part: FolderContents, classes: list[str], data: config.Data) -> Files:
     index = {name: i for i, name in enumerate(classes)}
     labels = {CLASS: [index[name] for name in part.classes]} if classes else {}
-    readers = maps.readers(data)
-    files = readable(Files(part.paths, labels, data.channels, data.max_pixels, readers), data)
-    maps.refuse_strangers(readers, part.paths)
+    readers = maps.map_folders(data)
+    files = check_readable(Files(part.paths, labels, data.channels, data.max_pixels, readers), data)
+    maps.check_any_map(readers, part.paths)
     return files
 
 
-def _left_out(parts: list[Part]) -> tuple[list[str], list[str]]:
-    """A note about files that are not images, if there are any, and their names."""
+def _skipped_files(parts: list[FolderContents]) -> tuple[list[str], list[str]]:
+    """A note about the files that are not images (none if all are), and their paths."""
     others = [name for part in parts for name in part.others]
     if not others:
         return [], []
-    shown = ", ".join(Path(name).name for name in others[:3]) + (", ..." if len(others) > 3 else "")
-    return [f"{len(others)} files are not images and were skipped: {shown}"], others
+    listed = ", ".join(Path(name).name for name in others[:3]) + (", ..." if len(others) > 3 else "")
+    return [f"{len(others)} files are not images and were skipped: {listed}"], others

@@ -1,4 +1,4 @@
-"""Chooses the few held-out images on which a run is monitored, the same ones from start to end."""
+"""Chooses the held-out images on which a run is monitored; the choice is the same throughout the run."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,43 +9,44 @@ from ijepa.data.sets import Images
 
 
 def heldout_indices(images: Images, count: int) -> list[int]:
-    """Indices of up to ``count`` of ``images``, in order.
+    """The sorted indices of up to ``count`` of ``images``.
 
-    They are evenly spaced. If the first label set has too many classes for that, up to sqrt(count) images of evenly
-    spaced classes are taken instead: leave-one-out k-NN needs several images per class.
+    They are evenly spaced, unless the first label set has so many classes that few images would share one. Then up to
+    sqrt(count) images of each of some evenly spaced classes are taken, because leave-one-out k-NN needs several images
+    per class.
     """
     if len(images) <= count:
         return list(range(len(images)))
-    first = _first(images.labels)
-    classes = np.unique(first[first >= 0])  # -1: no label
-    company = math.isqrt(count)
-    if len(classes) * company // 2 <= count:
+    labels = _first_labels(images.labels)
+    classes = np.unique(labels[labels >= 0])  # -1: no label
+    per_class = math.isqrt(count)
+    if len(classes) * per_class // 2 <= count:
         return evenly_spaced(len(images), count)
-    found: list[int] = []
-    for place in _bisected(len(classes)):
-        members = np.flatnonzero(first == classes[place])
-        wanted = min(company, len(members), count - len(found))
-        found += members[evenly_spaced(len(members), wanted)].tolist()
-        if len(found) == count:
+    indices: list[int] = []
+    for class_index in _bit_reversed(len(classes)):
+        members = np.flatnonzero(labels == classes[class_index])
+        number = min(per_class, len(members), count - len(indices))
+        indices += members[evenly_spaced(len(members), number)].tolist()
+        if len(indices) == count:
             break
-    return sorted(found)
+    return sorted(indices)
 
 
-def _first(labels: Mapping[str, Sequence[int]]) -> np.ndarray:
+def _first_labels(labels: Mapping[str, Sequence[int]]) -> np.ndarray:
     return np.asarray(next(iter(labels.values()), []), dtype=np.int64)
 
 
 def evenly_spaced(length: int, count: int) -> list[int]:
     """Up to ``count`` evenly spaced numbers of range(length)."""
-    found: list[int] = np.linspace(0, length - 1, min(count, length)).round().astype(int).tolist()
-    return found
+    indices: list[int] = np.linspace(0, length - 1, min(count, length)).round().astype(int).tolist()
+    return indices
 
 
-def _bisected(length: int) -> np.ndarray:
-    """range(length) in bit-reversed order: every prefix is spread over the whole range."""
+def _bit_reversed(length: int) -> np.ndarray:
+    """range(length) in bit-reversed order: every prefix covers the whole range evenly."""
     bits = max(length - 1, 1).bit_length()
     numbers = np.arange(1 << bits)
-    turned = np.zeros_like(numbers)
+    reversed_numbers = np.zeros_like(numbers)
     for bit in range(bits):
-        turned |= ((numbers >> bit) & 1) << (bits - 1 - bit)
-    return turned[turned < length]
+        reversed_numbers |= ((numbers >> bit) & 1) << (bits - 1 - bit)
+    return reversed_numbers[reversed_numbers < length]

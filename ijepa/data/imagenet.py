@@ -9,8 +9,8 @@ from pathlib import Path
 from torchvision.datasets.imagenet import load_meta_file, parse_devkit_archive, parse_train_archive, parse_val_archive
 
 from ijepa import config
-from ijepa.data.download import once
-from ijepa.data.folders import Part, directory, labelled, scan
+from ijepa.data.download import make_once
+from ijepa.data.folders import FolderContents, existing_root, labelled_source, scan_folder
 from ijepa.data.sets import Source
 from ijepa.util.errors import ConfigError
 
@@ -20,29 +20,29 @@ META = "meta.bin"
 
 
 def imagenet(data: config.Data, seed: int) -> Source:
-    """``data.root/train`` and ``data.root/val``, a folder per class; unpacked if there are only the archives.
+    """``data.root/train`` and ``data.root/val`` with a folder per class; the published archives are unpacked if needed.
 
     Raises:
-        UserError: if something is missing.
+        UserError: if images, an archive or the devkit is missing or corrupt.
     """
-    root = directory(data)
+    root = existing_root(data)
     if not (root / "train").is_dir():
         _unpack(root, TRAIN, "train", data, lambda target: parse_train_archive(root, folder=target))
     if not (root / "val").is_dir():
-        _unpack(root, VAL, "val", data, lambda target: parse_val_archive(root, wnids=_labels(data), folder=target))
-    val = scan(root / "val")
+        _unpack(root, VAL, "val", data, lambda target: parse_val_archive(root, wnids=_val_wnids(data), folder=target))
+    val = scan_folder(root / "val")
     if "" in val.classes:
-        val = _in_classes(val, data)
-    return labelled(scan(root / "train"), val, data, title)
+        val = _with_devkit_classes(val, data)
+    return labelled_source(scan_folder(root / "train"), val, data, wordnet_title)
 
 
-def title(wnid: str) -> str:
-    """The words of a WordNet ID, such as ``tench, Tinca tinca``; other names are unchanged."""
-    return _words().get(wnid, wnid)
+def wordnet_title(wnid: str) -> str:
+    """The class name of a WordNet ID, such as ``tench, Tinca tinca`` for n01440764; other names are unchanged."""
+    return _wordnet_titles().get(wnid, wnid)
 
 
 @cache
-def _words() -> dict[str, str]:
+def _wordnet_titles() -> dict[str, str]:
     from timm.data import ImageNetInfo
 
     return {
@@ -50,9 +50,9 @@ def _words() -> dict[str, str]:
     }
 
 
-def _in_classes(val: Part, data: config.Data) -> Part:
-    """A flat val/ with the classes from the devkit, by the number at the end of a file's name."""
-    wnids = _labels(data)
+def _with_devkit_classes(val: FolderContents, data: config.Data) -> FolderContents:
+    """Adds the devkit's classes to a flat val/, by the number at the end of each file name."""
+    wnids = _val_wnids(data)
     classes = []
     for path, name in zip(val.paths, val.classes, strict=True):
         number = Path(path).stem.rpartition("_")[2]
@@ -63,13 +63,13 @@ def _in_classes(val: Part, data: config.Data) -> Part:
     return val._replace(classes=classes)
 
 
-def _labels(data: config.Data) -> list[str]:
-    """The class of each validation image, by number, from the devkit or from torchvision's cache of it."""
-    root = directory(data)
+def _val_wnids(data: config.Data) -> list[str]:
+    """The WordNet ID of each validation image, in order, from the devkit or torchvision's cache of it."""
+    root = existing_root(data)
     if (root / META).is_file():
         try:
             return list(load_meta_file(root)[1])
-        except Exception:  # whatever torch.load makes of it
+        except Exception:  # torch.load can raise anything on a corrupt file
             raise ConfigError("data.root", data.root, f"{META} cannot be read; remove it") from None
     if not (root / DEVKIT).is_file():
         problem = f"its validation images are not in class folders, and {DEVKIT}, which lists their classes, is missing"
@@ -78,12 +78,12 @@ def _labels(data: config.Data) -> list[str]:
         try:
             parse_devkit_archive(temporary, os.fspath(root / DEVKIT))
         except (RuntimeError, OSError) as error:
-            raise _faulty(DEVKIT, error, data) from None
+            raise _unpack_error(DEVKIT, error, data) from None
         return list(load_meta_file(temporary)[1])
 
 
 def _unpack(root: Path, archive: str, part: str, data: config.Data, parse: Callable[[str], None]) -> None:
-    """Unpacks an archive to ``root/part``; ``parse`` unpacks to a path below ``root``."""
+    """Unpacks ``archive`` to ``root/part``; ``parse`` unpacks it to a path relative to ``root``."""
     if not (root / archive).is_file():
         problem = f"contains neither {part}/ with a folder per class nor {archive}"
         raise ConfigError("data.root", data.root, problem)
@@ -94,12 +94,12 @@ def _unpack(root: Path, archive: str, part: str, data: config.Data, parse: Calla
         return temporary / part
 
     try:
-        once(root / part, make)
+        make_once(root / part, make)
     except (RuntimeError, OSError) as error:
-        raise _faulty(archive, error, data) from None
+        raise _unpack_error(archive, error, data) from None
 
 
-def _faulty(archive: str, error: Exception, data: config.Data) -> ConfigError:
-    """One line; a RuntimeError of torchvision means a wrong checksum."""
+def _unpack_error(archive: str, error: Exception, data: config.Data) -> ConfigError:
+    """A one-line error; torchvision raises RuntimeError for a wrong checksum."""
     reason = error.strerror if isinstance(error, OSError) else "its checksum is wrong"
     return ConfigError("data.root", data.root, f"{archive} cannot be unpacked: {reason}")

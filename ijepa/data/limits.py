@@ -1,4 +1,4 @@
-"""The limit on an image's size, checked before decoding; it replaces Pillow's limit."""
+"""The limit on image size, checked before decoding; it replaces Pillow's."""
 
 import threading
 from collections.abc import Iterator
@@ -8,14 +8,14 @@ from PIL import Image
 
 _lock = threading.Lock()
 _suspended = 0
-_pillows: int | None = None
+_pillow_limit: int | None = None
 
 
-def refuse_larger(height: int, width: int, max_pixels: int | None) -> None:
+def check_size(height: int, width: int, max_pixels: int | None) -> None:
     """Rejects an image with more than ``max_pixels`` pixels (None: no limit).
 
     Raises:
-        ValueError: names its size and the key to change.
+        ValueError: names the image's size and the key to change.
     """
     if max_pixels is not None and height * width > max_pixels:
         size = f"{width}x{height} pixels, more than data.max_pixels={max_pixels}"
@@ -23,15 +23,15 @@ def refuse_larger(height: int, width: int, max_pixels: int | None) -> None:
 
 
 @contextmanager
-def without_pillows_limit() -> Iterator[None]:
-    """Suspends Pillow's process-wide limit, which would warn about images that ours allows.
+def without_pillow_limit() -> Iterator[None]:
+    """Suspends Pillow's process-wide limit, which would warn about images that data.max_pixels allows.
 
-    It is restored afterwards; threads may overlap.
+    The limit is restored when the last of several overlapping threads leaves.
     """
-    global _suspended, _pillows
+    global _suspended, _pillow_limit
     with _lock:
         if not _suspended:
-            _pillows, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            _pillow_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         _suspended += 1
     try:
         yield
@@ -39,4 +39,4 @@ def without_pillows_limit() -> Iterator[None]:
         with _lock:
             _suspended -= 1
             if not _suspended:
-                Image.MAX_IMAGE_PIXELS = _pillows
+                Image.MAX_IMAGE_PIXELS = _pillow_limit

@@ -1,4 +1,4 @@
-"""Data sets whose images are listed in files: Places205 and iNaturalist 2018."""
+"""Data sets that list their images in files: Places205 and iNaturalist 2018."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ijepa import config
-from ijepa.data.folders import directory, labelled, readable, scan
+from ijepa.data.folders import check_readable, existing_root, labelled_source, scan_folder
 from ijepa.data.sets import CLASS, Files, Source
 from ijepa.util.errors import ConfigError, UserError
 
@@ -20,30 +20,30 @@ PLACES_IMAGES = (
     "images256",
     ".",
 )
-"""The path in the official archive, and shorter forms of it that people use."""
-SPREAD = 20
-"""Number of images, evenly spaced in the list, of which one must exist; the list has millions."""
+"""The path in the official archive, and shorter paths in common use."""
+CHECKED_IMAGES = 20
+"""Number of images, evenly spaced in the list, of which at least one must exist; checking all takes too long."""
 
 
 def places205(data: config.Data, seed: int) -> Source:
-    """Places205: 2,448,873 and 20,500 images, 205 classes; the official lists, or a folder per class.
+    """Places205: 2,448,873 and 20,500 images, 205 classes; from the official lists, or from a folder per class.
 
     Raises:
-        UserError: if there are neither, a line of a list is malformed, or its images are missing.
+        UserError: if both are missing, a line of a list is malformed, or the listed images are missing.
     """
-    root = directory(data)
+    root = existing_root(data)
     if (root / "train").is_dir():
-        return labelled(scan(root / "train"), scan(root / "val"), data)
+        return labelled_source(scan_folder(root / "train"), scan_folder(root / "val"), data)
     lists = next((root / name for name in PLACES_LISTS if (root / name / "train_places205.csv").is_file()), None)
     if lists is None:
         problem = (
             f"contains neither train_places205.csv (also not in {PLACES_LISTS[0]}/) nor train/ with a folder per class"
         )
         raise ConfigError("data.root", data.root, problem)
-    parts = [_lines(lists / f"{part}_places205.csv", data) for part in ("train", "val")]
-    names = {label: name.partition("/")[2].rpartition("/")[0] for found in parts for name, label in found}
+    parts = [_read_list(lists / f"{part}_places205.csv", data) for part in ("train", "val")]
+    names = {label: name.partition("/")[2].rpartition("/")[0] for listed in parts for name, label in listed}
     classes = [names.get(label) or f"class {label}" for label in range(PLACES_CLASSES)]
-    train, val = (_files(found, PLACES_IMAGES, data) for found in parts)
+    train, val = (_build_files(listed, PLACES_IMAGES, data) for listed in parts)
     return Source(train, val, {CLASS: classes})
 
 
@@ -53,42 +53,44 @@ def inat18(data: config.Data, seed: int) -> Source:
     Raises:
         UserError: if a file is missing or malformed, or its images are missing.
     """
-    root = directory(data)
+    root = existing_root(data)
     train, val = (root / f"{part}2018.json" for part in ("train", "val"))
-    plain = root / "categories.json"  # the competition's own names are numbers; this file came later
+    categories_file = (
+        root / "categories.json"
+    )  # published later: in the competition's own files, class names are numbers
     content = read_json(train, data)
-    with reading(train, data):
-        identities = sorted(category["id"] for category in content["categories"])
-    named = read_json(plain, data) if plain.is_file() else content["categories"]
-    with reading(plain if plain.is_file() else train, data):
-        names = {category["id"]: str(category["name"]) for category in named}
-        classes = [names[identity] for identity in identities]
-    index = {identity: i for i, identity in enumerate(identities)}
+    with one_line_errors(train, data):
+        category_ids = sorted(category["id"] for category in content["categories"])
+    categories = read_json(categories_file, data) if categories_file.is_file() else content["categories"]
+    with one_line_errors(categories_file if categories_file.is_file() else train, data):
+        names = {category["id"]: str(category["name"]) for category in categories}
+        classes = [names[category_id] for category_id in category_ids]
+    index = {category_id: i for i, category_id in enumerate(category_ids)}
     files = []
     for file in (train, val):
-        with reading(file, data):
+        with one_line_errors(file, data):
             if file != train:
                 content = read_json(file, data)
             category = {item["image_id"]: item["category_id"] for item in content["annotations"]}
             listed = [(os.fspath(image["file_name"]), category.get(image["id"])) for image in content["images"]]
             if not listed:
                 raise ValueError("it lists no images")
-            unknown = [name for name, identity in listed if identity not in index]
+            unknown = [name for name, category_id in listed if category_id not in index]
             if unknown:
                 raise ValueError(f"it lists no category for {unknown[0]}")
-            found = [(name, index[identity]) for name, identity in listed]
-        files.append(_files(found, (".",), data))
+            labelled_names = [(name, index[category_id]) for name, category_id in listed]
+        files.append(_build_files(labelled_names, (".",), data))
     return Source(files[0], files[1], {CLASS: classes})
 
 
 def read_json(file: Path, data: config.Data, keys: Collection[str] | None = None) -> Any:
-    """The contents of ``file``; with ``keys``, only these keys of its objects, to save memory.
+    """The contents of the JSON file; with ``keys``, only these keys of its objects, to save memory.
 
     Raises:
         ConfigError: if it is missing or not valid JSON.
     """
     keep = None if keys is None else lambda item: {key: item[key] for key in keys if key in item}
-    with reading(file, data), file.open("rb") as stream:
+    with one_line_errors(file, data), file.open("rb") as stream:
         try:
             return json.load(stream, object_hook=keep)
         except ValueError as error:
@@ -96,11 +98,11 @@ def read_json(file: Path, data: config.Data, keys: Collection[str] | None = None
 
 
 @contextmanager
-def reading(file: Path, data: config.Data) -> Iterator[None]:
-    """Converts errors in reading ``file``, which lists images, to one line.
+def one_line_errors(file: Path, data: config.Data) -> Iterator[None]:
+    """Converts errors in reading ``file`` to a one-line ConfigError.
 
     Raises:
-        ConfigError: names what is missing or wrong.
+        ConfigError: names the file and what is missing or wrong.
     """
     try:
         yield
@@ -116,10 +118,10 @@ def reading(file: Path, data: config.Data) -> Iterator[None]:
         raise ConfigError("data.root", data.root, f"{file} differs from the published file: {error}") from None
 
 
-def _lines(file: Path, data: config.Data) -> list[tuple[str, int]]:
-    """Names and labels of images, from lines such as ``a/abbey/gsun_0003.jpg 0``."""
-    found = []
-    with reading(file, data), file.open(encoding="utf-8", errors="surrogateescape") as lines:
+def _read_list(file: Path, data: config.Data) -> list[tuple[str, int]]:
+    """Image names and labels, from lines such as ``a/abbey/gsun_0003.jpg 0``."""
+    listed = []
+    with one_line_errors(file, data), file.open(encoding="utf-8", errors="surrogateescape") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -127,20 +129,20 @@ def _lines(file: Path, data: config.Data) -> list[tuple[str, int]]:
             if not name or not label.isdecimal() or int(label) >= PLACES_CLASSES:
                 problem = f"should be an image and its class, 0 to {PLACES_CLASSES - 1}, not {line.strip()[:80]!r}"
                 raise ConfigError("data.root", data.root, f"{file}, line {number}: {problem}")
-            found.append((name, int(label)))
-        if not found:
+            listed.append((name, int(label)))
+        if not listed:
             raise ConfigError("data.root", data.root, f"{file} lists no images")
-    return found
+    return listed
 
 
-def _files(found: list[tuple[str, int]], candidates: tuple[str, ...], data: config.Data) -> Files:
-    """The listed images, in the first of the folders ``candidates`` below the root that contains some of them."""
-    root = directory(data)
-    spread = found[:: max(len(found) // SPREAD, 1)]
+def _build_files(listed: list[tuple[str, int]], candidates: tuple[str, ...], data: config.Data) -> Files:
+    """The listed images, in the first of the folders ``candidates`` below data.root that contains any of them."""
+    root = existing_root(data)
+    checked = listed[:: max(len(listed) // CHECKED_IMAGES, 1)]
     for candidate in candidates:
         images = os.path.normpath(root / candidate)
-        if any(os.path.isfile(os.path.join(images, name)) for name, _ in spread):  # noqa: PTH113  # as in millions
-            paths, labels = [os.path.join(images, name) for name, _ in found], [label for _, label in found]
-            return readable(Files(paths, {CLASS: labels}, data.channels, data.max_pixels), data)
-    places = "" if candidates == (".",) else f" or its {', '.join(candidates[:-1])}"
-    raise ConfigError("data.root", data.root, f"images such as {found[0][0]} should be in it{places}")
+        if any(os.path.isfile(os.path.join(images, name)) for name, _ in checked):  # noqa: PTH113  # faster than Path
+            paths, labels = [os.path.join(images, name) for name, _ in listed], [label for _, label in listed]
+            return check_readable(Files(paths, {CLASS: labels}, data.channels, data.max_pixels), data)
+    folders = "" if candidates == (".",) else f" or its {', '.join(candidates[:-1])}"
+    raise ConfigError("data.root", data.root, f"images such as {listed[0][0]} should be in it{folders}")

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from ijepa import config
 from ijepa.data import tiff
-from ijepa.data.limits import refuse_larger, without_pillows_limit
+from ijepa.data.limits import check_size, without_pillow_limit
 from ijepa.data.sets import UnreadableError
 from ijepa.util.errors import ConfigError
 
 SUFFIXES = (".png", ".tif", ".tiff", ".npy")
-NOT_COUNTED = 255
-"""The ignore index in files, as in Cityscapes, ADE20K and PASCAL VOC; -1 in a map."""
+IGNORE_INDEX = 255
+"""The ignore index in files, as in Cityscapes, ADE20K and PASCAL VOC; it becomes -1."""
 
 
 @dataclass(frozen=True)
@@ -42,38 +42,38 @@ class MapFolder:
     max_pixels: int | None
 
     def __call__(self, image: str) -> Tensor:
-        """The map of the image at this path, see `ijepa.data.sets.HasDenseMaps`.
+        """The map [H, W] of the image at path ``image``; see `ijepa.data.sets.HasDenseMaps`.
 
         Raises:
-            UnreadableError: if there is none, or it cannot be read.
+            UnreadableError: if the map is missing or cannot be read.
         """
         path = self.find(image)
         if path is None:
             names = f"{self.stem(image)}{SUFFIXES[0]} or {' '.join(SUFFIXES[1:])}"
             raise UnreadableError(f"{image} (has no {self.kind} map {names})")
         try:
-            values = _values(path, self.max_pixels)
-            return _classes(values) if self.kind == "segmentation" else _depth(values, self.scale)
+            values = _read_values(path, self.max_pixels)
+            return _to_classes(values) if self.kind == "segmentation" else _to_depth(values, self.scale)
         except Exception as error:  # damaged files make decoders raise anything
             raise UnreadableError(f"{path} ({error})") from None
 
     def find(self, image: str) -> str | None:
-        """The path of the image's map; None if there is none."""
+        """The path of the image's map; None if it has none."""
         stem = self.stem(image)
         return next((path for path in _candidates(stem) if os.path.isfile(path)), None)  # noqa: PTH113
 
     def stem(self, image: str) -> str:
-        """The path of the image's map, without suffix."""
+        """The path of the image's map without its suffix."""
         return str(self.folder / Path(image).relative_to(self.images).with_suffix(""))
 
 
-def readers(data: config.Data) -> dict[str, MapFolder]:
+def map_folders(data: config.Data) -> dict[str, MapFolder]:
     """The configured map folders of data=folder, by kind.
 
     Raises:
-        ConfigError: if one is not a folder, or is inside the image folder.
+        ConfigError: if a map folder does not exist, or is inside the image folder.
     """
-    found = {}
+    folders = {}
     for kind, folder in (("depth", data.depth_root), ("segmentation", data.segmentation_root)):
         if folder is None:
             continue
@@ -84,17 +84,17 @@ def readers(data: config.Data) -> dict[str, MapFolder]:
             raise ConfigError(
                 key, folder, f"is inside data.root={images}, where maps would be read as images; move it elsewhere"
             )
-        found[kind] = MapFolder(kind, path, images, data.depth_scale or 1.0, data.max_pixels)
-    return found
+        folders[kind] = MapFolder(kind, path, images, data.depth_scale or 1.0, data.max_pixels)
+    return folders
 
 
-def refuse_strangers(readers: dict[str, MapFolder], images: list[str]) -> None:
-    """Rejects a map folder without a map for any of ``images``."""
-    for kind, reader in readers.items():
-        if images and not any(reader.find(image) for image in images):
-            wanted = f"{reader.stem(images[0])}{SUFFIXES[0]} ({' '.join(SUFFIXES[1:])})"
-            problem = f"has no map for any of {len(images)} images; the first image's map should be {wanted}"
-            raise ConfigError(f"data.{kind}_root", reader.folder, problem)
+def check_any_map(map_folders: dict[str, MapFolder], images: list[str]) -> None:
+    """Raises ConfigError if a map folder has no map for any of ``images``."""
+    for kind, map_folder in map_folders.items():
+        if images and not any(map_folder.find(image) for image in images):
+            expected = f"{map_folder.stem(images[0])}{SUFFIXES[0]} ({' '.join(SUFFIXES[1:])})"
+            problem = f"has no map for any of {len(images)} images; the first image's map should be {expected}"
+            raise ConfigError(f"data.{kind}_root", map_folder.folder, problem)
 
 
 def _candidates(stem: str) -> Iterator[str]:
@@ -103,52 +103,56 @@ def _candidates(stem: str) -> Iterator[str]:
         yield stem + suffix.upper()
 
 
-def _values(path: str, max_pixels: int | None) -> "np.ndarray[Any, Any]":
-    """The stored values [H, W]; the content determines the format."""
-    with open(path, "rb") as file:  # noqa: PTH123  # a path as text, of millions
+def _read_values(path: str, max_pixels: int | None) -> "np.ndarray[Any, Any]":
+    """The stored values [H, W]; the file's content determines the format, not its name."""
+    with open(path, "rb") as file:  # noqa: PTH123  # faster than Path, for millions of files
         start = file.read(6)
     if start == b"\x93NUMPY":
-        values = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: its size is checked before a value is read
+        values = np.load(
+            path, mmap_mode="r", allow_pickle=False
+        )  # memory-mapped: the size is checked before values are read
         if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
             values = values[0] if values.shape[0] == 1 else values[..., 0]
     elif start.startswith(tiff.MAGIC):
-        values = _tiff(path, max_pixels)
+        values = _read_tiff(path, max_pixels)
     else:
-        values = _picture(path, max_pixels)
+        values = _read_with_pillow(path, max_pixels)
     if values.ndim != 2:
         raise ValueError(f"shape {list(values.shape)}: a map has one value per pixel, [H, W]")
-    refuse_larger(values.shape[0], values.shape[1], max_pixels)
+    check_size(values.shape[0], values.shape[1], max_pixels)
     return values
 
 
-def _tiff(path: str, max_pixels: int | None) -> "np.ndarray[Any, Any]":
+def _read_tiff(path: str, max_pixels: int | None) -> "np.ndarray[Any, Any]":
     with open(path, "rb") as file, TiffFile(file) as opened:  # noqa: PTH123
         page: Any = opened.pages.first
-        refuse_larger(page.imagelength, page.imagewidth, max_pixels)
+        check_size(page.imagelength, page.imagewidth, max_pixels)
         try:
             values: np.ndarray[Any, Any] = page.asarray(maxworkers=1)
         except ValueError as error:
             if "imagecodecs" not in str(error):
                 raise
-            return _picture(path, max_pixels)  # Pillow knows some compressions that tifffile leaves to a package
+            return _read_with_pillow(
+                path, max_pixels
+            )  # for some compressions tifffile needs imagecodecs, Pillow does not
     return values
 
 
-def _picture(path: str, max_pixels: int | None) -> "np.ndarray[Any, Any]":
-    with without_pillows_limit(), Image.open(path) as image:
-        refuse_larger(image.height, image.width, max_pixels)
-        return np.asarray(image)  # of a palette its indices
+def _read_with_pillow(path: str, max_pixels: int | None) -> "np.ndarray[Any, Any]":
+    with without_pillow_limit(), Image.open(path) as image:
+        check_size(image.height, image.width, max_pixels)
+        return np.asarray(image)  # palette images: the indices
 
 
-def _depth(values: "np.ndarray[Any, Any]", scale: float) -> Tensor:
+def _to_depth(values: "np.ndarray[Any, Any]", scale: float) -> Tensor:
     if values.dtype.kind not in "uif":
         raise ValueError(f"contains {values.dtype} instead of real numbers")
     depth = torch.from_numpy(np.array(values, dtype=np.float32))
     return depth if values.dtype.kind == "f" else depth * scale
 
 
-def _classes(values: "np.ndarray[Any, Any]") -> Tensor:
+def _to_classes(values: "np.ndarray[Any, Any]") -> Tensor:
     if values.dtype.kind not in "bui":
         raise ValueError(f"contains {values.dtype} instead of class indices")
     classes = torch.from_numpy(np.array(values, dtype=np.int64))
-    return torch.where((classes < 0) | (classes == NOT_COUNTED), -1, classes)
+    return torch.where((classes < 0) | (classes == IGNORE_INDEX), -1, classes)

@@ -13,12 +13,12 @@ from ijepa.data.decode import Picture
 from ijepa.data.sets import Images, UnreadableError
 from ijepa.data.workers import start_worker
 
-PART = 2**20
+CHUNK = 2**20
 """Pixels converted to float64 at a time."""
 
 
 class Moments(NamedTuple):
-    """pixels: number of pixels; mean: [C]; squares: [C], sums of squared deviations from the mean."""
+    """Moments by channel. pixels: number of pixels; mean: [C]; squares: [C] summed squared deviations from the mean."""
 
     pixels: int
     mean: Any
@@ -27,58 +27,62 @@ class Moments(NamedTuple):
     def merged(self, other: "Moments") -> "Moments":
         """The moments of both sets of pixels, numerically stable for large means (Chan et al., 1979)."""
         pixels = self.pixels + other.pixels
-        apart = np.subtract(other.mean, self.mean)
-        mean = self.mean + apart * (other.pixels / pixels)
-        return Moments(pixels, mean, self.squares + other.squares + apart**2 * (self.pixels * other.pixels / pixels))
+        delta = np.subtract(other.mean, self.mean)
+        mean = self.mean + delta * (other.pixels / pixels)
+        return Moments(pixels, mean, self.squares + other.squares + delta**2 * (self.pixels * other.pixels / pixels))
 
     @property
     def std(self) -> Any:
-        """[C]."""
+        """The population standard deviation of each channel: [C]."""
         return np.sqrt(self.squares / self.pixels)
 
 
-def moments(image: Picture) -> Moments:
-    """The moments of one image: 8-bit values are scaled to 0..1, tensors are not scaled."""
+def image_moments(image: Picture) -> Moments:
+    """The moments of one image; PIL images are scaled to 0..1, tensors are not scaled."""
     values, scale = (TF.pil_to_tensor(image), 255) if isinstance(image, Image.Image) else (image, 1)
-    found = Moments(0, np.zeros(len(values)), np.zeros(len(values)))
-    for rows in values.split(max(PART // values.shape[2], 1), dim=1):
-        part = rows.double().flatten(1) / scale
-        mean = part.mean(dim=1, keepdim=True)
-        squares = (part - mean).square().sum(dim=1)
-        found = found.merged(Moments(part.shape[1], mean.flatten().numpy(), squares.numpy()))
-    return found
+    total = Moments(0, np.zeros(len(values)), np.zeros(len(values)))
+    for rows in values.split(max(CHUNK // values.shape[2], 1), dim=1):
+        chunk = rows.double().flatten(1) / scale
+        mean = chunk.mean(dim=1, keepdim=True)
+        squares = (chunk - mean).square().sum(dim=1)
+        total = total.merged(Moments(chunk.shape[1], mean.flatten().numpy(), squares.numpy()))
+    return total
 
 
-def measure(
+def dataset_moments(
     images: Images, indices: Sequence[int], workers: int, report: Callable[[int], None], every_seconds: float = 10
 ) -> tuple[Moments | None, list[str]]:
-    """The moments of some images (None if none can be read), and a message for each unreadable one.
+    """The moments of the images at ``indices`` (None if none can be read), and a message for each unreadable one.
 
     Args:
         images: the data set.
-        indices: which images to use.
-        workers: data loader processes; the result does not depend on them.
+        indices: the images to use.
+        workers: number of data loader processes; it does not affect the result.
         report: called regularly with the number of images done.
         every_seconds: interval of these calls.
     """
     loader = DataLoader(
-        _Measured(images, indices), batch_size=None, num_workers=workers, worker_init_fn=start_worker, collate_fn=_as_is
+        _MomentsDataset(images, indices),
+        batch_size=None,
+        num_workers=workers,
+        worker_init_fn=start_worker,
+        collate_fn=_identity,
     )
     total: Moments | None = None
-    faults: list[str] = []
+    errors: list[str] = []
     reported = time.monotonic()
-    for done, found in enumerate(loader, start=1):
-        if isinstance(found, str):
-            faults.append(found)
+    for done, result in enumerate(loader, start=1):
+        if isinstance(result, str):
+            errors.append(result)
         else:
-            total = found if total is None else total.merged(found)
+            total = result if total is None else total.merged(result)
         if time.monotonic() - reported >= every_seconds:
             reported = time.monotonic()
             report(done)
-    return total, faults
+    return total, errors
 
 
-class _Measured(Dataset[Moments | str]):
+class _MomentsDataset(Dataset[Moments | str]):
     def __init__(self, images: Images, indices: Sequence[int]) -> None:
         self.images = images
         self.indices = indices
@@ -88,10 +92,10 @@ class _Measured(Dataset[Moments | str]):
 
     def __getitem__(self, index: int) -> Moments | str:
         try:
-            return moments(self.images.read(self.indices[index]))
+            return image_moments(self.images.read(self.indices[index]))
         except UnreadableError as fault:
             return str(fault)
 
 
-def _as_is(found: Any) -> Any:
-    return found
+def _identity(item: Any) -> Any:
+    return item

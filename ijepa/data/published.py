@@ -8,9 +8,9 @@ from torchvision.datasets import CIFAR10, CIFAR100, STL10
 
 from ijepa import config
 from ijepa.data.decode import MODES
-from ijepa.data.download import Archive, fetch
-from ijepa.data.folders import labelled, place, scan
-from ijepa.data.imagenet import title
+from ijepa.data.download import Archive, fetch_archive
+from ijepa.data.folders import labelled_source, root_path, scan_folder
+from ijepa.data.imagenet import wordnet_title
 from ijepa.data.sets import CLASS, Source, Uint8Images
 from ijepa.util.errors import ConfigError
 
@@ -21,9 +21,9 @@ IMAGENETTE = Archive(
     "326 MB",
 )
 STL_IMAGES = {"train": 5_000, "test": 8_000, "unlabeled": 100_000}
-"""Images per file; a truncated file has fewer."""
+"""Images per file, to detect truncated files."""
 STL_SHAPE = (3, 96, 96)
-"""Shape of an image in the files: channels, columns, rows."""
+"""Shape of an image in STL-10's files: channels, columns, rows."""
 
 
 def cifar10(data: config.Data, seed: int) -> Source:
@@ -38,20 +38,20 @@ def cifar100(data: config.Data, seed: int) -> Source:
 
 def stl10(data: config.Data, seed: int) -> Source:
     """STL-10's labelled images: 5,000 and 8,000 of 96x96 pixels, 10 classes."""
-    folder = _stl(data)
-    classes = _read(folder / "class_names.txt", data).decode(errors="replace").split()
+    folder = _stl_folder(data)
+    classes = _read_bytes(folder / "class_names.txt", data).decode(errors="replace").split()
     parts = []
     for part in ("train", "test"):
-        labels = [value - 1 for value in _read(folder / f"{part}_y.bin", data)]
+        labels = [value - 1 for value in _read_bytes(folder / f"{part}_y.bin", data)]
         if len(labels) != STL_IMAGES[part] or not set(labels) <= set(range(len(classes))):
-            raise _damaged(folder / f"{part}_y.bin", data)
+            raise _corrupt_error(folder / f"{part}_y.bin", data)
         parts.append(Uint8Images(_stl_images(folder, part, data), {CLASS: labels}, data.channels, f"stl10 {part}"))
     return Source(parts[0], parts[1], {CLASS: classes})
 
 
 def stl10_unlabelled(data: config.Data, seed: int) -> Source:
-    """STL-10 for pretraining: its 100,000 unlabelled and its 5,000 training images, all without labels."""
-    folder = _stl(data)
+    """STL-10 for pretraining: its 100,000 unlabelled and 5,000 training images, all without labels."""
+    folder = _stl_folder(data)
     train = [image for part in ("unlabeled", "train") for image in _stl_images(folder, part, data)]
     test = _stl_images(folder, "test", data)
     notes = ["its training images have no labels; evaluate with data=stl10"]
@@ -64,51 +64,51 @@ def stl10_unlabelled(data: config.Data, seed: int) -> Source:
 
 
 def imagenette(data: config.Data, seed: int) -> Source:
-    """Ten easy classes of ImageNet: 9,469 and 3,925 images, the shorter side 320 pixels."""
-    folder = fetch(IMAGENETTE, place(data))
-    return labelled(scan(folder / "train"), scan(folder / "val"), data, title)
+    """Imagenette, ten easy classes of ImageNet: 9,469 and 3,925 images, the shorter side 320 pixels."""
+    folder = fetch_archive(IMAGENETTE, root_path(data))
+    return labelled_source(scan_folder(folder / "train"), scan_folder(folder / "val"), data, wordnet_title)
 
 
-def _cifar(published: type[CIFAR10], data: config.Data, name: str) -> Source:
-    _refuse_channels(data)
-    root = place(data)
-    folder = fetch(Archive(published.url, published.tgz_md5, published.base_folder, "170 MB"), root)
+def _cifar(dataset: type[CIFAR10], data: config.Data, name: str) -> Source:
+    _check_channels(data)
+    root = root_path(data)
+    folder = fetch_archive(Archive(dataset.url, dataset.tgz_md5, dataset.base_folder, "170 MB"), root)
     try:
-        train, test = (published(root, train=part) for part in (True, False))
-    except RuntimeError:  # a file is missing, or its checksum wrong
-        raise _damaged(folder, data) from None
+        train, test = (dataset(root, train=part) for part in (True, False))
+    except RuntimeError:  # a file is missing, or its checksum is wrong
+        raise _corrupt_error(folder, data) from None
     parts = [
-        Uint8Images(found.data, {CLASS: list(found.targets)}, data.channels, f"{name} {part}")
-        for part, found in (("train", train), ("test", test))
+        Uint8Images(split.data, {CLASS: list(split.targets)}, data.channels, f"{name} {part}")
+        for part, split in (("train", train), ("test", test))
     ]
-    return Source(parts[0], parts[1], {CLASS: [str(title) for title in train.classes]})
+    return Source(parts[0], parts[1], {CLASS: [str(name) for name in train.classes]})
 
 
-def _stl(data: config.Data) -> Path:
-    _refuse_channels(data)
-    return fetch(Archive(STL10.url, STL10.tgz_md5, STL10.base_folder, "2.6 GB"), place(data))
+def _stl_folder(data: config.Data) -> Path:
+    _check_channels(data)
+    return fetch_archive(Archive(STL10.url, STL10.tgz_md5, STL10.base_folder, "2.6 GB"), root_path(data))
 
 
 def _stl_images(folder: Path, part: str, data: config.Data) -> NDArray[np.uint8]:
-    """[n, 96, 96, 3], memory-mapped: torchvision would verify 3 GB and load them into every process."""
+    """The images [n, 96, 96, 3], memory-mapped; torchvision would verify 3 GB and load them in every process."""
     file, shape = folder / f"{part}_X.bin", (STL_IMAGES[part], *STL_SHAPE)
     if not file.is_file() or file.stat().st_size != np.prod(shape):
-        raise _damaged(file, data)
+        raise _corrupt_error(file, data)
     return np.asarray(np.memmap(file, np.uint8, "r", shape=shape)).transpose(0, 3, 2, 1)
 
 
-def _read(file: Path, data: config.Data) -> bytes:
+def _read_bytes(file: Path, data: config.Data) -> bytes:
     try:
         return file.read_bytes()
     except OSError:
-        raise _damaged(file, data) from None
+        raise _corrupt_error(file, data) from None
 
 
-def _damaged(path: Path, data: config.Data) -> ConfigError:
+def _corrupt_error(path: Path, data: config.Data) -> ConfigError:
     folder = path if path.is_dir() else path.parent
     return ConfigError("data.root", data.root, f"{path} is corrupt; remove {folder}, then it is downloaded again")
 
 
-def _refuse_channels(data: config.Data) -> None:
+def _check_channels(data: config.Data) -> None:
     if data.channels not in MODES:
         raise ConfigError("data.channels", data.channels, "these are 8-bit pictures; try 1, 3 or 4")

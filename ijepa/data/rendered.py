@@ -27,22 +27,22 @@ from ijepa.util.errors import ConfigError, UserError
 from ijepa.util.files import write_json
 
 VERSION = 2
-"""Incremented when the renderer's pictures or labels change."""
-PARTS = ("image", "depth", "instances")
-MANY = 500
-"""From this number of scenes on, several processes render, and a message says so."""
+"""Incremented whenever the renderer's images or labels change."""
+ARRAY_NAMES = ("image", "depth", "instances")
+PARALLEL_MINIMUM = 500
+"""Minimum number of scenes that are rendered in several processes, with progress messages."""
 
 
 @dataclass(frozen=True)
 class RenderedScenes:
-    """Scenes ``first`` to ``first + count`` in a cache; memory-mapped after `ready`.
+    """Scenes ``first`` to ``first + count - 1`` in a cache on disk; `prepare` renders them if needed.
 
     Attributes:
-        images: [n, H, W, 3] uint8.
-        depth: [n, H, W] float16, see `ijepa.data.scenes.Rendered`.
-        instances: [n, H, W] uint8.
-        labels: by label set; known without rendering.
-        maps: depth, and the shape of the visible object: 0 background, 1 sphere, 2 cube, 3 cylinder.
+        images: [n, H, W, 3] uint8, memory-mapped.
+        depth: [n, H, W] float16, memory-mapped; see `ijepa.data.scenes.RenderedScene`.
+        instances: [n, H, W] uint8, memory-mapped; see `ijepa.data.scenes.RenderedScene`.
+        labels: class indices by label set; available without rendering.
+        maps: depth, and segmentation by shape: 0 background, 1 sphere, 2 cube, 3 cylinder.
     """
 
     maps = ("depth", "segmentation")
@@ -55,14 +55,14 @@ class RenderedScenes:
     cache: Path
 
     @property
-    def values(self) -> dict[str, Any]:
-        """All settings that the stored arrays depend on."""
+    def cache_key(self) -> dict[str, Any]:
+        """All values that the rendered arrays depend on."""
         numbers = {"seed": self.seed, "first": self.first, "count": self.count}
         return {"version": VERSION, **asdict(self.settings), **numbers}
 
     @property
     def folder(self) -> Path:
-        key = hashlib.sha256(json.dumps(self.values).encode()).hexdigest()[:16]
+        key = hashlib.sha256(json.dumps(self.cache_key).encode()).hexdigest()[:16]
         return self.cache / f"scenes-{key}"
 
     @cached_property
@@ -83,10 +83,10 @@ class RenderedScenes:
 
     @cached_property
     def _drawn(self) -> tuple[dict[str, list[int]], NDArray[np.uint8]]:
-        """Labels, and the shapes [n, M] of each scene's objects."""
+        """Class indices by label set, and the shapes [n, M] of each scene's objects."""
         indices = np.arange(self.first, self.first + self.count)
         labels, shapes = scenes.labels_and_shapes(self.settings, self.seed, indices)
-        return {task: found.tolist() for task, found in labels.items()}, shapes.astype(np.uint8)
+        return {task: values.tolist() for task, values in labels.items()}, shapes.astype(np.uint8)
 
     def __len__(self) -> int:
         return self.count
@@ -100,18 +100,24 @@ class RenderedScenes:
     def read_map(self, index: int, kind: str) -> Tensor:
         if kind == "depth":
             depth = torch.from_numpy(self.depth[index].astype(np.float32))
-            return torch.where(depth < scenes.FAR, depth, 0)  # the sky, and ground as far as that
+            return torch.where(depth < scenes.FAR, depth, 0)  # 0: unknown (sky and distant ground)
         classes = np.concatenate([[0], 1 + self._drawn[1][index].astype(np.int64)])
         return torch.from_numpy(classes[self.instances[index]])
 
     def fingerprint(self) -> str:
-        """Identifies the settings, which determine the scenes."""
+        """Changes with any setting that the images depend on."""
         return f"{self.folder.name} {self.channels}"
 
-    def ready(self, workers: int) -> None:
-        """Renders the scenes unless they are cached, atomically: a folder that exists is complete."""
+    def prepare(self, workers: int) -> None:
+        """Renders the scenes unless they are cached, atomically: an existing folder is complete.
+
+        Local rank 0 of each machine renders with ``workers`` processes; the other ranks wait.
+
+        Raises:
+            ConfigError: if the cache is not writable.
+        """
         if int(os.environ.get("LOCAL_RANK", "0")) > 0:
-            while not self.folder.is_dir():  # the first process of this machine renders; if it fails, so do all
+            while not self.folder.is_dir():  # local rank 0 renders; if that fails, all ranks are ended
                 time.sleep(0.2)
         if self.folder.is_dir():
             return
@@ -122,11 +128,11 @@ class RenderedScenes:
             raise ConfigError("data.scenes.cache", self.cache, f"cannot be written: {error.strerror}") from None
         try:
             _render(self, temporary, workers)
-            write_json(temporary / "settings.json", self.values)
+            write_json(temporary / "settings.json", self.cache_key)
             temporary.chmod(0o755)
             temporary.rename(self.folder)
         except OSError as error:
-            if not self.folder.is_dir():  # else another process was faster
+            if not self.folder.is_dir():  # else another process has just rendered it
                 raise ConfigError("data.scenes.cache", self.cache, f"cannot be written: {error.strerror}") from None
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -135,67 +141,65 @@ class RenderedScenes:
         return np.load(self.folder / f"{part}.npy", mmap_mode="r")
 
 
-class Rendering(Dataset[Any]):
-    """The parts of a scene, by index."""
+class RenderDataset(Dataset[Any]):
+    """Renders scenes on access: image, depth and instances, by index."""
 
-    def __init__(self, stored: RenderedScenes) -> None:
-        self.stored = stored
+    def __init__(self, rendered: RenderedScenes) -> None:
+        self.rendered = rendered
 
     def __len__(self) -> int:
-        return self.stored.count
+        return self.rendered.count
 
     def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float16], NDArray[np.uint8]]:
-        drawn = scenes.render(self.stored.settings, self.stored.seed, self.stored.first + index)
+        drawn = scenes.render(self.rendered.settings, self.rendered.seed, self.rendered.first + index)
         return drawn.image, drawn.depth.astype(np.float16), drawn.instances
 
 
-def parts(data: config.Data) -> tuple[RenderedScenes, RenderedScenes, dict[str, list[str]]]:
-    """Training scenes, validation scenes, and class names by task; nothing is rendered yet.
+def scene_splits(data: config.Data) -> tuple[RenderedScenes, RenderedScenes, dict[str, list[str]]]:
+    """Training scenes, validation scenes, and class names by label set; nothing is rendered.
 
     Raises:
-        UserError: when the settings do not fit together.
+        UserError: if a setting is missing or out of range.
     """
-    chosen = data.scenes
-    if chosen is None:
+    section = data.scenes
+    if section is None:
         raise UserError("data.scenes is not set; add data=scenes")
     if data.channels not in (1, 3):
         raise ConfigError("data.channels", data.channels, "scenes are RGB; try 3, or 1 for grey")
-    if min(data.image_size) < scenes.LEAST_SIDE:
-        raise ConfigError(
-            "data.image_size", data.image_size, f"scenes need at least {scenes.LEAST_SIDE} pixels per side"
-        )
-    if chosen.min_objects > chosen.max_objects:
-        raise ConfigError("data.scenes.min_objects", chosen.min_objects, f"above max_objects={chosen.max_objects}")
-    settings = scenes.Settings((data.image_size[0], data.image_size[1]), chosen.min_objects, chosen.max_objects)
+    if min(data.image_size) < scenes.MIN_SIDE:
+        raise ConfigError("data.image_size", data.image_size, f"scenes need at least {scenes.MIN_SIDE} pixels per side")
+    if section.min_objects > section.max_objects:
+        raise ConfigError("data.scenes.min_objects", section.min_objects, f"above max_objects={section.max_objects}")
+    settings = scenes.Settings((data.image_size[0], data.image_size[1]), section.min_objects, section.max_objects)
     train, val = (
-        RenderedScenes(settings, chosen.seed, first, count, data.channels, Path(chosen.cache).expanduser())
-        for first, count in ((0, chosen.train), (chosen.train, chosen.val))
+        RenderedScenes(settings, section.seed, first, count, data.channels, Path(section.cache).expanduser())
+        for first, count in ((0, section.train), (section.train, section.val))
     )
     return train, val, {task: scenes.class_names(settings, task) for task in scenes.TASKS}
 
 
-def _render(stored: RenderedScenes, folder: Path, workers: int) -> None:
-    count, (height, width) = stored.count, stored.settings.image_size
+def _render(rendered: RenderedScenes, folder: Path, workers: int) -> None:
+    count, (height, width) = rendered.count, rendered.settings.image_size
     files = [
         open_memmap(folder / f"{part}.npy", mode="w+", dtype=kind, shape=(count, height, width, *rest))
-        for part, kind, rest in zip(PARTS, (np.uint8, np.float16, np.uint8), ((3,), (), ()), strict=True)
+        for part, kind, rest in zip(ARRAY_NAMES, (np.uint8, np.float16, np.uint8), ((3,), (), ()), strict=True)
     ]
     loader = DataLoader(
-        Rendering(stored),
+        RenderDataset(rendered),
         batch_size=32,
-        num_workers=workers if count >= MANY else 0,
+        num_workers=workers if count >= PARALLEL_MINIMUM else 0,
         collate_fn=list,
         worker_init_fn=start_worker,
     )
     done, printed = 0, time.monotonic()
-    if count >= MANY:
+    if count >= PARALLEL_MINIMUM:
         print(f"scenes   rendering {count}, once; cached in {folder.parent}", flush=True)
     for batch in loader:
-        for index, drawn in enumerate(batch):
-            for file, values in zip(files, drawn, strict=True):
+        for index, arrays in enumerate(batch):
+            for file, values in zip(files, arrays, strict=True):
                 file[done + index] = values
         done += len(batch)
-        if count >= MANY and time.monotonic() - printed > 10:
+        if count >= PARALLEL_MINIMUM and time.monotonic() - printed > 10:
             printed = time.monotonic()
             print(f"         {done} of {count}", flush=True)
     for file in files:

@@ -1,4 +1,4 @@
-"""The protocol of data sets: a length, images by index, and optionally labels and maps."""
+"""The protocol of data sets (a length, images by index, optionally labels and maps), and its implementations."""
 
 import contextlib
 import hashlib
@@ -16,14 +16,14 @@ from ijepa.data.decode import Picture, convert, decode
 from ijepa.util.randomness import Stream, shuffled
 
 CLASS = "class"
-"""Name of the label set of sources that have only one."""
+"""The label set's name in sources that have only one."""
 
 
 Labels = Mapping[str, Sequence[int]]
 
 
 class Images(Protocol):
-    """A set of images. ``labels`` are class indices by label set, or {}; ``read`` may raise `UnreadableError`.
+    """A set of images. ``labels``: class indices by label set, or {}. ``read`` may raise `UnreadableError`.
 
     An image is a PIL image or a float32 tensor [C, H, W], with the model's number of channels.
     """
@@ -40,17 +40,17 @@ class Images(Protocol):
 
 @runtime_checkable
 class Fingerprinted(Protocol):
-    """Images with a fingerprint that changes when they change, so that features can be cached."""
+    """Images whose features can be cached, because their fingerprint changes when they change; None: do not cache."""
 
     def fingerprint(self) -> str | None: ...
 
 
 @runtime_checkable
 class HasDenseMaps(Protocol):
-    """Images with per-pixel maps. ``maps`` are the available kinds, one or both of "depth" and "segmentation".
+    """Images with per-pixel maps. ``maps``: the available kinds, one or both of "depth" and "segmentation".
 
-    A map is [H, W], of the same size as its image: depth is float32, and 0, NaN or infinite if unknown; classes are
-    int64 indices, and -1 is ignored. ``read_map`` raises `UnreadableError`, also if an image has no map.
+    A map is [H, W], as large as its image. Depth is float32; 0, NaN and infinity mean unknown. Segmentation is int64
+    class indices; -1 is ignored. ``read_map`` raises `UnreadableError` if a map is missing or cannot be read.
     """
 
     @property
@@ -59,27 +59,33 @@ class HasDenseMaps(Protocol):
     def read_map(self, index: int, kind: str) -> Tensor: ...
 
 
-def kinds(images: Images) -> tuple[str, ...]:
-    """The kinds of maps that ``images`` have."""
+def map_kinds(images: Images) -> tuple[str, ...]:
+    """The kinds of maps that ``images`` have; () if none."""
     return images.maps if isinstance(images, HasDenseMaps) else ()
 
 
 def read_map(images: Images, index: int, kind: str) -> Tensor:
-    """One of the maps that `kinds` names."""
+    """The map [H, W] of image ``index``; ``kind`` is one of `map_kinds`."""
     assert isinstance(images, HasDenseMaps)
     return images.read_map(index, kind)
 
 
 class UnreadableError(Exception):
-    """A file that is not an image, or is truncated or corrupt; the message names it."""
+    """A file is not an image, truncated or corrupt; the message names it."""
 
 
 @dataclass
 class Source:
-    """A data set: training and validation images, class names by label set, and notes for the user.
+    """A data set.
 
-    ``prepare`` is called before the first image is read: slow work belongs there, unless the number or labels of the
-    images depend on it, as with downloads.
+    Attributes:
+        train: training images.
+        val: validation images.
+        classes: class names by label set.
+        notes: notes for the user, one line each.
+        not_images: paths of skipped files that are not images.
+        prepare: called before the first image is read; does slow work, such as rendering, unless the number or labels
+            of the images depend on it, as with downloads.
     """
 
     train: Images
@@ -91,7 +97,7 @@ class Source:
 
 
 class Files:
-    """Image files, decoded on demand; ``readers`` load maps, by kind, from an image's path."""
+    """Image files, decoded on demand; ``readers``: functions from an image's path to its map, by kind of map."""
 
     def __init__(
         self,
@@ -127,18 +133,18 @@ class Files:
         return self.readers[kind](self.paths[index])
 
     def fingerprint(self) -> str:
-        """Changes with any file's name, size or date."""
-        found = hashlib.sha256(f"{self.channels} {self.max_pixels}".encode())
+        """Changes with any file's path, size or modification time."""
+        digest = hashlib.sha256(f"{self.channels} {self.max_pixels}".encode())
         for path in self.paths:
-            found.update(f"{path}\0".encode(errors="surrogateescape"))
-            with contextlib.suppress(OSError):  # what is gone is unreadable
+            digest.update(f"{path}\0".encode(errors="surrogateescape"))
+            with contextlib.suppress(OSError):  # a file that is gone will be reported as unreadable
                 status = Path(path).stat()
-                found.update(f"{status.st_size} {status.st_mtime_ns}\n".encode())
-        return found.hexdigest()
+                digest.update(f"{status.st_size} {status.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
 
 
 class Arrays:
-    """Images in memory."""
+    """PIL images in memory, of any mode; converted to ``channels`` when read."""
 
     def __init__(self, images: Sequence[Image.Image], labels: Labels, channels: int) -> None:
         self.images = images
@@ -156,7 +162,7 @@ class Arrays:
 
 
 class Uint8Images:
-    """8-bit RGB images [H, W, 3] in an array or a memory-mapped file; converted when read."""
+    """8-bit RGB images [H, W, 3] in an array or memory-mapped file; converted to ``channels`` when read."""
 
     def __init__(
         self, images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], labels: Labels, channels: int, title: str
@@ -177,14 +183,14 @@ class Uint8Images:
 
     def fingerprint(self) -> str:
         """Changes with any pixel."""
-        found = hashlib.sha256(f"{self.channels} {self.title}".encode())
+        digest = hashlib.sha256(f"{self.channels} {self.title}".encode())
         for image in self.images:
-            found.update(image.tobytes())
-        return found.hexdigest()
+            digest.update(image.tobytes())
+        return digest.hexdigest()
 
 
 class Subset:
-    """Some images of a set."""
+    """The images at ``indices`` of another set."""
 
     def __init__(self, images: Images, indices: list[int]) -> None:
         self.images = images
@@ -202,19 +208,19 @@ class Subset:
 
     @property
     def maps(self) -> tuple[str, ...]:
-        return kinds(self.images)
+        return map_kinds(self.images)
 
     def read_map(self, index: int, kind: str) -> Tensor:
         return read_map(self.images, self.indices[index], kind)
 
     def fingerprint(self) -> str | None:
-        """None if the whole set has none."""
+        """Changes with the other set's fingerprint and the indices; None if that set has none."""
         whole = self.images.fingerprint() if isinstance(self.images, Fingerprinted) else None
         return whole and hashlib.sha256(f"{whole} {self.indices}".encode()).hexdigest()
 
 
 def split(images: Images, fraction: float, seed: int) -> tuple[Images, Images]:
     """Splits off ``fraction`` of the images for validation, chosen by ``seed``."""
-    held = set(shuffled(seed, Stream.VALIDATION_SPLIT, 0, len(images))[: round(fraction * len(images))].tolist())
-    train = [i for i in range(len(images)) if i not in held]
-    return Subset(images, train), Subset(images, sorted(held))
+    validation = set(shuffled(seed, Stream.VALIDATION_SPLIT, 0, len(images))[: round(fraction * len(images))].tolist())
+    train = [i for i in range(len(images)) if i not in validation]
+    return Subset(images, train), Subset(images, sorted(validation))

@@ -1,4 +1,4 @@
-"""Where images come from."""
+"""The data sources: functions from (`config.Data`, seed) to `Source`, by the name in data.source."""
 
 from collections.abc import Callable
 
@@ -13,9 +13,9 @@ from ijepa.data.folders import folder
 from ijepa.data.imagenet import imagenet
 from ijepa.data.listed import inat18, places205
 from ijepa.data.published import cifar10, cifar100, imagenette, stl10, stl10_unlabelled
-from ijepa.data.rendered import parts
+from ijepa.data.rendered import scene_splits
 from ijepa.data.sets import CLASS, Arrays, Source, split
-from ijepa.data.workers import processes
+from ijepa.data.workers import worker_count
 from ijepa.util.errors import ConfigError, UserError
 
 
@@ -38,11 +38,11 @@ def scenes(data: config.Data, seed: int) -> Source:
     """Rendered scenes, labelled by count, and by distance, shape and colour of the nearest object."""
     if data.root is not None:
         raise ConfigError("data.root", data.root, "scenes need no folder; for your own images add data=folder")
-    train, val, classes = parts(data)
+    train, val, classes = scene_splits(data)
 
     def prepare() -> None:
         for part in (train, val):
-            part.ready(processes(data.workers, 1))
+            part.prepare(worker_count(data.workers, 1))
 
     return Source(train, val, classes, prepare=prepare)
 
@@ -67,10 +67,10 @@ SOURCES: dict[str, Callable[[config.Data, int], Source]] = {
 
 
 def build(data: config.Data, seed: int) -> Source:
-    """The source that the configuration names.
+    """The source that ``data.source`` names.
 
     Raises:
-        UserError: if there is no such source, or its images are not available.
+        UserError: if there is no such source, or its images are missing.
     """
     for name in ("depth_root", "segmentation_root"):
         if data.source in SOURCES and data.source != "folder" and getattr(data, name) is not None:
@@ -78,7 +78,7 @@ def build(data: config.Data, seed: int) -> Source:
     if data.source in SOURCES:
         source = SOURCES[data.source](data, seed)
     elif "." in data.source:
-        source = _foreign(data, seed)
+        source = _custom_source(data, seed)
     else:
         raise ConfigError(
             "data.source", data.source, f"no such source; try {', '.join(SOURCES)}, or package.module.function"
@@ -88,8 +88,8 @@ def build(data: config.Data, seed: int) -> Source:
     return source
 
 
-def _foreign(data: config.Data, seed: int) -> Source:
-    """The source that the user's own function returns."""
+def _custom_source(data: config.Data, seed: int) -> Source:
+    """The source that the user's function ``data.source`` returns."""
     function = load_class("data.source", data.source)
     try:
         source = function(data, seed)

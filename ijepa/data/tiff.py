@@ -10,57 +10,59 @@ from PIL import Image
 from tifffile import COMPRESSION, TiffFile, TiffPage
 from torch import Tensor
 
-from ijepa.data.arrays import fit, scaled
-from ijepa.data.limits import refuse_larger
+from ijepa.data.arrays import convert_channels, to_float
+from ijepa.data.limits import check_size
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2
 PREMULTIPLIED, ALPHA = 1, 2
 ORIENTATION, REDUCED_OR_MASK = 274, 0b101
 
-logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what is wrong with a file is raised, by its name
+logging.getLogger("tifffile").addHandler(logging.NullHandler())  # errors are raised with the file's name instead
 
 
 def read(path: str, channels: int, max_pixels: int | None) -> Tensor | None:
-    """The image: [channels, H, W] float32, upright; None for 8-bit pictures, which Pillow reads fully.
+    """The image [channels, H, W], float32 and upright; None if Pillow reads the file without loss.
 
-    If the pages are grey, alike and number ``channels``, they are the channels; otherwise the first page is the image.
+    If there are ``channels`` grey pages of the same kind, they are the channels; otherwise the first page is the image.
 
     Raises:
-        OSError, ValueError and whatever decoders raise on corrupt files: if it is corrupt, too large, or has other
-            channels.
+        OSError, ValueError and whatever decoders raise on corrupt files: if the file is corrupt or too large, or has
+            another number of channels that cannot be converted.
     """
-    with open(path, "rb") as file:  # noqa: PTH123  # a path as text, of millions
+    with open(path, "rb") as file:  # noqa: PTH123  # faster than Path, for millions of files
         try:
             tiff = TiffFile(file)
             first: Any = tiff.pages.first
-        except Exception:  # too damaged to say what it is: Pillow will say what is wrong
+        except Exception:  # too damaged to determine its kind: leave the error message to Pillow
             return None
         stack: list[Any] = list(tiff.pages) if channels > 1 and _is_grey(first) else []
         following = _next_page(tiff, stack[-1]) if stack else 0
-        if following and (len(stack) > 1 or following >= tiff.filehandle.size):  # some single pages name a wrong next
+        if following and (
+            len(stack) > 1 or following >= tiff.filehandle.size
+        ):  # some single-page files have a wrong offset
             raise ValueError(f"truncated after {len(stack)} pages")
         if len(stack) == 1 or not all(_is_grey(page) and _kind(page) == _kind(first) for page in stack):
             stack = []
         if len(stack) != channels:
-            if _is_pillows(first, channels):
+            if _pillow_suffices(first, channels):
                 return None
             if stack and channels not in (1, 3, 4):
                 pages = len(stack)
                 raise ValueError(f"{pages} pages for data.channels={channels}; try data.channels={pages}")
             stack = [first]
-        refuse_larger(first.imagelength, first.imagewidth, max_pixels)
-        values = torch.cat([_values(page, path, index) for index, page in enumerate(stack)])
+        check_size(first.imagelength, first.imagewidth, max_pixels)
+        values = torch.cat([_read_page(page, path, index) for index, page in enumerate(stack)])
     colours = first.dtype.kind == "u" and first.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB) and len(stack) == 1
     extra = first.extrasamples[-1:]
     alpha = colours and extra in ((PREMULTIPLIED,), (ALPHA,)) and len(values) == (4 if first.photometric == RGB else 2)
     if alpha and extra == (PREMULTIPLIED,):
         values[:-1] = (values[:-1] / values[-1:].clamp(min=1e-6)).clamp(max=1)
-    return fit(values, channels, alpha=alpha, opaque=colours)
+    return convert_channels(values, channels, alpha=alpha, opaque=colours)
 
 
 def _next_page(tiff: TiffFile, page: TiffPage) -> int:
-    """Offset of the page after ``page``, 0 for none: tifffile silently skips pages that are missing from a file."""
+    """Offset of the page after ``page``, or 0; needed because tifffile silently skips pages of truncated files."""
     layout, file = tiff.tiff, tiff.filehandle
     file.seek(page.offset)
     tags = struct.unpack(layout.tagnoformat, file.read(layout.tagnosize))[0]
@@ -81,20 +83,20 @@ def _is_grey(page: TiffPage) -> bool:
     )
 
 
-def _is_pillows(page: TiffPage, channels: int) -> bool:
-    """Whether Pillow reads this page without losing bits or channels."""
+def _pillow_suffices(page: TiffPage, channels: int) -> bool:
+    """Whether Pillow reads ``page`` without losing bits or channels."""
     if page.photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB):
         return True  # palettes, CMYK, YCbCr
     if page.dtype is None or page.dtype.kind not in "bu" or page.bitspersample > 8 or channels not in (1, 3, 4):
         return False
     if page.samplesperpixel == channels and page.samplesperpixel > 1:
-        plain = 3 if page.photometric == RGB else 1
-        return page.samplesperpixel == plain or page.extrasamples[-1] in (PREMULTIPLIED, ALPHA)
+        colours = 3 if page.photometric == RGB else 1
+        return page.samplesperpixel == colours or page.extrasamples[-1] in (PREMULTIPLIED, ALPHA)
     return page.samplesperpixel <= (6 if page.photometric == RGB else 2)
 
 
-def _values(page: TiffPage, path: str, index: int) -> Tensor:
-    """[C, H, W] of a page, upright."""
+def _read_page(page: TiffPage, path: str, index: int) -> Tensor:
+    """The values [C, H, W] of a page, upright, as float32."""
     order = {"YX": (0, 1), "YXS": (2, 0, 1), "SYX": (0, 1, 2)}.get(page.axes)
     if order is None or page.dtype is None:
         raise ValueError(f"axes {page.axes} of {page.dtype} are not an image")
@@ -104,19 +106,19 @@ def _values(page: TiffPage, path: str, index: int) -> Tensor:
     except (KeyError, ValueError) as error:
         if "imagecodecs" not in str(error):
             raise
-        values = _by_pillow(page, path, index)
-    tensor = scaled(values if values.ndim == 3 else values[None], page.bitspersample)
+        values = _read_with_pillow(page, path, index)
+    tensor = to_float(values if values.ndim == 3 else values[None], page.bitspersample)
     return 1 - tensor if page.photometric == WHITE_IS_ZERO and page.dtype.kind in "bu" else tensor
 
 
-def _by_pillow(page: TiffPage, path: str, index: int) -> "np.ndarray[Any, Any]":
-    """Reads a single-channel page whose compression Pillow supports, but tifffile only with imagecodecs (25 MB)."""
+def _read_with_pillow(page: TiffPage, path: str, index: int) -> "np.ndarray[Any, Any]":
+    """Reads a single-channel page with Pillow, because tifffile would need imagecodecs (25 MB) for its compression."""
     if page.samplesperpixel > 1 or page.dtype is None or page.dtype not in (np.uint16, np.float32):
         kind = f"{page.samplesperpixel} channels of {page.dtype}"
         raise ValueError(f"{kind}, compressed ({COMPRESSION(page.compression).name}): try pip install imagecodecs")
     with Image.open(path) as image:
         image.seek(index)
-        image.load()  # turns it upright
+        image.load()  # also turns it upright
         return np.asarray(image).astype(page.dtype)
 
 

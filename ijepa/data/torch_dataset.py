@@ -1,4 +1,4 @@
-"""The user's own torch Dataset, as a set of images."""
+"""A user's torch Dataset as a set of images."""
 
 from typing import Any
 
@@ -8,21 +8,21 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 from torchvision.transforms.v2 import functional as TF
 
-from ijepa.data.arrays import fit
+from ijepa.data.arrays import convert_channels
 from ijepa.data.decode import Picture, convert
 from ijepa.data.sets import Labels
 from ijepa.util.errors import UserError
 
 
 class DatasetImages:
-    """The images of a map-style Dataset; its labels are not read, since that would take every image.
+    """The images of a map-style Dataset; labels are not read, because that would mean reading every image.
 
     Args:
         dataset: see `ijepa.build_datamodule`.
-        channels: images are converted to so many.
+        channels: images are converted to this number of channels.
 
     Raises:
-        UserError: when it has no length, no item, or its first item is no image.
+        UserError: if the Dataset has no length, is empty, or its first item is not an image.
     """
 
     labels: Labels = {}  # noqa: RUF012  # a property in `Images`
@@ -43,7 +43,7 @@ class DatasetImages:
         return f"item {index}"
 
     def read(self, index: int) -> Picture:
-        """A PIL image, or [C, H, W] float32; what the Dataset itself raises passes through."""
+        """A PIL image or a float32 tensor [C, H, W]; errors of the Dataset itself are passed on."""
         item = self.dataset[index]
         image = item[0] if isinstance(item, tuple | list) and item else item
         try:
@@ -57,4 +57,4 @@ class DatasetImages:
         if not isinstance(image, Tensor) or image.ndim != 3:
             kind = f"tensor {list(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
             raise ValueError(f"is a {kind}; try a PIL image or a tensor [C, H, W], alone or first in a tuple")
-        return fit(TF.to_dtype(image, torch.float32, scale=not image.is_floating_point()), self.channels)
+        return convert_channels(TF.to_dtype(image, torch.float32, scale=not image.is_floating_point()), self.channels)

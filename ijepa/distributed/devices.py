@@ -19,33 +19,33 @@ from ijepa.util.errors import ConfigError
 
 
 def device(hardware: schema.Hardware) -> str:
-    """``cpu`` or ``gpu``.
+    """The accelerator to use, ``cpu`` or ``gpu``.
 
     Raises:
-        ConfigError: if there are fewer GPUs than requested.
+        ConfigError: if there are fewer GPUs than requested, or several devices without a strategy.
     """
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if hardware.accelerator == "gpu" and found == 0:
+    gpu_count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if hardware.accelerator == "gpu" and gpu_count == 0:
         raise ConfigError("hardware.accelerator", "gpu", "torch sees no GPU; try hardware=cpu")
-    chosen = "cpu" if hardware.accelerator == "cpu" or found == 0 else "gpu"
-    if chosen == "gpu" and hardware.devices > found:
-        raise ConfigError("hardware.devices", hardware.devices, f"torch sees {found} GPUs; try {found}")
+    accelerator = "cpu" if hardware.accelerator == "cpu" or gpu_count == 0 else "gpu"
+    if accelerator == "gpu" and hardware.devices > gpu_count:
+        raise ConfigError("hardware.devices", hardware.devices, f"torch sees {gpu_count} GPUs; try {gpu_count}")
     if hardware.strategy == "single" and hardware.devices * hardware.nodes > 1:
         key, value = ("devices", hardware.devices) if hardware.devices > 1 else ("nodes", hardware.nodes)
         raise ConfigError(
             f"hardware.{key}", value, "several devices need a strategy; try hardware.strategy=ddp or fsdp"
         )
-    return chosen
+    return accelerator
 
 
 def precision(hardware: schema.Hardware, accelerator: str) -> str:
-    """One of Lightning's precision names; ``auto`` is bf16 only if the device has instructions for it."""
+    """The precision by Lightning's name; ``auto`` is bf16-mixed if the device has bf16 instructions, else 32-true."""
     if hardware.precision != "auto":
         return hardware.precision
     if accelerator == "gpu":
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return "bf16-mixed" if known.get("avx512_bf16") or known.get("amx_bf16") else "32-true"
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return "bf16-mixed" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "32-true"
 
 
 def fabric(hardware: schema.Hardware) -> Fabric | None:
@@ -64,7 +64,7 @@ def fabric(hardware: schema.Hardware) -> Fabric | None:
 
 @contextlib.contextmanager
 def launching(fabric: Fabric | None) -> Iterator[None]:
-    """Starts the processes of ``fabric``; an error or a signal here ends them, too."""
+    """Starts the processes of ``fabric``; an error or signal in this process also ends the others."""
     if fabric is None:
         yield
         return
@@ -79,34 +79,39 @@ def launching(fabric: Fabric | None) -> Iterator[None]:
 
 
 def check_launcher(hardware: schema.Hardware) -> None:
-    """Rejects processes of torchrun or Slurm that would each train on their own, in the same folder."""
-    wanted, started = hardware.devices * hardware.nodes, os.environ.get("WORLD_SIZE", "1")
-    if "TORCHELASTIC_RUN_ID" in os.environ and int(started) != wanted:
+    """Rejects torchrun and Slurm launches whose processes would each train alone, in the same folder.
+
+    Raises:
+        ConfigError: if the number of started processes differs from the number of devices.
+    """
+    devices, started = hardware.devices * hardware.nodes, os.environ.get("WORLD_SIZE", "1")
+    if "TORCHELASTIC_RUN_ID" in os.environ and int(started) != devices:
         problem = (
             f"torchrun has started {started} processes; add hardware=ddp or fsdp, and set devices x nodes to {started}"
         )
         raise ConfigError("hardware.devices", hardware.devices, problem)
-    if "TORCHELASTIC_RUN_ID" in os.environ or not SLURMEnvironment.detect() or slurm.job() is None:
+    if "TORCHELASTIC_RUN_ID" in os.environ or not SLURMEnvironment.detect() or slurm.job_id() is None:
         return
-    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))  # that this srun has started; the job may have more
-    if tasks > 1 and tasks != wanted:
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))  # of this srun; the job may have more tasks
+    if tasks > 1 and tasks != devices:
         problem = f"srun has started {tasks} tasks; try hardware=slurm, one device per task"
         raise ConfigError("hardware.devices", hardware.devices, problem)
-    if wanted > 1 and "SLURM_NTASKS_PER_NODE" not in os.environ:
+    if devices > 1 and "SLURM_NTASKS_PER_NODE" not in os.environ:
         problem = "--ntasks does not fix the tasks per node; try --nodes and --ntasks-per-node"
         raise ConfigError("hardware.devices", hardware.devices, problem)
 
 
 def plugins(hardware: schema.Hardware) -> list[ClusterEnvironment]:
-    """The cluster environment for the trainer; Lightning's own requeueing is off, `Signals` and `slurm` do it."""
+    """The trainer's cluster environment; Lightning's requeueing is off, because `Signals` and `slurm` do it."""
     if "TORCHELASTIC_RUN_ID" in os.environ or not SLURMEnvironment.detect():
         return []
     if hardware.devices * hardware.nodes == 1:
-        return [LightningEnvironment()]  # whatever else the job may start
+        return [LightningEnvironment()]  # with one device, Slurm variables are ignored
     return [SLURMEnvironment(auto_requeue=False)]
 
 
 def strategy(hardware: schema.Hardware) -> str | Strategy:
+    """The trainer's strategy; FSDP2 for ``fsdp``."""
     if hardware.strategy == "fsdp":
         size = hardware.devices * hardware.nodes
         return ModelParallelStrategy(data_parallel_size=size, tensor_parallel_size=1, save_distributed_checkpoint=False)

@@ -1,4 +1,4 @@
-"""Evaluation on several devices: one process per device, each with its share of the images."""
+"""Evaluation on several devices: one process per device, each with a part of the images."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ class Ranks:
 
     Attributes:
         rank: the global rank of this process; rank 0 prints and writes files.
-        world_size: number of processes; if more than one, there is a process group for CPU and device tensors.
+        world_size: number of processes; if there are several, the process group supports CPU and device tensors.
     """
 
     rank: int = 0
     world_size: int = 1
 
     def share(self, total: int) -> range:
-        """The contiguous part of range(total) that belongs to this process."""
+        """The contiguous part of range(total) for this process."""
         return range(total * self.rank // self.world_size, total * (self.rank + 1) // self.world_size)
 
     def gathered(self, part: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ class Ranks:
         return torch.cat(parts)
 
     def joined(self, part: Tensor) -> Tensor:
-        """All processes' CPU tensors [n, ...], concatenated; n may differ, and where it is 0 the shape is arbitrary."""
+        """All processes' CPU tensors [n, ...], concatenated; n may differ, and where n = 0 the shape is arbitrary."""
         if self.world_size == 1:
             return part
         if part.dtype == torch.bool:
@@ -41,10 +41,10 @@ class Ranks:
         distributed.all_gather_object(shapes, tuple(part.shape))
         parts = []
         for rank, shape in enumerate(shapes):
-            theirs = part.contiguous() if rank == self.rank else torch.empty(shape, dtype=part.dtype)
-            if theirs.numel():
-                distributed.broadcast(theirs, rank)
-                parts.append(theirs)
+            tensor = part.contiguous() if rank == self.rank else torch.empty(shape, dtype=part.dtype)
+            if tensor.numel():
+                distributed.broadcast(tensor, rank)
+                parts.append(tensor)
         return torch.cat(parts) if parts else part
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -62,10 +62,10 @@ class Ranks:
         """The value of rank 0, in all processes."""
         if self.world_size == 1:
             return value
-        said = [value]
-        distributed.broadcast_object_list(said)
-        return said[0]
+        values = [value]
+        distributed.broadcast_object_list(values)
+        return values[0]
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = Ranks()
 """One process."""

@@ -1,4 +1,4 @@
-"""bf16 copies, activation checkpointing, then compilation, then sharding: always in this order."""
+"""bf16 compute, activation checkpointing, compilation and sharding, in this order; reductions over ranks."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,21 +20,21 @@ from ijepa.models.protocol import blocks_of
 def prepare(
     networks: Sequence[nn.Module], bf16: bool, checkpointing: bool, compiled: bool, mesh: DeviceMesh | None
 ) -> None:
-    """Changes how the parts of ``networks`` run, in place; parameters stay float32, and their names as they are.
+    """Changes how ``networks`` are executed, in place; parameters stay float32 and keep their names.
 
     Args:
-        networks: each with its transformer blocks, if any, in ``blocks``; frozen where no parameter takes gradients.
+        networks: transformer blocks, if any, are in their attribute ``blocks``.
         bf16: compute with bf16 copies of the weights and pass bf16 between modules (``bf16-true``); gradients of the
             float32 weights are float32.
-        checkpointing: activation checkpointing of the trained blocks.
+        checkpointing: activation checkpointing of blocks that have trainable parameters.
         compiled: compile each block; for varying lengths, recompilation stops after two steps.
-        mesh: shard every parameter over this mesh (FSDP2).
+        mesh: shard all parameters over this mesh (FSDP2); None: do not shard.
     """
-    if bf16 and mesh is None:  # FSDP2 makes the copies itself when it gathers the weights
+    if bf16 and mesh is None:  # FSDP2 casts the weights itself when it gathers them
         for network in networks:
             for part in _parts(network):
                 _compute_in_bf16(part)
-    blocks = [block for network in networks for block in _units(network)]
+    blocks = [block for network in networks for block in _blocks_or_network(network)]
     if checkpointing:
         for block in blocks:
             if any(parameter.requires_grad for parameter in block.parameters()):
@@ -44,23 +44,23 @@ def prepare(
             block.compile()
     if mesh is not None:
         policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if bf16 else MixedPrecisionPolicy()
-        # A moving average works shard by shard only where every network, the frozen one too, reshards after forward.
+        # The EMA is updated shard by shard, so every network, including the frozen one, must reshard after forward.
         for network in networks:
             for block in blocks_of(network):
                 fully_shard(block, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
             fully_shard(network, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
 
 
-def full_state(network: nn.Module) -> dict[str, Tensor]:
-    """The unsharded state dict, on the CPU; every rank must call this."""
+def full_state_dict(network: nn.Module) -> dict[str, Tensor]:
+    """The unsharded state dict of ``network``, on the CPU; all ranks must call this."""
     return {
         name: (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().cpu()
         for name, tensor in network.state_dict().items()
     }
 
 
-def norm(tensors: Iterable[Tensor]) -> float:
-    """The L2 norm of all tensors as one vector; if they are sharded, every rank must call this."""
+def global_norm(tensors: Iterable[Tensor]) -> float:
+    """The L2 norm of all tensors as one vector; if they are sharded, all ranks must call this."""
     sharded, squares = False, []
     for tensor in tensors:
         sharded = sharded or isinstance(tensor, DTensor)
@@ -68,48 +68,53 @@ def norm(tensors: Iterable[Tensor]) -> float:
         squares.append(part.detach().double().square().sum())
     if not squares:
         return 0.0
-    whole = torch.stack(squares).sum()
+    squared_norm = torch.stack(squares).sum()
     if sharded:
-        distributed.all_reduce(whole)
-    return math.sqrt(whole.item())
+        distributed.all_reduce(squared_norm)
+    return math.sqrt(squared_norm.item())
 
 
-def distance(ones: Iterable[Tensor], others: Iterable[Tensor]) -> float:
-    """The L2 distance between ``ones`` and ``others``, divided by the norm of ``others``; see `norm`."""
-    others = [tensor.detach() for tensor in others]
-    whole = norm(others)
-    away = norm(one.detach() - other for one, other in zip(ones, others, strict=True))
-    return away / whole if whole else 0.0
+def relative_distance(tensors: Iterable[Tensor], references: Iterable[Tensor]) -> float:
+    """The L2 distance between ``tensors`` and ``references``, divided by the latter's norm (0 if that is 0).
+
+    See `global_norm`.
+    """
+    references = [tensor.detach() for tensor in references]
+    reference_norm = global_norm(references)
+    difference_norm = global_norm(
+        tensor.detach() - reference for tensor, reference in zip(tensors, references, strict=True)
+    )
+    return difference_norm / reference_norm if reference_norm else 0.0
 
 
-def greatest(number: int, device: torch.device) -> int:
-    """The maximum over all processes; every rank must call this."""
+def max_over_ranks(number: int, device: torch.device) -> int:
+    """The maximum of ``number`` over all ranks; all ranks must call this."""
     if not distributed.is_initialized():
         return number
-    together = torch.tensor(number, device=device)
-    distributed.all_reduce(together, distributed.ReduceOp.MAX)
-    return int(together.item())
+    tensor = torch.tensor(number, device=device)
+    distributed.all_reduce(tensor, distributed.ReduceOp.MAX)
+    return int(tensor.item())
 
 
-def total(sums: Tensor) -> Tensor:
-    """The sum over all processes, with gradients.
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    """The sum over all ranks, with gradients.
 
-    Its gradients are summed over processes and averaged later by DDP or FSDP: the result is the gradient of a single
-    process with the whole batch.
+    Its gradients are summed over ranks, and later averaged by DDP or FSDP; the result is the gradient that one process
+    with the whole batch would compute.
     """
     if not distributed.is_initialized() or distributed.get_world_size() == 1:
-        return sums
-    summed: Tensor = all_reduce(sums)  # type: ignore[no-untyped-call]
+        return tensor
+    summed: Tensor = all_reduce(tensor)  # type: ignore[no-untyped-call]
     return summed
 
 
-def _units(network: nn.Module) -> list[nn.Module]:
-    """The blocks, or a network without any as a whole."""
+def _blocks_or_network(network: nn.Module) -> list[nn.Module]:
+    """The network's blocks, or [network] if it has none."""
     return blocks_of(network) or [network]
 
 
 def _parts(network: nn.Module) -> Iterator[nn.Module]:
-    """The blocks, and what stands before and after them; a network without blocks as a whole."""
+    """The blocks and the other child modules; a network without blocks as a whole."""
     if not blocks_of(network):
         yield network
         return
@@ -117,8 +122,8 @@ def _parts(network: nn.Module) -> Iterator[nn.Module]:
         yield from child if isinstance(child, nn.ModuleList) else [child]
 
 
-class _Body(nn.Module):
-    """A module with its original forward, before it was replaced."""
+class _OriginalForward(nn.Module):
+    """Calls the original forward of ``part``, whose own forward is replaced."""
 
     def __init__(self, part: nn.Module) -> None:
         super().__init__()
@@ -130,14 +135,16 @@ class _Body(nn.Module):
 
 
 def _compute_in_bf16(part: nn.Module) -> None:
-    body = _Body(part)
+    body = _OriginalForward(part)
 
     def forward(*arguments: Any, **options: Any) -> Any:
         copies = {f"part.{name}": parameter.to(torch.bfloat16) for name, parameter in part.named_parameters()}
-        return functional_call(body, copies, tuple(map(_bf16, arguments)), {k: _bf16(v) for k, v in options.items()})
+        return functional_call(
+            body, copies, tuple(map(_to_bf16, arguments)), {k: _to_bf16(v) for k, v in options.items()}
+        )
 
     part.forward = forward  # type: ignore[method-assign]
 
 
-def _bf16(value: Any) -> Any:
+def _to_bf16(value: Any) -> Any:
     return value.to(torch.bfloat16) if isinstance(value, Tensor) and value.is_floating_point() else value

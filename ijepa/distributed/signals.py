@@ -1,4 +1,4 @@
-"""Ends a run gracefully on SIGINT (Ctrl-C) and SIGTERM, and on the signals that clusters send before a time limit."""
+"""Ends a run gracefully on SIGINT (Ctrl-C), SIGTERM, and the signals that clusters send before a time limit."""
 
 import contextlib
 import multiprocessing
@@ -17,116 +17,116 @@ from ijepa.util.errors import InterruptedRunError, StoppedJobError
 if TYPE_CHECKING:
     import lightning as L
 
-NUMBERS = (signal.SIGINT, signal.SIGTERM, *(slurm.WARNINGS if slurm.job() else ()))
+HANDLED_SIGNALS = (signal.SIGINT, signal.SIGTERM, *(slurm.WARNING_SIGNALS if slurm.job_id() else ()))
 
 
 def is_spawned_rank() -> bool:
-    """Whether Lightning has started this process for another device, from rank 0."""
+    """Whether Lightning on rank 0 has started this process for another device."""
     return int(os.environ.get("LOCAL_RANK", "0")) > 0 and "TORCHELASTIC_RUN_ID" not in os.environ
 
 
-_lost: list[int] = []
-"""Signals for which `KeyboardInterrupt` was raised; if one is left when a run begins, other code has swallowed it."""
+_raised_interrupts: list[int] = []
+"""Signals for which `KeyboardInterrupt` was raised; not empty when a run begins if other code has swallowed it."""
 
 
-def before_a_run() -> None:
-    """From now on, Ctrl-C raises KeyboardInterrupt; if other code swallows it, the run ends when it begins."""
-    _lost.clear()
+def install_sigint_handler() -> None:
+    """Makes Ctrl-C raise KeyboardInterrupt; if other code swallows it, the next run ends as soon as it begins."""
+    _raised_interrupts.clear()
     signal.signal(signal.SIGINT, _interrupt)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    _lost.append(number)
+    _raised_interrupts.append(number)
     raise KeyboardInterrupt
 
 
 POLL_SECONDS = 0.2
-_stopped: list[int] = []
-"""Signals received by this process, if a launcher has started it."""
-_busy: list[str] = []
-"""Not empty while a job runs in it."""
+_worker_signals: list[int] = []
+"""Signals received by this launcher's worker process."""
+_running_jobs: list[str] = []
+"""Not empty while a job runs in this worker process."""
 
 
 @contextlib.contextmanager
 def defer_sigint_to_jobs() -> Iterator[list[int]]:
-    """On Ctrl-C, waits for jobs in other processes, which also get the signal, to save and end.
+    """On Ctrl-C, waits until the jobs in other processes, which also receive the signal, have saved and ended.
 
-    Processes that are started meanwhile begin with SIGINT blocked until `run_in_worker` handles it; otherwise a
-    launcher's intermediate processes would end the run that they supervise at once.
+    Processes started in this context have SIGINT blocked until `run_in_worker` unblocks it; otherwise a launcher's
+    intermediate processes would immediately end the runs that they supervise.
 
     Yields:
         the list of received signals.
     """
-    came: list[int] = []
+    received: list[int] = []
 
-    def take(number: int, frame: FrameType | None = None) -> None:
-        came.append(number)
-        if len(came) > 2:  # the jobs ended at the second one; the launcher has not noticed
+    def handle(number: int, frame: FrameType | None = None) -> None:
+        received.append(number)
+        if len(received) > 2:  # the jobs ended at the second signal, but the launcher has not noticed
             os._exit(128 + number)
-        again = "once more ends them at once" if len(came) == 1 else "they end at once"
-        with contextlib.suppress(OSError):  # a reader that is gone
+        again = "once more ends them at once" if len(received) == 1 else "they end at once"
+        with contextlib.suppress(OSError):  # stdout is closed
             os.write(1, f"\n{signal.Signals(number).name}: the jobs end after their current steps; {again}\n".encode())
 
-    over = threading.Event()
+    finished = threading.Event()
 
     def listen() -> None:
-        while not over.is_set():
+        while not finished.is_set():
             if signal.sigtimedwait([signal.SIGINT], POLL_SECONDS):
-                take(signal.SIGINT)
+                handle(signal.SIGINT)
 
-    before = signal.signal(signal.SIGINT, take)  # it comes to any thread that does not block it, or else to this one
+    previous = signal.signal(signal.SIGINT, handle)  # delivered to any thread that does not block it
     listener = threading.Thread(target=listen, daemon=True)
     if hasattr(signal, "pthread_sigmask"):  # not on Windows
         from joblib.externals.loky.backend import resource_tracker  # takes a while to import
 
         for tracker in (multiprocessing.resource_tracker, resource_tracker):
-            tracker.ensure_running()  # which would unblock it later
+            tracker.ensure_running()  # started later, it would unblock SIGINT
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-        if hasattr(signal, "sigtimedwait"):  # not on macOS, where it is heard at the end
+        if hasattr(signal, "sigtimedwait"):  # not on macOS, where the signal is handled at the end
             listener.start()
     try:
-        yield came
+        yield received
     finally:
-        over.set()
+        finished.set()
         if listener.is_alive():
             listener.join()
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, previous)
 
 
 def run_in_worker(job: Callable[[], float | None]) -> float | None:
-    """Runs ``job()`` in a launcher's worker process, which may run several jobs: after Ctrl-C, no further job begins.
+    """Runs ``job()`` in a launcher's worker process, which may run several jobs; after Ctrl-C no further job begins.
 
-    Ctrl-C must not end the process between jobs either, because joblib would then end all other jobs.
+    Ctrl-C does not end the process between jobs either, because joblib would then end all other jobs.
 
     Raises:
-        StoppedJobError: instead of an exception that would end the launcher itself.
+        StoppedJobError: if the job was stopped; other exceptions would end the launcher itself.
     """
-    with contextlib.suppress(ValueError):  # not in the main thread, where signals do not arrive anyway
-        signal.signal(signal.SIGINT, _take_in_worker)
-    _busy.append("job")
+    with contextlib.suppress(ValueError):  # outside the main thread, which receives no signals anyway
+        signal.signal(signal.SIGINT, _handle_in_worker)
+    _running_jobs.append("job")
     try:
-        _block(False)
-        if _stopped:
+        _set_blocked(False)
+        if _worker_signals:
             raise StoppedJobError("")
         return job()
     except KeyboardInterrupt:
         raise StoppedJobError("") from None
-    except InterruptedRunError as stopped:
-        if stopped.signal != signal.SIGINT:
+    except InterruptedRunError as interruption:
+        if interruption.signal != signal.SIGINT:
             raise
-        _stopped.append(stopped.signal)
-        raise StoppedJobError(str(stopped)) from None
+        _worker_signals.append(interruption.signal)
+        raise StoppedJobError(str(interruption)) from None
     finally:
-        _busy.clear()
+        _running_jobs.clear()
 
 
-def _take_in_worker(number: int, frame: FrameType | None) -> None:
-    if _stopped and _busy:
+def _handle_in_worker(number: int, frame: FrameType | None) -> None:
+    if _worker_signals and _running_jobs:
         os._exit(128 + number)
-    _stopped.append(number)
-    if _busy:
+    _worker_signals.append(number)
+    if _running_jobs:
         raise KeyboardInterrupt
 
 
@@ -134,9 +134,9 @@ class Signals:
     """Handles signals during a run; a context manager around the whole run.
 
     While `training`, the first signal is stored and handled at the end of the step; a second one ends the process at
-    once. Outside the training loop there is no step to wait for: a signal raises `InterruptedRunError` at once, after
-    the processes launched for other devices are killed. Those ignore the signal and leave this to rank 0: a rank that
-    ended by itself would leave the others waiting inside C++, where no Python handler runs.
+    once. Outside the training loop, a signal kills the processes launched for other devices and raises
+    `InterruptedRunError` at once. Those processes ignore the signal and leave it to rank 0: if one of them ended, the
+    others would wait for it inside C++, where no Python handler runs.
 
     Attributes:
         number: the received signal, or None.
@@ -147,48 +147,48 @@ class Signals:
         self.number: int | None = None
         self.training = False
         self._trainer: L.Trainer | None = None
-        self._before: dict[int, Any] = {}
+        self._previous_handlers: dict[int, Any] = {}
 
     def watch(self, trainer: "L.Trainer") -> None:
-        """Keeps these handlers during ``trainer.fit``; Lightning's own SIGTERM handler ends a run with exit code 0."""
+        """Keeps these handlers during ``trainer.fit``; Lightning's SIGTERM handler would exit with code 0."""
         self._trainer = trainer
-        connector = trainer._signal_connector  # the only way: Lightning always puts its handlers before others
+        connector = trainer._signal_connector  # private, because Lightning always runs its own handlers first
         register = connector.register_signal_handlers
 
         def registered() -> None:
             register()
             self._install()
-            _block(False)
+            _set_blocked(False)
 
         connector.register_signal_handlers = registered  # type: ignore[method-assign]
         launcher: Any = trainer.strategy.launcher
         launch: Any = getattr(launcher, "_call_children_scripts", None)
 
         def launching() -> None:
-            _block(True)  # the new processes begin so, until they have met
+            _set_blocked(True)  # the new processes start with signals blocked, until `registered` installs handlers
             try:
                 launch()
             finally:
-                _block(False)
+                _set_blocked(False)
 
         if launch is not None:
             launcher._call_children_scripts = launching
 
     def __enter__(self) -> "Signals":
-        if _lost or _stopped:
-            raise InterruptedRunError((_lost or _stopped).pop(), "")
-        self._before = {number: signal.getsignal(number) for number in NUMBERS}
+        if _raised_interrupts or _worker_signals:
+            raise InterruptedRunError((_raised_interrupts or _worker_signals).pop(), "")
+        self._previous_handlers = {number: signal.getsignal(number) for number in HANDLED_SIGNALS}
         self._install()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous_handlers.items():
             with contextlib.suppress(ValueError):
                 signal.signal(number, handler)
 
     def _install(self) -> None:
-        for number in NUMBERS:
-            with contextlib.suppress(ValueError):  # not in the main thread, where signals do not arrive anyway
+        for number in HANDLED_SIGNALS:
+            with contextlib.suppress(ValueError):  # outside the main thread, which receives no signals anyway
                 signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -197,29 +197,29 @@ class Signals:
         if not self.training:
             if is_spawned_rank():
                 return
-            for process in self._children():
+            for process in self._take_children():
                 process.kill()
                 process.wait()
             raise InterruptedRunError(self.number, "")
         if not first:
-            if slurm.job():
-                return  # Slurm may say it several times, to several processes; it kills what takes too long
-            self._abandon()
-        with contextlib.suppress(OSError):  # print could meet itself here, and a reader that is gone
-            again = "" if slurm.job() else "; once more to end at once"
+            if slurm.job_id():
+                return  # Slurm may repeat signals, and sends them to several processes; it kills slow jobs itself
+            self._kill_all()
+        with contextlib.suppress(OSError):  # stdout is closed; os.write, because print is not reentrant
+            again = "" if slurm.job_id() else "; once more to end at once"
             os.write(1, f"\n{signal.Signals(number).name}: the run ends after this step{again}\n".encode())
 
-    def _abandon(self) -> None:
-        """Kills this process and those that it has started."""
-        for process in [*self._children(), *multiprocessing.active_children()]:
+    def _kill_all(self) -> None:
+        """Kills this process and all processes that it has started."""
+        for process in [*self._take_children(), *multiprocessing.active_children()]:
             process.kill()
         if sys.stderr.isatty():
             os.write(2, b"\x1b[?25h")  # the progress bar hides the cursor
         assert self.number is not None
         os._exit(128 + self.number)
 
-    def _children(self) -> list[Any]:
-        """The launched processes; hides them from Lightning, which would kill this process when one of them ends."""
+    def _take_children(self) -> list[Any]:
+        """The launched processes, removed from Lightning's list: it would kill this process when one of them ends."""
         launcher = self._trainer.strategy.launcher if self._trainer else None
         processes: list[Any] = getattr(launcher, "procs", [])
         children = processes[:]
@@ -227,6 +227,6 @@ class Signals:
         return children
 
 
-def _block(blocked: bool) -> None:
+def _set_blocked(blocked: bool) -> None:
     if hasattr(signal, "pthread_sigmask"):  # not on Windows
-        signal.pthread_sigmask(signal.SIG_BLOCK if blocked else signal.SIG_UNBLOCK, NUMBERS)
+        signal.pthread_sigmask(signal.SIG_BLOCK if blocked else signal.SIG_UNBLOCK, HANDLED_SIGNALS)

@@ -1,7 +1,7 @@
 """The attentive probe: a learnt query attends to frozen patches, followed by an MLP and a linear classifier.
 
-As in V-JEPA's evaluations, for encoders that were not trained to have useful averages of patches. Several learning
-rates and weight decays are trained at once; the best is chosen on held-out training images.
+The protocol is that of V-JEPA's evaluations, for encoders whose average-pooled patches were not trained to be useful.
+Several learning rates and weight decays are trained at once; the best is chosen on held-out training images.
 """
 
 import itertools
@@ -25,8 +25,8 @@ from ijepa.training import curves
 from ijepa.util.randomness import Stream, seed_of
 
 
-class Probe(nn.Module):
-    """From patch features [B, N, D] to logits [B, K]."""
+class AttentiveProbe(nn.Module):
+    """An attentive probe: patch features [B, N, D] to logits [B, K]."""
 
     def __init__(self, width: int, heads: int, classes: int) -> None:
         super().__init__()
@@ -40,12 +40,12 @@ class Probe(nn.Module):
 
 
 class Candidate(NamedTuple):
-    """A probe of a label set, with its hyperparameters."""
+    """A probe for one label set, and its hyperparameters."""
 
     label_set: str
     lr: float
     weight_decay: float
-    probe: Probe
+    probe: AttentiveProbe
 
 
 class AttentiveTask(ConfiguredTask[Attentive]):
@@ -53,73 +53,73 @@ class AttentiveTask(ConfiguredTask[Attentive]):
 
     name = "attentive"
 
-    def evaluate(self, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
+    def evaluate(self, model: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
         """By label set: top-1 accuracy of the probe that is best on held-out training images; all in the details.
 
-        Raw pixels have no patches to read.
+        Raw pixels are skipped.
         """
-        if evaluated.encoder is None:
+        if model.encoder is None:
             return {}
-        train, test = ctx.features(evaluated, 1, self.config.batch_size)  # tells which images can be read
-        held, kept = augmentation.hold_out(self.config.holdout, len(train.values), ctx.seed)
-        candidates = _train(self.config, evaluated, ctx, train, kept)
+        train, test = ctx.features(model, 1, self.config.batch_size)  # only to know which images are readable
+        holdout_rows, train_rows = augmentation.hold_out(self.config.holdout, len(train.values), ctx.seed)
+        candidates = _train(self.config, model, ctx, train, train_rows)
         source = ctx.data.source
-        judged = _predict(self.config, evaluated, ctx, candidates, source.train, train.indices[held])
-        predicted = _predict(self.config, evaluated, ctx, candidates, source.val, test.indices)
-        found = {}
+        holdout_classes = _predict(self.config, model, ctx, candidates, source.train, train.indices[holdout_rows])
+        test_classes = _predict(self.config, model, ctx, candidates, source.val, test.indices)
+        results = {}
         for name in train.labels:
-            rows = []
-            for candidate, chosen, classes in zip(candidates, judged, predicted, strict=True):
+            scores = []
+            for candidate, on_holdout, on_test in zip(candidates, holdout_classes, test_classes, strict=True):
                 if candidate.label_set == name:
-                    score = (chosen == train.labels[name][held]).float().mean().item()
-                    rows.append((score, candidate, accuracy(classes, test.labels[name])))
-            _, best, measured = max(rows, key=lambda row: row[0])
-            listed = [{"lr": c.lr, "weight_decay": c.weight_decay, "holdout": s, "test": m.value} for s, c, m in rows]
-            found[name] = TaskResult(
-                {specs.ATTENTIVE.name: measured},
+                    holdout = (on_holdout == train.labels[name][holdout_rows]).float().mean().item()
+                    scores.append((holdout, candidate, accuracy(on_test, test.labels[name])))
+            _, best, result = max(scores, key=lambda score: score[0])
+            listed = [{"lr": c.lr, "weight_decay": c.weight_decay, "holdout": s, "test": r.value} for s, c, r in scores]
+            results[name] = TaskResult(
+                {specs.ATTENTIVE.name: result},
                 {"chosen": {"lr": best.lr, "weight_decay": best.weight_decay}, "probes": listed},
             )
-        return found
+        return results
 
     def metrics(self, several: bool) -> list[MetricSpec]:
-        """One, of the chosen probe."""
+        """The accuracy of the chosen probe."""
         return [specs.ATTENTIVE]
 
 
 def _train(
-    task: Attentive, evaluated: EvaluatedModel, ctx: EvalContext, train: Features, kept: Tensor
+    task: Attentive, model: EvaluatedModel, ctx: EvalContext, train: Features, train_rows: Tensor
 ) -> list[Candidate]:
-    """Trains on augmented images; each image goes through the encoder once for all probes."""
+    """Trains all probes on augmented images; each image passes the encoder once for all of them."""
     device = ctx.runtime.device
-    size = augmentation.size_of(task.batch_size, len(kept))
-    batches = augmentation.EpochBatchSampler(train.indices[kept], size, task.epochs, ctx.seed, ctx.runtime.ranks)
+    size = augmentation.capped_batch_size(task.batch_size, len(train_rows))
+    batches = augmentation.EpochBatchSampler(train.indices[train_rows], size, task.epochs, ctx.seed, ctx.runtime.ranks)
     augment = augmentation.Augment(task.crop_scale, task.flip, ctx.data.eval_transform)
-    assert evaluated.encoder is not None
-    embed, spec = ctx.runtime.patches(evaluated.encoder), evaluated.encoder.spec
-    rows = augmentation.rows_of(train, len(ctx.data.source.train))
+    assert model.encoder is not None
+    embed, spec = ctx.runtime.patches(model.encoder), model.encoder.spec
+    row_of = augmentation.row_by_index(train, len(ctx.data.source.train))
     candidates = []
     with torch.random.fork_rng(devices=[]):
         for name, labels in train.labels.items():
             for lr, decay in itertools.product(task.lr, task.weight_decay):
-                torch.manual_seed(seed_of(ctx.seed, Stream.ATTENTIVE_INIT, 0, 0))  # all probes begin as the same one
+                torch.manual_seed(seed_of(ctx.seed, Stream.ATTENTIVE_INIT, 0, 0))  # the same for all probes
                 candidates.append(
-                    Candidate(name, lr, decay, Probe(spec.width, spec.heads, int(labels.max()) + 1).to(device))
+                    Candidate(name, lr, decay, AttentiveProbe(spec.width, spec.heads, int(labels.max()) + 1).to(device))
                 )
     optimizer = torch.optim.AdamW(
         [{"params": list(c.probe.parameters()), "weight_decay": c.weight_decay} for c in candidates], lr=task.lr[0]
     )
     loader = augmentation.loader(ctx, augment, batches, ctx.seed)
-    for step, (images, indices) in enumerate(progress(loader, ctx.title(f"{evaluated.name}: attentive"), len(batches))):
+    for step, (images, indices) in enumerate(progress(loader, ctx.title(f"{model.name}: attentive"), len(batches))):
         with torch.no_grad():
             patches = embed(images.to(device, non_blocking=True))
         loss = torch.zeros((), device=device)
         for group, candidate in zip(optimizer.param_groups, candidates, strict=True):
-            peak = augmentation.rate_of(candidate.lr, batches.size, task.batch_size)
+            peak = augmentation.scaled_lr(candidate.lr, batches.size, task.batch_size)
             group["lr"] = curves.warmup("cosine", 0, peak, 0, step, task.warmup_epochs * batches.steps, len(batches))
-            labels = train.labels[candidate.label_set][rows[indices]].to(device)
+            labels = train.labels[candidate.label_set][row_of[indices]].to(device)
             loss = loss + F.cross_entropy(candidate.probe(patches), labels)
         optimizer.zero_grad()
-        loss.backward()  # the sum: each one's gradients are its own
+        loss.backward()  # a sum of losses: no probe changes another's gradients
         ctx.runtime.ranks.average_gradients(parameter for c in candidates for parameter in c.probe.parameters())
         optimizer.step()
     return candidates
@@ -128,21 +128,21 @@ def _train(
 @torch.inference_mode()
 def _predict(
     task: Attentive,
-    evaluated: EvaluatedModel,
+    model: EvaluatedModel,
     ctx: EvalContext,
     candidates: list[Candidate],
     images: Images,
     indices: Tensor,
 ) -> Tensor:
-    """Predicted classes of each probe for each image: [probes, n]."""
-    assert evaluated.encoder is not None
-    embed, device = ctx.runtime.patches(evaluated.encoder), ctx.runtime.device
+    """The class that each probe predicts for each image: [probes, n]."""
+    assert model.encoder is not None
+    embed, device = ctx.runtime.patches(model.encoder), ctx.runtime.device
     for candidate in candidates:
         candidate.probe.eval()
     ranks = ctx.runtime.ranks
-    found = [torch.empty(0, len(candidates), dtype=torch.int64)]
-    mine = ranks.share(len(indices))
-    for batch, _ in ctx.data.eval_dataloader(Subset(images, indices[mine.start : mine.stop].tolist()), task.batch_size):
+    classes = [torch.empty(0, len(candidates), dtype=torch.int64)]
+    own = ranks.share(len(indices))
+    for batch, _ in ctx.data.eval_dataloader(Subset(images, indices[own.start : own.stop].tolist()), task.batch_size):
         patches = embed(batch.to(device, non_blocking=True))
-        found.append(torch.stack([c.probe(patches).argmax(dim=1).cpu() for c in candidates], dim=1))
-    return ranks.joined(torch.cat(found)).T
+        classes.append(torch.stack([c.probe(patches).argmax(dim=1).cpu() for c in candidates], dim=1))
+    return ranks.joined(torch.cat(classes)).T

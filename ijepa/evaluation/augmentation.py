@@ -21,59 +21,59 @@ from ijepa.util.errors import UserError
 from ijepa.util.randomness import Stream, seed_of, seeded, shuffled, words
 
 ASPECT = (3 / 4, 4 / 3)
-"""Of crops, as usual."""
-SHIFT = 0.45
-"""RandAugment moves an image by at most this share of its side, as usual."""
-PICTURES = {1: "L", 3: "RGB"}
-"""What RandAugment can distort, by channels."""
+"""Range of the crops' aspect ratios."""
+MAX_TRANSLATION = 0.45
+"""RandAugment translates an image by at most this fraction of its side."""
+PIL_MODES = {1: "L", 3: "RGB"}
+"""PIL modes that RandAugment supports, by number of channels."""
 
 
 class EpochSample(NamedTuple):
-    """One showing of an image."""
+    """An image in an epoch: both determine its augmentation."""
 
     epoch: int
     image: int
 
 
 class Augment:
-    """A random resized crop and a flip, or the evaluation's own view where ``crop_scale`` is None; and RandAugment.
+    """A random resized crop, RandAugment and a random horizontal flip.
 
     Args:
-        crop_scale: share of an image's area that a crop shows.
+        crop_scale: range of the crop's area, as fractions of the image's; None: no crop, only ``eval_transform``.
         flip: mirror half of the images.
-        plain: the evaluation's view.
-        randaugment: timm's description of it, as ``rand-m9-mstd0.5-inc1``; for `PICTURES` only.
+        eval_transform: the transform of evaluations; its size is that of the crops.
+        randaugment: in timm's notation, such as ``rand-m9-mstd0.5-inc1``; for the channels of `PIL_MODES` only.
     """
 
     def __init__(
-        self, crop_scale: list[float] | None, flip: bool, plain: EvalTransform, randaugment: str | None = None
+        self, crop_scale: list[float] | None, flip: bool, eval_transform: EvalTransform, randaugment: str | None = None
     ) -> None:
-        self.plain = plain
+        self.eval_transform = eval_transform
         self.flip = flip
         scale = crop_scale and (crop_scale[0], crop_scale[1])
-        self.crop = TrainTransform(plain.size, scale, ASPECT, False) if scale else None
-        self.distort = None if randaugment is None else distortion(randaugment, plain.size)
+        self.crop = TrainTransform(eval_transform.size, scale, ASPECT, False) if scale else None
+        self.randaugment = None if randaugment is None else randaugment_transform(randaugment, eval_transform.size)
 
     def __call__(self, images: Images, index: int, seed: int) -> Tensor:
-        """[C, H, W] float32 in 0..1, or in the units of a float image."""
+        """The augmented image [C, H, W], float32 in 0..1, or in the units of a float image."""
         image = images.read(index)
-        shown = self.crop(image, seed) if self.crop is not None else self.plain(image)
-        if self.distort is not None:
-            mode = PICTURES[len(shown)]
+        pixels = self.crop(image, seed) if self.crop is not None else self.eval_transform(image)
+        if self.randaugment is not None:
+            mode = PIL_MODES[len(pixels)]
             with seeded(seed):
-                picture = self.distort(TF.to_pil_image(shown).convert("RGB"))
-            shown = TF.pil_to_tensor(picture.convert(mode))
-        shown = TF.to_dtype(shown, torch.float32, scale=True)
-        return shown.flip(-1) if self.flip and seed & 1 else shown
+                picture = self.randaugment(TF.to_pil_image(pixels).convert("RGB"))
+            pixels = TF.pil_to_tensor(picture.convert(mode))
+        pixels = TF.to_dtype(pixels, torch.float32, scale=True)
+        return pixels.flip(-1) if self.flip and seed & 1 else pixels
 
 
-def distortion(randaugment: str, size: tuple[int, int]) -> Any:
-    """RandAugment of PIL images as timm describes it; raises what timm raises."""
-    return rand_augment_transform(randaugment, {"translate_const": int(min(size) * SHIFT)})
+def randaugment_transform(randaugment: str, size: tuple[int, int]) -> Any:
+    """RandAugment of PIL images, from timm; an invalid ``randaugment`` raises whatever timm raises."""
+    return rand_augment_transform(randaugment, {"translate_const": int(min(size) * MAX_TRANSLATION)})
 
 
 class AugmentedDataset(Dataset[tuple[Tensor, int]]):
-    """Augmented images by `EpochSample`, and the image's index; a function of the seed."""
+    """By `EpochSample`: the augmented image and its index, determined by the seed."""
 
     def __init__(self, images: Images, augment: Augment, seed: int) -> None:
         self.images = images
@@ -86,13 +86,13 @@ class AugmentedDataset(Dataset[tuple[Tensor, int]]):
 
 
 def flipped(seed: int, epoch: int, images: Tensor) -> Tensor:
-    """Which of ``images`` [B] their views of this epoch mirror."""
-    drawn = words(seed, Stream.PROBE_CROP, epoch, images.numpy(), 1)[:, 0] & np.uint64(1)
-    return torch.from_numpy(drawn.astype(bool))
+    """Which of ``images`` [B] (indices) `Augment` mirrors in this epoch: [B] bool."""
+    bits = words(seed, Stream.PROBE_CROP, epoch, images.numpy(), 1)[:, 0] & np.uint64(1)
+    return torch.from_numpy(bits.astype(bool))
 
 
 class EpochBatchSampler(Sampler[list[EpochSample]]):
-    """A batch sampler: each image once per epoch, in a new order each time; incomplete last batches are dropped.
+    """A batch sampler: each image once per epoch, in a new random order; the incomplete last batch is dropped.
 
     Args:
         indices: the images' indices.
@@ -100,6 +100,9 @@ class EpochBatchSampler(Sampler[list[EpochSample]]):
         epochs: number of epochs.
         seed: seed of the orders.
         ranks: the processes; each gets an equal part of every batch.
+
+    Raises:
+        UserError: if there are fewer images than the batch size.
     """
 
     def __init__(self, indices: Tensor, size: int, epochs: int, seed: int, ranks: Ranks) -> None:
@@ -115,7 +118,7 @@ class EpochBatchSampler(Sampler[list[EpochSample]]):
 
     @property
     def steps(self) -> int:
-        """Of an epoch."""
+        """Steps per epoch."""
         return len(self.indices) // self.size
 
     def __len__(self) -> int:
@@ -129,38 +132,38 @@ class EpochBatchSampler(Sampler[list[EpochSample]]):
 
 
 def loader(ctx: EvalContext, augment: Augment, batches: EpochBatchSampler, seed: int) -> DataLoader[Any]:
-    """The views of the training images, batch by batch."""
+    """Batches of augmented training images and their indices."""
     return DataLoader(
         AugmentedDataset(ctx.data.source.train, augment, seed),
-        batch_sampler=batches,  # type: ignore[arg-type]  # views are keys, not whole numbers
+        batch_sampler=batches,  # type: ignore[arg-type]  # keys are EpochSample, not int
         num_workers=ctx.data.workers,
         worker_init_fn=start_worker,
     )
 
 
-def size_of(batch_size: int, images: int) -> int:
-    """Images per step, capped at an eighth of all, so that an epoch has several steps on small data, too."""
+def capped_batch_size(batch_size: int, images: int) -> int:
+    """Batch size, at most an eighth of the images, so that an epoch has several steps on small data, too."""
     return max(min(batch_size, images // 8), 2)
 
 
-def rate_of(lr: float, size: int, batch_size: int) -> float:
-    """Adam's learning rate for batches of ``size`` where ``lr`` is meant for ``batch_size``: by the root of the ratio.
+def scaled_lr(lr: float, size: int, batch_size: int) -> float:
+    """Adam's learning rate for batches of ``size``, if ``lr`` is meant for ``batch_size``: square-root scaling.
 
     Malladi et al., "On the SDEs and scaling rules for adaptive gradient algorithms" (2205.10287).
     """
     return float(lr * math.sqrt(size / batch_size))
 
 
-def hold_out(share: float, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Splits the rows of ``count`` images into held-out rows, which choose among heads, and rows for training."""
+def hold_out(fraction: float, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Splits the rows of ``count`` images into held-out rows, for model selection, and rows to train on."""
     order = torch.from_numpy(shuffled(seed, Stream.PROBE_HOLDOUT, 0, count))
-    number = min(max(round(share * count), 1), max(count - 1, 0))
-    held, kept = order.split([number, count - number])
-    return held, kept
+    number = min(max(round(fraction * count), 1), max(count - 1, 0))
+    holdout_rows, train_rows = order.split([number, count - number])
+    return holdout_rows, train_rows
 
 
-def rows_of(train: Features, images: int) -> Tensor:
-    """From the index of each of ``images`` to its row among readable ones, or -1."""
+def row_by_index(features: Features, images: int) -> Tensor:
+    """For each of ``images`` image indices, the image's row in ``features``; -1 if unreadable: [images]."""
     rows = torch.full((images,), -1)
-    rows[train.indices] = torch.arange(len(train.indices))
+    rows[features.indices] = torch.arange(len(features.indices))
     return rows

@@ -1,4 +1,4 @@
-"""A disk cache of frozen features, keyed by everything that they depend on."""
+"""The feature cache: frozen features on disk, keyed by everything that they depend on."""
 
 import hashlib
 import json
@@ -13,61 +13,66 @@ from ijepa.data.datamodule import DataModule
 from ijepa.data.sets import Fingerprinted, Images, Subset
 from ijepa.evaluation.features import extract
 from ijepa.evaluation.progress import progress
-from ijepa.evaluation.runtime import Embed, Pooled, Runtime
+from ijepa.evaluation.runtime import Embed, PooledFeatures, Runtime
 from ijepa.util.files import write_safetensors
 
 VERSION = 1
-"""Incremented when the same encoder gives other features for the same images."""
+"""Part of the key; increment it when the code computes other features for the same encoder and images."""
 
 
-def features(
+def cached_features(
     embed: Embed, images: Images, data: DataModule, batch_size: int, runtime: Runtime, folder: Path | None, title: str
 ) -> tuple[Tensor, Tensor]:
-    """What `extract` makes of ``images``; from ``folder`` where the same has been made before.
+    """`extract` of ``images``, read from the feature cache if they are in it.
+
+    Raw pixels are not cached, nor are images without a fingerprint, whose changes would go unnoticed.
 
     Args:
-        embed: raw pixels are never kept, nor images that cannot tell whether they have changed.
-        images: of ``data``.
-        data: brings the transform.
+        embed: computes the features of a batch.
+        images: the images of a split of ``data``.
+        data: provides the transform.
         batch_size: images per forward pass.
         runtime: where ``embed`` runs.
-        folder: None to keep nothing.
+        folder: of the cache; None: no cache.
         title: of the progress bar.
+
+    Returns:
+        See `extract`.
     """
-    file = _file(embed, images, data, folder)
+    file = _cache_file(embed, images, data, folder)
     ranks = runtime.ranks
-    kept = _kept(file) if ranks.rank == 0 else None
-    if ranks.broadcast(kept is not None):
-        values, readable = kept or (torch.empty(0, 0), torch.empty(0, dtype=torch.bool))
+    stored = _load(file) if ranks.rank == 0 else None
+    if ranks.broadcast(stored is not None):
+        values, readable = stored or (torch.empty(0, 0), torch.empty(0, dtype=torch.bool))
         return ranks.joined(values), ranks.joined(readable)
     part = ranks.share(len(images))
-    mine = images if len(part) == len(images) else Subset(images, list(part))
-    batches = progress(data.eval_dataloader(mine, batch_size), title, -(-len(mine) // batch_size))
-    values, readable = (ranks.joined(found) for found in extract(embed, batches, runtime.device))
+    own = images if len(part) == len(images) else Subset(images, list(part))
+    batches = progress(data.eval_dataloader(own, batch_size), title, -(-len(own) // batch_size))
+    values, readable = (ranks.joined(tensor) for tensor in extract(embed, batches, runtime.device))
     if file is not None and ranks.rank == 0:
         try:
             write_safetensors(file, {"values": values, "readable": readable}, {})
-        except OSError as error:  # no reason to lose what was computed
+        except OSError as error:  # a full disk must not end the evaluation
             print(f"features are not cached: {file}: {error.strerror}")
     return values, readable
 
 
-def _kept(file: Path | None) -> tuple[Tensor, Tensor] | None:
+def _load(file: Path | None) -> tuple[Tensor, Tensor] | None:
     if file is None or not file.is_file():
         return None
     try:
-        kept = load_file(file)
-        return kept["values"], kept["readable"]
+        tensors = load_file(file)
+        return tensors["values"], tensors["readable"]
     except (SafetensorError, OSError, KeyError):
         print(f"{file} is corrupt and is computed again")
         return None
 
 
-def _file(embed: Embed, images: Images, data: DataModule, folder: Path | None) -> Path | None:
-    if folder is None or not isinstance(embed, Pooled) or not isinstance(images, Fingerprinted):
+def _cache_file(embed: Embed, images: Images, data: DataModule, folder: Path | None) -> Path | None:
+    if folder is None or not isinstance(embed, PooledFeatures) or not isinstance(images, Fingerprinted):
         return None
-    found = images.fingerprint()
-    if found is None:
+    fingerprint = images.fingerprint()
+    if fingerprint is None:
         return None
-    parts = [VERSION, torch.__version__, embed.fingerprint(), found, repr(data.eval_transform), data.channels]
+    parts = [VERSION, torch.__version__, embed.fingerprint(), fingerprint, repr(data.eval_transform), data.channels]
     return folder / "features" / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]}.safetensors"

@@ -1,4 +1,4 @@
-"""The context that the tasks of one command share: images, hardware, and extracted features."""
+"""What the tasks of one command share: images, hardware, and extracted features."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,8 +11,8 @@ from torch import Tensor
 from ijepa.data.datamodule import DataModule
 from ijepa.data.sets import Images, UnreadableError
 from ijepa.evaluation import cache
-from ijepa.evaluation.features import Features, of_last, pixel_patches, pixels
-from ijepa.evaluation.measures import Measured
+from ijepa.evaluation.features import Features, last_layers, pixel_patches, pixels
+from ijepa.evaluation.measures import MetricValue
 from ijepa.evaluation.runtime import Embed, Runtime
 from ijepa.models.pretrained import PretrainedEncoder
 from ijepa.util.errors import UserError
@@ -24,59 +24,69 @@ UNTRAINED = "random init"
 class TaskResult(NamedTuple):
     """A task's results on one label set: values by metric, and details for metrics.json."""
 
-    results: dict[str, Measured]
+    results: dict[str, MetricValue]
     details: Any = None
 
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """An evaluated model or baseline: an encoder, or raw pixels (None) in patches of ``patch_size``."""
+    """A model or a baseline to evaluate.
+
+    Attributes:
+        name: for tables and files.
+        encoder: None: raw pixels.
+        baseline: whether it is evaluated only for comparison.
+        pixel_patch_size: side of a patch of raw pixels.
+    """
 
     name: str
     encoder: PretrainedEncoder | None
     baseline: bool = False
-    patch_size: int = 1
+    pixel_patch_size: int = 1
 
     @property
-    def patch(self) -> int:
+    def patch_size(self) -> int:
         """The side of a patch, in pixels."""
-        return self.patch_size if self.encoder is None else self.encoder.spec.patch_size
+        return self.pixel_patch_size if self.encoder is None else self.encoder.spec.patch_size
 
     def embed(self, runtime: Runtime, layers: int, mirrored: bool = False) -> Embed:
-        """From images, or their mirror images, to features of the last ``layers`` blocks; pixels have none."""
+        """From images, or their mirror images, to pooled features [B, D * layers] of the last ``layers`` blocks.
+
+        For raw pixels, ``layers`` is ignored.
+        """
         if self.encoder is None:
             return (lambda images: pixels(images.flip(-1))) if mirrored else pixels
         return runtime.pooled(self.encoder, layers, mirrored)
 
     def embed_patches(self, runtime: Runtime, layers: int) -> Embed:
-        """The same of each patch: from images to [B, N, D]."""
+        """From images to the same features of each patch: [B, N, D * layers]."""
         if self.encoder is None:
-            return partial(pixel_patches, patch_size=self.patch_size)
+            return partial(pixel_patches, patch_size=self.pixel_patch_size)
         return runtime.patches(self.encoder, layers)
 
 
 def label_sets(data: DataModule) -> list[str]:
-    """The label sets that both training and validation images have; none without validation images."""
+    """The label sets that both training and validation images have; empty without images in either."""
     train, val = data.source.train, data.source.val
     return [name for name in train.labels if name in val.labels and len(train) and len(val)]
 
 
 @dataclass
 class EvalContext:
-    """Where tasks are run.
+    """What tasks are run with.
 
     Attributes:
         data: training and validation images.
         runtime: device and precision.
-        seed: of held-out splits, crops and intervals.
-        layers: the last so many blocks make the features, for tasks that do not choose.
-        cache: folder that keeps features; None: nowhere.
-        folder: where pictures and files go; None: none are made.
-        quiet: without progress.
-        baselines: whether pictures show random init beside.
-        run: folder of the run that the encoder is of; None: there is none, or it has no matter.
-        files: what tasks have written.
-        kept: what a task has found and needs again: for its picture, for the next model.
+        seed: of held-out splits, crops and bootstrap intervals.
+        layers: features are those of the last ``layers`` blocks, for tasks that do not choose among layers.
+        cache: folder of the feature cache; None: no cache.
+        folder: where tasks write pictures and files; None: they write none.
+        quiet: no progress bars.
+        baselines: whether pictures compare the encoder with random init.
+        run: folder of the encoder's run; None: unknown, or not needed.
+        files: paths of the files that `Task.evaluate` has written.
+        scratch: what a task stores for later: for its picture, or for the next model.
     """
 
     data: DataModule
@@ -89,65 +99,74 @@ class EvalContext:
     baselines: bool = True
     run: Path | None = None
     files: list[Path] = field(default_factory=list)
-    kept: dict[str, Any] = field(default_factory=dict)
-    _kept: dict[tuple[str, int], tuple[Features, Features]] = field(default_factory=dict)
-    _mirrored: dict[str, Tensor] = field(default_factory=dict)
+    scratch: dict[str, Any] = field(default_factory=dict)
+    _features: dict[tuple[str, int], tuple[Features, Features]] = field(default_factory=dict)
+    _mirrored_features: dict[str, Tensor] = field(default_factory=dict)
 
-    def features(self, evaluated: EvaluatedModel, layers: int, batch_size: int) -> tuple[Features, Features]:
-        """Of training and validation images; those of fewer layers are a part of those of more."""
-        if evaluated.encoder is None:
+    def features(self, model: EvaluatedModel, layers: int, batch_size: int) -> tuple[Features, Features]:
+        """Pooled features of training and validation images, extracted once per model.
+
+        Args:
+            model: whose features.
+            layers: number of last blocks; D is ``layers`` times the width. Raw pixels ignore it.
+            batch_size: images per forward pass.
+
+        Raises:
+            UserError: if features are not finite, or no image of a split can be read.
+        """
+        if model.encoder is None:
             layers = 1
-        for (name, more), pair in self._kept.items():
-            if name == evaluated.name and more >= layers:
-                first, second = (Features(of_last(part.values, layers, more), *part[1:]) for part in pair)
-                return first, second
+        for (name, total), pair in self._features.items():
+            if name == model.name and total >= layers:
+                train, val = (Features(last_layers(split.values, layers, total), *split[1:]) for split in pair)
+                return train, val
         source = self.data.source
         train, val = (
-            self._extract(evaluated, layers, part, images, batch_size)
-            for part, images in (("training", source.train), ("validation", source.val))
+            self._extract(model, layers, split, images, batch_size)
+            for split, images in (("training", source.train), ("validation", source.val))
         )
-        for part, found, images in (("training", train, source.train), ("validation", val, source.val)):
-            if len(images) and not len(found.values):
-                raise UserError(f"none of {len(images)} {part} images can be read; the first: {images.name(0)}")
-        self._kept = {(evaluated.name, layers): (train, val)}  # one model after the other
+        for split, features, images in (("training", train, source.train), ("validation", val, source.val)):
+            if len(images) and not len(features.values):
+                raise UserError(f"none of {len(images)} {split} images can be read; the first: {images.name(0)}")
+        self._features = {(model.name, layers): (train, val)}  # of one model at a time, to save memory
         return train, val
 
-    def mirrored(self, evaluated: EvaluatedModel, layers: int, batch_size: int) -> Tensor:
-        """Features of the mirror images of the readable training images: [n, D]."""
-        name = f"{evaluated.name}, {layers}"
-        if name not in self._mirrored:
-            values, _ = cache.features(
-                evaluated.embed(self.runtime, layers, mirrored=True), self.data.source.train, self.data, batch_size,
-                self.runtime, self.cache, self.title(f"{evaluated.name}: features of mirrored training images"),
+    def mirrored_features(self, model: EvaluatedModel, layers: int, batch_size: int) -> Tensor:
+        """Pooled features of the mirrored training images, as `features`: [n, D], readable images only."""
+        name = f"{model.name}, {layers}"
+        if name not in self._mirrored_features:
+            values, _ = cache.cached_features(
+                model.embed(self.runtime, layers, mirrored=True), self.data.source.train, self.data, batch_size,
+                self.runtime, self.cache, self.title(f"{model.name}: features of mirrored training images"),
             )  # fmt: skip
-            self._mirrored = {name: values}  # one model after the other
-        return self._mirrored[name]
+            self._mirrored_features = {name: values}  # of one model at a time, to save memory
+        return self._mirrored_features[name]
 
     def title(self, text: str) -> str:
-        """Of a progress bar."""
+        """The title of a progress bar; empty, hence no bar, if ``quiet``."""
         return "" if self.quiet else text
 
-    def _extract(self, evaluated: EvaluatedModel, layers: int, part: str, images: Images, batch_size: int) -> Features:
-        values, readable = cache.features(
-            evaluated.embed(self.runtime, layers), images, self.data, batch_size, self.runtime, self.cache,
-            self.title(f"{evaluated.name}: features of {part} images"),
+    def _extract(self, model: EvaluatedModel, layers: int, split: str, images: Images, batch_size: int) -> Features:
+        values, readable = cache.cached_features(
+            model.embed(self.runtime, layers), images, self.data, batch_size, self.runtime, self.cache,
+            self.title(f"{model.name}: features of {split} images"),
         )  # fmt: skip
         if not values.isfinite().all():
-            told = "not finite: training has diverged; try an earlier checkpoint, or train with a lower optimizer.lr"
-            raise UserError(f"{evaluated.name}: features of {part} images are {told}")
+            problem = "not finite: training has diverged; try an earlier checkpoint, or train with a lower optimizer.lr"
+            raise UserError(f"{model.name}: features of {split} images are {problem}")
         for index in (~readable).nonzero().flatten().tolist():
             if images.name(index) not in self.data.unreadable:
-                self.data.unreadable[images.name(index)] = fault = _fault(images, index)
+                self.data.unreadable[images.name(index)] = reason = _unreadable_reason(images, index)
                 if self.runtime.ranks.rank == 0:
-                    print(f"unreadable, skipped in the evaluation: {fault}")
+                    print(f"unreadable, skipped in the evaluation: {reason}")
         labels = {name: torch.tensor(images.labels[name])[readable] for name in label_sets(self.data)}
         return Features(values, labels, readable.nonzero().flatten())
 
 
-def _fault(images: Images, index: int) -> str:
-    """Why an image cannot be read, in the words of training."""
+def _unreadable_reason(images: Images, index: int) -> str:
+    """The message of `Images.read`, as printed in training."""
     try:
         images.read(index)
-    except UnreadableError as fault:
-        return str(fault)
-    return images.name(index)  # by now it can
+    except UnreadableError as error:
+        return str(error)
+    return images.name(index)  # it has become readable meanwhile

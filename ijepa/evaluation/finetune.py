@@ -1,7 +1,7 @@
-"""Fine-tuning: the whole encoder is trained on labels, with one linear head per label set, all together.
+"""Fine-tuning: the whole encoder is trained on labels, with a linear head for each label set, all at once.
 
 The paper follows the usual protocol: AdamW, layer-wise learning rate decay, mixup, CutMix, stochastic depth and
-RandAugment. From random init it is the fully supervised baseline.
+RandAugment. Started from random init, it is the supervised baseline.
 """
 
 from typing import NamedTuple
@@ -18,10 +18,10 @@ from ijepa.config import Finetune, Tuning
 from ijepa.data.datamodule import DataModule
 from ijepa.data.sets import UnreadableError
 from ijepa.evaluation import augmentation, specs
-from ijepa.evaluation.cache import features
+from ijepa.evaluation.cache import cached_features
 from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult, label_sets
 from ijepa.evaluation.features import Features
-from ijepa.evaluation.measures import Measured, accuracy
+from ijepa.evaluation.measures import MetricValue, accuracy
 from ijepa.evaluation.progress import progress
 from ijepa.evaluation.task import ConfiguredTask, MetricSpec
 from ijepa.interop import timm
@@ -30,15 +30,15 @@ from ijepa.training import curves
 from ijepa.util.errors import ConfigError
 from ijepa.util.randomness import Stream, seed_of, seeded
 
-TRIED = 10
-"""Images that are looked at before a training begins."""
+MAX_TRIED = 10
+"""Training images to try to read before training, to learn their type."""
 
 
-class Tuned(NamedTuple):
+class TunedModel(NamedTuple):
     """A fine-tuned network, and its accuracy on the validation images by label set."""
 
     network: Classifier
-    results: dict[str, Measured]
+    results: dict[str, MetricValue]
 
 
 class FinetuneTask(ConfiguredTask[Finetune]):
@@ -46,35 +46,35 @@ class FinetuneTask(ConfiguredTask[Finetune]):
 
     name = "finetune"
 
-    def evaluate(self, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
-        """By label set: top-1 accuracy on the validation images after the last epoch; pixels have nothing to train."""
-        if evaluated.encoder is None:
+    def evaluate(self, model: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
+        """By label set: top-1 accuracy on the validation images after the last epoch. Raw pixels are skipped."""
+        if model.encoder is None:
             return {}
-        train, test = ctx.features(evaluated, 1, self.config.batch_size)
+        train, test = ctx.features(model, 1, self.config.batch_size)
         names = self.config.labels or list(train.labels)
-        chosen = torch.arange(len(train.values))
-        tuned = tune(self.config, evaluated, ctx, train.only(names), test, chosen, f"{evaluated.name}: fine-tuning")
+        rows = torch.arange(len(train.values))
+        tuned = tune(self.config, model, ctx, train.select_labels(names), test, rows, f"{model.name}: fine-tuning")
         if ctx.folder is not None:
-            path = ctx.folder / f"finetuned-{evaluated.name.replace(' ', '-')}.safetensors"
+            path = ctx.folder / f"finetuned-{model.name.replace(' ', '-')}.safetensors"
             encoder = tuned.network.pretrained
             timm.write(path, encoder.encoder, encoder.spec, "target", dict(tuned.network.heads.items()))
             ctx.files.append(path)
         return {name: TaskResult({specs.FINETUNE.name: result}) for name, result in tuned.results.items()}
 
     def metrics(self, several: bool) -> list[MetricSpec]:
-        """One."""
+        """The accuracy."""
         return [specs.FINETUNE]
 
     def validate(self, data: DataModule) -> None:
-        """Refuses what `refuse_tuning` does."""
-        refuse_tuning(self.config, data, self.key)
+        """See `validate_tuning`."""
+        validate_tuning(self.config, data, self.key)
 
 
-def refuse_tuning(task: Tuning, data: DataModule, key: str) -> None:
+def validate_tuning(task: Tuning, data: DataModule, key: str) -> None:
     """Rejects unknown label sets, and RandAugment settings that timm or the images do not support.
 
     Raises:
-        ConfigError: names what to try.
+        ConfigError: with what to try instead.
     """
     names = label_sets(data)
     for name in task.labels or []:
@@ -83,107 +83,108 @@ def refuse_tuning(task: Tuning, data: DataModule, key: str) -> None:
             raise ConfigError(f"{key}.labels", task.labels, problem)
     if task.randaugment is None:
         return
-    if data.channels not in augmentation.PICTURES:
+    if data.channels not in augmentation.PIL_MODES:
         problem = f"supports 1 or 3 channels, not {data.channels}; try {key}.randaugment=null"
         raise ConfigError(f"{key}.randaugment", task.randaugment, problem)
-    if not _pictures(data):
+    if not _are_8_bit(data):
         problem = f"supports 8-bit pictures only; try {key}.randaugment=null"
         raise ConfigError(f"{key}.randaugment", task.randaugment, problem)
     try:
-        augmentation.distortion(task.randaugment, data.eval_transform.size)
+        augmentation.randaugment_transform(task.randaugment, data.eval_transform.size)
     except Exception:  # timm asserts, or fails at int()
         raise ConfigError(
             f"{key}.randaugment", task.randaugment, "should look like rand-m9-mstd0.5-inc1, or be null"
         ) from None
 
 
-def _pictures(data: DataModule) -> bool:
-    """Whether the first readable training image is one of 8 bits a value; true where none can be read yet."""
+def _are_8_bit(data: DataModule) -> bool:
+    """Whether the first readable training image has 8 bits per channel; true if none can be read yet."""
     images = data.source.train
-    for index in range(min(len(images), TRIED)):
+    for index in range(min(len(images), MAX_TRIED)):
         try:
             return isinstance(images.read(index), Image.Image)
-        except (UnreadableError, OSError):  # rendered scenes may not be there yet
+        except (UnreadableError, OSError):  # scenes may not be rendered yet
             continue
     return True
 
 
 def tune(
-    task: Tuning, evaluated: EvaluatedModel, ctx: EvalContext, train: Features, test: Features, chosen: Tensor,
+    task: Tuning, model: EvaluatedModel, ctx: EvalContext, train: Features, test: Features, rows: Tensor,
     title: str, draw: int = 0,
-) -> Tuned:  # fmt: skip
-    """Trains a copy of the model's encoder.
+) -> TunedModel:  # fmt: skip
+    """Fine-tunes a copy of the model's encoder.
 
     Args:
-        task: the settings.
-        evaluated: whose encoder.
+        task: hyperparameters.
+        model: has an encoder.
         ctx: data, device and seed.
-        train: labels and indices of the training images.
-        test: those of the validation images.
-        chosen: rows of ``train`` that are trained on.
+        train: labels and indices of the training images; its features are not used.
+        test: the same of the validation images.
+        rows: rows of ``train`` to train on.
         title: of the progress bar.
-        draw: another one gives other heads, orders and augmentations.
+        draw: number that varies the initial heads, the order of images and the augmentation.
+
+    Raises:
+        ConfigError: if the encoder does not support ``drop_path``.
     """
-    assert evaluated.encoder is not None
+    assert model.encoder is not None
     device, seed = ctx.runtime.device, seed_of(ctx.seed, Stream.FINETUNE_INIT, 0, draw)
     classes = {name: int(labels.max()) + 1 for name, labels in train.labels.items()}
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         try:
-            network = Classifier(evaluated.encoder, classes, task.drop_path).to(device)
-        except ValueError as fault:
+            network = Classifier(model.encoder, classes, task.drop_path).to(device)
+        except ValueError as error:
             key = f"task.{'finetune' if isinstance(task, Finetune) else 'lowshot_finetune'}.drop_path"
-            raise ConfigError(key, task.drop_path, f"{fault}; try 0") from None
-        torch.manual_seed(seed_of(seed, Stream.FINETUNE_INIT, 1, ctx.runtime.ranks.rank))  # of stochastic depth
-        _train(task, network, ctx, train, chosen, seed, ctx.title(title))
+            raise ConfigError(key, task.drop_path, f"{error}; try 0") from None
+        torch.manual_seed(seed_of(seed, Stream.FINETUNE_INIT, 1, ctx.runtime.ranks.rank))  # for stochastic depth
+        _train(task, network, ctx, train, rows, seed, ctx.title(title))
     network.eval()
     embed = ctx.runtime.pooled(network.pretrained)
-    pooled, _ = features(embed, ctx.data.source.val, ctx.data, task.batch_size, ctx.runtime, None, "")
+    pooled, _ = cached_features(embed, ctx.data.source.val, ctx.data, task.batch_size, ctx.runtime, None, "")
     results = {}
     with torch.inference_mode():
         for name, head in network.heads.items():
             results[name] = accuracy(head(pooled.to(device)).argmax(dim=1).cpu(), test.labels[name])
-    return Tuned(network, results)
+    return TunedModel(network, results)
 
 
-def optimizer_of(task: Tuning, network: nn.Module) -> AdamW:
-    """AdamW whose groups have an ``lr_scale``: layer_decay to the power of the layers that follow."""
+def build_optimizer(task: Tuning, network: nn.Module) -> AdamW:
+    """AdamW whose parameter groups have an ``lr_scale``: ``layer_decay`` to the power of the number of later layers."""
     groups = param_groups_layer_decay(network, task.weight_decay, layer_decay=task.layer_decay)
     return AdamW(groups, lr=task.lr)
 
 
 def _train(
-    task: Tuning, network: Classifier, ctx: EvalContext, train: Features, chosen: Tensor, seed: int,
+    task: Tuning, network: Classifier, ctx: EvalContext, train: Features, rows: Tensor, seed: int,
     title: str,
 ) -> None:  # fmt: skip
     device = ctx.runtime.device
     ranks = ctx.runtime.ranks
-    pairs = 2 * ranks.world_size  # which mixup makes, on each device
-    size = max(augmentation.size_of(task.batch_size, len(chosen)) // pairs, 1) * pairs
-    batches = augmentation.EpochBatchSampler(train.indices[chosen], size, task.epochs, seed, ranks)
-    rows = augmentation.rows_of(train, len(ctx.data.source.train))
-    plain = ctx.data.eval_transform
-    loader = augmentation.loader(
-        ctx, augmentation.Augment(task.crop_scale, task.flip, plain, task.randaugment), batches, seed
-    )
-    optimizer = optimizer_of(task, network)
-    peak = augmentation.rate_of(task.lr, size, task.batch_size)
+    multiple = 2 * ranks.world_size  # mixup needs an even number of images on each device
+    size = max(augmentation.capped_batch_size(task.batch_size, len(rows)) // multiple, 1) * multiple
+    batches = augmentation.EpochBatchSampler(train.indices[rows], size, task.epochs, seed, ranks)
+    row_of = augmentation.row_by_index(train, len(ctx.data.source.train))
+    augment = augmentation.Augment(task.crop_scale, task.flip, ctx.data.eval_transform, task.randaugment)
+    loader = augmentation.loader(ctx, augment, batches, seed)
+    optimizer = build_optimizer(task, network)
+    peak = augmentation.scaled_lr(task.lr, size, task.batch_size)
     network.train()
     for step, (images, indices) in enumerate(progress(loader, title, len(batches))):
-        rate = curves.warmup(
+        lr = curves.warmup(
             "cosine", 0, peak, peak * task.lr_end, step, task.warmup_epochs * batches.steps, len(batches)
         )
         for group in optimizer.param_groups:
-            group["lr"] = rate * group["lr_scale"]
+            group["lr"] = lr * group["lr_scale"]
         mixed, weights = mix(task, images, seed_of(seed, Stream.MIXUP, step, ranks.rank))
         mixed, weights = mixed.to(device, non_blocking=True), weights.to(device, non_blocking=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=ctx.runtime.bf16):
             logits = network(mixed)
         loss = torch.zeros((), device=device)
-        for name, theirs in logits.items():
-            labels = train.labels[name][rows[indices]].to(device)
-            targets = weights @ smoothed(labels, theirs.shape[1], task.label_smoothing)
-            loss = loss + F.cross_entropy(theirs.float(), targets)
+        for name, label_set_logits in logits.items():
+            labels = train.labels[name][row_of[indices]].to(device)
+            targets = weights @ smoothed_targets(labels, label_set_logits.shape[1], task.label_smoothing)
+            loss = loss + F.cross_entropy(label_set_logits.float(), targets)
         optimizer.zero_grad()
         loss.backward()
         ranks.average_gradients(network.parameters())
@@ -191,16 +192,20 @@ def _train(
 
 
 def mix(task: Tuning, images: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Mixup or cutmix, one or the other at random; which images are in which, and how much: [B, C, H, W], [B, B]."""
-    each = torch.arange(len(images))
+    """Mixup or CutMix, chosen at random, of images [B, C, H, W].
+
+    Returns:
+        The mixed images [B, C, H, W], and the weight of each original image in each: [B, B].
+    """
+    indices = torch.arange(len(images))
     if not task.mixup and not task.cutmix:
         return images, torch.eye(len(images))
     mixup = Mixup(task.mixup, task.cutmix, label_smoothing=0, num_classes=len(images))
     with seeded(seed):
-        mixed, weights = mixup(images.clone(), each)
+        mixed, weights = mixup(images.clone(), indices)
     return mixed, weights
 
 
-def smoothed(labels: Tensor, classes: int, smoothing: float) -> Tensor:
-    """What is to be predicted: [B, K], a share ``smoothing`` of it spread over all classes."""
+def smoothed_targets(labels: Tensor, classes: int, smoothing: float) -> Tensor:
+    """Targets with label smoothing: [B, K] probabilities."""
     return F.one_hot(labels, classes) * (1 - smoothing) + smoothing / classes

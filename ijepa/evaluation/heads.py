@@ -1,4 +1,4 @@
-"""Many linear classifiers on the same features, trained at once, each with its own learning rate and weight decay."""
+"""Linear classifiers on the same features, trained together, each with its own learning rate and weight decay."""
 
 import itertools
 from typing import NamedTuple
@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-TRUST = 0.001
-"""LARS trust coefficient: norm of a step / norm of the weights, before the learning rate."""
+TRUST_COEFFICIENT = 0.001
+"""Of LARS: norm of a step / norm of the weights, before the learning rate."""
 EPS = 1e-12
 
 
 class Setting(NamedTuple):
-    """What tells a head from the others."""
+    """The hyperparameters of a head."""
 
     layers: int
     batch_norm: bool
@@ -21,8 +21,8 @@ class Setting(NamedTuple):
     weight_decay: float
 
 
-def settings_of(layers: int, batch_norm: bool, lr: list[float], weight_decay: list[float]) -> list[Setting]:
-    """Of heads that see the same features: each learning rate with each weight decay."""
+def setting_grid(layers: int, batch_norm: bool, lr: list[float], weight_decay: list[float]) -> list[Setting]:
+    """The settings of heads with the same input features: each learning rate with each weight decay."""
     return [Setting(layers, batch_norm, *pair) for pair in itertools.product(lr, weight_decay)]
 
 
@@ -37,6 +37,7 @@ class Heads(nn.Module):
         batch_norm: one batch norm without affine parameters, shared by all heads.
         momentum: the optimiser's momentum.
         lars: LARS (You et al., 1708.03888) instead of SGD with Nesterov momentum.
+        generator: draws the initial weights.
     """
 
     def __init__(
@@ -46,8 +47,8 @@ class Heads(nn.Module):
         super().__init__()
         heads = len(lr)
         self.norm = nn.BatchNorm1d(width, affine=False) if batch_norm else nn.Identity()
-        start = torch.empty(width, classes).normal_(std=0.01, generator=generator)  # all heads begin as the same one
-        self.weight = nn.Parameter(start.expand(heads, -1, -1).clone())  # [H, D, K]
+        initial = torch.empty(width, classes).normal_(std=0.01, generator=generator)  # the same for all heads
+        self.weight = nn.Parameter(initial.expand(heads, -1, -1).clone())  # [H, D, K]
         self.bias = nn.Parameter(torch.zeros(heads, 1, classes))
         self.lr = lr.view(-1, 1, 1)
         self.weight_decay = weight_decay.view(-1, 1, 1)
@@ -60,27 +61,27 @@ class Heads(nn.Module):
         return self.norm(features) @ self.weight + self.bias
 
     def loss(self, features: Tensor, labels: Tensor) -> Tensor:
-        """The sum of the heads' mean cross-entropies: each one's gradients are its own."""
+        """The sum over heads of the mean cross-entropy; no head changes another's gradients."""
         logits = self(features)
         return F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)), reduction="sum") / len(labels)
 
     @torch.no_grad()
     def step(self, factor: float) -> None:
-        """One step along the gradients, at ``factor`` times the learning rates; the gradients are gone afterwards."""
+        """One optimiser step, at ``factor`` times the learning rates; also clears the gradients."""
         for parameter, velocity, decayed in zip((self.weight, self.bias), self._velocity, (True, False), strict=True):
             gradient = parameter.grad
             assert gradient is not None
             if decayed:
                 gradient = gradient + self.weight_decay.to(gradient.device) * parameter
                 if self.lars:
-                    length = gradient.flatten(1).norm(dim=1).clamp(min=EPS)
-                    gradient = gradient * (TRUST * parameter.flatten(1).norm(dim=1) / length)[:, None, None]
+                    norm = gradient.flatten(1).norm(dim=1).clamp(min=EPS)
+                    gradient = gradient * (TRUST_COEFFICIENT * parameter.flatten(1).norm(dim=1) / norm)[:, None, None]
             velocity.mul_(self.momentum).add_(gradient)
             update = velocity if self.lars else gradient + self.momentum * velocity
             parameter.sub_(factor * self.lr.to(gradient.device) * update)
             parameter.grad = None
 
     def to(self, device: torch.device) -> "Heads":  # type: ignore[override]
-        """With the optimiser's state."""
+        """Moves the parameters and the optimiser's state."""
         self._velocity = [velocity.to(device) for velocity in self._velocity]
         return super().to(device)

@@ -1,4 +1,4 @@
-"""Weighted k-nearest-neighbour classification (Wu et al., 1805.01978, section 3.4), as DINO uses it."""
+"""Weighted k-NN classification (Wu et al., 1805.01978, section 3.4), as in DINO."""
 
 from collections.abc import Iterator
 
@@ -18,26 +18,26 @@ CHUNK = 1 << 24
 
 
 class KnnTask(ConfiguredTask[Knn]):
-    """Accuracy of nearest neighbours for each k."""
+    """k-NN accuracy for each k."""
 
     name = "knn"
 
-    def evaluate(self, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
+    def evaluate(self, model: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
         """By label set: top-1 accuracy on the validation images for each k."""
-        return score(self.config, *ctx.features(evaluated, ctx.layers, self.config.batch_size))
+        return score(self.config, *ctx.features(model, ctx.layers, self.config.batch_size))
 
     def metrics(self, several: bool) -> list[MetricSpec]:
         """One metric per k; with ``several`` tasks, the headline k only."""
-        return [specs.KNN.named(k=k) for k in ([self.config.headline] if several else self.config.k)]
+        return [specs.KNN.instance(k=k) for k in ([self.config.headline] if several else self.config.k)]
 
 
 def score(task: Knn, train: Features, test: Features) -> dict[str, TaskResult]:
-    """By label set: top-1 accuracy for each k, from labelled ``train`` features to ``test`` features."""
+    """By label set: top-1 accuracy on ``test`` for each k; the neighbours are those in ``train``."""
     predicted = predict(train.values, train.labels, test.values, task.k, task.temperature, task.center)
-    names = {k: specs.KNN.named(k=k).name for k in task.k}
+    names = {k: specs.KNN.instance(k=k).name for k in task.k}
     return {
-        name: TaskResult({names[k]: accuracy(classes, test.labels[name]) for k, classes in found.items()})
-        for name, found in predicted.items()
+        name: TaskResult({names[k]: accuracy(classes, test.labels[name]) for k, classes in by_k.items()})
+        for name, by_k in predicted.items()
     }
 
 
@@ -46,30 +46,33 @@ def predict(
 ) -> dict[str, dict[int, Tensor]]:
     """The predicted class [n] by label set and k: votes of the k most similar, weighted by exp(cosine / temperature).
 
-    Exact, in chunks: the n x m matrix of similarities is never whole in memory.
+    Exact, in chunks: the n x m similarities are never all in memory.
 
     Args:
         train: [m, D] features.
-        labels: [m] by label set, theirs.
+        labels: [m] classes of ``train`` by label set.
         values: [n, D] features.
-        ks: how many neighbours vote.
-        temperature: of the weights.
+        ks: numbers of voting neighbours.
+        temperature: of the votes' weights.
         center: subtract the mean of ``train`` first.
     """
-    classes = {name: int(theirs.max()) + 1 for name, theirs in labels.items()}
+    classes = {name: int(train_classes.max()) + 1 for name, train_classes in labels.items()}
     results: dict[str, dict[int, list[Tensor]]] = {name: {k: [] for k in ks} for name in labels}
     for similarity, nearest in neighbours(train, values, max(ks), center):
         weights = ((similarity - 1) / temperature).exp()
-        for name, theirs in labels.items():
-            votes = theirs[nearest]
+        for name, train_classes in labels.items():
+            votes = train_classes[nearest]
             for k in ks:
                 scores = torch.zeros(len(votes), classes[name]).scatter_add_(1, votes[:, :k], weights[:, :k])
                 results[name][k].append(scores.argmax(dim=1))
-    return {name: {k: torch.cat(chunks) for k, chunks in found.items()} for name, found in results.items()}
+    return {name: {k: torch.cat(chunks) for k, chunks in by_k.items()} for name, by_k in results.items()}
 
 
 def neighbours(train: Tensor, values: Tensor, count: int, center: bool) -> Iterator[tuple[Tensor, Tensor]]:
-    """In chunks: the greatest cosines of [n, D] ``values`` to rows of [m, D] ``train``, and which rows: [b, count]."""
+    """Nearest neighbours by cosine similarity of ``values`` [n, D] in ``train`` [m, D].
+
+    Yields chunks: similarities [b, count], descending, and the neighbours' rows in ``train`` [b, count].
+    """
     mean = train.mean(dim=0) if center else torch.zeros(())
     keys = F.normalize(train - mean, dim=1)
     for chunk in F.normalize(values - mean, dim=1).split(max(CHUNK // len(keys), 1)):

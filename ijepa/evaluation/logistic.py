@@ -1,4 +1,4 @@
-"""Logistic regression on standardised frozen features; the L2 strength is chosen on held-out training images."""
+"""Logistic regression on standardised frozen features; the L2 penalty is chosen on held-out training images."""
 
 from collections.abc import Callable
 
@@ -11,22 +11,22 @@ from ijepa.config import Logistic
 from ijepa.evaluation import specs
 from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult
 from ijepa.evaluation.features import Features
-from ijepa.evaluation.measures import Measured, accuracy
+from ijepa.evaluation.measures import MetricValue, accuracy
 from ijepa.evaluation.task import ConfiguredTask, MetricSpec
 from ijepa.util.randomness import Stream, shuffled
 
 HISTORY = 20
-"""Steps that L-BFGS remembers."""
+"""History size of L-BFGS."""
 TOLERANCE = 1e-8
 """L-BFGS ends when the largest gradient or step is below this."""
 
-LEFT_OUT = -100
-"""The label of an image that a classifier is not fitted to."""
+IGNORED = -100
+"""The label of images to which a classifier is not fitted."""
 
 Labels = dict[str, Tensor]
 """[n] class indices by label set."""
-Model = dict[str, Tensor]
-"""A linear classifier for each label set: [D + 1, K] weights, the bias in the last row."""
+Weights = dict[str, Tensor]
+"""[D + 1, K] weights of a linear classifier by label set; the last row is the bias."""
 
 
 class LogisticTask(ConfiguredTask[Logistic]):
@@ -34,55 +34,55 @@ class LogisticTask(ConfiguredTask[Logistic]):
 
     name = "logistic"
 
-    def evaluate(self, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
+    def evaluate(self, model: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
         """By label set: top-1 accuracy on the validation images."""
-        return score(self.config, *ctx.features(evaluated, ctx.layers, self.config.batch_size), ctx.seed)
+        return score(self.config, *ctx.features(model, ctx.layers, self.config.batch_size), ctx.seed)
 
     def metrics(self, several: bool) -> list[MetricSpec]:
-        """The accuracy, and the strength that was chosen."""
+        """The accuracy, and the chosen L2 penalty."""
         return [specs.LOGISTIC, specs.LOGISTIC_L2]
 
 
 def score(task: Logistic, train: Features, test: Features, seed: int) -> dict[str, TaskResult]:
-    """By label set: top-1 accuracy on ``test``, and the chosen strength of the penalty."""
+    """By label set: top-1 accuracy on ``test``, and the chosen L2 penalty."""
     project = projection(train.values, task.components, seed)
     order = torch.from_numpy(shuffled(seed, Stream.PROBE_HOLDOUT, 0, len(train.values)))
     values = project(train.values)[order]
-    labels = {name: found[order] for name, found in train.labels.items()}
-    chosen, start = _strongest_first(task, values, labels)
+    labels = {name: classes[order] for name, classes in train.labels.items()}
+    chosen, start = _choose_l2(task, values, labels)
     predicted = predict(fit(values, labels, chosen, start, task.max_iterations), project(test.values))
     return {
         name: TaskResult(
             {
                 specs.LOGISTIC.name: accuracy(predicted[name], test.labels[name]),
-                specs.LOGISTIC_L2.name: Measured(chosen[name]),
+                specs.LOGISTIC_L2.name: MetricValue(chosen[name]),
             }
         )
         for name in labels
     }
 
 
-def fit(values: Tensor, labels: Labels, l2: dict[str, float], start: Model, max_iterations: int) -> Model:
+def fit(values: Tensor, labels: Labels, l2: dict[str, float], start: Weights, max_iterations: int) -> Weights:
     """Minimises mean cross-entropy + l2 / 2 |W|^2 for all label sets at once.
 
-    Along principal axes the Hessian is close to diagonal, variance / K + l2. Preconditioned with it, L-BFGS needs tens
+    Along principal axes the Hessian is nearly diagonal: variance / K + l2. With this preconditioner, L-BFGS needs tens
     of iterations instead of thousands.
 
     Args:
         values: [n, D], centred, along their principal axes.
-        labels: [n] by label set; rows with `LEFT_OUT` are ignored.
+        labels: [n] by label set; rows labelled `IGNORED` do not count.
         l2: penalty by label set; the bias is not penalised.
         start: initial weights.
         max_iterations: maximum number of L-BFGS iterations.
     """
-    curvature = torch.cat([values.square().mean(dim=0), torch.ones(1)])[:, None]  # of a bias: 1 / K
+    curvature = torch.cat([values.square().mean(dim=0), torch.ones(1)])[:, None]  # of the bias: 1 / K
     names, classes = list(labels), [start[name].shape[1] for name in labels]
-    strengths = torch.cat([torch.full((k,), l2[name]) for name, k in zip(names, classes, strict=True)])
-    penalty = strengths * torch.ones_like(curvature)  # [D + 1, sum of K]
+    penalties = torch.cat([torch.full((k,), l2[name]) for name, k in zip(names, classes, strict=True)])
+    penalty = penalties * torch.ones_like(curvature)  # [D + 1, sum of K]
     penalty[-1] = 0
-    shares = torch.cat([torch.full((k,), 1 / k) for k in classes])
-    units = (curvature * shares + penalty + torch.finfo(torch.float32).eps).rsqrt()
-    scaled = (torch.cat([start[name] for name in names], dim=1) / units).requires_grad_()
+    class_fractions = torch.cat([torch.full((k,), 1 / k) for k in classes])
+    scale = (curvature * class_fractions + penalty + torch.finfo(torch.float32).eps).rsqrt()
+    scaled = (torch.cat([start[name] for name in names], dim=1) / scale).requires_grad_()
     optimizer = torch.optim.LBFGS(
         [scaled],
         max_iter=max_iterations,
@@ -94,54 +94,61 @@ def fit(values: Tensor, labels: Labels, l2: dict[str, float], start: Model, max_
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        weights = scaled * units
+        weights = scaled * scale
         logits = torch.addmm(weights[-1], values, weights[:-1]).split(classes, dim=1)
         loss = (penalty * weights.square()).sum() / 2
-        for name, theirs in zip(names, logits, strict=True):
-            loss = loss + F.cross_entropy(theirs, labels[name], ignore_index=LEFT_OUT)
+        for name, label_set_logits in zip(names, logits, strict=True):
+            loss = loss + F.cross_entropy(label_set_logits, labels[name], ignore_index=IGNORED)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return dict(zip(names, (scaled.detach() * units).split(classes, dim=1), strict=True))
+    return dict(zip(names, (scaled.detach() * scale).split(classes, dim=1), strict=True))
 
 
-def _strongest_first(task: Logistic, values: Tensor, labels: Labels) -> tuple[dict[str, float], Model]:
-    """The strength that is best on the first rows, and its model, by label set; a fit starts where the last ended."""
-    held = min(max(round(task.holdout * len(values)), 1), len(values) - 1)
-    judged = {name: found[:held] for name, found in labels.items()}
-    kept = {name: found[held:] for name, found in labels.items()}
-    model = {name: torch.zeros(values.shape[1] + 1, int(found.max()) + 1) for name, found in labels.items()}
-    best = dict.fromkeys(labels, (-1.0, 0.0))  # accuracy, strength
-    models: Model = {}
+def _choose_l2(task: Logistic, values: Tensor, labels: Labels) -> tuple[dict[str, float], Weights]:
+    """The L2 penalty that is best on the first rows, which are held out, and its weights, by label set.
+
+    The strongest penalty is fitted first; each fit starts from the weights of the one before.
+    """
+    holdout = min(max(round(task.holdout * len(values)), 1), len(values) - 1)
+    holdout_labels = {name: classes[:holdout] for name, classes in labels.items()}
+    train_labels = {name: classes[holdout:] for name, classes in labels.items()}
+    weights = {name: torch.zeros(values.shape[1] + 1, int(classes.max()) + 1) for name, classes in labels.items()}
+    best = dict.fromkeys(labels, (-1.0, 0.0))  # accuracy, penalty
+    best_weights: Weights = {}
     worse = dict.fromkeys(labels, 0)
     for l2 in sorted(task.l2, reverse=True):
-        left = [name for name in labels if worse[name] < 2]  # past the best, weaker penalties only take longer
-        some = {name: kept[name] for name in left}
-        model |= fit(values[held:], some, dict.fromkeys(left, l2), model, task.max_iterations) if left else {}
-        for name, classes in predict({name: model[name] for name in left}, values[:held]).items():
-            score = (classes == judged[name]).float().mean().item()
+        active = [name for name in labels if worse[name] < 2]  # past the best, weaker penalties only take longer
+        active_labels = {name: train_labels[name] for name in active}
+        if active:
+            weights |= fit(values[holdout:], active_labels, dict.fromkeys(active, l2), weights, task.max_iterations)
+        for name, classes in predict({name: weights[name] for name in active}, values[:holdout]).items():
+            score = (classes == holdout_labels[name]).float().mean().item()
             worse[name] += 1
             if score > best[name][0]:
-                best[name], models[name], worse[name] = (score, l2), model[name], 0
-    return {name: strength for name, (_, strength) in best.items()}, models
+                best[name], best_weights[name], worse[name] = (score, l2), weights[name], 0
+    return {name: l2 for name, (_, l2) in best.items()}, best_weights
 
 
-def predict(model: Model, values: Tensor) -> Labels:
-    """The likeliest class of [n, D] ``values``."""
-    return {name: torch.addmm(weights[-1], values, weights[:-1]).argmax(dim=1) for name, weights in model.items()}
+def predict(weights: Weights, values: Tensor) -> Labels:
+    """The most likely class of each row of ``values`` [n, D], by label set: [n]."""
+    return {name: torch.addmm(matrix[-1], values, matrix[:-1]).argmax(dim=1) for name, matrix in weights.items()}
 
 
 def projection(values: Tensor, components: int | None, seed: int) -> Callable[[Tensor], Tensor]:
-    """Standardises features and turns them onto their principal axes: of the widest, the first ``components``."""
+    """A function that standardises features [n, D] and projects them onto the principal axes of ``values``.
+
+    More than ``components`` axes are reduced to the first ``components``.
+    """
     mean, scale = values.mean(dim=0), values.std(dim=0, correction=0)
     scale = torch.where(scale > 0, scale, torch.ones(()))
-    standard = (values - mean) / scale
+    standardised = (values - mean) / scale
     if components is not None and min(values.shape) > components:
         pca = PCA(components, svd_solver="randomized", iterated_power=2, random_state=seed % 2**32)
-        axes = torch.from_numpy(pca.fit(standard.numpy()).components_.T)
-    elif len(standard) < standard.shape[1]:  # D x D would take minutes; across what n images span, weights are zero
-        axes = torch.linalg.svd(standard, full_matrices=False).Vh.T
+        axes = torch.from_numpy(pca.fit(standardised.numpy()).components_.T)
+    elif len(standardised) < standardised.shape[1]:  # D x D takes minutes; weights outside the span are zero
+        axes = torch.linalg.svd(standardised, full_matrices=False).Vh.T
     else:
-        axes = torch.linalg.eigh(standard.T @ standard).eigenvectors
-    return lambda others: (others - mean) / scale @ axes
+        axes = torch.linalg.eigh(standardised.T @ standardised).eigenvectors
+    return lambda features: (features - mean) / scale @ axes

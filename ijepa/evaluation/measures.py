@@ -1,4 +1,4 @@
-"""Metrics of a test set, with 95 % intervals: bootstrapped over its images."""
+"""Metric values on a test set, with 95 % intervals bootstrapped over its images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from torchmetrics.functional.classification import multiclass_accuracy
 from ijepa.util.randomness import Stream, seed_of
 
 RESAMPLES = 1000
-"""Test sets that are drawn from the images, with replacement."""
+"""Number of bootstrap samples."""
 CHUNK = 1 << 24
-"""Draws that are held at once."""
+"""Drawn image indices in memory at once."""
 
 
 def _ratio(sums: Tensor) -> Tensor:
@@ -21,43 +21,43 @@ def _ratio(sums: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A result.
+class MetricValue:
+    """The value of a metric, with what its bootstrap interval needs.
 
     Attributes:
         value: over all test images.
-        each: [n, S], what an image contributes; None where there is nothing to resample, as of a chosen setting.
-        of: from sums over images [R, S] to results [R].
+        per_image: [n, S] contributions of each image; None: no interval, for example of a chosen hyperparameter.
+        statistic: from sums of contributions [R, S] to values [R]; by default the ratio of the first two.
     """
 
     value: float
-    each: Tensor | None = None
-    of: Callable[[Tensor], Tensor] = _ratio
+    per_image: Tensor | None = None
+    statistic: Callable[[Tensor], Tensor] = _ratio
 
     def interval(self, seed: int) -> tuple[float, float] | None:
-        """From the 2.5th to the 97.5th percentile of the result over `RESAMPLES` test sets, the same for a seed."""
-        if self.each is None:
+        """The 2.5th and the 97.5th percentile over `RESAMPLES` bootstrap samples; None: too few of them are finite."""
+        if self.per_image is None:
             return None
-        count = len(self.each)
+        count = len(self.per_image)
         generator = np.random.Generator(np.random.PCG64(seed_of(seed, Stream.BOOTSTRAP, 0, count)))
-        each, sums, left = self.each.double(), [], RESAMPLES
-        while left:
-            rows = min(max(CHUNK // count, 1), left)
-            left -= rows
+        per_image, sums, remaining = self.per_image.double(), [], RESAMPLES
+        while remaining:
+            rows = min(max(CHUNK // count, 1), remaining)
+            remaining -= rows
             drawn = generator.integers(0, count, (rows, count)) + np.arange(rows)[:, None] * count
-            times = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
-            sums.append(torch.from_numpy(times).double() @ each)
-        found = self.of(torch.cat(sums))
-        found = found[found.isfinite()]  # a few test sets may hold nothing that counts
-        if len(found) < RESAMPLES / 2:
+            weights = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
+            sums.append(torch.from_numpy(weights).double() @ per_image)
+        values = self.statistic(torch.cat(sums))
+        values = values[values.isfinite()]  # a sample may hold no valid image
+        if len(values) < RESAMPLES / 2:
             return None
-        low, high = found.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+        low, high = values.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
         return low, high
 
 
-def accuracy(predicted: Tensor, labels: Tensor) -> Measured:
-    """Top-1: the share of ``predicted`` classes [n] that are the ``labels`` [n]."""
+def accuracy(predicted: Tensor, labels: Tensor) -> MetricValue:
+    """Top-1 accuracy of ``predicted`` classes [n] for ``labels`` [n]."""
     classes = int(torch.maximum(predicted.max(), labels.max())) + 1
     value = multiclass_accuracy(predicted, labels, num_classes=max(classes, 2), average="micro").item()
-    right = (predicted == labels).double()
-    return Measured(value, torch.stack([right, torch.ones_like(right)], dim=1))
+    correct = (predicted == labels).double()
+    return MetricValue(value, torch.stack([correct, torch.ones_like(correct)], dim=1))

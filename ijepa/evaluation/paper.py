@@ -1,4 +1,4 @@
-"""task=paper: results in the layout of the paper's tables, a line per method, with the paper's own below."""
+"""task=paper: results in the layout of the paper's tables, a line per method, followed by the paper's results."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -6,11 +6,10 @@ from typing import NamedTuple
 from rich.table import Table
 
 from ijepa.evaluation import specs
-from ijepa.evaluation.tasks import ModelResults, key
+from ijepa.evaluation.tasks import ModelResults, result_key
 from ijepa.util.files import write_text
 
-Figures = dict[str, float]
-FIGURES: dict[str, Figures] = {
+PAPER_RESULTS: dict[str, dict[str, float]] = {
     "I-JEPA B/16": {"imagenet": 72.9},
     "I-JEPA L/16": {"imagenet": 77.5, "1pct": 69.4},
     "I-JEPA H/14": {
@@ -34,8 +33,9 @@ FIGURES: dict[str, Figures] = {
         "imagenet": 81.0, "cifar100": 88.3, "places205": 60.4, "inat18": 57.3, "count": 85.7, "distance": 62.8,
     },
 }  # fmt: skip
-"""Paper, tables 1 to 4 and 15, in %: linear probes by data set, 1 % of ImageNet's labels, all of them, and CLEVR."""
-ORIGINS = {
+"""Paper, tables 1 to 4 and 15, in %, by method: linear probes by data set; ImageNet with 1 % of the labels (1pct) and
+with all (finetune); CLEVR (count, distance)."""
+PAPER_DATA = {
     "imagenet": "ImageNet",
     "1pct": "ImageNet",
     "finetune": "ImageNet",
@@ -45,87 +45,96 @@ ORIGINS = {
     "count": "CLEVR",
     "distance": "CLEVR",
 }
-"""The images that a figure of the paper is about, whatever is evaluated here."""
+"""The data set of each key in `PAPER_RESULTS`."""
 TRANSFER = ("cifar100", "places205", "inat18")
 LOW_LEVEL = ("count", "distance")
 ONE_PERCENT = ("1pct", "1percent")
-"""Of the labels: drawn, or the published list."""
+"""Amounts of labels that are 1 %: drawn, or the published list of files."""
 COLUMNS = (
     specs.LINEAR,
-    *(specs.LOWSHOT.named(amount=amount) for amount in ONE_PERCENT),
-    *(specs.LOWSHOT_FINETUNE.named(amount=amount) for amount in ONE_PERCENT),
+    *(specs.LOWSHOT.instance(amount=amount) for amount in ONE_PERCENT),
+    *(specs.LOWSHOT_FINETUNE.instance(amount=amount) for amount in ONE_PERCENT),
     specs.FINETUNE,
 )
-"""Of a label set. Count and distance are read by the protocols of that name instead."""
+"""Metrics of a label set. For count and distance, the tasks of that name replace them."""
 DENSE = (specs.DEPTH[0], specs.SEGMENTATION[0])
 
 
 class Column(NamedTuple):
-    """A result: what it is called here, its title, and what it is called among the paper's."""
+    """A column: its `result_key`, its title, and its key in `PAPER_RESULTS` (empty: none)."""
 
     result: str
     title: str
-    figure: str
+    paper_key: str
 
 
 def columns(rows: list[ModelResults], names: list[str], source: str) -> list[Column]:
-    """Those that some row has a result for."""
-    figures: dict[str, str] = {}
+    """The columns for which some row has a result.
+
+    Args:
+        rows: results, a row per model.
+        names: label sets.
+        source: ``data.source``; the paper's transfer results are shown for that data set only.
+    """
+    paper_keys: dict[str, str] = {}
     if source in TRANSFER:
-        figures = {"linear": source}
-    elif len(names) == 1:  # classes: of several label sets, shape and colour for example, the paper says nothing
-        figures = {
+        paper_keys = {"linear": source}
+    elif len(names) == 1:  # the paper has no results on several label sets, such as shape and colour
+        paper_keys = {
             "linear": "imagenet",
             "lowshot_finetune_1pct": "1pct",
             "lowshot_finetune_1percent": "1pct",
             "finetune": "finetune",
         }
-    found = []
+    candidates = []
     for name in names:
         if name in LOW_LEVEL:
-            found.append(Column(key(names, name, name), name, name))
+            candidates.append(Column(result_key(names, name, name), name, name))
             continue
         for spec in COLUMNS:
-            shown = f"{name}, {spec.short}" if len(names) > 1 else spec.short
-            found.append(Column(key(names, name, spec.name), shown, figures.get(spec.name, "")))
-    found += [Column(spec.name, spec.short, "") for spec in DENSE]
-    return [column for column in found if any(column.result in row.results for row in rows)]
+            title = f"{name}, {spec.short}" if len(names) > 1 else spec.short
+            candidates.append(Column(result_key(names, name, spec.name), title, paper_keys.get(spec.name, "")))
+    candidates += [Column(spec.name, spec.short, "") for spec in DENSE]
+    return [column for column in candidates if any(column.result in row.results for row in rows)]
 
 
 def lines(
-    rows: list[ModelResults], shown: list[Column], intervals: dict[str, dict[str, tuple[float, float]]], figures: bool
+    rows: list[ModelResults], columns: list[Column], intervals: dict[str, dict[str, tuple[float, float]]], figures: bool
 ) -> list[list[str]]:
-    """A line per method: its name, then its results in per cent with half the width of their 95 % intervals."""
-    found = []
+    """A line per method: its name, and results in per cent with half the width of their 95 % intervals.
+
+    With ``figures``, lines with the paper's results follow.
+    """
+    result = []
     for row in rows:
         cells = []
-        for column in shown:
+        for column in columns:
             if column.result not in row.results:
                 cells.append("")
                 continue
             low, high = intervals[row.name].get(column.result, (0.0, 0.0))
-            between = f" +-{50 * (high - low):.1f}" if high > low else ""
-            cells.append(f"{100 * row.results[column.result].value:.1f}{between}")
-        found.append([row.name, *cells])
+            margin = f" +-{50 * (high - low):.1f}" if high > low else ""
+            cells.append(f"{100 * row.results[column.result].value:.1f}{margin}")
+        result.append([row.name, *cells])
     if figures:
-        for method, theirs in FIGURES.items():
-            cells = [f"{theirs[column.figure]:.1f}" if column.figure in theirs else "" for column in shown]
+        for method, values in PAPER_RESULTS.items():
+            cells = [f"{values[column.paper_key]:.1f}" if column.paper_key in values else "" for column in columns]
             if any(cells):
-                sets = {ORIGINS[column.figure] for column in shown if column.figure in theirs}
-                found.append([f"{method} (paper, {', '.join(sorted(sets))})", *cells])
-    return found
+                sets = {PAPER_DATA[column.paper_key] for column in columns if column.paper_key in values}
+                result.append([f"{method} (paper, {', '.join(sorted(sets))})", *cells])
+    return result
 
 
-def table(shown: list[Column], found: list[list[str]], methods: int) -> Table:
-    """For the terminal; the paper's lines, after the first so many, apart."""
-    made = Table("", *(column.title for column in shown))
-    for number, line in enumerate(found):
-        made.add_row(*line, end_section=number == methods - 1)
-    return made
+def table(columns: list[Column], lines: list[list[str]], methods: int) -> Table:
+    """A table for the terminal, with a rule after the first ``methods`` lines, before the paper's results."""
+    result = Table("", *(column.title for column in columns))
+    for number, line in enumerate(lines):
+        result.add_row(*line, end_section=number == methods - 1)
+    return result
 
 
-def write(path: Path, shown: list[Column], found: list[list[str]]) -> None:
-    """The same in Markdown."""
-    titles = ["", *(column.title for column in shown)]
-    cells = [titles, ["---", *("---:" for _ in shown)], *found]
+def write(path: Path, columns: list[Column], lines: list[list[str]]) -> None:
+    """Writes the table in Markdown."""
+    titles = ["", *(column.title for column in columns)]
+    cells = [titles, ["---", *("---:" for _ in columns)], *lines]
     write_text(path, "".join(f"| {' | '.join(line)} |\n" for line in cells).replace("+-", "±"))

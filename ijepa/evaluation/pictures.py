@@ -1,4 +1,4 @@
-"""task=pictures: what an encoder sees of images, for the eye. No labels, and no results."""
+"""task=pictures: visualises an encoder's features and attention. Needs no labels and gives no results."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,58 +17,60 @@ from ijepa.evaluation.knn import neighbours
 from ijepa.evaluation.runtime import Runtime
 from ijepa.evaluation.specs import lookup
 from ijepa.evaluation.task import ConfiguredTask, MetricSpec
-from ijepa.models.attention import attention
-from ijepa.models.pretrained import PretrainedEncoder, untrained
+from ijepa.models.attention import attention_weights
+from ijepa.models.pretrained import PretrainedEncoder, untrained_encoder
 from ijepa.run_folder import RunFolder
 from ijepa.util.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Make = Callable[[], "Figure | None"]
-"""Draws a figure, where there is one to draw."""
+DrawFigure = Callable[[], "Figure | None"]
+"""Draws a figure; None if there is nothing to draw."""
 
 
 class PicturesTask(ConfiguredTask[Pictures]):
-    """Pictures of what an encoder sees."""
+    """Pictures of an encoder's features and attention."""
 
     name = "pictures"
     needs_labels = False
 
-    def evaluate(self, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
-        """No result; features of whole images are found here, where all devices take part."""
-        if not evaluated.baseline:
-            ctx.features(evaluated, ctx.layers, self.config.batch_size)
+    def evaluate(self, model: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
+        """No results; extracts pooled features, on all devices, for `write`."""
+        if not model.baseline:
+            ctx.features(model, ctx.layers, self.config.batch_size)
         return {}
 
     def metrics(self, several: bool) -> list[MetricSpec]:
-        """None."""
+        """No metrics."""
         return []
 
-    def write(self, evaluated: EvaluatedModel, ctx: EvalContext, folder: Path) -> list[Path]:
-        """The pictures, of the encoder alone; random init stands beside it in the first."""
-        if evaluated.baseline or evaluated.encoder is None:
+    def write(self, model: EvaluatedModel, ctx: EvalContext, folder: Path) -> list[Path]:
+        """Draws the pictures, not for baselines; the components are compared with random init."""
+        if model.baseline or model.encoder is None:
             return []
-        pool = Pool(self.config, evaluated, ctx)
-        view = View(evaluated.name, evaluated.encoder, pool.read(pool.rows), len(pool.shown), ctx.runtime)
-        beside = untrained(evaluated.encoder.spec, ctx.seed) if ctx.baselines and evaluated.name != UNTRAINED else None
-        places = [view.place(query) for query in self.config.queries]
-        figures: dict[str, Make] = {
-            "components": lambda: view.components(beside),
-            "similarity": lambda: view.similarity(places),
-            "correspondence": lambda: view.similarity(places[:1], of=0) if view.count > 1 else None,
-            "attention": lambda: view.attention(places[0], self.config.block, self.config.heads),
+        pool = ImagePool(self.config, model, ctx)
+        images = pool.read(pool.rows)
+        drawings = EncoderPictures(model.name, model.encoder, images, len(pool.shown), ctx.runtime)
+        has_baseline = ctx.baselines and model.name != UNTRAINED
+        baseline = untrained_encoder(model.encoder.spec, ctx.seed) if has_baseline else None
+        queries = [drawings.patch_at(query) for query in self.config.queries]
+        figures: dict[str, DrawFigure] = {
+            "components": lambda: drawings.components(baseline),
+            "similarity": lambda: drawings.similarity(queries),
+            "correspondence": lambda: drawings.similarity(queries[:1], of=0) if drawings.count > 1 else None,
+            "attention": lambda: drawings.attention(queries[0], self.config.block, self.config.heads),
             "neighbours": lambda: pool.neighbours(self.config.neighbours),
         }
         if ctx.data.masking is not None:
-            figures |= masks(ctx.data, view.images[: view.count], view.patch_size, ctx.seed, 0)
+            figures |= masks(ctx.data, drawings.images[: drawings.count], drawings.patch_size, ctx.seed, 0)
         if ctx.run is not None and (metrics := RunFolder(ctx.run).metrics).is_file():
             figures |= curves(metrics)
-        return draw(figures, folder)
+        return write_figures(figures, folder)
 
 
-def draw(
-    figures: dict[str, Make], folder: Path, log: "Callable[[str, Figure], None]" = lambda name, figure: None
+def write_figures(
+    figures: dict[str, DrawFigure], folder: Path, log: "Callable[[str, Figure], None]" = lambda name, figure: None
 ) -> list[Path]:
     """Writes the figures as ``folder/NAME.png`` and passes each to ``log``, one at a time."""
     written = []
@@ -81,14 +83,14 @@ def draw(
     return written
 
 
-class View:
-    """An encoder and the images that it is seen by.
+class EncoderPictures:
+    """Figures of one encoder on the same images.
 
     Args:
-        name: of the encoder.
+        name: of the encoder, for titles.
         encoder: in eval mode.
-        images: [M, C, H, W] in 0..1; the first ``count`` are shown, the components are those of all.
-        count: see there.
+        images: [M, C, H, W] in 0..1; principal components are computed from all of them.
+        count: number of images to show: the first ones.
         runtime: where the encoder runs.
     """
 
@@ -102,42 +104,42 @@ class View:
         self.grid = encoder.encoder.grid_of(*images.shape[-2:])
         self.features = patches(encoder, images, runtime)
 
-    def place(self, query: list[float]) -> tuple[int, int]:
-        """The patch at shares of the height and the width."""
-        row, column = (min(int(share * side), side - 1) for share, side in zip(query, self.grid, strict=True))
+    def patch_at(self, query: list[float]) -> tuple[int, int]:
+        """Row and column of the patch at ``query``: fractions of the height and the width."""
+        row, column = (min(int(fraction * side), side - 1) for fraction, side in zip(query, self.grid, strict=True))
         return row, column
 
-    def components(self, beside: PretrainedEncoder | None) -> "Figure":
-        """Of the encoder, and of one with initial weights."""
+    def components(self, baseline: PretrainedEncoder | None) -> "Figure":
+        """Principal components of the encoder's features and the baseline's."""
         named = {self.name: self.features}
-        if beside is not None:
-            named[UNTRAINED] = patches(beside, self.images, self.runtime)
+        if baseline is not None:
+            named[UNTRAINED] = patches(baseline, self.images, self.runtime)
         return pictures.components(self.images[: self.count], named, self.grid)
 
-    def similarity(self, places: list[tuple[int, int]], of: int | None = None) -> "Figure":
-        """Of patches to all others of their image, or of one image's patches to those of all images."""
-        return pictures.similarity(self.images[: self.count], self.features, self.grid, places, of)
+    def similarity(self, queries: list[tuple[int, int]], of: int | None = None) -> "Figure":
+        """Similarity of query patches to all patches of their image, or of image ``of``'s queries to all images."""
+        return pictures.similarity(self.images[: self.count], self.features, self.grid, queries, of)
 
-    def attention(self, place: tuple[int, int], block: int, heads: int) -> "Figure | None":
-        """Of a block, counted from 1 or from the last one back; None where its attention cannot be computed."""
+    def attention(self, query: tuple[int, int], block: int, heads: int) -> "Figure | None":
+        """Attention in ``block``, counted from 1, or back from -1, the last; None if it cannot be computed."""
         shown, network = self.images[: self.count], self.encoder.to(self.runtime.device)
-        seen = (shown.to(self.runtime.device) - network.mean) / network.std
-        weights = attention(network.encoder, seen, block - 1 if block > 0 else block)
-        return None if weights is None else pictures.attention(shown, weights.cpu(), self.grid, place, heads)
+        inputs = (shown.to(self.runtime.device) - network.mean) / network.std
+        weights = attention_weights(network.encoder, inputs, block - 1 if block > 0 else block)
+        return None if weights is None else pictures.attention(shown, weights.cpu(), self.grid, query, heads)
 
 
-def masks(data: DataModule, images: Tensor, patch_size: int, seed: int, step: int) -> dict[str, Make]:
-    """Context and targets of ``images``, as they would be drawn at ``step``."""
+def masks(data: DataModule, images: Tensor, patch_size: int, seed: int, step: int) -> dict[str, DrawFigure]:
+    """Figures of context and targets, with the masks of ``step`` at the first positions of the batch."""
     assert data.masking is not None
-    chosen = data.masking.sample(seed, step, np.arange(len(images)))
+    image_masks = data.masking.sample(seed, step, np.arange(len(images)))
     return {
-        "masks": lambda: pictures.masks(images, chosen, patch_size),
-        "outlines": lambda: pictures.outlines(images, chosen, patch_size),
+        "masks": lambda: pictures.masks(images, image_masks, patch_size),
+        "outlines": lambda: pictures.outlines(images, image_masks, patch_size),
     }
 
 
-def curves(file: Path) -> dict[str, Make]:
-    """Of a metrics.csv: everything against the step, and accuracy against compute; says so where it is broken."""
+def curves(file: Path) -> dict[str, DrawFigure]:
+    """Figures of a metrics.csv: curves against the step, and accuracy against compute; none if it is broken."""
     try:
         columns = pictures.read(file)
     except UserError as error:
@@ -153,18 +155,19 @@ def patches(encoder: PretrainedEncoder, images: Tensor, runtime: Runtime, batch_
     return torch.cat([embed(part.to(runtime.device)).cpu() for part in images.split(batch_size)])
 
 
-class Pool:
-    """All readable images: those for validation, then those for training.
+class ImagePool:
+    """All readable images: validation images, then training images.
 
     Attributes:
-        values: [n, D], their features.
-        rows: which of them pictures are about: those that are shown first.
+        values: [n, D], their pooled features.
+        shown: rows of the images to show.
+        rows: rows of the images from which principal components are computed; the first are `shown`.
     """
 
-    def __init__(self, task: Pictures, evaluated: EvaluatedModel, ctx: EvalContext) -> None:
-        train, val = ctx.features(evaluated, ctx.layers, task.batch_size)
-        source, kept = ctx.data.source, [part.values for part in (val, train) if len(part.values)]
-        self.values = torch.cat(kept)
+    def __init__(self, task: Pictures, model: EvaluatedModel, ctx: EvalContext) -> None:
+        train, val = ctx.features(model, ctx.layers, task.batch_size)
+        source = ctx.data.source
+        self.values = torch.cat([features.values for features in (val, train) if len(features.values)])
         self._transform = ctx.data.eval_transform
         self._files = [(source.val, index) for index in val.indices.tolist()]
         self._files += [(source.train, index) for index in train.indices.tolist()]
@@ -173,18 +176,18 @@ class Pool:
         self.rows = self.shown + others[: max(task.projected - len(self.shown), 0)]
 
     def read(self, rows: list[int]) -> Tensor:
-        """The images [B, C, H, W] of some rows."""
+        """The transformed images [B, C, H, W] of ``rows``."""
         files = [self._files[row] for row in rows]
         return torch.stack([self._transform(images.read(index)) for images, index in files])
 
     def neighbours(self, count: int) -> "Figure | None":
-        """The nearest of all other images to those that are shown, by cosine similarity."""
+        """The `shown` images and the ``count`` nearest of all others; None if there are no others."""
         count = min(count, len(self.values) - 1)
         if not count:
             return None
         rows = []
-        found = neighbours(self.values, self.values[self.shown], count + 1, center=True)
-        nearest = torch.cat([rows for _, rows in found]).tolist()
-        for query, theirs in zip(self.shown, nearest, strict=True):
-            rows.append(self.read([query, *[row for row in theirs if row != query][:count]]))
+        chunks = neighbours(self.values, self.values[self.shown], count + 1, center=True)
+        nearest = torch.cat([chunk for _, chunk in chunks]).tolist()
+        for query, candidates in zip(self.shown, nearest, strict=True):
+            rows.append(self.read([query, *[row for row in candidates if row != query][:count]]))
         return pictures.neighbours(torch.stack(rows))

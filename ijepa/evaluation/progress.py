@@ -1,4 +1,4 @@
-"""How far something long has come: a bar in a terminal, a line now and then elsewhere."""
+"""Progress of a long loop: a bar in a terminal, otherwise a line every few seconds."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -9,10 +9,11 @@ from rich.progress import track
 
 ItemT = TypeVar("ItemT")
 EVERY_SECONDS = 10.0
+"""Between lines."""
 
 
 def progress(items: Iterable[ItemT], title: str, total: int) -> Iterator[ItemT]:
-    """Yields ``items``, of which there are ``total``; silent without a ``title``."""
+    """Yields the ``total`` items, and shows progress unless ``title`` is empty."""
     console = Console(stderr=True)
     if not title:
         yield from items

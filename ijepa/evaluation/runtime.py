@@ -1,4 +1,4 @@
-"""Where and how frozen encoders run, and what they make of images."""
+"""How frozen encoders run, and the features that they compute."""
 
 import hashlib
 import json
@@ -11,20 +11,20 @@ from torch import Tensor
 
 from ijepa import config as schema
 from ijepa.distributed import devices
-from ijepa.distributed.ranks import ALONE, Ranks
+from ijepa.distributed.ranks import SINGLE_PROCESS, Ranks
 from ijepa.models.pretrained import PretrainedEncoder
 from ijepa.models.protocol import blocks_of
 
 Embed = Callable[[Tensor], Tensor]
-"""From images [B, C, H, W] in 0..1 to [B, D], or of their patches [B, N, D]."""
+"""From images [B, C, H, W] in 0..1 to features [B, D], or patch features [B, N, D]."""
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where and how frozen encoders run.
+    """How frozen encoders run.
 
     Attributes:
-        device: theirs.
+        device: where they run.
         bf16: compute in bf16 under autocast; features are float32 either way.
         compiled: compile each block.
         ranks: the processes that share the work.
@@ -33,23 +33,23 @@ class Runtime:
     device: torch.device
     bf16: bool = False
     compiled: bool = False
-    ranks: Ranks = ALONE
+    ranks: Ranks = SINGLE_PROCESS
 
-    def pooled(self, encoder: PretrainedEncoder, layers: int = 1, mirrored: bool = False) -> "Pooled":
+    def pooled(self, encoder: PretrainedEncoder, layers: int = 1, mirrored: bool = False) -> "PooledFeatures":
         """Average-pooled patch features of ``encoder``'s last ``layers`` blocks."""
-        return Pooled(self._ready(encoder), self, layers, mirrored)
+        return PooledFeatures(self._prepare(encoder), self, layers, mirrored)
 
-    def patches(self, encoder: PretrainedEncoder, layers: int = 1) -> "Patches":
+    def patches(self, encoder: PretrainedEncoder, layers: int = 1) -> "PatchFeatures":
         """Patch features of ``encoder``'s last ``layers`` blocks."""
-        return Patches(self._ready(encoder), self, layers)
+        return PatchFeatures(self._prepare(encoder), self, layers)
 
     def run(self, network: PretrainedEncoder, images: Tensor, layers: int) -> Tensor:
-        """Patch features [B, N, D * layers] in float32."""
+        """Patch features [B, N, D * layers] of images [B, C, H, W], float32."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             features: Tensor = network(images, last=layers)
         return features.float()
 
-    def _ready(self, encoder: PretrainedEncoder) -> PretrainedEncoder:
+    def _prepare(self, encoder: PretrainedEncoder) -> PretrainedEncoder:
         network = encoder.to(self.device)
         if self.compiled:
             for block in blocks_of(network.encoder) or [network.encoder]:
@@ -58,10 +58,10 @@ class Runtime:
 
 
 @dataclass(frozen=True)
-class Patches:
+class PatchFeatures:
     """Patch features of the last ``layers`` blocks, each through the final norm, concatenated: [B, N, D * layers].
 
-    The last layer's stand last.
+    The last block comes last.
     """
 
     encoder: PretrainedEncoder
@@ -73,11 +73,11 @@ class Patches:
 
 
 @dataclass(frozen=True)
-class Pooled:
+class PooledFeatures:
     """Average-pooled patches of the last ``layers`` blocks, each through the final norm, concatenated: [B, D * layers].
 
-    The paper's evaluations take the last layer or the last four (appendix A.2); the last layer's stand last. With
-    ``mirrored``, those of the mirror images.
+    The last block comes last. The paper's evaluations take the last block or the last four (appendix A.2). With
+    ``mirrored``, images are mirrored first.
     """
 
     encoder: PretrainedEncoder
@@ -90,21 +90,21 @@ class Pooled:
         return self.runtime.run(self.encoder, images, self.layers).mean(dim=1)
 
     def fingerprint(self) -> str:
-        """Of all that the features depend on but the images: weights, description, layers, precision."""
+        """SHA-256 of everything but the images that determines the features: weights, spec, layers, precision."""
         plain = {"spec": self.encoder.spec.plain(), "layers": self.layers, "bf16": self.runtime.bf16}
         plain |= {"mirrored": True} if self.mirrored else {}
-        found = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
+        digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
         for name, tensor in sorted(self.encoder.state_dict().items()):
-            found.update(name.encode())
-            found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
-        return found.hexdigest()
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+        return digest.hexdigest()
 
 
-def runtime(hardware: schema.Hardware, fabric: Fabric | None) -> Runtime:
-    """How evaluate.py runs frozen encoders: in bf16 only where that is asked for by name.
+def build_runtime(hardware: schema.Hardware, fabric: Fabric | None) -> Runtime:
+    """How evaluate.py runs frozen encoders: in bf16 only if ``hardware.precision`` names it.
 
-    What tells images apart can be smaller than the rounding of bf16, in the features of an untrained encoder above all.
+    The differences between images can be smaller than bf16's rounding error, above all for an untrained encoder.
     """
-    where = fabric.device if fabric else torch.device("cuda" if devices.device(hardware) == "gpu" else "cpu")
-    ranks = Ranks(fabric.global_rank, fabric.world_size) if fabric else ALONE
-    return Runtime(where, hardware.precision.startswith("bf16"), hardware.compile, ranks)
+    device = fabric.device if fabric else torch.device("cuda" if devices.device(hardware) == "gpu" else "cpu")
+    ranks = Ranks(fabric.global_rank, fabric.world_size) if fabric else SINGLE_PROCESS
+    return Runtime(device, hardware.precision.startswith("bf16"), hardware.compile, ranks)

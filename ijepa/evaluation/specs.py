@@ -7,7 +7,7 @@ from typing import Any
 
 from ijepa.health.specs import MEASURES
 from ijepa.training import specs as training
-from ijepa.util.metric_spec import MetricSpec, find, from_plain, spaced
+from ijepa.util.metric_spec import MetricSpec, find_spec, from_plain, title_from_name
 
 KNN = MetricSpec("knn{k}", "k-NN, k = {k}", "%", "higher", series="k-NN")
 LOGISTIC = MetricSpec("logistic", "Logistic regression", "%", "higher")
@@ -34,55 +34,55 @@ RESULTS = (
     KNN, LOGISTIC, LOGISTIC_L2, LINEAR, COUNT, DISTANCE, ATTENTIVE, LOWSHOT_FINETUNE, LOWSHOT, FINETUNE, RETRIEVAL,
     *DEPTH, *SEGMENTATION,
 )  # fmt: skip
-"""Of the tasks that come with this software; of two families that a name fits, the narrower comes first."""
+"""Metrics of the built-in tasks; the first match counts, so a narrower family comes before a wider one."""
 HEADLINE = MetricSpec("headline", "Mean headline", "%", "higher", "the first task's main metric, mean over label sets")
 COLUMNS = (*training.LOSS, *training.SCHEDULE, *training.TOTALS, *training.PROGRESS, HEADLINE)
-"""Those whose names are the same in every run."""
+"""Columns of metrics.csv whose names are the same in every run."""
 
 Specs = Mapping[str, MetricSpec]
-"""Specs of tasks from outside, by name."""
+"""Specs of custom tasks' metrics, by name."""
 
 
-def lookup(column: str, outside: Specs | None = None) -> MetricSpec:
+def lookup(column: str, custom: Specs | None = None) -> MetricSpec:
     """The spec of a column of metrics.csv, or of a result, with or without its label set.
 
-    What nobody has described is titled by its name: a part of the loss is minimised, a result maximised.
+    A metric without a spec gets its name as title; a part of the loss is minimised, a result maximised.
 
     Args:
         column: ``train/loss``, ``health/count/knn``, ``val/count/knn20``, ``count/knn20``, ``headline``, ...
-        outside: see `Specs`.
+        custom: specs that take precedence.
     """
-    known = outside or {}
-    if column in known:
-        return known[column]
-    found = find(column, COLUMNS)
-    if found is not None:
-        return found
+    custom = custom or {}
+    if column in custom:
+        return custom[column]
+    spec = find_spec(column, COLUMNS)
+    if spec is not None:
+        return spec
     _, name = split(column)
     if column.startswith("train/"):
-        return MetricSpec(column, spaced(column.removeprefix("train/")), "", "lower")
+        return MetricSpec(column, title_from_name(column.removeprefix("train/")), "", "lower")
     if column.startswith("health/"):
-        found = find(name, MEASURES) or MetricSpec(name, spaced(name), "", None)
-        return replace(found, name=column)
-    return known.get(name) or find(name, RESULTS) or MetricSpec(name, spaced(name), "", "higher")
+        spec = find_spec(name, MEASURES) or MetricSpec(name, title_from_name(name), "", None)
+        return replace(spec, name=column)
+    return custom.get(name) or find_spec(name, RESULTS) or MetricSpec(name, title_from_name(name), "", "higher")
 
 
 def split(column: str) -> tuple[str, str]:
-    """Label set, "" without, and name of a column or result: val/count/knn20 is knn20 of count."""
+    """Label set ("" if none) and metric of a column or result: val/count/knn20 is ("count", "knn20")."""
     inner = column.removeprefix("val/").removeprefix("health/")
     label_set, _, name = inner.rpartition("/")
     return label_set, name
 
 
-def undescribed(specs: Iterable[MetricSpec]) -> dict[str, dict[str, Any]]:
-    """Those that `lookup` would not find by their names, for the files of a run, where reports find them."""
+def plain_custom_specs(specs: Iterable[MetricSpec]) -> dict[str, dict[str, Any]]:
+    """The specs that `lookup` does not find by name, as plain dicts by name; a run stores them for reports."""
     return {spec.name: spec.plain() for spec in specs if lookup(spec.name) != spec}
 
 
-def described(*written: Any) -> dict[str, MetricSpec]:
-    """All that `undescribed` has written; whatever else it is tells nothing."""
+def parse_custom_specs(*stored: Any) -> dict[str, MetricSpec]:
+    """The specs in any number of outputs of `plain_custom_specs`, by name; anything else is ignored."""
     specs: dict[str, MetricSpec] = {}
-    for found in written:
+    for item in stored:
         with contextlib.suppress(AttributeError, TypeError, ValueError):
-            specs |= {str(name): from_plain(values) for name, values in found.items()}
+            specs |= {str(name): from_plain(values) for name, values in item.items()}
     return specs

@@ -1,4 +1,4 @@
-"""What a dense probe predicts for every pixel: the loss of a prediction, and how good it is."""
+"""The kinds of maps that dense probes predict, with their losses and metrics."""
 
 import math
 from abc import ABC, abstractmethod
@@ -7,20 +7,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ijepa.evaluation.measures import Measured
+from ijepa.evaluation.measures import MetricValue
 
-RATIO = 1.25
-"""A depth counts as right within this factor (Eigen et al., 1406.2283)."""
-BALANCE = 0.5
-"""Of the scale-invariant loss: 0 is the mean square, at 1 a factor common to an image's depths costs nothing."""
+DELTA_1 = 1.25
+"""A depth counts as correct within this factor (Eigen et al., 1406.2283)."""
+LAMBDA = 0.5
+"""Of the scale-invariant loss: 0 is the mean squared error; with 1 the loss ignores a factor common to an image."""
 
 
 class Target(ABC):
     """A kind of map.
 
     Attributes:
-        kind: its name.
-        outputs: numbers K predicted for a pixel.
+        kind: its name: ``depth`` or ``segmentation``.
+        outputs: number K of outputs per pixel.
     """
 
     kind: str
@@ -28,35 +28,35 @@ class Target(ABC):
 
     @abstractmethod
     def start(self, maps: Tensor) -> Tensor:
-        """Where predictions begin: [K], from some maps [B, H, W]."""
+        """Initial biases [K], from some maps [B, H, W]."""
 
     @abstractmethod
     def loss(self, predicted: Tensor, maps: Tensor) -> Tensor:
-        """Of predictions [B, K, H, W]; 0 where no pixel is known."""
+        """The loss of outputs [B, K, H, W]; 0 if the maps [B, H, W] have no valid pixel."""
 
     @abstractmethod
     def values(self, predicted: Tensor) -> Tensor:
-        """Predictions as maps: [B, H, W]."""
+        """From outputs [B, K, H, W] to predicted maps [B, H, W]."""
 
     @abstractmethod
     def outcomes(self, predicted: Tensor, maps: Tensor) -> Tensor:
-        """What each image contributes to the results: [B, S] float64 on the CPU, to be added up."""
+        """Each image's contributions to the metrics: [B, S] float64 on the CPU; metrics follow from their sums."""
 
     @abstractmethod
-    def results(self, outcomes: Tensor) -> dict[str, Measured]:
-        """By metric, of the outcomes of all images [n, S]."""
+    def results(self, outcomes: Tensor) -> dict[str, MetricValue]:
+        """The metrics, by name, from the outcomes of all images [n, S]."""
 
     @abstractmethod
-    def merit(self, results: dict[str, Measured]) -> float:
-        """What chooses among heads, by their results on held-out images: the better the higher."""
+    def selection_score(self, results: dict[str, MetricValue]) -> float:
+        """The score by which the best head is chosen, from its results on held-out images; higher is better."""
 
 
-class Depths(Target):
-    """The logarithm of depth, in the scale-invariant loss of Eigen et al. (1406.2283, equation 4, lambda = .5).
+class DepthTarget(Target):
+    """Log depth, with the scale-invariant loss of Eigen et al. (1406.2283, equation 4, lambda = .5).
 
-    Errors are ratios, near as far, as delta_1 counts them; squares make it a convex problem of linear heads.
-    RMSE, in the maps' units, and delta_1, the share of pixels within a factor of 1.25, are those of an image over its
-    known pixels, averaged over images, as usual.
+    As for delta_1, errors are ratios, equally important near and far; the problem is convex for linear heads. RMSE (in
+    the maps' units) and delta_1 (fraction of pixels within a factor of 1.25) are computed over an image's known pixels,
+    then averaged over images, as usual.
     """
 
     kind = "depth"
@@ -68,42 +68,42 @@ class Depths(Target):
 
     def loss(self, predicted: Tensor, maps: Tensor) -> Tensor:
         known = _known(maps)
-        away = torch.where(known, predicted[:, 0] - torch.where(known, maps, 1).log(), 0)
+        error = torch.where(known, predicted[:, 0] - torch.where(known, maps, 1).log(), 0)
         count = known.sum(dim=(1, 2)).clamp(min=1)
-        each = away.square().sum(dim=(1, 2)) / count - BALANCE * (away.sum(dim=(1, 2)) / count).square()
-        return each.sum() / known.any(dim=(1, 2)).sum().clamp(min=1)
+        losses = error.square().sum(dim=(1, 2)) / count - LAMBDA * (error.sum(dim=(1, 2)) / count).square()
+        return losses.sum() / known.any(dim=(1, 2)).sum().clamp(min=1)
 
     def values(self, predicted: Tensor) -> Tensor:
         return predicted[:, 0].exp()
 
     def outcomes(self, predicted: Tensor, maps: Tensor) -> Tensor:
-        """delta_1, RMSE, and 1; zeros for an image of which no pixel is known."""
+        """delta_1, RMSE and 1 for each image; zeros if no pixel of an image is known."""
         known, values = _known(maps), self.values(predicted)
         truth = torch.where(known, maps, 1)
         count = known.sum(dim=(1, 2)).clamp(min=1)
-        close = known & (torch.maximum(values / truth, truth / values) < RATIO)
+        correct = known & (torch.maximum(values / truth, truth / values) < DELTA_1)
         squares = torch.where(known, (values - truth).square(), 0).sum(dim=(1, 2))
-        rows = [close.sum(dim=(1, 2)) / count, (squares / count).sqrt(), known.any(dim=(1, 2))]
+        rows = [correct.sum(dim=(1, 2)) / count, (squares / count).sqrt(), known.any(dim=(1, 2))]
         return torch.stack([row.float() for row in rows], dim=1).cpu().double()
 
-    def results(self, outcomes: Tensor) -> dict[str, Measured]:
+    def results(self, outcomes: Tensor) -> dict[str, MetricValue]:
         delta, error, count = outcomes.unbind(dim=1)
         return {
             "depth_delta1": _mean(delta, count),
             "depth_rmse": _mean(error, count),
         }
 
-    def merit(self, results: dict[str, Measured]) -> float:
-        """By RMSE: delta_1 can be full before a probe is good."""
+    def selection_score(self, results: dict[str, MetricValue]) -> float:
+        """Minus RMSE: delta_1 can reach 1 before a probe is good."""
         error = results["depth_rmse"].value
         return -error if math.isfinite(error) else -math.inf
 
 
-class Classes(Target):
-    """One of so many classes, in cross-entropy.
+class ClassTarget(Target):
+    """One of K classes, with cross-entropy.
 
-    mIoU is the mean over the classes that occur in the maps of their intersection over union, both added up over all
-    images; accuracy is the share of all pixels; those without a class do not count.
+    mIoU is the mean of intersection over union, each summed over all images, over the classes that occur in the maps;
+    accuracy is that of all pixels. Pixels with -1 do not count.
     """
 
     kind = "segmentation"
@@ -122,42 +122,42 @@ class Classes(Target):
         return predicted.argmax(dim=1)
 
     def outcomes(self, predicted: Tensor, maps: Tensor) -> Tensor:
-        """Each class's intersection, union and pixels: [B, 3 * K]. Counted here: torchmetrics would hold K maps."""
-        values, counted = self.values(predicted), maps >= 0
+        """Each class's intersection, union and labelled pixels: [B, 3 * K]. torchmetrics would store K maps."""
+        values, valid = self.values(predicted), maps >= 0
         images = torch.arange(len(maps), device=maps.device).view(-1, 1, 1).expand_as(maps)
-        shared = self._count(images, maps, counted & (values == maps))
-        guessed, there = self._count(images, values, counted), self._count(images, maps, counted)
-        return torch.cat([shared, guessed + there - shared, there], dim=1).cpu().double()
+        intersection = self._count(images, maps, valid & (values == maps))
+        predicted_pixels, pixels = self._count(images, values, valid), self._count(images, maps, valid)
+        return torch.cat([intersection, predicted_pixels + pixels - intersection, pixels], dim=1).cpu().double()
 
-    def results(self, outcomes: Tensor) -> dict[str, Measured]:
-        shared, _, there = outcomes.view(len(outcomes), 3, -1).unbind(dim=1)
-        miou = Measured(self.miou(outcomes.sum(dim=0, keepdim=True)).item(), outcomes, self.miou)
-        return {"segmentation_miou": miou, "segmentation_accuracy": _mean(shared.sum(dim=1), there.sum(dim=1))}
+    def results(self, outcomes: Tensor) -> dict[str, MetricValue]:
+        intersection, _, pixels = outcomes.view(len(outcomes), 3, -1).unbind(dim=1)
+        miou = MetricValue(self.miou(outcomes.sum(dim=0, keepdim=True)).item(), outcomes, self.miou)
+        return {"segmentation_miou": miou, "segmentation_accuracy": _mean(intersection.sum(dim=1), pixels.sum(dim=1))}
 
-    def merit(self, results: dict[str, Measured]) -> float:
+    def selection_score(self, results: dict[str, MetricValue]) -> float:
         miou = results["segmentation_miou"].value
         return miou if math.isfinite(miou) else -math.inf
 
     @staticmethod
     def iou(sums: Tensor) -> Tensor:
         """Intersection over union [R, K] of sums over images [R, 3 * K]; NaN for a class that occurs in no map."""
-        shared, union, there = sums.view(len(sums), 3, -1).unbind(dim=1)
-        return torch.where(there > 0, shared / union, torch.nan)
+        intersection, union, pixels = sums.view(len(sums), 3, -1).unbind(dim=1)
+        return torch.where(pixels > 0, intersection / union, torch.nan)
 
     @classmethod
     def miou(cls, sums: Tensor) -> Tensor:
-        """Their means [R]."""
+        """Mean `iou` [R] over the classes that occur."""
         return cls.iou(sums).nanmean(dim=1)
 
-    def _count(self, images: Tensor, classes: Tensor, which: Tensor) -> Tensor:
-        found = (images * self.outputs + classes)[which]
-        return found.bincount(minlength=len(images) * self.outputs).view(len(images), self.outputs)
+    def _count(self, images: Tensor, classes: Tensor, mask: Tensor) -> Tensor:
+        bins = (images * self.outputs + classes)[mask]
+        return bins.bincount(minlength=len(images) * self.outputs).view(len(images), self.outputs)
 
 
 def _known(depths: Tensor) -> Tensor:
     return depths.isfinite() & (depths > 0)
 
 
-def _mean(total: Tensor, count: Tensor) -> Measured:
-    each = torch.stack([total, count], dim=1)
-    return Measured((total.sum() / count.sum()).item(), each)
+def _mean(total: Tensor, count: Tensor) -> MetricValue:
+    per_image = torch.stack([total, count], dim=1)
+    return MetricValue((total.sum() / count.sum()).item(), per_image)

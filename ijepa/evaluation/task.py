@@ -1,4 +1,4 @@
-"""What an evaluation task is: its needs, its metrics, and what it finds, draws and writes."""
+"""The base class of evaluation tasks: requirements, metrics, results and files."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -7,10 +7,10 @@ from typing import ClassVar, Generic, TypeVar
 from ijepa.config import Section
 from ijepa.data.datamodule import DataModule
 from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult
-from ijepa.evaluation.measures import Measured
+from ijepa.evaluation.measures import MetricValue
 from ijepa.util.metric_spec import MetricSpec
 
-__all__ = ["ConfiguredTask", "EvalContext", "EvaluatedModel", "Measured", "MetricSpec", "Task", "TaskResult"]
+__all__ = ["ConfiguredTask", "EvalContext", "EvaluatedModel", "MetricSpec", "MetricValue", "Task", "TaskResult"]
 
 ConfigT = TypeVar("ConfigT", bound=Section)
 
@@ -19,8 +19,8 @@ class Task(ABC):
     """An evaluation task; its constructor takes its options. One object serves one model at a time.
 
     Attributes:
-        name: among the tasks of a configuration: ``task.NAME`` holds its options.
-        needs_labels: whether images without labels leave it nothing to do.
+        name: key of its options in the configuration: ``task.NAME``.
+        needs_labels: whether the task requires labels.
     """
 
     name: str = ""
@@ -28,31 +28,36 @@ class Task(ABC):
 
     @abstractmethod
     def metrics(self, several: bool) -> list[MetricSpec]:
-        """What it measures, as tables show it; the first stands for the task.
+        """The metrics, in the order of tables; the first is the main metric.
 
         Args:
-            several: whether there are several label sets, and little room for each.
+            several: whether there are several label sets; return few metrics then, since tables have little room.
         """
 
     def validate(self, data: DataModule) -> None:  # noqa: B027  # most tasks have nothing to add
-        """Raises UnavailableError where the images lack what it needs, ConfigError where an option does not fit."""
+        """Checks options and images before anything runs.
+
+        Raises:
+            UnavailableError: if the images lack what the task needs; task=paper then skips the task.
+            ConfigError: if an option is invalid.
+        """
 
     @abstractmethod
-    def evaluate(self, evaluated: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
-        """The results by label set, or under "" without one; every process calls it."""
+    def evaluate(self, model: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
+        """The results by label set, or under "" if the task needs none; every process calls it."""
 
-    def write(self, evaluated: EvaluatedModel, ctx: EvalContext, folder: Path) -> list[Path]:
-        """Files that it leaves in ``folder`` after `evaluate`, where files are wanted: pictures, features."""
+    def write(self, model: EvaluatedModel, ctx: EvalContext, folder: Path) -> list[Path]:
+        """Writes pictures or features to ``folder``, after `evaluate`, on rank 0; returns the paths."""
         return []
 
 
 class ConfiguredTask(Task, Generic[ConfigT]):
-    """A task of this software, whose options are a section of the schema."""
+    """A built-in task; its options are a section of the schema."""
 
     def __init__(self, config: ConfigT) -> None:
         self.config = config
 
     @property
     def key(self) -> str:
-        """Of its section, for messages."""
+        """The configuration key of its options, for messages."""
         return f"task.{self.name}"

@@ -1,4 +1,4 @@
-"""The tasks of a configuration on every label set; and, beside a checkpoint, random init and raw pixels."""
+"""Runs the tasks of a configuration on every label set, for a model and its baselines: random init and raw pixels."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,11 +17,11 @@ from ijepa.evaluation.knn import KnnTask
 from ijepa.evaluation.linear import CountTask, DistanceTask, LinearTask
 from ijepa.evaluation.logistic import LogisticTask
 from ijepa.evaluation.lowshot import LowshotFinetuneTask, LowshotTask
-from ijepa.evaluation.measures import Measured
+from ijepa.evaluation.measures import MetricValue
 from ijepa.evaluation.pictures import PicturesTask
 from ijepa.evaluation.retrieval import RetrievalTask
 from ijepa.evaluation.task import ConfiguredTask, Task
-from ijepa.models.pretrained import Spec, untrained
+from ijepa.models.pretrained import Spec, untrained_encoder
 from ijepa.util.errors import ConfigError, UnavailableError
 from ijepa.util.metric_spec import MetricSpec
 
@@ -32,83 +32,95 @@ TASKS: dict[str, type[ConfiguredTask[Any]]] = {
         FinetuneTask, RetrievalTask, DepthTask, SegmentationTask, ExportTask, PicturesTask,
     )
 }  # fmt: skip
-"""Those of this software, by name: each has a section in `Tasks`, and conf/task/NAME.yaml."""
+"""The built-in tasks, by name: each has a section in `Tasks`, and conf/task/NAME.yaml."""
 PIXELS = "raw pixels"
+"""Name of the baseline without an encoder."""
 
 
 @dataclass(frozen=True)
 class ModelResults:
-    """One line of a results table.
+    """The results of one model.
 
     Attributes:
-        name: of what was evaluated.
-        results: by metric; where there are several label sets, by label set / metric.
-        details: what else the tasks tell, by task and label set.
-        files: what they have written.
+        name: of the model.
+        results: by `result_key`.
+        details: for metrics.json, by task and label set.
+        files: paths of the files that the tasks have written.
     """
 
     name: str
-    results: dict[str, Measured]
+    results: dict[str, MetricValue]
     details: dict[str, Any] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
 
     @property
     def values(self) -> dict[str, float]:
-        """The results without what they were computed from."""
-        return {name: measured.value for name, measured in self.results.items()}
+        """The values of the results, by `result_key`."""
+        return {name: result.value for name, result in self.results.items()}
 
     def intervals(self, seed: int) -> dict[str, tuple[float, float]]:
-        """The 95 % intervals of the results that have one."""
-        found = {name: measured.interval(seed) for name, measured in self.results.items()}
-        return {name: interval for name, interval in found.items() if interval is not None}
+        """The 95 % intervals of the results that have one, by `result_key`."""
+        intervals = {name: result.interval(seed) for name, result in self.results.items()}
+        return {name: interval for name, interval in intervals.items() if interval is not None}
 
 
-def chosen(tasks: Tasks) -> dict[str, Task]:
-    """The tasks that the configuration has, by name; those of the user's own by their ``_target_``.
+def build_tasks(tasks: Tasks) -> dict[str, Task]:
+    """Instantiates the tasks of a configuration, by name; custom ones from their ``_target_``.
 
     Raises:
-        UserError: when such a class cannot be imported, its options do not fit, or it has no metric.
+        UserError: if a custom task cannot be imported, does not accept its options, or has no metric.
     """
-    return {name: _made(name, section) for name, section in tasks.chosen().items()}
+    return {name: _build_task(name, section) for name, section in tasks.chosen().items()}
 
 
-def _made(name: str, section: TaskSection | Custom) -> Task:
+def _build_task(name: str, section: TaskSection | Custom) -> Task:
     if not isinstance(section, Custom):
         return TASKS[name](section)
-    made: Task = instantiate(f"task.{name}", section, Task)
-    made.name = name
-    if not made.metrics(several=True):
+    task: Task = instantiate(f"task.{name}", section, Task)
+    task.name = name
+    if not task.metrics(several=True):
         raise ConfigError(f"task.{name}._target_", section.target, "has no metrics; return a MetricSpec at least")
-    return made
+    return task
 
 
-def evaluate(tasks: Tasks, evaluated: EvaluatedModel, ctx: EvalContext) -> ModelResults:
-    """Every task on every label set; names images that cannot be read, once."""
+def evaluate(tasks: Tasks, model: EvaluatedModel, ctx: EvalContext) -> ModelResults:
+    """Runs every task on every label set, and writes its files if ``ctx.folder`` is set."""
     names = label_sets(ctx.data)
-    row = ModelResults(evaluated.name, {})
-    for task_name, task in chosen(tasks).items():
-        for name, found in task.evaluate(evaluated, ctx).items():
-            row.results.update({key(names, name, metric): value for metric, value in found.results.items()})
-            if found.details is not None:
-                row.details.setdefault(task_name, {})[name] = found.details
+    collected = ModelResults(model.name, {})
+    for task_name, task in build_tasks(tasks).items():
+        for name, result in task.evaluate(model, ctx).items():
+            values = {result_key(names, name, metric): value for metric, value in result.results.items()}
+            collected.results.update(values)
+            if result.details is not None:
+                collected.details.setdefault(task_name, {})[name] = result.details
         if ctx.folder is not None:
             ctx.folder.mkdir(parents=True, exist_ok=True)
-            row.files.extend(task.write(evaluated, ctx, ctx.folder))
-        row.files.extend(ctx.files)
+            collected.files.extend(task.write(model, ctx, ctx.folder))
+        collected.files.extend(ctx.files)
         ctx.files.clear()
-    return row
+    return collected
 
 
 def baselines(tasks: Tasks, spec: Spec, ctx: EvalContext, initial: bool = True) -> list[ModelResults]:
-    """The same tasks on an untrained encoder of this shape, unless not ``initial``, and on raw pixels."""
-    subjects = [EvaluatedModel(UNTRAINED, untrained(spec, ctx.seed), baseline=True)] if initial else []
-    subjects.append(EvaluatedModel(PIXELS, None, baseline=True, patch_size=spec.patch_size))
-    return [evaluate(tasks, evaluated, ctx) for evaluated in subjects]
+    """The same tasks on raw pixels and, if ``initial``, on a randomly initialised encoder of the same shape."""
+    models = [EvaluatedModel(UNTRAINED, untrained_encoder(spec, ctx.seed), baseline=True)] if initial else []
+    models.append(EvaluatedModel(PIXELS, None, baseline=True, pixel_patch_size=spec.patch_size))
+    return [evaluate(tasks, model, ctx) for model in models]
 
 
 def validate(tasks: Tasks, data: DataModule, images: Data | None = None) -> None:
-    """Refuses ``images`` that lack what a task needs: labels, maps; raises ConfigError."""
-    for name, task in chosen(tasks).items():
+    """Validates every task.
+
+    Args:
+        tasks: the configured tasks.
+        data: the images.
+        images: the ``data`` section of the configuration, for messages.
+
+    Raises:
+        UnavailableError: if the images lack what a task needs: labels or maps.
+        ConfigError: if an option of a task is invalid.
+    """
+    for name, task in build_tasks(tasks).items():
         if task.needs_labels and not label_sets(data):
             if images is not None and images.source != "folder":
                 problem = f"has no labels, which task={name} needs; try another data="
@@ -119,59 +131,59 @@ def validate(tasks: Tasks, data: DataModule, images: Data | None = None) -> None
 
 
 def supported_tasks(tasks: Tasks, data: DataModule) -> tuple[Tasks, dict[str, str]]:
-    """Those that these images have all that is needed for, and why the others are left out.
+    """The tasks whose requirements the images meet, and the reason why each other task is skipped.
 
     Raises:
-        ConfigError: at a mistake in a task itself.
+        ConfigError: if an option of a task is invalid.
     """
-    kept: dict[str, TaskSection | Custom] = {}
-    left: dict[str, str] = {}
+    supported: dict[str, TaskSection | Custom] = {}
+    skipped: dict[str, str] = {}
     for name, task in tasks.chosen().items():
         try:
             validate(Tasks(**{name: task}), data)
-            kept[name] = task
+            supported[name] = task
         except UnavailableError as error:
-            left[name] = error.problem
-    return Tasks(**kept, paper=tasks.paper), left
+            skipped[name] = error.problem
+    return Tasks(**supported, paper=tasks.paper), skipped
 
 
-def key(names: list[str], name: str, metric: str) -> str:
-    """What a result is called: its metric, after its label set where there are several."""
+def result_key(names: list[str], name: str, metric: str) -> str:
+    """The name of a result: METRIC, or LABEL_SET/METRIC if there are several label sets ``names``."""
     return f"{name}/{metric}" if name and len(names) > 1 else metric
 
 
-def shown(tasks: Tasks, rows: list[ModelResults], names: list[str]) -> list[list[str]]:
-    """The results that a table shows, by label set: those that some row has."""
+def table_metrics(tasks: Tasks, rows: list[ModelResults], names: list[str]) -> list[list[str]]:
+    """The result keys that a table shows, grouped by label set: those for which a row has a value."""
     several = len(names) > 1
-    listed = [spec.name for task in chosen(tasks).values() for spec in task.metrics(several) if spec.better]
-    groups = [[key(names, name, metric) for metric in listed] for name in ([*names, ""] if several else [""])]
-    found = [[result for result in group if any(result in row.results for row in rows)] for group in groups]
-    return [list(dict.fromkeys(group)) for group in found if group]
+    listed = [spec.name for task in build_tasks(tasks).values() for spec in task.metrics(several) if spec.better]
+    groups = [[result_key(names, name, metric) for metric in listed] for name in ([*names, ""] if several else [""])]
+    present = [[name for name in group if any(name in row.results for row in rows)] for group in groups]
+    return [list(dict.fromkeys(group)) for group in present if group]
 
 
-def promised(tasks: Tasks, names: list[str]) -> dict[str, MetricSpec]:
-    """The results on these label sets, by what they will be called."""
-    listed = [spec for task in chosen(tasks).values() for spec in task.metrics(several=False)]
-    return {key(names, name, spec.name): spec for name in [*names, ""] for spec in listed}
+def result_specs(tasks: Tasks, names: list[str]) -> dict[str, MetricSpec]:
+    """The spec of each result that the tasks give on label sets ``names``, by `result_key`."""
+    listed = [spec for task in build_tasks(tasks).values() for spec in task.metrics(several=False)]
+    return {result_key(names, name, spec.name): spec for name in [*names, ""] for spec in listed}
 
 
 def main_metric(tasks: Tasks) -> MetricSpec:
-    """The first metric of the first task that has one: it stands for all."""
-    return next(iter(chosen(tasks.first()).values())).metrics(several=True)[0]
+    """The first metric of the first task that has metrics; sweeps and headlines use it."""
+    return next(iter(build_tasks(tasks.first_only()).values())).metrics(several=True)[0]
 
 
-def undescribed(tasks: Tasks) -> dict[str, dict[str, Any]]:
-    """For the files of a run: the metrics that a report would not know by name, and a headline of another kind."""
+def plain_custom_specs(tasks: Tasks) -> dict[str, dict[str, Any]]:
+    """`specs.plain_custom_specs` of the tasks' metrics and of the headline, which has the main metric's unit."""
     main = main_metric(tasks)
     headline = replace(specs.HEADLINE, unit=main.unit, better=main.better)
-    found = [spec for task in chosen(tasks).values() for spec in task.metrics(several=False)]
-    return specs.undescribed([headline, *found])
+    metrics = [spec for task in build_tasks(tasks).values() for spec in task.metrics(several=False)]
+    return specs.plain_custom_specs([headline, *metrics])
 
 
 def headlines(tasks: Tasks, row: ModelResults, names: list[str]) -> dict[str, float]:
-    """The first task's result on each label set, or its only one."""
+    """The main metric on each label set ``names``; by its own name if the task has no label sets."""
     metric = main_metric(tasks).name
-    found = {name: row.results.get(key(names, name, metric)) for name in names}
-    if not any(found.values()):
-        found = {metric: row.results.get(metric)}
-    return {name: result.value for name, result in found.items() if result is not None}
+    results = {name: row.results.get(result_key(names, name, metric)) for name in names}
+    if not any(results.values()):
+        results = {metric: row.results.get(metric)}
+    return {name: result.value for name, result in results.items() if result is not None}

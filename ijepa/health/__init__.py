@@ -1,1 +1,1 @@
-"""Whether a run is healthy: measures of features on held-out images, and what they mean together."""
+"""Health checks: measures of features on held-out images, and the verdict from them."""

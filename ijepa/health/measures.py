@@ -1,6 +1,6 @@
 """Measures of features: spread, rank, and agreement of predictions with targets.
 
-All are computed in float64. If features are not finite, measures are NaN.
+All are computed in float64, and NaN if features are not finite.
 """
 
 import math
@@ -11,8 +11,6 @@ from torch import Tensor
 
 RIDGE = 1e-4
 """Added to the within-class covariance (LiDAR, section 4)."""
-
-
 ROUNDING = 1e-12
 """A variance below this fraction of the mean square counts as zero."""
 
@@ -21,10 +19,10 @@ class Spread(NamedTuple):
     """The spread of tokens.
 
     std: standard deviation over all tokens, per dimension; root mean square over dimensions.
-    std_across: the same across images, at each fixed position.
-    share: fraction of the total variance that is across images at a fixed position; the rest is due to position.
+    std_across: the same over images, at each fixed position.
+    share: fraction of the variance that is between images at a fixed position; the rest is between positions.
     norm: mean L2 norm of a token.
-    relative: std / the tokens' root mean square: 0 if all tokens are equal, independent of scale.
+    relative: std / root mean square of the tokens: independent of scale, 0 if all tokens are equal.
     """
 
     std: float
@@ -39,30 +37,30 @@ class Moments:
 
     def __init__(self) -> None:
         self.images = 0
-        self.lengths = 0.0
+        self._norms = 0.0
         self._sum = self._squares = torch.zeros(())
 
     def add(self, tokens: Tensor) -> None:
         """Adds tokens [B, N, D]; N and D must not change."""
         tokens = tokens.double()
         self.images += len(tokens)
-        self.lengths += float(tokens.norm(dim=-1).mean(dim=1).sum())
+        self._norms += float(tokens.norm(dim=-1).mean(dim=1).sum())
         self._sum = self._sum.to(tokens) + tokens.sum(dim=0)
         self._squares = self._squares.to(tokens) + tokens.square().sum(dim=0)
 
     def spread(self) -> Spread:
-        """The spread of all tokens that were added."""
+        """The spread of all tokens added."""
         mean = self._sum / self.images  # [N, D]
         square = self._squares / self.images
-        within = (square - mean.square()).clamp_min(0).mean()
+        across = (square - mean.square()).clamp_min(0).mean()
         total = (square.mean(dim=0) - mean.mean(dim=0).square()).clamp_min(0).mean()
         power = square.mean()
-        within, total = (torch.where(part > ROUNDING * power, part, 0.0) for part in (within, total))
+        across, total = (torch.where(part > ROUNDING * power, part, 0.0) for part in (across, total))
         return Spread(
             float(total.sqrt()),
-            float(within.sqrt()),
-            _ratio(float(within), float(total)),
-            self.lengths / self.images,
+            float(across.sqrt()),
+            _ratio(float(across), float(total)),
+            self._norms / self.images,
             math.sqrt(_ratio(float(total), float(power))),
         )
 
@@ -86,22 +84,22 @@ class PredictionAgreement:
         self._products = self._products.to(pair) + products
 
     def cosine(self) -> float:
-        """Mean cosine similarity of predictions and targets; it includes what all images have in common."""
+        """Mean cosine similarity of predictions and targets; it includes what all images share."""
         return self._cosine / self.images
 
     def correlation(self) -> float:
         """Correlation across images, pooled over dimensions and positions: 0 if predictions ignore the image."""
         first, second = self._sums / self.images
         means = torch.stack([first.square().sum(), second.square().sum(), (first * second).sum()])
-        one, other, both = (self._products / self.images - means).tolist()
-        return _ratio(both, math.sqrt(max(one, 0.0) * max(other, 0.0)))
+        first_variance, second_variance, covariance = (self._products / self.images - means).tolist()
+        return _ratio(covariance, math.sqrt(max(first_variance, 0.0) * max(second_variance, 0.0)))
 
 
 def rankme(features: Tensor) -> float:
     """RankMe (Garrido et al., 2210.02885, eq. 1-2) of features [n, D], not centred; at most min(n, D)."""
     if not features.isfinite().all():
         return math.nan
-    return _effective(torch.linalg.svdvals(features.double()))
+    return _exp_entropy(torch.linalg.svdvals(features.double()))
 
 
 def effective_rank(features: Tensor) -> float:
@@ -113,8 +111,8 @@ def effective_rank(features: Tensor) -> float:
 def alpha_req(features: Tensor) -> float:
     """Decay exponent of the covariance's eigenvalues, lambda_j ~ j^-alpha (Agrawal et al., 2022), features [n, D].
 
-    It is the slope of a line fitted to log lambda over log j. The paper finds 1 best; larger values are a steeper
-    decay. Eigenvalues at rounding level are left out.
+    It is minus the slope of a line fitted to log lambda over log j; larger values mean a steeper decay. The paper finds
+    1 best. Eigenvalues at rounding level are excluded.
     """
     if not features.isfinite().all():
         return math.nan
@@ -123,9 +121,9 @@ def alpha_req(features: Tensor) -> float:
     values = values[values > values.max() * 1e-12]
     if len(values) < 3:
         return math.nan
-    places = torch.arange(1, len(values) + 1, dtype=torch.float64, device=values.device).log()
-    places = places - places.mean()
-    return float(-(places @ values.log()) / places.square().sum())
+    log_j = torch.arange(1, len(values) + 1, dtype=torch.float64, device=values.device).log()
+    log_j = log_j - log_j.mean()
+    return float(-(log_j @ values.log()) / log_j.square().sum())
 
 
 def lidar(features: Tensor) -> float:
@@ -144,17 +142,17 @@ def lidar(features: Tensor) -> float:
     outer = means - means.mean(dim=0)
     # The eigenvalues of Sw^-1/2 Sb Sw^-1/2 are the squared singular values of the means, whitened by any root of Sw.
     root, failed = torch.linalg.cholesky_ex(within)
-    if failed:  # of features so large that the ridge is nothing beside them
+    if failed:  # features so large that the ridge is negligible
         return math.nan
     whitened = torch.linalg.solve_triangular(root, outer.T, upper=False)
-    return _effective(torch.linalg.svdvals(whitened).square())
+    return _exp_entropy(torch.linalg.svdvals(whitened).square())
 
 
-def _effective(values: Tensor) -> float:
+def _exp_entropy(values: Tensor) -> float:
     """The exponential of the entropy of ``values``, normalised to sum 1."""
-    shares = values / values.sum()
-    shares = shares[shares > 0]
-    return float((-(shares * shares.log()).sum()).exp()) if len(shares) else math.nan
+    weights = values / values.sum()
+    weights = weights[weights > 0]
+    return float((-(weights * weights.log()).sum()).exp()) if len(weights) else math.nan
 
 
 def _ratio(part: float, whole: float) -> float:

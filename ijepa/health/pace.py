@@ -4,29 +4,31 @@ import math
 
 from ijepa.training.protocol import MonitorFlops
 
-SHARE, PANELS = 0.0125, 100
-"""Maximum fraction of a run's FLOPs for health checks, and their maximum number. They run in float32, which takes two
-to three times as long as bf16 training: less than 3 % of the time."""
-CROPS, CROPPED, PREDICTED = 4, 8, 4
-"""Crops per image for LiDAR; one in how many images is cropped, and one in how many has predictions."""
+MAX_FRACTION, MAX_CHECKS = 0.0125, 100
+"""Maximum fraction of a run's FLOPs for health checks, and their maximum number. Health checks run in float32, which
+takes two to three times as long as bf16, so they take less than 3 % of the time."""
+CROPS_PER_IMAGE, CROP_EVERY, PREDICT_EVERY = 4, 8, 4
+"""Crops per image for LiDAR; every how many images one is cropped, and every how many one has predictions."""
 
 
-def steps_between(look: MonitorFlops, step: float, images: int, steps: int, saved: int | None) -> int:
-    """The smallest interval with which health checks take at most `SHARE` of the run and number at most `PANELS`.
+def steps_between(
+    image_flops: MonitorFlops, step_flops: float, images: int, steps: int, checkpoint_every: int | None
+) -> int:
+    """The smallest interval, in steps, with at most `MAX_CHECKS` health checks and `MAX_FRACTION` of the FLOPs.
 
     The interval is aligned with checkpoints, so that each checkpoint has a verdict.
 
     Args:
-        look: FLOPs of one held-out image; every device looks at all of them.
-        step: FLOPs of a step on one device.
+        image_flops: of one held-out image; every device processes all of them.
+        step_flops: of a training step on one device.
         images: held-out images per health check.
         steps: steps of the run.
-        saved: steps between checkpoints; None if they are not written by steps.
+        checkpoint_every: steps between checkpoints; None: no such interval.
     """
-    seen, predicted = images + images // CROPPED * CROPS, images // PREDICTED
-    cost = seen * look.features + predicted * look.predictions
-    least = max(math.ceil(cost / step / SHARE), math.ceil(steps / PANELS), 1)
-    whole = saved or 10 ** math.ceil(math.log10(least))
+    encoded, predicted = images + images // CROP_EVERY * CROPS_PER_IMAGE, images // PREDICT_EVERY
+    check_flops = encoded * image_flops.features + predicted * image_flops.predictions
+    least = max(math.ceil(check_flops / step_flops / MAX_FRACTION), math.ceil(steps / MAX_CHECKS), 1)
+    whole = checkpoint_every or 10 ** math.ceil(math.log10(least))
     if least > whole:
         return -(-least // whole) * whole
     return next(every for every in range(least, whole + 1) if whole % every == 0)

@@ -1,6 +1,6 @@
-"""Leave-one-out accuracies of k-NN and a linear classifier on the held-out images, without any training images.
+"""Leave-one-out accuracies of k-NN and a linear classifier on the held-out images, without training images.
 
-They track a run; for figures to report, `python evaluate.py` classifies with all training images.
+They track a run; for numbers to report, use `python evaluate.py`, which uses all training images.
 """
 
 import math
@@ -24,8 +24,8 @@ def knn(features: Tensor, labels: Tensor) -> float:
         features: [n, D]; centred, then compared by cosine similarity.
         labels: [n] class indices, `UNKNOWN` if there is no label.
     """
-    features, labels = _known(features, labels)
-    if not _possible(features, labels):
+    features, labels = _labelled(features, labels)
+    if not _can_classify(features, labels):
         return math.nan
     values = F.normalize(features - features.mean(dim=0), dim=1)
     similar = (values @ values.T).fill_diagonal_(-torch.inf)
@@ -46,29 +46,29 @@ def linear(features: Tensor, labels: Tensor) -> float:
         features: [n, D].
         labels: [n] class indices, `UNKNOWN` if there is no label.
     """
-    features, labels = _known(features, labels)
-    if not _possible(features, labels):
+    features, labels = _labelled(features, labels)
+    if not _can_classify(features, labels):
         return math.nan
     centred = features - features.mean(dim=0)
     truth = F.one_hot(labels).to(centred) * 2 - 1
-    values, vectors = torch.linalg.eigh(centred @ centred.T)  # of [n, n]: as good as [D, D] where n < D, and no worse
+    values, vectors = torch.linalg.eigh(centred @ centred.T)  # [n, n] rather than [D, D]: equivalent, and n is small
     values = values.clamp_min(0)
-    turned = vectors.T @ (truth - truth.mean(dim=0))
+    projected = vectors.T @ (truth - truth.mean(dim=0))
     best, accuracy = math.inf, math.nan
     for ridge in RIDGES:
-        kept = values / (values + ridge * values.mean() + torch.finfo(values.dtype).tiny)
-        hat = (vectors.square() @ kept + 1 / len(labels)).clamp_max(1 - 1e-9)  # with the mean, which is fitted, too
-        missed = (truth - truth.mean(dim=0) - vectors @ (kept[:, None] * turned)) / (1 - hat)[:, None]
-        error = float(missed.square().mean())
+        shrinkage = values / (values + ridge * values.mean() + torch.finfo(values.dtype).tiny)
+        hat = (vectors.square() @ shrinkage + 1 / len(labels)).clamp_max(1 - 1e-9)  # 1 / n: the mean is fitted, too
+        residual = (truth - truth.mean(dim=0) - vectors @ (shrinkage[:, None] * projected)) / (1 - hat)[:, None]
+        error = float(residual.square().mean())
         if error < best:
-            best, accuracy = error, float(((truth - missed).argmax(dim=1) == labels).double().mean())
+            best, accuracy = error, float(((truth - residual).argmax(dim=1) == labels).double().mean())
     return accuracy
 
 
-def _known(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    kept = labels != UNKNOWN
-    return features[kept].double().cpu(), labels[kept].cpu()
+def _labelled(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    is_labelled = labels != UNKNOWN
+    return features[is_labelled].double().cpu(), labels[is_labelled].cpu()
 
 
-def _possible(features: Tensor, labels: Tensor) -> bool:
+def _can_classify(features: Tensor, labels: Tensor) -> bool:
     return len(labels) > 1 and bool(features.isfinite().all()) and int(labels.min()) != int(labels.max())

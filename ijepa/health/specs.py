@@ -6,27 +6,27 @@ RANK = (
     MetricSpec("rankme", "RankMe", "", "higher", "effective rank of the target encoder's features, at most D"),
     MetricSpec("effective_rank", "Effective rank", "", "higher", "of the centred features: how many dimensions vary"),
     MetricSpec("alpha_req", "\u03b1-ReQ", "", "lower", "decay of the features' spectrum; 1 is best, more is steeper"),
-    MetricSpec("lidar", "LiDAR", "", "higher", "rank of what distinguishes images and is the same for their crops"),
+    MetricSpec("lidar", "LiDAR", "", "higher", "rank of what differs between images but not between an image's crops"),
 )  # fmt: skip
 SPREAD = (
     MetricSpec("std", "Spread of features", "", None, "standard deviation over all tokens"),
-    MetricSpec("std_across", "Spread across images", "", None, "standard deviation at each fixed position"),
-    MetricSpec("share", "Share across images", "%", None, "of the features' variance; the rest is position"),
+    MetricSpec("std_across", "Spread across images", "", None, "standard deviation over images at each position"),
+    MetricSpec("share", "Share across images", "%", None, "of the features' variance; the rest is between positions"),
     MetricSpec("norm", "Length of features", "", None, "mean norm of a token"),
-    MetricSpec("relative", "Relative spread", "", None, "over the tokens' root mean square; 0: all the same"),
+    MetricSpec("relative", "Relative spread", "", None, "std / root mean square of tokens; 0: all equal"),
 )
 PREDICTIONS = (
     MetricSpec("predictions_std", "Spread of predictions", "", None, "standard deviation over all tokens"),
     MetricSpec("predictions_std_across", "Predictions across images", "", None, "standard deviation at each position"),
     MetricSpec("predictions_share", "Predictions, share across images", "%", None, "of their variance"),
     MetricSpec("predictions_norm", "Length of predictions", "", None, "mean norm of a token"),
-    MetricSpec("predictions_relative", "Relative spread of predictions", "", None, "over their root mean square"),
+    MetricSpec("predictions_relative", "Relative spread of predictions", "", None, "std / root mean square"),
     MetricSpec("cosine", "Cosine", "", None, "of predictions and targets"),
-    MetricSpec("correlation", "Correlation", "", "higher", "of predictions and targets across images; 0: unrelated"),
+    MetricSpec("correlation", "Correlation", "", "higher", "of predictions and targets over images; 0: unrelated"),
 )  # fmt: skip
 OPTIMISATION = (
     MetricSpec("gradient_norm", "Gradient norm", "", "lower"),
-    MetricSpec("encoder_distance", "Distance of the encoders", "", None, "context to target encoder, relative"),
+    MetricSpec("encoder_distance", "Distance of the encoders", "", None, "context encoder to target encoder, relative"),
 )
 PROBES = (
     MetricSpec("knn", "k-NN along the run", "%", "higher", "held-out images, leave-one-out"),
@@ -37,7 +37,7 @@ GROUPS = {
     "Spread of the target encoder's features": SPREAD,
     "Predictions": PREDICTIONS,
     "Optimisation": OPTIMISATION,
-    "Read from the features along the run": PROBES,
+    "Accuracy of probes along the run": PROBES,
 }
-"""All of them, by what they tell."""
+"""All measures, by heading in reports."""
 MEASURES = tuple(spec for group in GROUPS.values() for spec in group)

@@ -1,8 +1,8 @@
 """The verdict from the measures: healthy, warming up, collapsing or diverging, with evidence and remedies.
 
-A randomly initialised encoder looks collapsed by any absolute measure: its tokens differ by position, hardly by image,
-and in two or three dimensions only. So every measure is compared with its value at step 0 and with its best value so
-far. The thresholds were set on runs that learn and runs that fail: docs/health.md.
+By any absolute measure, a randomly initialised encoder looks collapsed: its tokens differ between positions, hardly
+between images, and in two or three dimensions only. So every measure is compared with its value at step 0 and with its
+best value so far. The thresholds were set on runs that learn and runs that fail: docs/health.md.
 """
 
 import math
@@ -16,18 +16,19 @@ FALLEN = 0.5
 """Collapsing: spread or rank relative to step 0, at most."""
 LOST = 1 / 3
 """Collapsing: spread or rank relative to the best so far, at most."""
-TOLD = 0.3
-"""Healthy in any case: fraction of the variance that is across images, at least (for pretrained weights)."""
+ACROSS = 0.3
+"""Healthy in any case: fraction of the variance that is across images, at least; for runs from pretrained weights."""
 JUMP = 3.0
 """Diverging: loss relative to the largest so far (and to 1), more than."""
 EXPLODED = 20.0
 """Diverging: norm of gradients or predictions relative to its median so far, more than."""
-WORSE = 0.1
+FORGOTTEN = 0.1
 """Diverging: drop of linear accuracy since step 0, averaged over label sets, more than."""
-SEVERAL = 4
+MIN_CHECKS = 4
 """Minimum number of health checks for a median."""
 
 HealthCheck = dict[str, float]
+"""The measures of one health check, by name, and its ``step``."""
 
 
 class Verdict(NamedTuple):
@@ -91,33 +92,33 @@ REMEDIES = {
 }
 
 
-def diagnose(panels: Sequence[HealthCheck], warmup_steps: int = 0) -> Verdict:
-    """The verdict on the last of ``panels``.
+def diagnose(checks: Sequence[HealthCheck], warmup_steps: int = 0) -> Verdict:
+    """The verdict on the last of ``checks``.
 
     Args:
-        panels: results of `ijepa.health.check.health_check` so far, each with ``step`` and optionally ``loss`` and
+        checks: results of `ijepa.health.check.health_check` so far, each with ``step`` and optionally ``loss`` and
             ``gradient_norm``; the first is the reference.
         warmup_steps: length of the learning rate's warm-up.
     """
-    now, step = panels[-1], int(panels[-1]["step"])
-    broken = _divergence(panels)
-    if broken:
-        return Verdict(step, "diverging", None, broken, REMEDIES["diverging"])
-    if len(panels) > 1:
-        found = _collapse(panels)
-        if found is not None:
-            kind, evidence = found
+    now, step = checks[-1], int(checks[-1]["step"])
+    divergence = _divergence(checks)
+    if divergence:
+        return Verdict(step, "diverging", None, divergence, REMEDIES["diverging"])
+    if len(checks) > 1:
+        collapse = _collapse(checks)
+        if collapse is not None:
+            kind, evidence = collapse
             return Verdict(step, "collapsing", kind, evidence, REMEDIES[kind])
-    lost = _forgetting(panels)
-    if lost:
-        return Verdict(step, "diverging", None, lost, REMEDIES["diverging"])
-    first = panels[0]
+    forgetting = _forgetting(checks)
+    if forgetting:
+        return Verdict(step, "diverging", None, forgetting, REMEDIES["diverging"])
+    first = checks[0]
     evidence = [
         _compared("spread across images", _across(first), _across(now), first),
         _compared("effective rank", first["effective_rank"], now["effective_rank"], first),
         *_accuracies(first, now),
     ]
-    if len(panels) == 1:
+    if len(checks) == 1:
         return Verdict(
             step,
             "warming up",
@@ -125,82 +126,83 @@ def diagnose(panels: Sequence[HealthCheck], warmup_steps: int = 0) -> Verdict:
             [f"reference taken at step {step}" if step else "reference taken before training"],
             [],
         )
-    risen = RISEN if first["step"] == 0 else 1 - FALLEN  # of a network that was trained before, all but a fall
-    if (_across(now) >= risen * _across(first) or now["share"] >= TOLD) and step >= warmup_steps:
+    risen = RISEN if first["step"] == 0 else 1 - FALLEN  # pretrained weights need not rise, only not fall
+    if (_across(now) >= risen * _across(first) or now["share"] >= ACROSS) and step >= warmup_steps:
         return Verdict(step, "healthy", None, evidence, [])
     return Verdict(step, "warming up", None, evidence, [])
 
 
-def _divergence(panels: Sequence[HealthCheck]) -> list[str]:
-    now, past = panels[-1], panels[:-1]
-    wrong = [name for name in ("loss", "gradient_norm", "norm", "predictions_norm")
+def _divergence(checks: Sequence[HealthCheck]) -> list[str]:
+    now, past = checks[-1], checks[:-1]
+    not_finite = [name for name in ("loss", "gradient_norm", "norm", "predictions_norm")
              if not math.isfinite(now.get(name, 0.0))]  # fmt: skip
-    if wrong:
-        return [f"{name.replace('_', ' ')} is {now[name]}" for name in wrong]
+    if not_finite:
+        return [f"{name.replace('_', ' ')} is {now[name]}" for name in not_finite]
     evidence = []
-    losses = [panel["loss"] for panel in past if "loss" in panel]
+    losses = [check["loss"] for check in past if "loss" in check]
     if losses and now["loss"] > JUMP * max(*losses, 1.0):
         evidence.append(f"loss {now['loss']:.3g} (maximum before: {max(losses):.3g})")
     for name in ("gradient_norm", "predictions_norm"):
-        *values, last = [panel[name] for panel in past if name in panel] or [0.0]
-        most = EXPLODED * median(values) if len(values) >= SEVERAL else math.inf
-        if min(now.get(name, 0.0), last) > most:  # at two looks: once is one odd batch
+        *values, last = [check[name] for check in past if name in check] or [0.0]
+        limit = EXPLODED * median(values) if len(values) >= MIN_CHECKS else math.inf
+        if min(now.get(name, 0.0), last) > limit:  # in two health checks in a row: once may be an odd batch
             evidence.append(f"{name.replace('_', ' ')} {now[name]:.3g} (median before: {median(values):.3g})")
     return evidence
 
 
-def _forgetting(panels: Sequence[HealthCheck]) -> list[str]:
+def _forgetting(checks: Sequence[HealthCheck]) -> list[str]:
     """Evidence that features, although spread, are less informative than those of an untrained encoder."""
-    first, now = panels[0], panels[-1]
+    first, now = checks[0], checks[-1]
     before, after = _linear(first), _linear(now)
-    if not after < before - WORSE:  # also without labels
+    if not after < before - FORGOTTEN:  # also true without labels, of NaN
         return []
     line = f"linear accuracy {100 * after:.0f} % (was {100 * before:.0f} % at step {int(first['step'])})"
     return [line, *_accuracies(first, now)]
 
 
-def _collapse(panels: Sequence[HealthCheck]) -> tuple[str, list[str]] | None:
-    first, now = panels[0], panels[-1]
-    spread = _fall("spread of tokens", [panel["relative"] for panel in panels], panels)
-    across = _fall("spread across images", [_across(panel) for panel in panels], panels)
-    rank = _fall("effective rank", [panel["effective_rank"] for panel in panels], panels)
-    told = f"{100 * now['share']:.2g} % of the variance is across images"
+def _collapse(checks: Sequence[HealthCheck]) -> tuple[str, list[str]] | None:
+    first, now = checks[0], checks[-1]
+    spread = _fall("spread of tokens", [check["relative"] for check in checks], checks)
+    across = _fall("spread across images", [_across(check) for check in checks], checks)
+    rank = _fall("effective rank", [check["effective_rank"] for check in checks], checks)
+    share = f"{100 * now['share']:.2g} % of the variance is across images"
     if spread is not None:
-        return "complete", [spread, told, *_accuracies(first, now)]
-    if across is not None and now["share"] < TOLD:
-        return "positional", [across, told, *_accuracies(first, now)]
+        return "complete", [spread, share, *_accuracies(first, now)]
+    if across is not None and now["share"] < ACROSS:
+        return "positional", [across, share, *_accuracies(first, now)]
     if rank is not None:
         return "dimensional", [rank, f"RankMe {now['rankme']:.3g}", *_accuracies(first, now)]
     return None
 
 
-def _fall(name: str, values: list[float], panels: Sequence[HealthCheck]) -> str | None:
+def _fall(name: str, values: list[float], checks: Sequence[HealthCheck]) -> str | None:
     """Evidence that the last of ``values`` has fallen relative to the first or the best; None if it has not."""
     if values[-1] <= FALLEN * values[0]:
-        return _compared(name, values[0], values[-1], panels[0])
+        return _compared(name, values[0], values[-1], checks[0])
     best = max(range(len(values)), key=values.__getitem__)
     if values[-1] <= LOST * values[best]:
-        return _compared(name, values[best], values[-1], panels[best])
+        return _compared(name, values[best], values[-1], checks[best])
     return None
 
 
-def _linear(panel: HealthCheck) -> float:
+def _linear(check: HealthCheck) -> float:
     """Linear accuracy, averaged over label sets; NaN without labels."""
-    found = [value for name, value in panel.items() if name.rpartition("/")[2] == "linear" and math.isfinite(value)]
-    return sum(found) / len(found) if found else math.nan
+    linear = {name: value for name, value in check.items() if name.rpartition("/")[2] == "linear"}
+    accuracies = [value for value in linear.values() if math.isfinite(value)]
+    return sum(accuracies) / len(accuracies) if accuracies else math.nan
 
 
-def _across(panel: HealthCheck) -> float:
+def _across(check: HealthCheck) -> float:
     """Spread across images / the tokens' root mean square."""
-    return panel["relative"] * math.sqrt(panel["share"])
+    return check["relative"] * math.sqrt(check["share"])
 
 
-def _compared(name: str, before: float, now: float, panel: HealthCheck) -> str:
-    return f"{name} {now:.3g} (was {before:.3g} at step {int(panel['step'])})"
+def _compared(name: str, before: float, now: float, check: HealthCheck) -> str:
+    return f"{name} {now:.3g} (was {before:.3g} at step {int(check['step'])})"
 
 
 def _accuracies(first: HealthCheck, now: HealthCheck) -> list[str]:
-    """k-NN accuracy now and at first, one line per label set."""
+    """k-NN accuracy now and in the first health check, one line per label set."""
     lines = []
     for name, value in now.items():
         label, _, probe = name.rpartition("/")

@@ -16,7 +16,7 @@ from ijepa.util.errors import ConfigError
 KEY = "file"
 FORMATS = ("timm", "transformers", "meta", "onnx", "torch-export", "safetensors")
 FOLDERS = ("transformers",)
-PICKLED = (".pt", ".pth", ".bin")
+PICKLE_SUFFIXES = (".pt", ".pth", ".bin")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,20 +25,20 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> commands.Parser:
-    called = commands.typed("convert").removesuffix(" convert")
-    parser = commands.Parser(called, description="Converts weights between formats: docs/weights.md.")
-    kinds = parser.add_subparsers(required=True, metavar="inspect|convert")
-    heads = "number of attention heads, if the file does not store it and the width is not a published one"
-    inspect = kinds.add_parser("inspect", help="show what a file contains")
+    command = commands.command_line("convert").removesuffix(" convert")
+    parser = commands.Parser(command, description="Converts weights between formats: docs/weights.md.")
+    subparsers = parser.add_subparsers(required=True, metavar="inspect|convert")
+    heads_help = "number of attention heads, if the file does not store it and the width is not a published one"
+    inspect = subparsers.add_parser("inspect", help="show what a file contains")
     inspect.add_argument("file", help="run folder, file, timm name or https:// URL")
-    inspect.add_argument("--heads", type=int, help=heads)
+    inspect.add_argument("--heads", type=int, help=heads_help)
     inspect.set_defaults(run=_inspect)
-    convert = kinds.add_parser("convert", help="convert it to another format, with a model card")
+    convert = subparsers.add_parser("convert", help="convert it to another format, with a model card")
     convert.add_argument("file", metavar="IN", help="run folder, file, timm name or https:// URL")
     convert.add_argument("out", metavar="OUT", type=_path, help="a file; for transformers a folder")
     convert.add_argument("--to", choices=FORMATS, required=True)
     convert.add_argument("--encoder", choices=("target", "context"), default="target", help="default: target")
-    convert.add_argument("--heads", type=int, help=heads)
+    convert.add_argument("--heads", type=int, help=heads_help)
     convert.add_argument("--overwrite", action="store_true", help="replace OUT")
     convert.set_defaults(run=_convert)
     return parser
@@ -54,25 +54,25 @@ def _read(given: argparse.Namespace, encoder: Which, whole: bool) -> tuple[Path,
 
 
 def _inspect(given: argparse.Namespace) -> None:
-    file, found = _read(given, "target", whole=True)
-    spec = found.spec
+    file, weights = _read(given, "target", whole=True)
+    spec = weights.spec
     rows, columns = spec.grid
     height, width = spec.image_size
-    held = [f"{which} encoder" if which else "an encoder" for which in found.encoders]
-    print(f"{file}: {found.form}")
-    for name, value in found.facts.items():
+    encoders = [f"{which} encoder" if which else "an encoder" for which in weights.encoders]
+    print(f"{file}: {weights.form}")
+    for name, value in weights.facts.items():
         print(f"  {name:<12} {value}")
-    print(f"  {'holds':<12} {', '.join([*held, *(['predictor'] if found.predictor else [])])}")
+    print(f"  {'holds':<12} {', '.join([*encoders, *(['predictor'] if weights.predictor else [])])}")
     print(f"  {'images':<12} {height}x{width} pixels, {spec.channels} channels; {rows}x{columns} patches of "
           f"{spec.patch_size}x{spec.patch_size}")  # fmt: skip
     mlp = f"MLP {spec.mlp_ratio:.4g}x, " if spec.kind == "vit" else ""
     if spec.kind != "vit":
         print(f"  {'network':<12} {'timm' if spec.kind == 'timm' else 'class'} {spec.name}")
     print(f"  {'encoder':<12} width {spec.width}, {spec.depth} blocks, {spec.heads} heads, {mlp}"
-          f"{_parameters(found) / 1e6:.1f} M parameters")  # fmt: skip
-    if found.predictor is not None:
-        sizes = found.predictor_sizes
-        parameters = sum(tensor.numel() for tensor in found.predictor.values())
+          f"{_parameter_count(weights) / 1e6:.1f} M parameters")  # fmt: skip
+    if weights.predictor is not None:
+        sizes = weights.predictor_sizes
+        parameters = sum(tensor.numel() for tensor in weights.predictor.values())
         print(f"  {'predictor':<12} width {sizes.width}, {sizes.depth} blocks, {parameters / 1e6:.1f} M parameters; "
               f"output of width {sizes.output_width}")  # fmt: skip
     if spec.registers:
@@ -81,41 +81,44 @@ def _inspect(given: argparse.Namespace) -> None:
         grid = "x".join(map(str, spec.position_grid or spec.grid))
         mapped = f", mapped onto {grid} patches" if spec.positions == "scaled" else ""
         print(f"  {'positions':<12} sin-cos, {spec.positions}{mapped}")
-    print(f"  {'mean, std':<12} {_listed(spec.mean)}; {_listed(spec.std)}")
-    for note in found.notes:
+    print(f"  {'mean, std':<12} {_comma_separated(spec.mean)}; {_comma_separated(spec.std)}")
+    for note in weights.notes:
         print(f"  note: {note}")
 
 
 def _convert(given: argparse.Namespace) -> None:
     out: Path = given.out
-    _check_out(given)
-    missing = programs.needs(given.to)
-    if missing:
-        raise ConfigError("--to", given.to, f"needs {missing}, which is not installed; try pip install {missing}")
-    file, found = _read(given, given.encoder, whole=given.to == "meta")
-    notes = list(found.notes)
+    _validate_out(given)
+    missing_package = programs.missing_package(given.to)
+    if missing_package:
+        raise ConfigError(
+            "--to", given.to, f"needs {missing_package}, which is not installed; try pip install {missing_package}"
+        )
+    file, weights = _read(given, given.encoder, whole=given.to == "meta")
+    notes = list(weights.notes)
     if given.to == "meta":
-        absent = [name for name in ("target", "context") if found.encoder(name) is None]  # type: ignore[arg-type]
-        absent += [] if found.predictor is not None else ["predictor"]
-        if absent:
-            problem = (
-                f"has no {' and no '.join(absent)}, but the format needs all three; give the run's folder or checkpoint"
-            )
+        missing = [name for name in ("target", "context") if weights.encoder(name) is None]  # type: ignore[arg-type]
+        missing += [] if weights.predictor is not None else ["predictor"]
+        if missing:
+            problem = f"has no {' and no '.join(missing)}, but the format needs all three"
+            problem += "; give the run's folder or checkpoint"
             raise ConfigError(KEY, file, problem)
         try:
-            meta.write(out, found.networks(), found.spec)
+            meta.write(out, weights.networks(), weights.spec)
         except ValueError as fault:
             raise ConfigError("--to", given.to, str(fault)) from None
         written = [out]
     else:
-        encoder = loading.build_encoder(found, file, given.encoder, found.spec.positions, KEY)
-        written, more = _write(given.to, out, encoder, given.encoder)
-        notes += more
-    if given.to == "timm" and out.suffix in PICKLED:
+        encoder = loading.build_encoder(weights, file, given.encoder, weights.spec.positions, KEY)
+        written, write_notes = _write(given.to, out, encoder, given.encoder)
+        notes += write_notes
+    if given.to == "timm" and out.suffix in PICKLE_SUFFIXES:
         notes.append("a bare state dict cannot store mean, std and heads; try .safetensors")
     which = None if given.to == "meta" else given.encoder
     source = file.parent.name if file.name == transformers.WEIGHTS else file.name
-    card = Card(given.to, out.resolve().name, found.spec, which, _parameters(found), source, found.form, tuple(notes))
+    card = Card(
+        given.to, out.resolve().name, weights.spec, which, _parameter_count(weights), source, weights.form, tuple(notes)
+    )
     folder = out if given.to in FOLDERS else out.parent
     for path in [*written, card.write(folder)]:
         print(f"written  {path}")
@@ -124,7 +127,7 @@ def _convert(given: argparse.Namespace) -> None:
 
 
 def _write(to: str, out: Path, encoder: PretrainedEncoder, which: Which) -> tuple[list[Path], list[str]]:
-    """The paths that were written, and notes for the user."""
+    """Writes ``encoder`` in format ``to``; returns the written paths, and notes for the user."""
     spec, network = encoder.spec, encoder.encoder
     if spec.kind == "custom" and to != "safetensors":
         raise ConfigError("--to", to, f"cannot hold {spec.name}, a class of your own; try --to safetensors")
@@ -134,9 +137,9 @@ def _write(to: str, out: Path, encoder: PretrainedEncoder, which: Which) -> tupl
         if spec.registers:
             problem = f"IJepaModel has no register tokens, and this encoder has {spec.registers}; try --to timm"
             raise ConfigError("--to", to, problem)
-        why = transformers.write(out, cast(Encoder, network), spec, which)
-        names = [transformers.CONFIG, transformers.WEIGHTS, *([] if why else [transformers.PROCESSOR])]
-        return [out / name for name in names], [why] if why else []
+        reason = transformers.write(out, cast(Encoder, network), spec, which)
+        names = [transformers.CONFIG, transformers.WEIGHTS, *([] if reason else [transformers.PROCESSOR])]
+        return [out / name for name in names], [reason] if reason else []
     if to in ("timm", "safetensors"):
         timm.write(out, network, spec, which)
         return [out], []
@@ -146,30 +149,32 @@ def _write(to: str, out: Path, encoder: PretrainedEncoder, which: Which) -> tupl
         raise ConfigError("--to", to, str(fault)) from None
 
 
-def _check_out(given: argparse.Namespace) -> None:
-    """Validates OUT; raises ConfigError."""
+def _validate_out(given: argparse.Namespace) -> None:
+    """Raises ConfigError if OUT has the wrong suffix or kind, or exists."""
     out, to = given.out, given.to
     if to == "safetensors" and out.suffix != ".safetensors":
         raise ConfigError("OUT", out, "should end in .safetensors")
-    if to == "timm" and out.suffix not in (".safetensors", *PICKLED):
-        raise ConfigError("OUT", out, f"should end in .safetensors, or in {', '.join(PICKLED)}")
+    if to == "timm" and out.suffix not in (".safetensors", *PICKLE_SUFFIXES):
+        raise ConfigError("OUT", out, f"should end in .safetensors, or in {', '.join(PICKLE_SUFFIXES)}")
     if to in FOLDERS and out.is_file():
         raise ConfigError("OUT", out, "is a file; transformers needs a folder")
     if to not in FOLDERS and out.is_dir():
         raise ConfigError("OUT", out, f"is a folder; give a file in it, e.g. {out / 'encoder'}")
-    beside = out.with_name(out.name + ".data")
-    if to == "onnx" and beside.exists() and not given.overwrite:
-        raise ConfigError("OUT", out, f"{beside.name} exists in the same folder; add --overwrite, or give another path")
-    taken = out.exists() and (to not in FOLDERS or any(out.iterdir()))
-    if taken and not given.overwrite:
+    data_file = out.with_name(out.name + ".data")
+    if to == "onnx" and data_file.exists() and not given.overwrite:
+        raise ConfigError(
+            "OUT", out, f"{data_file.name} exists in the same folder; add --overwrite, or give another path"
+        )
+    exists = out.exists() and (to not in FOLDERS or any(out.iterdir()))
+    if exists and not given.overwrite:
         raise ConfigError("OUT", out, "exists; add --overwrite, or give another path")
 
 
-def _parameters(found: Weights) -> int:
-    return sum(tensor.numel() for tensor in next(iter(found.encoders.values())).values())
+def _parameter_count(weights: Weights) -> int:
+    return sum(tensor.numel() for tensor in next(iter(weights.encoders.values())).values())
 
 
-def _listed(values: tuple[float, ...]) -> str:
+def _comma_separated(values: tuple[float, ...]) -> str:
     return ", ".join(f"{value:g}" for value in values)
 
 

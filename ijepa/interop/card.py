@@ -1,15 +1,15 @@
-"""The model card beside an export: README.md with the metadata that model hubs read."""
+"""The model card of an export: README.md with the metadata that model hubs read."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from ijepa.interop.timm import arguments
-from ijepa.interop.transformers import PICTURES
+from ijepa.interop.timm import constructor_arguments
+from ijepa.interop.transformers import PROCESSOR_MODES
 from ijepa.models.pretrained import Spec
 from ijepa.util.files import write_text
 
-MARK = "<!-- written by python -m ijepa.interop convert: "
-"""A card's first line after its metadata, with the export's name; a README.md without it belongs to the user."""
+MARKER = "<!-- written by python -m ijepa.interop convert: "
+"""Start of a card's first line after the metadata; a README.md without it was written by the user."""
 LIBRARIES = {
     "timm": "timm", "transformers": "transformers", "onnx": "onnx", "torch-export": "pytorch", "meta": "pytorch",
     "safetensors": "pytorch",
@@ -24,11 +24,11 @@ class Card:
         to: the export's format.
         name: file or folder name of the export.
         spec: description of the encoder.
-        which: which encoder it is; None: all three networks.
-        parameters: number of the encoder's parameters.
-        source: name of the file that it was converted from.
+        which: ``target`` or ``context`` encoder; None: all three networks.
+        parameters: number of parameters of the encoder.
+        source: name of the file that was converted.
         form: format of that file.
-        notes: further notes for the user.
+        notes: further notes for the user, one line each.
     """
 
     to: str
@@ -44,15 +44,15 @@ class Card:
         """Markdown, preceded by metadata."""
         spec = self.spec
         height, width = spec.image_size
-        held = f"the {self.which} encoder" if self.which else "context encoder, predictor and target encoder"
-        inside = ", applied inside" if self.to not in ("timm", "transformers") else ""
+        contents = f"the {self.which} encoder" if self.which else "context encoder, predictor and target encoder"
+        inside_note = ", applied inside" if self.to not in ("timm", "transformers") else ""
         rows = {
             "network": f"{_network(spec)}; {self.parameters / 1e6:.1f} M parameters",
-            "holds": held,
+            "holds": contents,
             "images": f"{height}x{width} pixels, {spec.channels} channels; {spec.grid[0]}x{spec.grid[1]} patches of "
             f"{spec.patch_size}x{spec.patch_size}",
-            "mean" + inside: ", ".join(f"{value:g}" for value in spec.mean),
-            "standard deviation" + inside: ", ".join(f"{value:g}" for value in spec.std),
+            "mean" + inside_note: ", ".join(f"{value:g}" for value in spec.mean),
+            "standard deviation" + inside_note: ", ".join(f"{value:g}" for value in spec.std),
             "made of": f"{self.source}, {self.form}",
         }
         table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
@@ -65,7 +65,7 @@ tags:
 - self-supervised-learning
 - vision-transformer
 ---
-{MARK}{self.name} -->
+{MARKER}{self.name} -->
 
 # {Path(self.name).stem}
 
@@ -89,12 +89,12 @@ for each patch of an image. The paper averages those of the target encoder for c
         shape = f"[B, {spec.channels}, {spec.image_size[0]}, {spec.image_size[1]}]"
         features = f"[B, {spec.grid[0] * spec.grid[1]}, {spec.width}]"
         if self.to == "timm":
-            given = ",\n    ".join(f"{name}={value!r}" for name, value in arguments(spec).items())
+            kwargs = ",\n    ".join(f"{name}={value!r}" for name, value in constructor_arguments(spec).items())
             load = "load_file" if Path(self.name).suffix == ".safetensors" else "torch.load"
             if spec.kind == "timm":
                 return (
                     f"import timm\nfrom safetensors.torch import load_file\n\nmodel = timm.create_model(\n"
-                    f"    {spec.name!r},\n    {given},\n)\n"
+                    f"    {spec.name!r},\n    {kwargs},\n)\n"
                     f'model.load_state_dict({load}("{self.name}"), strict=False)  # a pooling head is left out\n'
                     f"model.eval()\nfeatures = model.fc_norm(model.forward_features(images))  # of normalised images "
                     f"{shape}\nfeatures = features[:, model.num_prefix_tokens :]  # {features}"
@@ -102,14 +102,14 @@ for each patch of an image. The paper averages those of the target encoder for c
             registers = f"[:, {spec.registers}:]" if spec.registers else ""
             imported = "from safetensors.torch import load_file\n" if load == "load_file" else "import torch\n"
             return (
-                f"{imported}from timm.models import VisionTransformer\n\nmodel = VisionTransformer(\n    {given},\n)\n"
+                f"{imported}from timm.models import VisionTransformer\n\nmodel = VisionTransformer(\n    {kwargs},\n)\n"
                 f'model.load_state_dict({load}("{self.name}"))\nmodel.eval()\n'
                 f"features = model.forward_features(images){registers}  # {features}, of normalised images {shape}\n"
                 "pooled = model(images)  # their average"
             )
         if self.to == "transformers":
             load = f'model = IJepaModel.from_pretrained("{self.name}").eval()\n'
-            if spec.channels not in PICTURES:
+            if spec.channels not in PROCESSOR_MODES:
                 return (
                     f"from transformers import IJepaModel\n\n{load}"
                     f"features = model(images).last_hidden_state  # {features}, of normalised images {shape}"
@@ -139,12 +139,12 @@ for each patch of an image. The paper averages those of the target encoder for c
         """Writes README.md into ``folder``, or ``NAME.md`` if there is a README.md of other origin."""
         path = folder / "README.md"
         try:
-            others = path.is_dir() or (
-                path.exists() and f"{MARK}{self.name} -->" not in path.read_text(encoding="utf-8")
+            is_users = path.is_dir() or (
+                path.exists() and f"{MARKER}{self.name} -->" not in path.read_text(encoding="utf-8")
             )
         except UnicodeDecodeError:
-            others = True
-        if others:
+            is_users = True
+        if is_users:
             path = folder / f"{self.name}.md"
         write_text(path, self.text())
         return path

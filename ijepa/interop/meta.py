@@ -3,7 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from ijepa.interop.weights import SPEC_KEY, State, Weights, bare, encoder_sizes, placed, spec_of, statistics, table_of
+from ijepa.interop.weights import (
+    SPEC_KEY,
+    State,
+    Weights,
+    assumed_statistics,
+    build_spec,
+    encoder_sizes,
+    position_table,
+    recognise_sincos,
+    strip_prefixes,
+)
 from ijepa.models.jepa import JEPA
 from ijepa.models.positions import sincos_2d
 from ijepa.models.pretrained import Spec
@@ -19,11 +29,11 @@ PREDICTOR_NAMES = {
     "proj.": "predictor_proj.",
 }
 POSITIONS, PREDICTOR_POSITIONS = "pos_embed", "predictor_pos_embed"
-FACTS = ("epoch", "loss", "lr", "batch_size", "world_size")
+FACT_KEYS = ("epoch", "loss", "lr", "batch_size", "world_size")
 
 
 def is_meta(contents: dict[str, Any]) -> bool:
-    """Whether a loaded file has this layout, completely or partially."""
+    """Whether a loaded file has this layout, possibly with networks missing."""
     return any(isinstance(contents.get(name), dict) for name in NETWORKS)
 
 
@@ -35,38 +45,38 @@ def read(contents: dict[str, Any], heads: int | None = None) -> Weights:
         heads: number of attention heads; None: as for the published size.
 
     Raises:
-        ValueError: if something is missing or does not match.
+        ValueError: if a network or tensor is missing, or the networks do not match each other.
     """
     absent = [name for name in NETWORKS if not isinstance(contents.get(name), dict)]
     if absent:
         raise ValueError(f"expected encoder, predictor and target_encoder, found no {absent[0]}")
-    context, predictor, target = (bare(contents[name]) for name in NETWORKS)
+    context, predictor, target = (strip_prefixes(contents[name]) for name in NETWORKS)
     try:
-        position, other = (placed(state.pop(POSITIONS)) for state in (context, target))
-        of_predictor = placed(predictor.pop(PREDICTOR_POSITIONS))
+        context_layout, target_layout = (recognise_sincos(state.pop(POSITIONS)) for state in (context, target))
+        predictor_layout = recognise_sincos(predictor.pop(PREDICTOR_POSITIONS))
     except KeyError as missing:
         raise ValueError(f"{missing.args[0]} is missing") from None
-    if not position == other == of_predictor:
+    if not context_layout == target_layout == predictor_layout:
         raise ValueError("its networks have different positions")
     notes: list[str] = []
     facts: dict[str, Any] = {}
-    described = contents.get(SPEC_KEY)
-    if isinstance(described, dict):  # written here
+    description = contents.get(SPEC_KEY)
+    if isinstance(description, dict):  # written by `write`
         try:
-            spec = Spec.of(described)
+            spec = Spec.of(description)
         except TypeError as fault:
             raise ValueError(f"its {SPEC_KEY} does not describe an encoder ({fault})") from None
     else:
         sizes = encoder_sizes(context, heads)
-        (mean, std), note = statistics(sizes["channels"])
-        spec = spec_of(position, sizes, mean, std)
-        notes += [note] if sizes["channels"] != 3 else []  # the reference code normalises with ImageNet's, always
-        facts = {name: contents[name] for name in FACTS if isinstance(contents.get(name), int | float)}
+        (mean, std), note = assumed_statistics(sizes["channels"])
+        spec = build_spec(context_layout, sizes, mean, std)
+        notes += [note] if sizes["channels"] != 3 else []  # the reference always uses ImageNet's
+        facts = {name: contents[name] for name in FACT_KEYS if isinstance(contents.get(name), int | float)}
     return Weights(
         FORM,
         spec,
         {"target": target, "context": context},
-        {_ours(name): tensor for name, tensor in predictor.items()},
+        {_from_meta_name(name): tensor for name, tensor in predictor.items()},
         tuple(notes),
         facts,
     ).check()
@@ -76,7 +86,7 @@ def write(path: Path, jepa: JEPA, spec: Spec) -> None:
     """Writes the three networks under the reference's names, atomically.
 
     Raises:
-        ValueError: if the format does not support them.
+        ValueError: if the format does not support these networks.
     """
     rows, columns = spec.grid
     if rows != columns:
@@ -89,22 +99,23 @@ def write(path: Path, jepa: JEPA, spec: Spec) -> None:
         raise ValueError("its position embeddings are learnt; the reference implementation's are sin-cos")
     if jepa.predictor.output_width != spec.width:
         raise ValueError("its predictor predicts pixels; the reference implementation's predicts features")
-    write_pickle(path, {**to_meta(jepa), SPEC_KEY: spec.plain()})  # the reference looks up what it knows
+    write_pickle(path, {**to_meta(jepa), SPEC_KEY: spec.plain()})  # the reference ignores other keys
 
 
 def to_meta(jepa: JEPA) -> dict[str, Any]:
     """A state dict for the reference implementation: its names, with position embeddings as parameters."""
     networks: dict[str, Any] = {"encoder": jepa.context_encoder, "target_encoder": jepa.target_encoder}
     encoders = {
-        name: {POSITIONS: table_of(network), **_detached(network.state_dict())} for name, network in networks.items()
+        name: {POSITIONS: position_table(network), **_detached(network.state_dict())}
+        for name, network in networks.items()
     }
     predictor = jepa.predictor
     table = predictor.positions
-    onto = table.grid if table.positions == "scaled" else None
-    names = {_theirs(name): tensor for name, tensor in _detached(predictor.state_dict()).items()}
+    reference_grid = table.grid if table.positions == "scaled" else None
+    names = {_to_meta_name(name): tensor for name, tensor in _detached(predictor.state_dict()).items()}
     states = {
         "encoder": encoders["encoder"],
-        "predictor": {PREDICTOR_POSITIONS: sincos_2d(predictor.width, predictor.grid, onto)[None], **names},
+        "predictor": {PREDICTOR_POSITIONS: sincos_2d(predictor.width, predictor.grid, reference_grid)[None], **names},
         "target_encoder": encoders["target_encoder"],
     }
     prefixed = {name: {f"module.{key}": value for key, value in state.items()} for name, state in states.items()}
@@ -115,15 +126,15 @@ def _detached(state: dict[str, Any]) -> State:
     return {name: tensor.detach().contiguous() for name, tensor in state.items()}
 
 
-def _ours(name: str) -> str:
-    for ours, theirs in PREDICTOR_NAMES.items():
-        if name.startswith(theirs):
-            return ours + name.removeprefix(theirs)
+def _from_meta_name(name: str) -> str:
+    for our_prefix, meta_prefix in PREDICTOR_NAMES.items():
+        if name.startswith(meta_prefix):
+            return our_prefix + name.removeprefix(meta_prefix)
     raise ValueError(f"its predictor has {name}, which I-JEPA's does not have")
 
 
-def _theirs(name: str) -> str:
-    for ours, theirs in PREDICTOR_NAMES.items():
-        if name.startswith(ours):
-            return theirs + name.removeprefix(ours)
+def _to_meta_name(name: str) -> str:
+    for our_prefix, meta_prefix in PREDICTOR_NAMES.items():
+        if name.startswith(our_prefix):
+            return meta_prefix + name.removeprefix(our_prefix)
     raise AssertionError(name)

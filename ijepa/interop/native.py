@@ -1,4 +1,4 @@
-"""The files of this software: checkpoints of training runs, and `encoder.safetensors`."""
+"""Our own files: checkpoints of training runs, and `encoder.safetensors`."""
 
 import json
 from typing import Any
@@ -22,7 +22,7 @@ def read_checkpoint(contents: dict[str, Any]) -> Weights:
     """
     state = contents.get("state_dict")
     if not isinstance(state, dict):
-        raise ValueError("not a checkpoint of this software: expected state_dict in it, found none")
+        raise ValueError("not a checkpoint of this software: it has no state_dict")
 
     def part(network: str) -> State:
         prefix = f"{PREFIX}{network}."
@@ -45,7 +45,7 @@ def read_export(metadata: dict[str, str], state: State) -> Weights:
     Raises:
         ValueError: if the weights do not match their description.
     """
-    values = described(metadata)
+    values = read_description(metadata)
     which = values.pop("encoder")
     if which not in ("target", "context"):
         raise ValueError(f"{SPEC_KEY} in its metadata: expected a target or context encoder, found {which}")
@@ -57,11 +57,11 @@ def read_export(metadata: dict[str, str], state: State) -> Weights:
     return Weights(EXPORT, spec, {which: encoder}).check()
 
 
-def described(metadata: dict[str, str]) -> dict[str, Any]:
-    """The description in a safetensors file; raises ValueError if it is none."""
+def read_description(metadata: dict[str, str]) -> dict[str, Any]:
+    """The encoder's description in the metadata of a safetensors file; raises ValueError if it is invalid."""
     try:
         values: dict[str, Any] = dict(json.loads(metadata[SPEC_KEY]))
-        values["encoder"]  # which it is
+        values["encoder"]  # must exist
     except (ValueError, TypeError, KeyError):
         raise ValueError(f"{SPEC_KEY} in its metadata does not describe an encoder") from None
     return values
@@ -70,5 +70,5 @@ def described(metadata: dict[str, str]) -> dict[str, Any]:
 def _spec(values: Any) -> Spec:
     try:
         return Spec.of(values)
-    except (TypeError, ValueError, AttributeError) as error:  # the last: no description at all
+    except (TypeError, ValueError, AttributeError) as error:  # AttributeError: not a dict
         raise ValueError(f"the encoder's description does not match its weights: {error}") from None

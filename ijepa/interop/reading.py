@@ -26,7 +26,7 @@ FORMATS = (
 
 
 def read(file: Path, heads: int | None = None) -> Weights:
-    """The weights in ``file``; never partial.
+    """The weights in ``file``, which must be complete.
 
     Args:
         file: a file from `ijepa.interop.loading.select_file`.
@@ -34,7 +34,7 @@ def read(file: Path, heads: int | None = None) -> Weights:
 
     Raises:
         HeadsError: if ``heads`` is needed.
-        ValueError: if it is not a weights file, or incomplete; the message is one line.
+        ValueError: if the file is not a weights file, or incomplete; the message is one line.
     """
     try:
         if file.exists():  # a folder of shards has no such file
@@ -42,14 +42,14 @@ def read(file: Path, heads: int | None = None) -> Weights:
     except OSError as fault:
         raise ValueError(f"cannot be read: {fault.strerror}") from None
     if file.name == transformers.WEIGHTS and (file.parent / transformers.CONFIG).is_file():
-        config = transformers.described(file.parent)
+        config = transformers.read_config(file.parent)
         if "architecture" not in config or "model_type" in config:
             return transformers.read(file.parent)
-        return timm.read_hub(config, tensors(file)[1], heads)
+        return timm.read_hub(config, read_safetensors(file)[1], heads)
     if file.suffix == ".safetensors":
-        metadata, state = tensors(file)
+        metadata, state = read_safetensors(file)
         if SPEC_KEY in metadata:
-            _trust(file, native.described(metadata))
+            _check_trusted(file, native.read_description(metadata))
             return native.read_export(metadata, state)
         if any(name.endswith("embeddings.patch_embeddings.projection.weight") for name in state):
             raise ValueError(
@@ -57,48 +57,52 @@ def read(file: Path, heads: int | None = None) -> Weights:
             )
         contents: dict[str, Any] = dict(state)
     else:
-        contents = load(file, mapped=zipfile.is_zipfile(file))  # ten gigabytes, of the largest, are not all wanted
+        contents = load_pickle(file, mapped=zipfile.is_zipfile(file))  # the largest have 10 GB, of which part is used
     if meta.is_meta(contents):
         return meta.read(contents, heads)
     if SPEC_KEY in contents:
-        _trust(file, contents[SPEC_KEY])
+        _check_trusted(file, contents[SPEC_KEY])
         return native.read_checkpoint(contents)
-    nested = timm.nested(contents)
+    nested = timm.find_state_dict(contents)
     if nested is not None:
         return timm.read(nested, heads)
-    held = ", ".join(sorted(map(str, contents))[:3])
-    raise ValueError(f"expected the weights of an I-JEPA, found {held or 'nothing'}")
+    keys = ", ".join(sorted(map(str, contents))[:3])
+    raise ValueError(f"expected the weights of an I-JEPA, found {keys or 'nothing'}")
 
 
-def _trust(file: Path, described: Any) -> None:
-    """Raises ValueError where a file alone would make this software import a module: one from elsewhere could name any.
+def _check_trusted(file: Path, description: Any) -> None:
+    """Raises ValueError if reading the file would import a module that only the file names: it could name any.
 
-    Its run's folder, or code that has imported the module, vouches for the class.
+    The class is trusted if its module has been imported already, or the run's config.yaml names it, too.
     """
-    if not isinstance(described, dict) or described.get("kind") != "custom":
+    if not isinstance(description, dict) or description.get("kind") != "custom":
         return
-    name = str(described.get("name"))
+    name = str(description.get("name"))
     module = name.rpartition(".")[0]
     if module in sys.modules:
         return
     with contextlib.suppress(UserError):
         if OmegaConf.select(read_config(RunFolder.of(file).config), f"model.{TARGET}") == name:
             return
-    raise ValueError(f"its encoder is a class of its own, {name}; give its run's folder, or import {module} first")
+    raise ValueError(f"its encoder is a custom class, {name}; give its run's folder, or import {module} first")
 
 
-def load(path: Path, mapped: bool = False) -> dict[str, Any]:
-    """A pickled checkpoint, loaded without running code from it; ``mapped``: its tensors stay on disk until used.
+def load_pickle(path: Path, mapped: bool = False) -> dict[str, Any]:
+    """Loads a pickled checkpoint without running code from it.
+
+    Args:
+        path: the file.
+        mapped: memory-map the tensors, which are then read when used.
 
     Raises:
-        ValueError: if it contains anything else.
+        ValueError: if it is not a checkpoint, truncated, or contains more than tensors and plain values.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about formats that the next line refuses anyway
-            with torch.serialization.safe_globals([argparse.Namespace]):  # timm keeps its options in one
+            warnings.simplefilter("ignore")  # about formats that are rejected anyway
+            with torch.serialization.safe_globals([argparse.Namespace]):  # timm stores its options in a Namespace
                 contents = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception:  # what is no checkpoint makes the unpickler raise anything
+    except Exception:  # the unpickler can raise anything
         raise ValueError(
             "not a checkpoint, a truncated one, or one that contains more than tensors and plain values"
         ) from None
@@ -107,8 +111,8 @@ def load(path: Path, mapped: bool = False) -> dict[str, Any]:
     return contents
 
 
-def tensors(file: Path) -> tuple[dict[str, str], State]:
-    """Metadata and tensors of a safetensors file; raises ValueError if it is not one."""
+def read_safetensors(file: Path) -> tuple[dict[str, str], State]:
+    """Metadata and tensors of a safetensors file; raises ValueError if it cannot be read."""
     try:
         with safe_open(file, framework="pt") as opened:
             state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118

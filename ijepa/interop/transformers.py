@@ -1,6 +1,6 @@
-"""Folders of transformers' IJepaModel: config.json, model.safetensors and, where one fits, an image processor.
+"""Folders of transformers' IJepaModel: config.json, model.safetensors and, if transformers has one, an image processor.
 
-Written and read without transformers, in the layout that all of its versions load.
+They are read and written without transformers, in the layout that all its versions load.
 """
 
 import json
@@ -13,16 +13,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ijepa.interop.weights import (
-    KEPT,
     SPEC_KEY,
+    STORED_NOTE,
     State,
     Weights,
-    bare,
+    assumed_statistics,
+    build_spec,
     encoder_sizes,
-    placed_or_stored,
-    spec_of,
-    statistics,
-    table_of,
+    position_table,
+    recognise_positions,
+    strip_prefixes,
 )
 from ijepa.models.encoder import Encoder
 from ijepa.models.positions import Grid
@@ -36,11 +36,11 @@ INDEX, SHARDS = "model.safetensors.index.json", "model-*-of-*.safetensors"
 EPS = 1e-6
 """Epsilon of layer norms; IJepaConfig's default differs."""
 POSITIONS = "embeddings.position_embeddings"
-OUTER = {
+ENCODER_NAMES = {
     "patch_embed.proj.": "embeddings.patch_embeddings.projection.",
     "norm.": "layernorm.",
 }
-INNER = {
+BLOCK_NAMES = {
     "norm1.": "layernorm_before.",
     "attn.proj.": "attention.output.dense.",
     "norm2.": "layernorm_after.",
@@ -48,7 +48,7 @@ INNER = {
     "mlp.fc2.": "output.dense.",
 }
 QUERIES = ("query", "key", "value")
-RENAMED = {
+NEW_TO_OLD = {
     "layers.": "encoder.layer.",
     "attention.q_proj.": "attention.attention.query.",
     "attention.k_proj.": "attention.attention.key.",
@@ -57,18 +57,18 @@ RENAMED = {
     "mlp.fc1.": "intermediate.dense.",
     "mlp.fc2.": "output.dense.",
 }
-"""In-memory names of newer versions, which some files contain, and the names in files that transformers writes."""
+"""Parameter names of newer versions, which some files contain, and the names that transformers writes to files."""
 LEFT_OUT = ("classifier.", "pooler.", "embeddings.mask_token")
-PICTURES = {1: "L", 3: "RGB", 4: "RGBA"}
+PROCESSOR_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's modes for transformers' image processors, by number of channels."""
 
 
 def is_folder(path: Path) -> bool:
-    """Whether transformers, or timm, wrote this folder."""
+    """Whether transformers or timm wrote this folder."""
     return (path / CONFIG).is_file() and not RunFolder(path).checkpoints.path.exists()
 
 
-def described(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
     """The contents of config.json in a folder; raises ValueError if it is not a configuration."""
     try:
         config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
@@ -83,44 +83,44 @@ def read(path: Path) -> Weights:
     """The encoder in a folder of transformers.
 
     Raises:
-        ValueError: if it does not contain a complete I-JEPA encoder.
+        ValueError: if the folder does not contain a complete I-JEPA encoder.
     """
-    config = described(path)
+    config = read_config(path)
     kind = config.get("model_type")
     if kind != "ijepa":
         raise ValueError(f"{CONFIG} does not describe an I-JEPA model: expected model_type ijepa, found {kind}")
-    wanted = {"layer_norm_eps": (EPS, 1e-12), "qkv_bias": (True, True), "hidden_act": ("gelu", "gelu")}
-    for name, (value, default) in wanted.items():
-        held = config.get(name, default)
-        if held != value:
-            raise ValueError(f"{CONFIG}: expected {name} {value}, found {held}")
-    tensors = _tensors(path)
-    position = tensors.pop(POSITIONS, None)
-    if position is None:
+    expected = {"layer_norm_eps": (EPS, 1e-12), "qkv_bias": (True, True), "hidden_act": ("gelu", "gelu")}
+    for name, (value, default) in expected.items():
+        value_in_config = config.get(name, default)
+        if value_in_config != value:
+            raise ValueError(f"{CONFIG}: expected {name} {value}, found {value_in_config}")
+    tensors = _read_tensors(path)
+    position_embeddings = tensors.pop(POSITIONS, None)
+    if position_embeddings is None:
         raise ValueError(f"{POSITIONS} is missing")
-    left = sorted(name for name in tensors if name.startswith(LEFT_OUT))
+    skipped = sorted(name for name in tensors if name.startswith(LEFT_OUT))
     state = {name: tensor.float() for name, tensor in from_transformers(tensors).items()}
     sizes = encoder_sizes(state, config.get("num_attention_heads", 12))
-    found = placed_or_stored(position, _grid(config, sizes["patch_size"]))
-    if found.positions == "stored":
-        state["pos_embed"] = position.float()
-    own = config.get(SPEC_KEY)
-    if isinstance(own, dict):  # written here
+    layout = recognise_positions(position_embeddings, _grid(config, sizes["patch_size"]))
+    if layout.positions == "stored":
+        state["pos_embed"] = position_embeddings.float()
+    description = config.get(SPEC_KEY)
+    if isinstance(description, dict):  # written by `write`
         try:
-            which = own.pop("encoder")
-            return Weights(FORM, Spec.of(own), {which: state}).check()
+            which = description.pop("encoder")
+            return Weights(FORM, Spec.of(description), {which: state}).check()
         except (KeyError, TypeError, AttributeError) as fault:
             raise ValueError(f"{SPEC_KEY} in {CONFIG} does not describe an encoder ({fault})") from None
-    (mean, std), note = statistics(sizes["channels"])
+    (mean, std), note = assumed_statistics(sizes["channels"])
     notes = [note, "it does not say whether it is the target or the context encoder (the published ones are context "
-             "encoders): taken for either"]  # fmt: skip
-    notes += [KEPT] if found.positions == "stored" else []
-    notes += [f"left out: {', '.join(left)}"] if left else []
-    return Weights(FORM, spec_of(found, sizes, mean, std), {None: state}, notes=tuple(notes)).check()
+             "encoders): used for either"]  # fmt: skip
+    notes += [STORED_NOTE] if layout.positions == "stored" else []
+    notes += [f"left out: {', '.join(skipped)}"] if skipped else []
+    return Weights(FORM, build_spec(layout, sizes, mean, std), {None: state}, notes=tuple(notes)).check()
 
 
 def _grid(config: dict[str, Any], patch_size: int) -> Grid | None:
-    """Rows and columns of patches, if the configuration has them."""
+    """Rows and columns of patches; None if the configuration has no valid image size."""
     size = config.get("image_size")
     sides = [size, size] if isinstance(size, int) else size
     if not isinstance(sides, list) or len(sides) != 2 or not all(isinstance(side, int) for side in sides):
@@ -128,14 +128,14 @@ def _grid(config: dict[str, Any], patch_size: int) -> Grid | None:
     return sides[0] // patch_size, sides[1] // patch_size
 
 
-def _tensors(path: Path) -> State:
+def _read_tensors(path: Path) -> State:
     """The tensors of model.safetensors, or of all files in its index."""
     index = path / INDEX
     if not (path / WEIGHTS).is_file() and not index.is_file():
         raise ValueError(f"it has no {WEIGHTS}; save it with transformers' save_pretrained")
     try:
-        whole = (path / WEIGHTS).is_file()  # which transformers prefers, too
-        names = {WEIGHTS} if whole else set(json.loads(index.read_text())["weight_map"].values())
+        is_single_file = (path / WEIGHTS).is_file()  # transformers prefers it, too
+        names = {WEIGHTS} if is_single_file else set(json.loads(index.read_text())["weight_map"].values())
         tensors: State = {}
         for name in sorted(names):
             if Path(name).name != name:
@@ -144,7 +144,7 @@ def _tensors(path: Path) -> State:
                 tensors |= {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, TypeError, AttributeError) as fault:
         raise ValueError(f"{WEIGHTS} cannot be read ({fault})") from None
-    return {name.removeprefix("ijepa."): tensor for name, tensor in bare(tensors).items()}
+    return {name.removeprefix("ijepa."): tensor for name, tensor in strip_prefixes(tensors).items()}
 
 
 def write(folder: Path, encoder: Encoder, spec: Spec, which: str) -> str | None:
@@ -157,7 +157,7 @@ def write(folder: Path, encoder: Encoder, spec: Spec, which: str) -> str | None:
         which: which encoder it is: ``target`` or ``context``.
 
     Returns:
-        Why there is no image processor, or None if there is one.
+        The reason why no image processor was written, or None.
     """
     config = {
         "architectures": ["IJepaModel"],
@@ -181,29 +181,29 @@ def write(folder: Path, encoder: Encoder, spec: Spec, which: str) -> str | None:
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-        made = Path(temporary) / folder.name
-        write_safetensors(made / WEIGHTS, to_transformers(encoder), {"format": "pt"})
-        if spec.channels in PICTURES:
-            write_json(made / PROCESSOR, processor(spec))
-        write_json(made / CONFIG, config)
-        _replace(made, folder)
-    if spec.channels in PICTURES:
+        new_folder = Path(temporary) / folder.name
+        write_safetensors(new_folder / WEIGHTS, to_transformers(encoder), {"format": "pt"})
+        if spec.channels in PROCESSOR_MODES:
+            write_json(new_folder / PROCESSOR, processor(spec))
+        write_json(new_folder / CONFIG, config)
+        _replace(new_folder, folder)
+    if spec.channels in PROCESSOR_MODES:
         return None
     return f"transformers has no image processor for {spec.channels} channels; normalise images yourself"
 
 
-def _replace(made: Path, folder: Path) -> None:
-    """Moves the files of ``made`` to ``folder``; config.json is removed first and written last, for consistency."""
+def _replace(new_folder: Path, folder: Path) -> None:
+    """Moves the files of ``new_folder`` to ``folder``; config.json is removed first and moved last, for consistency."""
     folder.mkdir(exist_ok=True)
     for old in (folder / CONFIG, folder / PROCESSOR, folder / INDEX, *folder.glob(SHARDS)):
         old.unlink(missing_ok=True)
     for name in (WEIGHTS, PROCESSOR, CONFIG):
-        if (made / name).exists():
-            (made / name).replace(folder / name)
+        if (new_folder / name).exists():
+            (new_folder / name).replace(folder / name)
 
 
 def processor(spec: Spec) -> dict[str, Any]:
-    """The image processor: the evaluation transform here, except that it stretches images to the size."""
+    """The image processor's configuration: our evaluation transform, but with images stretched to the size."""
     height, width = spec.image_size
     return {
         "image_processor_type": "ViTImageProcessor",
@@ -221,14 +221,15 @@ def processor(spec: Spec) -> dict[str, Any]:
 
 def to_transformers(encoder: Encoder) -> State:
     """A state dict of ``IJepaModel``, in the layout of its files."""
-    state = {POSITIONS: table_of(encoder)}
+    state = {POSITIONS: position_table(encoder)}
     for name, tensor in encoder.state_dict().items():
-        if name == "pos_embed":  # stored ones, which stand there already
+        if name == "pos_embed":  # stored position embeddings: already in POSITIONS
             continue
         tensor = tensor.detach().cpu()
-        outer = next((theirs + name.removeprefix(ours) for ours, theirs in OUTER.items() if name.startswith(ours)), "")
-        if outer:
-            state[outer] = tensor.contiguous()
+        pairs = ENCODER_NAMES.items()
+        hf_name = next((theirs + name.removeprefix(ours) for ours, theirs in pairs if name.startswith(ours)), "")
+        if hf_name:
+            state[hf_name] = tensor.contiguous()
             continue
         _, number, rest = name.split(".", 2)
         layer = f"encoder.layer.{number}."
@@ -237,44 +238,44 @@ def to_transformers(encoder: Encoder) -> State:
             for query, piece in zip(QUERIES, tensor.chunk(3), strict=True):
                 state[f"{layer}attention.attention.{query}.{part}"] = piece.contiguous().clone()
         else:
-            ours, theirs = next(pair for pair in INNER.items() if rest.startswith(pair[0]))
-            state[layer + theirs + rest.removeprefix(ours)] = tensor.contiguous()
+            our_prefix, hf_prefix = next(pair for pair in BLOCK_NAMES.items() if rest.startswith(pair[0]))
+            state[layer + hf_prefix + rest.removeprefix(our_prefix)] = tensor.contiguous()
     return state
 
 
 def from_transformers(tensors: State) -> State:
-    """The encoder's state dict, from either layout; raises ValueError for unknown parameters."""
+    """The encoder's state dict, from either layout; raises ValueError for unknown or missing parameters."""
     state: State = {}
-    pieces: dict[str, dict[str, torch.Tensor]] = {}
+    qkv: dict[str, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith(LEFT_OUT):
             continue
         layout = name
         if name.startswith("layers."):
-            for theirs, older in RENAMED.items():
-                layout = layout.replace(theirs, older, 1) if theirs in layout else layout
+            for new_part, old_part in NEW_TO_OLD.items():
+                layout = layout.replace(new_part, old_part, 1) if new_part in layout else layout
         query = re.fullmatch(r"encoder\.layer\.(\d+)\.attention\.attention\.(query|key|value)\.(weight|bias)", layout)
         if query:
             number, which, part = query.groups()
-            pieces.setdefault(f"blocks.{number}.attn.qkv.{part}", {})[which] = tensor
+            qkv.setdefault(f"blocks.{number}.attn.qkv.{part}", {})[which] = tensor
             continue
-        state[_ours(layout, name)] = tensor
-    for name, found in pieces.items():
-        absent = [which for which in QUERIES if which not in found]
-        if absent:
-            raise ValueError(f"the {absent[0]} of {name} is missing")
-        state[name] = torch.cat([found[which] for which in QUERIES])
+        state[_from_transformers_name(layout, name)] = tensor
+    for name, parts in qkv.items():
+        missing = [which for which in QUERIES if which not in parts]
+        if missing:
+            raise ValueError(f"the {missing[0]} of {name} is missing")
+        state[name] = torch.cat([parts[which] for which in QUERIES])
     return state
 
 
-def _ours(layout: str, name: str) -> str:
-    for ours, theirs in OUTER.items():
-        if layout.startswith(theirs):
-            return ours + layout.removeprefix(theirs)
+def _from_transformers_name(layout: str, name: str) -> str:
+    for our_prefix, hf_prefix in ENCODER_NAMES.items():
+        if layout.startswith(hf_prefix):
+            return our_prefix + layout.removeprefix(hf_prefix)
     block = re.match(r"encoder\.layer\.(\d+)\.", layout)
     rest = layout[block.end() :] if block else ""
-    for ours, theirs in INNER.items():
-        if rest.startswith(theirs):
+    for our_prefix, hf_prefix in BLOCK_NAMES.items():
+        if rest.startswith(hf_prefix):
             assert block is not None
-            return f"blocks.{block.group(1)}.{ours}{rest.removeprefix(theirs)}"
+            return f"blocks.{block.group(1)}.{our_prefix}{rest.removeprefix(hf_prefix)}"
     raise ValueError(f"it has {name}, which I-JEPA's encoder does not have")

@@ -20,13 +20,13 @@ from ijepa.util.paths import CONF
 
 State = dict[str, Tensor]
 Which = Literal["target", "context"]
-HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
+PUBLISHED_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
 """Number of attention heads of the published sizes, by width (paper, appendix A.1, and reference code)."""
-EXACT, ROUNDED = 1e-4, 1e-2
+FLOAT32_TOLERANCE, HALF_TOLERANCE = 1e-4, 1e-2
 """Tolerance between stored and computed position embeddings: in float32, and in half precision."""
 
 
-WRAPPED = r"^((module|_orig_mod)\.)+"
+WRAPPER_PREFIXES = r"^((module|_orig_mod)\.)+"
 """Name prefixes of DistributedDataParallel and torch.compile."""
 
 
@@ -36,16 +36,15 @@ class HeadsError(ValueError):
 
 @dataclass(frozen=True)
 class Weights:
-    """Networks read from a file; every tensor matches its description.
+    """Networks read from a file; `check` compares every tensor with the description.
 
     Attributes:
-        form: the format, for messages.
+        form: the file's format, for messages.
         spec: description of the encoders.
-        encoders: state dicts by ``target`` and ``context``; None is an encoder that is used for either.
+        encoders: state dicts by ``target`` and ``context``; the key None is an encoder that is used for either.
         predictor: state dict; None if the file has none.
-        output_width: of the predictor.
-        notes: what was inferred or left out, one line each.
-        facts: other information in the file.
+        notes: what was inferred or omitted, one line each.
+        facts: other information in the file, such as the step.
     """
 
     form: str
@@ -56,17 +55,17 @@ class Weights:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def encoder(self, which: Which) -> State | None:
-        """The target or the context encoder, if the file has it."""
+        """The state dict of the target or context encoder; None if the file does not have it."""
         return self.encoders.get(which, self.encoders.get(None))
 
     @property
     def predictor_sizes(self) -> "PredictorSizes":
-        """Of the predictor, which must be there."""
+        """The sizes of the predictor, which must not be None."""
         assert self.predictor is not None
         return predictor_sizes(self.predictor)
 
     def networks(self) -> JEPA:
-        """The three networks with these weights; none may be missing."""
+        """The three networks with these weights, none of which may be missing."""
         sizes = self.predictor_sizes
         spec = self.spec
         predictor = Predictor(spec.width, sizes.output_width, spec.grid, sizes.width, sizes.depth, spec.heads,
@@ -79,13 +78,13 @@ class Weights:
         return jepa
 
     def check(self) -> "Weights":
-        """These; raises ValueError when a tensor is missing, too many, or of another shape than described."""
+        """Returns self; raises ValueError if tensors are missing, unexpected, or of another shape than described."""
         if not set(self.encoders) <= {"target", "context", None}:
             raise ValueError(f"expected a target or context encoder, found {next(iter(self.encoders))}")
         with torch.device("meta"):
             expected = self.spec.build().state_dict()
         for which, state in self.encoders.items():
-            compare(state, expected, f"{which} encoder" if which else "encoder")
+            check_state_dict(state, expected, f"{which} encoder" if which else "encoder")
         if self.predictor is not None:
             sizes = self.predictor_sizes
             if sizes.width % self.spec.heads:
@@ -93,12 +92,12 @@ class Weights:
             with torch.device("meta"):
                 network = Predictor(self.spec.width, sizes.output_width, self.spec.grid, sizes.width, sizes.depth,
                                     self.spec.heads, sizes.mlp_ratio)  # fmt: skip
-            compare(self.predictor, network.state_dict(), "predictor")
+            check_state_dict(self.predictor, network.state_dict(), "predictor")
         return self
 
 
 class PredictorSizes(NamedTuple):
-    """See `Predictor`."""
+    """Sizes of a predictor; see `Predictor`."""
 
     width: int
     depth: int
@@ -106,8 +105,8 @@ class PredictorSizes(NamedTuple):
     mlp_ratio: float
 
 
-def compare(state: State, expected: Mapping[str, Tensor], network: str) -> None:
-    """Raises ValueError, one line that says what was expected and what found."""
+def check_state_dict(state: State, expected: Mapping[str, Tensor], network: str) -> None:
+    """Raises ValueError, with one line, if names or shapes of ``state`` differ from ``expected``."""
     missing, extra = expected.keys() - state.keys(), state.keys() - expected.keys()
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -117,16 +116,16 @@ def compare(state: State, expected: Mapping[str, Tensor], network: str) -> None:
         raise ValueError(f"the {network} has {min(extra)}{more}, which I-JEPA's does not have")
     for name, tensor in state.items():
         if tensor.shape != expected[name].shape:
-            shapes = f"[{_times(expected[name])}], found [{_times(tensor)}]"
+            shapes = f"[{_shape(expected[name])}], found [{_shape(tensor)}]"
             raise ValueError(f"{name} of the {network} does not match the sizes stored with it: expected {shapes}")
 
 
-def _times(tensor: Tensor) -> str:
+def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape))
 
 
 def encoder_sizes(state: State, heads: int | None) -> dict[str, Any]:
-    """What the shapes tell: patch_size, channels, width, depth, heads, mlp_ratio and registers.
+    """An encoder's sizes, inferred from shapes: patch_size, channels, width, depth, heads, mlp_ratio and registers.
 
     Args:
         state: an encoder's state dict, under this project's names.
@@ -134,7 +133,7 @@ def encoder_sizes(state: State, heads: int | None) -> dict[str, Any]:
 
     Raises:
         HeadsError: if the width is not a published one and ``heads`` is None.
-        ValueError: if a tensor that is needed for this is missing, or patches are not square.
+        ValueError: if a tensor needed for this is missing, patches are not square, or ``heads`` does not fit the width.
     """
     try:
         width, channels, *patch = state["patch_embed.proj.weight"].shape
@@ -143,19 +142,19 @@ def encoder_sizes(state: State, heads: int | None) -> dict[str, Any]:
         raise ValueError(f"{missing.args[0]} is missing") from None
     if len(patch) != 2 or patch[0] != patch[1]:
         raise ValueError(f"patch_embed.proj.weight is for patches of {'x'.join(map(str, patch))}; they must be square")
-    found = heads or HEADS.get(width)
-    if found is None:
+    head_count = heads or PUBLISHED_HEADS.get(width)
+    if head_count is None:
         raise HeadsError(
             f"its width {width} is not a published one, and the number of attention heads cannot be read from weights"
         )
-    if not isinstance(found, int) or found < 1 or width % found or width % 4:
-        raise ValueError(f"its width {width} is not a multiple of 4 and of {found} heads")
+    if not isinstance(head_count, int) or head_count < 1 or width % head_count or width % 4:
+        raise ValueError(f"its width {width} is not a multiple of 4 and of {head_count} heads")
     return {
         "patch_size": patch[0],
         "channels": channels,
         "width": width,
-        "depth": depth(state),
-        "heads": found,
+        "depth": count_blocks(state),
+        "heads": head_count,
         "mlp_ratio": hidden / width,
         "registers": state["reg_token"].shape[1] if "reg_token" in state else 0,
     }
@@ -165,122 +164,124 @@ def predictor_sizes(state: State) -> PredictorSizes:
     """Infers the predictor's sizes from shapes; raises ValueError if a tensor is missing."""
     try:
         width, hidden = state["embed.weight"].shape[0], state["blocks.0.mlp.fc1.weight"].shape[0]
-        return PredictorSizes(width, depth(state), state["proj.weight"].shape[0], hidden / width)
+        return PredictorSizes(width, count_blocks(state), state["proj.weight"].shape[0], hidden / width)
     except KeyError as missing:
         raise ValueError(f"{missing.args[0]} of the predictor is missing") from None
 
 
-def depth(state: State) -> int:
-    """Blocks, by their numbers."""
+def count_blocks(state: State) -> int:
+    """The number of blocks, from the numbers in parameter names."""
     return 1 + max((int(name.split(".")[1]) for name in state if name.startswith("blocks.")), default=-1)
 
 
-class Placed(NamedTuple):
-    """A sin-cos table of position embeddings as `ijepa.models.positions` computes it."""
+class PositionLayout(NamedTuple):
+    """The parameters of a table of position embeddings; see `ijepa.models.positions`."""
 
     grid: Grid
     positions: Positions
     position_grid: Grid | None
 
 
-def placed(table: Tensor) -> Placed:
-    """Recognises sin-cos position embeddings [1, N, D] or [N, D]: their grid, and whether they are interpolated.
+def recognise_sincos(table: Tensor) -> PositionLayout:
+    """Recognises sin-cos position embeddings [1, N, D] or [N, D]: their grid, and the grid they are scaled to.
 
-    Every grid with N patches is tried; for interpolated ones, the first patch's position determines the grid.
+    Every grid with N patches is tried; for scaled ones, the first patch's embedding determines the reference grid.
 
     Raises:
-        ValueError: if they are not sin-cos, as in networks with learnt ones.
+        ValueError: if the position embeddings are not sin-cos, for example learnt.
     """
     table = table.reshape(-1, table.shape[-1]).float()
     rounded = any(torch.equal(table.to(kind).float(), table) for kind in (torch.bfloat16, torch.float16))
-    tolerance = ROUNDED if rounded else EXACT
+    tolerance = HALF_TOLERANCE if rounded else FLOAT32_TOLERANCE
     patches, width = table.shape
-    shapes = [(rows, patches // rows) for rows in range(1, patches + 1) if patches % rows == 0]
-    for grid in sorted(shapes, key=lambda shape: abs(shape[0] - shape[1])):
-        reference = _reference(table[0], grid)
-        for kind, onto in (("index", None), ("scaled", reference)):
-            if (kind == "index" or onto) and (sincos_2d(width, grid, onto) - table).abs().max() < tolerance:
-                return Placed(grid, kind, onto if onto != grid else None)  # type: ignore[arg-type]
+    grids = [(rows, patches // rows) for rows in range(1, patches + 1) if patches % rows == 0]
+    for grid in sorted(grids, key=lambda shape: abs(shape[0] - shape[1])):
+        reference = _reference_grid(table[0], grid)
+        for kind, position_grid in (("index", None), ("scaled", reference)):
+            if (kind == "index" or position_grid) and (
+                sincos_2d(width, grid, position_grid) - table
+            ).abs().max() < tolerance:
+                return PositionLayout(grid, kind, position_grid if position_grid != grid else None)  # type: ignore[arg-type]
     raise ValueError(
         "its position embeddings (pos_embed) are learnt or fine-tuned, not the fixed sin-cos ones of I-JEPA"
     )
 
 
-def _reference(first: Tensor, grid: Grid) -> Grid | None:
-    """The reference grid, from the first patch's position, (reference / grid - 1) / 2 in each direction."""
+def _reference_grid(first: Tensor, grid: Grid) -> Grid | None:
+    """The reference grid, from the first patch's coordinates, which are (reference / grid - 1) / 2 along each axis."""
     quarter = len(first) // 4
-    slow = quarter // 4  # the angle of this frequency tells which turn that of the first, the exact one, is in
-    found = []
-    for start, side in zip((2 * quarter, 0), grid, strict=True):  # rows stand in the second half
+    slow = quarter // 4  # a low frequency, whose angle determines the turn of the exact first one
+    sides = []
+    for start, side in zip((2 * quarter, 0), grid, strict=True):  # rows are in the second half
         sine, cosine = first[start : start + quarter], first[start + quarter : start + 2 * quarter]
         exact, coarse = (torch.atan2(sine[i], cosine[i]).item() for i in (0, slow))
         turns = round((coarse * 10000 ** (slow / quarter) - exact) / math.tau)
-        found.append(round((2 * (exact + turns * math.tau) + 1) * side))
-    return (found[0], found[1]) if min(found) > 0 else None
+        sides.append(round((2 * (exact + turns * math.tau) + 1) * side))
+    return (sides[0], sides[1]) if min(sides) > 0 else None
 
 
-KEPT = "its position embeddings are not sin-cos, but learnt or fine-tuned: kept as they are"
+STORED_NOTE = "its position embeddings are not sin-cos, but learnt or fine-tuned: kept as they are"
 
 
-def placed_or_stored(table: Tensor, grid: Grid | None = None) -> Placed:
-    """Like `placed`, but other position embeddings are kept as stored ones: of ``grid``, or of a square grid.
+def recognise_positions(table: Tensor, grid: Grid | None = None) -> PositionLayout:
+    """Like `recognise_sincos`, but all other position embeddings count as ``stored``, with ``grid`` or a square grid.
 
     Raises:
-        ValueError: if their number matches neither.
+        ValueError: if their number matches neither grid.
     """
     try:
-        return placed(table)
+        return recognise_sincos(table)
     except ValueError as fault:
         patches = table.shape[-2]
         side = math.isqrt(patches)
-        found = grid or (side, side)
-        if found[0] * found[1] != patches:
+        layout_grid = grid or (side, side)
+        if layout_grid[0] * layout_grid[1] != patches:
             problem = f"{fault}; {patches} patches are not a square grid, so that rows and columns are unknown"
             raise ValueError(problem) from None
-        return Placed(found, "stored", None)
+        return PositionLayout(layout_grid, "stored", None)
 
 
-def spec_of(position: Placed, sizes: dict[str, Any], mean: tuple[float, ...], std: tuple[float, ...]) -> Spec:
-    """The description of an encoder with these position embeddings and sizes."""
-    rows, columns = position.grid
+def build_spec(layout: PositionLayout, sizes: dict[str, Any], mean: tuple[float, ...], std: tuple[float, ...]) -> Spec:
+    """The description of an encoder with these position embeddings and sizes; the evaluation crop is ImageNet's."""
+    rows, columns = layout.grid
     return Spec(
         image_size=(rows * sizes["patch_size"], columns * sizes["patch_size"]),
         **sizes,
-        positions=position.positions,
-        position_grid=position.position_grid,
+        positions=layout.positions,
+        position_grid=layout.position_grid,
         mean=mean,
         std=std,
-        eval_crop=_option("data/_imagenet_crop").eval_crop,
+        eval_crop=_load_option("data/_imagenet_crop").eval_crop,
     )
 
 
-def statistics(channels: int) -> tuple[tuple[tuple[float, ...], tuple[float, ...]], str]:
-    """Assumed mean and standard deviation if the file has none, and a note that says so."""
+def assumed_statistics(channels: int) -> tuple[tuple[tuple[float, ...], tuple[float, ...]], str]:
+    """The mean and std to assume if a file has none, and a note that says so."""
     if channels == 3:
-        published = _option("data/_imagenet_statistics")
+        published = _load_option("data/_imagenet_statistics")
         return (
             tuple(published.mean),
             tuple(published.std),
         ), "it does not say how images are normalised: assumed ImageNet's mean and std, as published"
-    values = f"it does not say how its images of {channels} channels are normalised: assumed not at all"
-    return ((0.0,) * channels, (1.0,) * channels), values
+    note = f"it does not say how its images of {channels} channels are normalised: assumed not at all"
+    return ((0.0,) * channels, (1.0,) * channels), note
 
 
-def _option(name: str) -> DictConfig:
-    """What a file of conf/ holds: what the published encoders were trained and evaluated with."""
-    found = OmegaConf.load(CONF / f"{name}.yaml")
-    assert isinstance(found, DictConfig)
-    return found
+def _load_option(name: str) -> DictConfig:
+    """The contents of conf/``name``.yaml, the settings of the published encoders."""
+    option = OmegaConf.load(CONF / f"{name}.yaml")
+    assert isinstance(option, DictConfig)
+    return option
 
 
-def bare(state: Mapping[str, Any]) -> State:
-    """Removes the prefixes of wrappers from names; raises ValueError for values that are not tensors."""
+def strip_prefixes(state: Mapping[str, Any]) -> State:
+    """Removes `WRAPPER_PREFIXES` from names; raises ValueError for values that are not tensors."""
     for name, tensor in state.items():
         if not isinstance(tensor, Tensor):
             raise ValueError(f"{name} is not a tensor")
-    return {re.sub(WRAPPED, "", name): tensor for name, tensor in state.items()}
+    return {re.sub(WRAPPER_PREFIXES, "", name): tensor for name, tensor in state.items()}
 
 
-def table_of(encoder: Encoder) -> Tensor:
+def position_table(encoder: Encoder) -> Tensor:
     """The encoder's position embeddings [1, N, D], as other formats store them."""
-    return encoder.vectors(encoder.grid, torch.device("cpu"))[None].clone()
+    return encoder.position_embeddings(encoder.grid, torch.device("cpu"))[None].clone()

@@ -1,4 +1,4 @@
-"""metrics.csv: one row per step."""
+"""Logs to metrics.csv: one row per step."""
 
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,13 @@ from ijepa.run_folder.metrics import STEP, append_metrics, read_metrics, write_m
 
 
 class MetricsCSV(Logger):
-    """Appends to an existing file; metrics of the same step share a row; new columns rewrite the file.
+    """Appends rows; metrics of the same step share a row, and a new column rewrites the file.
 
     Args:
         path: the file.
 
     Raises:
-        UserError: when the existing file is broken.
+        UserError: if the existing file is broken.
     """
 
     def __init__(self, path: Path) -> None:
@@ -27,7 +27,7 @@ class MetricsCSV(Logger):
         self._whole = True
         if path.exists():
             table = read_metrics(path)
-            self._columns, self._whole = table.columns, table.whole
+            self._columns, self._whole = table.columns, table.is_complete
             self._rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
 
     @property
@@ -41,7 +41,7 @@ class MetricsCSV(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
         """Adds ``metrics`` to the row of ``step``."""
-        row = {STEP: str(step), **{name: _number(value) for name, value in metrics.items()}}
+        row = {STEP: str(step), **{name: _cell(value) for name, value in metrics.items()}}
         merged = bool(self._rows) and self._rows[-1][STEP] == row[STEP]
         if merged:
             self._rows[-1].update(row)
@@ -56,23 +56,23 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def cut(self, step: int) -> None:
-        """Drops rows after ``step``, because a run resumed from there writes them again."""
-        kept = [row for row in self._rows if int(row[STEP]) <= step]
-        if len(kept) < len(self._rows):
-            self._rows = kept
+        """Drops rows after ``step``; a run that resumes there writes them again."""
+        rows = [row for row in self._rows if int(row[STEP]) <= step]
+        if len(rows) < len(self._rows):
+            self._rows = rows
             self._write()
 
     def log_text(self, name: str, text: str, step: int) -> None:
-        """Logs a text column."""
+        """Logs a text as a column."""
         self.log_metrics({name: text}, step)
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: config.yaml has them."""
+        """Does nothing: config.yaml holds them."""
 
     def _write(self) -> None:
         write_metrics(self.path, self._columns, self._rows)
         self._whole = True
 
 
-def _number(value: Any) -> str:
+def _cell(value: Any) -> str:
     return str(value) if isinstance(value, int | str) else f"{value:.9g}"

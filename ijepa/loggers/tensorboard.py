@@ -12,7 +12,7 @@ from ijepa.run_folder import RunFolder
 
 
 class TensorBoardRun(TensorBoardLogger):
-    """Event files in ``tensorboard/`` in the run's folder.
+    """Writes event files to ``tensorboard/`` in the run's folder.
 
     Args:
         folder: the run's folder.
@@ -40,13 +40,13 @@ class TensorBoardRun(TensorBoardLogger):
 
     @rank_zero_only
     def log_text(self, name: str, text: str, step: int) -> None:
-        """Shown in the Text tab."""
+        """Logs a text, shown in the Text tab."""
         self.experiment.add_text(name, text, step)
 
     @rank_zero_only
     def log_picture(self, name: str, picture: Image.Image, step: int) -> None:
-        """Shown in the Images tab, with a slider over steps."""
+        """Logs a picture, shown in the Images tab with a slider over steps."""
         self.experiment.add_image(name, np.asarray(picture), step, dataformats="HWC")
 
     def save(self) -> None:
-        """Writes scalar events only; config.yaml has the rest."""
+        """Does nothing: Lightning's would write the hyperparameters, which config.yaml holds."""

@@ -1,4 +1,4 @@
-"""A Weights & Biases run, in addition to metrics.csv."""
+"""Logs to a Weights & Biases run, in addition to metrics.csv."""
 
 import json
 import os
@@ -17,20 +17,18 @@ from ijepa.util.errors import UserError
 from ijepa.util.files import write_json
 from ijepa.util.metric_spec import MetricSpec
 
-REMEMBERED = "wandb.json"
-"""File with the W&B run ID of a run's folder."""
 SUMMARIES = {"higher": "max", "lower": "min"}
-"""By which direction is better: the best value is in the run's summary, as ``NAME.max`` or ``NAME.min``."""
+"""How W&B summarises a metric, by which direction is better: as ``NAME.max`` or ``NAME.min``."""
 
 
 class WandbRun(WandbLogger):
-    """Resumes the same W&B run when the training run is resumed.
+    """A W&B run, resumed when the training run is resumed.
 
     Args:
         settings: the logger's configuration.
         folder: the training run's folder.
-        values: the whole configuration.
-        metrics: of the run, by column.
+        values: the whole configuration, shown by W&B.
+        metrics: specs of the run's metrics, by column.
         resumed: whether the training run is resumed.
 
     Raises:
@@ -44,12 +42,12 @@ class WandbRun(WandbLogger):
         mode = os.environ.get("WANDB_MODE", settings.mode) if settings.mode == "online" else settings.mode
         if mode == "online" and not wandb.login(prompt=False, verify=False):
             raise UserError("logger=wandb: not logged in to W&B; run `wandb login`, or add logger.mode=offline")
-        known = remembered(folder) if resumed else {}
-        same = all(known.get(name, theirs) == theirs for name, theirs in _place(settings).items())
+        stored = read_stored_run(folder) if resumed else {}
+        is_same = all(stored.get(name, value) == value for name, value in _destination(settings).items())
         super().__init__(
             name=settings.run_name or folder.name,
             save_dir=folder,
-            id=known.get("id") if same else None,
+            id=stored.get("id") if is_same else None,
             project=settings.project,
             mode=mode,
             config=values,
@@ -59,14 +57,14 @@ class WandbRun(WandbLogger):
             tags=settings.tags,
             notes=settings.notes,
         )
-        self._wandb_init.pop("anonymous", None)  # Lightning sets it, and W&B warns that it is gone
+        self._wandb_init.pop("anonymous", None)  # Lightning sets it, and W&B warns that it no longer exists
         self.settings = settings
         self.folder = folder
         self.metrics = metrics
 
     @rank_zero_only
     def begin(self) -> None:
-        """Starts or resumes the W&B run, and stores its ID."""
+        """Starts or resumes the W&B run, and stores its ID; raises UserError if W&B cannot start it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             run = self.experiment
@@ -78,7 +76,7 @@ class WandbRun(WandbLogger):
             summary = f"{SUMMARIES[spec.better]},last" if spec.better else "last"
             run.define_metric(name, step_metric="trainer/global_step", summary=summary)
         if self._wandb_init["mode"] != "disabled":
-            write_json(RunFolder(self.folder).wandb_run, {"id": run.id, **_place(self.settings)})
+            write_json(RunFolder(self.folder).wandb_run, {"id": run.id, **_destination(self.settings)})
 
     @rank_zero_only
     def finish(self, failed: bool) -> None:
@@ -89,33 +87,33 @@ class WandbRun(WandbLogger):
 
     @rank_zero_only
     def log_text(self, name: str, text: str, step: int) -> None:  # type: ignore[override]
-        """Logged to the history and thus to the summary."""
+        """Logs a text to the history, and thus to the summary."""
         self.experiment.log({name: text, "trainer/global_step": step})
 
     @rank_zero_only
     def log_picture(self, name: str, picture: Image.Image, step: int) -> None:
-        """Logged as W&B images, with a slider over steps."""
+        """Logs a picture as W&B image, with a slider over steps."""
         self.log_image(name, [picture], step=step)
 
     @rank_zero_only
     def alert(self, title: str, text: str) -> None:
-        """Sent by W&B, by mail or to Slack, according to the user's settings there."""
+        """Sends an alert through W&B, by e-mail or Slack, according to the user's settings there."""
         self.experiment.alert(title, text, level="WARN")
 
     @rank_zero_only
     def log_files(self, name: str, paths: Sequence[Path]) -> None:
-        """Uploaded as an artifact of that name, if configured."""
-        there = [path for path in paths if path.is_file()]
-        if name not in self.settings.artifacts or not there:
+        """Uploads the existing files as an artifact of that name, if configured."""
+        existing = [path for path in paths if path.is_file()]
+        if name not in self.settings.artifacts or not existing:
             return
         artifact = wandb.Artifact(f"{name}-{self.experiment.id}", type="model", metadata={"run": self.folder.name})
-        for path in there:
+        for path in existing:
             artifact.add_file(str(path), name=path.name)
         self.experiment.log_artifact(artifact)
 
 
-def remembered(folder: Path) -> dict[str, Any]:
-    """The run of W&B that a run's folder belongs to, {} without one."""
+def read_stored_run(folder: Path) -> dict[str, Any]:
+    """ID, project and entity of the W&B run of a run's folder; {} if there is none."""
     try:
         values = json.loads(RunFolder(folder).wandb_run.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -123,5 +121,5 @@ def remembered(folder: Path) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def _place(settings: schema.WandbLogger) -> dict[str, Any]:
+def _destination(settings: schema.WandbLogger) -> dict[str, Any]:
     return {"project": settings.project, "entity": settings.entity}

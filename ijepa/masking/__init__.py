@@ -1,7 +1,7 @@
 """Context and target masks: multi-block (paper, section 3), rasterized, block and random (paper, table 6).
 
-An image's masks depend only on (seed, step, position in the global batch): neither on other images in its batch nor on
-the number of workers or ranks. The block sizes are drawn once per step, as published.
+An image's masks depend only on (seed, step, position in the global batch), not on other images in the batch or on the
+number of workers or ranks (except with `Reference`). Block sizes are drawn once per step, as published.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Shared by all samplers: the masks, random streams, and blocks on a grid."""
+"""Shared by all samplers: `Masks`, blocks on a grid, and random choice of patches."""
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -15,7 +15,7 @@ Range = tuple[float, float]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
-NEVER = np.uint32(0xFFFFFFFF)
+EXCLUDED = np.uint32(0xFFFFFFFF)
 
 
 class Masks(NamedTuple):
@@ -33,28 +33,31 @@ class Masks(NamedTuple):
 
 @runtime_checkable
 class Masking(Protocol):
-    """Draws the masks of the images at ``positions`` of the global batch of ``step``."""
+    """Draws the masks of the images at ``positions`` [B] of the global batch of ``step``.
+
+    ``context_patches``: (typical) number of context patches per image, printed at start-up.
+    """
 
     context_patches: int
 
     def sample(self, seed: int, step: int, positions: Ints) -> Masks: ...
 
 
-def inside(limits: Range, share: float) -> float:
-    return float(limits[0] + share * (limits[1] - limits[0]))
+def interpolate(limits: Range, fraction: float) -> float:
+    return float(limits[0] + fraction * (limits[1] - limits[0]))
 
 
-def at_most(asked: int | None, possible: int, source: str) -> int:
-    if asked is not None and asked > possible:
-        raise ConfigError("masking.context_patches", asked, f"{source} leaves {possible}; try at most {possible}")
-    return possible if asked is None else asked
+def resolve_context_patches(requested: int | None, available: int, source: str) -> int:
+    if requested is not None and requested > available:
+        raise ConfigError("masking.context_patches", requested, f"{source} leaves {available}; try at most {available}")
+    return available if requested is None else requested
 
 
 def union(corners: Ints, size: Grid, grid: Grid) -> Bools:
     """The union of blocks of ``size`` at ``corners`` [B, T, 2]: [B, H, W]."""
-    images, patches = len(corners), grid[0] * grid[1]
-    covered = np.zeros((images, *grid), dtype=bool)
-    covered.reshape(-1)[blocks_at(corners, size, grid) + patches * np.arange(images)[:, None, None]] = True
+    batch, patches = len(corners), grid[0] * grid[1]
+    covered = np.zeros((batch, *grid), dtype=bool)
+    covered.reshape(-1)[blocks_at(corners, size, grid) + patches * np.arange(batch)[:, None, None]] = True
     return covered
 
 
@@ -64,22 +67,27 @@ def blocks_at(corners: Ints, size: Grid, grid: Grid) -> Ints:
     return corners[..., :1] * grid[1] + corners[..., 1:] + offsets
 
 
-def choose(allowed: Bools, count: int, seed: int, stream: int, step: int, positions: Ints) -> Ints:
-    """Draws ``count`` of the allowed patches [B, N] of each image, uniformly; ascending indices [B, count]."""
+def draw_patches(allowed: Bools, count: int, seed: int, stream: int, step: int, positions: Ints) -> Ints:
+    """Draws ``count`` of the ``allowed`` patches [B, N] of each image, uniformly: ascending indices [B, count]."""
     images, patches = allowed.shape
     drawn = words(seed, stream, step, positions, -(-patches // 2)).view(np.uint32)[:, :patches]
-    keys = np.where(allowed, np.minimum(drawn, NEVER - np.uint32(1)), NEVER)
-    kept = np.flatnonzero(keys <= np.sort(keys, axis=1)[:, count - 1 : count])
-    if len(kept) != images * count:  # equal keys on either side of the limit, about once in 10**8 images
+    keys = np.where(allowed, np.minimum(drawn, EXCLUDED - np.uint32(1)), EXCLUDED)
+    chosen = np.flatnonzero(keys <= np.sort(keys, axis=1)[:, count - 1 : count])
+    if len(chosen) != images * count:  # a tie at the threshold, about once in 10**8 images
         return np.sort(np.argsort(keys, axis=1, kind="stable")[:, :count], axis=1)
-    return kept.reshape(images, count) - patches * np.arange(images)[:, None]
+    return chosen.reshape(images, count) - patches * np.arange(images)[:, None]
 
 
-def finish(allowed: Bools, targets: Ints, seed: int, step: int, positions: Ints, keep: int | None) -> Masks:
-    """Masks whose context is ``keep`` random allowed patches of each image, or (None) all of them, padded."""
+def build_masks(
+    allowed: Bools, targets: Ints, seed: int, step: int, positions: Ints, context_patches: int | None
+) -> Masks:
+    """The masks with ``targets`` [B, T, K] and a context drawn from ``allowed`` [B, H, W] or [B, N].
+
+    The context is ``context_patches`` random allowed patches of each image; None: all of them, padded.
+    """
     allowed = allowed.reshape(len(allowed), -1)
-    if keep is not None:
-        context = choose(allowed, keep, seed, MaskStream.SURPLUS, step, positions)
+    if context_patches is not None:
+        context = draw_patches(allowed, context_patches, seed, MaskStream.SURPLUS, step, positions)
         return Masks(torch.from_numpy(context), torch.from_numpy(targets))
     count = allowed.sum(axis=1)
     context = np.argsort(~allowed, axis=1, kind="stable")[:, : count.max()]

@@ -1,4 +1,4 @@
-"""The reference implementation's sampler, for comparisons."""
+"""The reference implementation's sampler, bugs included, for comparisons."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ijepa.masking.common import Grid, Ints, Masks, Range, inside
+from ijepa.masking.common import Grid, Ints, Masks, Range, interpolate
 from ijepa.util.errors import ConfigError
 from ijepa.util.randomness import MaskStream, seed_of
 
@@ -14,12 +14,20 @@ from ijepa.util.randomness import MaskStream, seed_of
 class Reference:
     """The reference implementation's sampler, bug for bug (docs/masking.md lists the bugs).
 
-    Every image's indices are truncated, in row-major order, to the shortest of its batch, so masks depend on the
-    batch. Block sizes depend only on the step, not on the seed, as in the reference. Corners depend on (seed, step,
-    first position); the reference uses the process's global generator.
+    Every image's context indices are truncated, in row-major order, to the shortest context of the batch, so masks
+    depend on the batch. Block sizes depend only on the step, not on the seed, as in the reference. Corners depend on
+    (seed, step, first position); the reference uses the process's global generator.
+
+    Args:
+        grid: rows and columns of patches.
+        num_targets: target blocks T per image.
+        target_scale: range of a target block's area, as a fraction of the grid.
+        target_aspect: range of a target block's height / width, in patches.
+        context_scale: range of the context block's area, as a fraction of the grid.
+        min_keep: blocks must have more patches than this.
 
     Raises:
-        ConfigError: if a block may have no more than ``min_keep`` patches; the reference would loop forever.
+        ConfigError: if a block can have ``min_keep`` patches or fewer: the reference would loop forever.
     """
 
     def __init__(
@@ -49,15 +57,15 @@ class Reference:
             problem = f"the reference loops forever on context blocks of {smallest} patches; try {smallest - 1}"
             raise ConfigError("masking.min_keep", min_keep, problem)
         draws = [self.sample(0, step, np.arange(128)).context.shape[1] for step in range(4)]
-        self.context_patches = round(float(np.mean(draws)))  # stated at start-up; it varies from step to step
+        self.context_patches = round(float(np.mean(draws)))  # printed at start-up; it varies from step to step
 
     def sample(self, seed: int, step: int, positions: Ints) -> Masks:
-        """The masks of the images at ``positions``, which must be the whole batch of a device."""
+        """The masks of the images at ``positions`` [B], which must be the whole batch of a device."""
         generator = torch.Generator().manual_seed(seed_of(seed, MaskStream.PLACEMENT, step, int(positions[0])))
         return self.draw(step, len(positions), generator)
 
     def draw(self, step: int, batch: int, generator: torch.Generator) -> Masks:
-        """``batch`` images with sizes from ``step`` and corners from ``generator``."""
+        """The masks of ``batch`` images; sizes depend on ``step``, corners are drawn from ``generator``."""
         sizes = torch.Generator().manual_seed(step)
         target = self._size(torch.rand(1, generator=sizes).item(), self.target_scale, self.target_aspect)
         context = self._size(torch.rand(1, generator=sizes).item(), self.context_scale, (1.0, 1.0))
@@ -66,16 +74,16 @@ class Reference:
             blocks = [self._block(target, [], generator) for _ in range(self.num_targets)]
             targets.append([block.flatten().nonzero()[:, 0] for block in blocks])
             contexts.append(self._block(context, [~block for block in blocks], generator).flatten().nonzero()[:, 0])
-        kept = min(len(indices) for indices in contexts)
+        shortest = min(len(indices) for indices in contexts)
         return Masks(
-            context=torch.stack([indices[:kept] for indices in contexts]),
+            context=torch.stack([indices[:shortest] for indices in contexts]),
             targets=torch.stack([torch.stack(blocks) for blocks in targets]),
         )
 
-    def _size(self, share: float, scale: Range, aspect: Range) -> Grid:
-        """Scale and aspect ratio from the same number; always smaller than the grid."""
-        area = int(self.grid[0] * self.grid[1] * inside(scale, share))
-        ratio = inside(aspect, share)
+    def _size(self, fraction: float, scale: Range, aspect: Range) -> Grid:
+        """A block's height and width, always smaller than the grid; one number determines both scale and aspect."""
+        area = int(self.grid[0] * self.grid[1] * interpolate(scale, fraction))
+        ratio = interpolate(aspect, fraction)
         height, width = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
         return min(height, self.grid[0] - 1), min(width, self.grid[1] - 1)
 

@@ -11,12 +11,12 @@ from ijepa.models.pretrained import PretrainedEncoder
 from ijepa.models.protocol import blocks_of
 
 HEAD_STD = 0.02
-"""Standard deviation of a head's initial weights, as in the encoder; with a much smaller one, training from scratch
+"""Standard deviation of a head's initial weights, as in the encoder; with a much smaller value, training from scratch
 starts slowly."""
 
 
 class Classifier(nn.Module):
-    """From images [B, C, H, W] in 0..1 to logits [B, K] by label set.
+    """Maps images [B, C, H, W] in 0..1 to logits [B, K] by label set.
 
     Args:
         pretrained: the encoder; it is copied.
@@ -24,13 +24,13 @@ class Classifier(nn.Module):
         drop_path: stochastic depth rate of the last block; it increases linearly from 0 in the first block.
 
     Raises:
-        ValueError: when there is a ``drop_path`` and the encoder's blocks have none (see `droppable`).
+        ValueError: if ``drop_path`` > 0 and the encoder's blocks do not support it (see `drop_path_blocks`).
     """
 
     def __init__(self, pretrained: PretrainedEncoder, classes: dict[str, int], drop_path: float) -> None:
         super().__init__()
         self.pretrained = copy.deepcopy(pretrained).requires_grad_(True)
-        blocks = droppable(self.pretrained)
+        blocks = drop_path_blocks(self.pretrained)
         if drop_path and not blocks:
             raise ValueError("the encoder's blocks have no stochastic depth")
         for block, rate in zip(blocks, torch.linspace(0, drop_path, len(blocks)).tolist(), strict=True):
@@ -46,7 +46,7 @@ class Classifier(nn.Module):
         return {name: head(pooled) for name, head in self.heads.items()}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """How parameters are grouped into layers, for timm's layer-wise learning rate decay."""
+        """Patterns that group parameters into layers, for timm's layer-wise learning rate decay."""
         encoder = r"^pretrained\.encoder\."
         if not blocks_of(self.pretrained.encoder):
             return {"stem": encoder}
@@ -54,7 +54,7 @@ class Classifier(nn.Module):
         return {"stem": encoder + "patch_embed", "blocks": blocks}
 
 
-def droppable(pretrained: PretrainedEncoder) -> list[Any]:
-    """The encoder's blocks where they have stochastic depth as timm's `Block` has; else none."""
+def drop_path_blocks(pretrained: PretrainedEncoder) -> list[Any]:
+    """The encoder's blocks if all of them have stochastic depth as timm's `Block` has it, else []."""
     blocks = blocks_of(pretrained.encoder)
     return blocks if all(hasattr(block, "drop_path1") and hasattr(block, "drop_path2") for block in blocks) else []

@@ -1,4 +1,4 @@
-"""Encoders of the user's own, by ``_target_``."""
+"""Encoders of the user's own classes, by ``_target_``."""
 
 from typing import Any
 
@@ -15,26 +15,26 @@ KEY = "model"
 def custom_encoder(
     target: str, options: dict[str, Any], image_size: tuple[int, int], patch_size: int | None, channels: int
 ) -> PatchEncoder:
-    """An encoder of the class that ``target`` names, an `nn.Module`; files may name one, and nothing else is called.
+    """An encoder of the class ``target``; only subclasses of `nn.Module` are called, because files may name a target.
 
     Args:
         target: ``package.module.Class``.
-        options: the constructor's own arguments.
-        image_size: height and width in pixels; passed, as those below, where the constructor has such a parameter.
-        patch_size: passed when it is not None.
-        channels: of the images.
+        options: further arguments of the constructor.
+        image_size: height and width in pixels; passed if the constructor has this parameter.
+        patch_size: passed if it is not None and the constructor has this parameter.
+        channels: number of image channels; passed if the constructor has this parameter.
 
     Raises:
-        ConfigError: when there is no such class, it takes other options or lacks what `PatchEncoder` asks for.
+        ConfigError: if the class does not exist, does not accept ``options``, or is not a `PatchEncoder`.
     """
-    made = load_class(f"{KEY}.{TARGET}", target)
-    if not (isinstance(made, type) and issubclass(made, nn.Module)):
-        raise ConfigError(f"{KEY}.{TARGET}", target, "is no torch.nn.Module; see docs/extending.md")
-    given: dict[str, Any] = {"image_size": image_size, "channels": channels}
+    encoder_class = load_class(f"{KEY}.{TARGET}", target)
+    if not (isinstance(encoder_class, type) and issubclass(encoder_class, nn.Module)):
+        raise ConfigError(f"{KEY}.{TARGET}", target, "is not a torch.nn.Module; see docs/extending.md")
+    offered: dict[str, Any] = {"image_size": image_size, "channels": channels}
     if patch_size is not None:
-        given["patch_size"] = patch_size
-    with torch.device("cpu"):  # what the class does may not work on the meta device
-        found: PatchEncoder = instantiate(
-            KEY, Custom.model_validate({TARGET: target, **options}), PatchEncoder, **given
+        offered["patch_size"] = patch_size
+    with torch.device("cpu"):  # the constructor may not work on the meta device
+        encoder: PatchEncoder = instantiate(
+            KEY, Custom.model_validate({TARGET: target, **options}), PatchEncoder, **offered
         )
-    return found
+    return encoder

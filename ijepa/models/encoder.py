@@ -8,7 +8,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from ijepa.models.initialisation import Init, initialise
-from ijepa.models.positions import Grid, Positions, PositionTable, resampled
+from ijepa.models.positions import Grid, Positions, PositionTable, resample_positions
 from ijepa.models.transformer import PatchTransformer, transformer_flops
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
@@ -25,11 +25,11 @@ class Encoder(PatchTransformer):
         depth: number of transformer blocks.
         heads: number of attention heads; must divide ``width``.
         mlp_ratio: hidden width of the MLPs / ``width``.
-        positions: see `PositionTable`; or ``stored``: position embeddings come with the weights and are not trained.
-        position_grid: the grid that ``scaled`` positions are mapped onto, or that of ``stored`` ones; None: the grid
-            of this image size.
+        positions: see `PositionTable`; or ``stored``: position embeddings are loaded with the weights and not trained.
+        position_grid: rows and columns of the grid that ``scaled`` positions are mapped onto, or of ``stored`` position
+            embeddings; None: the grid of ``image_size``.
         init: see `initialise`.
-        registers: learnable tokens that all patches attend to, and that are never among the features (Darcet et al.,
+        registers: number of learnable tokens that patches attend to; never among the features (Darcet et al.,
             2309.16588).
     """
 
@@ -69,20 +69,20 @@ class Encoder(PatchTransformer):
             rows, columns = self.positions.grid
             self.register_buffer("pos_embed", torch.zeros(1, rows * columns, width))
         initialise(self, self.blocks, init)
-        if registers:  # last: the encoder's other weights are those without them
+        if registers:  # drawn last, so that the other initial weights do not depend on registers
             self.reg_token = nn.Parameter(torch.zeros(1, registers, width))
             nn.init.trunc_normal_(self.reg_token, std=0.02)
 
     def grid_of(self, height: int, width: int) -> Grid:
-        """Rows and columns of patches of an image of this size."""
+        """Rows and columns of patches of an image; raises ValueError if patches do not divide its size."""
         if height % self.patch_size or width % self.patch_size:
             raise ValueError(f"images of {height}x{width} pixels cannot be divided into patches of {self.patch_size}")
         return height // self.patch_size, width // self.patch_size
 
-    def vectors(self, grid: Grid, device: torch.device) -> Tensor:
+    def position_embeddings(self, grid: Grid, device: torch.device) -> Tensor:
         """The position embeddings [H * W, D] of an image of ``grid`` patches."""
         if self.positions.positions == "stored":
-            return resampled(self.pos_embed, self.positions.grid, grid)
+            return resample_positions(self.pos_embed, self.positions.grid, grid)
         return self.positions(grid, device)
 
     @property
@@ -97,21 +97,21 @@ class Encoder(PatchTransformer):
             images: [B, C, H, W], normalised.
         """
         tokens: Tensor = self.patch_embed(images)
-        return tokens + self.vectors(self.grid_of(*images.shape[-2:]), tokens.device).to(tokens.dtype)
+        return tokens + self.position_embeddings(self.grid_of(*images.shape[-2:]), tokens.device).to(tokens.dtype)
 
     def extra_tokens(self) -> Tensor | None:
         """The registers, [1, R, D]."""
         return self.reg_token if self.registers else None
 
     def final(self, tokens: Tensor) -> Tensor:
-        """The final norm."""
+        """Applies the final layer norm."""
         normed: Tensor = self.norm(tokens)
         return normed
 
     def embedding_flops(self, patches: int) -> float:
-        """Operations to embed so many patches."""
+        """FLOPs to embed this number of patches."""
         return 2.0 * patches * self.patch_size**2 * self.channels * self.width
 
     def block_flops(self, patches: int) -> float:
-        """Operations of the blocks for so many patches of an image, and the registers."""
+        """FLOPs of the blocks for one image with this number of patches, including the registers."""
         return transformer_flops(patches + self.registers, self.width, self.depth, self.mlp_ratio)

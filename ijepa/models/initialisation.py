@@ -1,4 +1,4 @@
-"""Weight initialisation, as published and as the reference implementation really does it."""
+"""Weight initialisation, as published and as the reference implementation actually does it."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -10,10 +10,10 @@ Init = Literal["published", "reference"]
 
 
 def initialise(network: nn.Module, blocks: Iterable[nn.Module], init: Init) -> None:
-    """Truncated normal (std .02) for weights, zero biases; then output layers of block i are divided by sqrt(2 i).
+    """Weights from a truncated normal (std .02), zero biases; the output layers of block i are divided by sqrt(2 i).
 
-    The reference implementation does the division first and then draws all linear layers again, which undoes it:
-    ``reference`` skips the division. Blocks are counted from 1.
+    Blocks are counted from 1. ``init="reference"`` omits the division: the reference implementation divides, but then
+    draws all linear layers again.
     """
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):

@@ -29,8 +29,8 @@ class JEPA(nn.Module):
     Args:
         context_encoder: trained by gradient descent.
         predictor: trained by gradient descent.
-        target: what is predicted. ``output`` (paper): the target encoder sees the whole image, and its output is
-            selected at the target patches; ``input`` (paper, table 11): it sees only the target block; ``pixels``
+        target: what is predicted. ``output`` (paper): the target encoder encodes the whole image, and its output is
+            selected at the target patches; ``input`` (paper, table 11): it encodes each target block alone; ``pixels``
             (paper, table 7): normalised pixels.
         normalize: layer norm on the target encoder's output, without affine parameters.
     """

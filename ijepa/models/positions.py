@@ -1,4 +1,4 @@
-"""Fixed position embeddings for any grid of patches: 2-D sin-cos, or resampled from another network."""
+"""Fixed position embeddings for any grid of patches: 2-D sin-cos, or resampled from learnt ones."""
 
 from typing import Literal
 
@@ -22,7 +22,10 @@ def sincos_2d(width: int, grid: Grid, reference: Grid | None = None) -> Tensor:
         width: embedding dimension, divisible by 4.
         grid: rows and columns of patches, (H, W).
         reference: if given, patch centres are mapped onto this grid: (i + .5) * reference / grid - .5, so that a
-            point in the image keeps its embedding from pretraining; otherwise coordinates are patch indices.
+            point in the image keeps its embedding from pretraining; None: coordinates are patch indices.
+
+    Raises:
+        ConfigError: if ``width`` is not a multiple of 4.
     """
     if width % 4:
         raise ConfigError("width", width, "2-D sin-cos position embeddings need a multiple of 4")
@@ -38,13 +41,13 @@ def sincos_2d(width: int, grid: Grid, reference: Grid | None = None) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=2).flatten(1).float()
 
 
-def resampled(table: Tensor, grid: Grid, wanted: Grid) -> Tensor:
-    """Resamples learnt position embeddings [1, H * W, D] from ``grid`` to another grid, bicubic: [H' * W', D]."""
-    if grid == wanted:
+def resample_positions(table: Tensor, grid: Grid, new_grid: Grid) -> Tensor:
+    """Resamples learnt position embeddings [1, H * W, D] bicubically from ``grid`` to ``new_grid``: [H' * W', D]."""
+    if grid == new_grid:
         return table[0]
     planes = table.float().unflatten(1, grid).permute(0, 3, 1, 2)  # [1, D, H, W]
-    found = F.interpolate(planes, size=wanted, mode="bicubic", antialias=True, align_corners=False)
-    return found[0].flatten(1).T
+    resampled = F.interpolate(planes, size=new_grid, mode="bicubic", antialias=True, align_corners=False)
+    return resampled[0].flatten(1).T
 
 
 class PositionTable:

@@ -21,8 +21,8 @@ class Predictor(nn.Module):
         depth: number of transformer blocks.
         heads: number of attention heads; must divide ``width``.
         mlp_ratio: hidden width of the MLPs / ``width``.
-        positions: see `PositionTable`; ``stored`` applies to the encoder only.
-        position_grid: the grid that ``scaled`` positions are mapped onto; None: ``grid``.
+        positions: see `PositionTable`; ``stored`` (an encoder's) means ``index`` here.
+        position_grid: rows and columns of the grid that ``scaled`` positions are mapped onto; None: ``grid``.
         init: see `initialise`.
     """
 
@@ -53,7 +53,7 @@ class Predictor(nn.Module):
         )
         self.norm = LayerNorm(width)
         self.proj = nn.Linear(width, output_width)
-        if positions == "stored":  # an encoder's; the predictor's own are computed
+        if positions == "stored":  # only an encoder's can be stored
             positions, position_grid = "index", None
         self.positions = PositionTable(width, position_grid or grid, positions)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
@@ -66,9 +66,9 @@ class Predictor(nn.Module):
 
         Args:
             context: [B, C, D], the context encoder's output.
-            context_indices: [B, C].
-            target_indices: [B, T, K].
-            valid: [B, C], False where a context patch is padding.
+            context_indices: [B, C], patch indices in row-major order.
+            target_indices: [B, T, K], patch indices in row-major order.
+            valid: [B, C], False for padding, which is masked in attention; None: no padding.
 
         Returns:
             [B, T, K, output_width].
@@ -81,16 +81,16 @@ class Predictor(nn.Module):
         tokens = torch.cat([visible, masked], dim=2).flatten(0, 1)  # [B * T, C + K, P]
         mask = None
         if valid is not None:
-            seen = torch.cat([valid, valid.new_ones(len(valid), patches)], dim=1)  # [B, C + K]
-            mask = seen.repeat_interleave(blocks, dim=0)[:, None, None, :]
+            attended = torch.cat([valid, valid.new_ones(len(valid), patches)], dim=1)  # [B, C + K]
+            mask = attended.repeat_interleave(blocks, dim=0)[:, None, None, :]
         for block in self.blocks:
             tokens = block(tokens, attn_mask=mask)
         predictions: Tensor = self.proj(self.norm(tokens[:, -patches:]))
         return predictions.unflatten(0, (-1, blocks))
 
     def forward_flops(self, context: int, blocks: int, patches: int) -> float:
-        """Operations for one image with C, T and K as given."""
-        entering = context * self.encoder_width  # once per image, then shared by the blocks
-        leaving = blocks * patches * self.output_width
-        projections = 2.0 * self.width * (entering + leaving)
+        """FLOPs for one image with C = ``context``, T = ``blocks`` and K = ``patches``."""
+        input_size = context * self.encoder_width  # once per image, then shared by the blocks
+        output_size = blocks * patches * self.output_width
+        projections = 2.0 * self.width * (input_size + output_size)
         return blocks * transformer_flops(context + patches, self.width, self.depth, self.mlp_ratio) + projections

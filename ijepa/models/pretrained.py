@@ -12,13 +12,13 @@ from ijepa.models.encoder import Encoder
 from ijepa.models.initialisation import Init
 from ijepa.models.positions import Grid, Positions
 from ijepa.models.protocol import PatchEncoder
-from ijepa.models.timm_vit import OPTIONS, TimmEncoder
+from ijepa.models.timm_vit import TIMM_ARGUMENTS, TimmEncoder
 
 Kind = Literal["vit", "timm", "custom"]
-DEFAULTS: dict[str, Any] = {"registers": 0, "kind": "vit", "name": "", "options": {}}
-"""What files leave out: those of before know none of it."""
-OWN: dict[str, Any] = {"mlp_ratio": 4.0, "positions": "stored", "position_grid": None}
-"""What only I-JEPA's ViT has; in the descriptions of others these stand for it, and files leave them out."""
+OPTIONAL: dict[str, Any] = {"registers": 0, "kind": "vit", "name": "", "options": {}}
+"""Values that files omit, because older files do not have these keys."""
+VIT_ONLY: dict[str, Any] = {"mlp_ratio": 4.0, "positions": "stored", "position_grid": None}
+"""Fields that only I-JEPA's ViT has; other encoders' descriptions have these values, and their files omit them."""
 
 SPEC_KEY = "ijepa_encoder"
 """Metadata key of the encoder's description."""
@@ -26,9 +26,10 @@ SPEC_KEY = "ijepa_encoder"
 
 @dataclass(frozen=True)
 class Spec:
-    """Everything about an encoder but its weights; see `Encoder`. ``eval_crop``: see `ijepa.data.images`.
+    """The description of an encoder: everything but its weights. See `Encoder`; ``eval_crop``: see `EvalTransform`.
 
-    ``kind``: I-JEPA's ViT, timm's model ``name``, or the user's class ``name``; these two with ``options``.
+    ``kind``: ``vit`` is I-JEPA's ViT, ``timm`` timm's model ``name``, ``custom`` the user's class ``name``; the last
+    two are built with ``options``. ``mean`` and ``std``: normalisation, one value per channel.
     """
 
     image_size: tuple[int, int]
@@ -50,22 +51,22 @@ class Spec:
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> "Spec":
-        """Inverse of `plain`; validates values, because files may have been edited by hand.
+        """The inverse of `plain`; validates values, because files may have been edited by hand.
 
         Raises:
-            TypeError: on missing or unknown keys.
-            ValueError: on impossible values.
+            TypeError: if a key is missing or unknown.
+            ValueError: if a value is invalid.
         """
         arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         if arguments.get("kind", "vit") != "vit":
-            arguments = {**OWN, **arguments}
+            arguments = {**VIT_ONLY, **arguments}
         spec = cls(**arguments)
-        for name, fits in spec._sound().items():
+        for name, fits in spec._validity().items():
             if not fits:
                 raise ValueError(f"{name}={arguments.get(name)} is not possible")
         return spec
 
-    def _sound(self) -> dict[str, bool]:
+    def _validity(self) -> dict[str, bool]:
         def whole(value: Any) -> bool:
             return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
@@ -87,7 +88,7 @@ class Spec:
             "kind": self.kind in get_args(Kind),
             "name": isinstance(self.name, str) and bool(self.name) == (self.kind != "vit"),
             "options": isinstance(self.options, dict)
-            and (self.kind != "timm" or self.options.keys() <= OPTIONS.keys()),
+            and (self.kind != "timm" or self.options.keys() <= TIMM_ARGUMENTS.keys()),
             "heads": self.kind != "vit" or self.width % self.heads == 0,
             "width": self.kind != "vit" or self.width % 4 == 0,
             "mlp_ratio": isinstance(self.mlp_ratio, int | float) and 0 < self.mlp_ratio < math.inf,
@@ -100,9 +101,9 @@ class Spec:
         }
 
     def plain(self) -> dict[str, Any]:
-        """As plain containers, for JSON and checkpoints; what an encoder does not have is left out, as in old files."""
+        """As plain containers, for JSON and checkpoints; `OPTIONAL` and `VIT_ONLY` values are omitted."""
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-        left_out = DEFAULTS if self.kind == "vit" else {**DEFAULTS, **OWN}
+        left_out = OPTIONAL if self.kind == "vit" else {**OPTIONAL, **VIT_ONLY}
         return {name: value for name, value in values.items() if name not in left_out or value != left_out[name]}
 
     @property
@@ -111,10 +112,10 @@ class Spec:
         return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
 
     def build(self, init: Init = "published", pretrained: bool = False) -> PatchEncoder:
-        """A fresh encoder; ``pretrained``: with timm's weights, where it is timm's.
+        """A newly initialised encoder; with timm's weights if it is timm's and ``pretrained``.
 
         Raises:
-            ConfigError: when timm has no such model, or there is no such class.
+            ConfigError: if timm's model or the user's class does not exist.
         """
         if self.kind == "timm":
             size, patch = self.image_size, self.patch_size
@@ -139,12 +140,12 @@ class Spec:
 class PretrainedEncoder(nn.Module):
     """Maps images [B, C, H, W] in 0..1 to patch features [B, N, D]; it normalises images itself.
 
-    For float images, values are in the units of ``spec.mean`` and ``spec.std``.
+    Float images are in the units of ``spec.mean`` and ``spec.std`` instead of 0..1.
 
     Attributes:
         spec: sizes and normalisation.
-        transform: maps an image from `ijepa.data.decode`, a PIL image or a tensor [C, H, W], to one input of forward
-            (without B); set by `ijepa.load_encoder`.
+        transform: maps a PIL image or a tensor [C, H, W] (see `ijepa.data.decode`) to an input [C, H, W] of forward;
+            set by `ijepa.load_encoder`.
     """
 
     mean: Tensor
@@ -165,8 +166,8 @@ class PretrainedEncoder(nn.Module):
         return features
 
 
-def untrained(spec: Spec, seed: int) -> PretrainedEncoder:
-    """A randomly initialised encoder of this shape, with computed position embeddings."""
+def untrained_encoder(spec: Spec, seed: int) -> PretrainedEncoder:
+    """A randomly initialised encoder of this shape, in eval mode; stored position embeddings become sin-cos ones."""
     if spec.kind == "vit" and spec.positions == "stored":
         spec = replace(spec, positions="index", position_grid=None)
     with torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""What training, evaluation and export need of an encoder."""
+"""The protocol of encoders for training, evaluation and export."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -10,22 +10,22 @@ from ijepa.models.positions import Grid
 
 @runtime_checkable
 class PatchEncoder(Protocol):
-    """A module from images to features of their patches.
+    """A module that maps images to features of their patches.
 
-    Optional: ``blocks``, an `nn.ModuleList`. Blocks are checkpointed, compiled and sharded one by one, and fine-tuned
-    with learning rates of their own; an encoder without them is handled as a whole. ``heads``: attention heads, which
-    the predictor has as many of.
+    Optional attributes: ``blocks``, an `nn.ModuleList` of blocks, which are checkpointed, compiled and sharded one by
+    one, and fine-tuned with layer-wise learning rates; an encoder without them is handled as a whole. ``heads``, the
+    number of attention heads; the predictor gets the same number.
 
     Attributes:
-        width: D, of the features.
-        depth: blocks whose outputs `forward` can return.
+        width: embedding dimension D of the features.
+        depth: number of blocks whose outputs `forward` can return.
     """
 
     width: int
     depth: int
 
     def grid_of(self, height: int, width: int) -> Grid:
-        """Patches per column and per row of an image of this size; raises ValueError for one that does not divide."""
+        """Rows and columns of patches of an image; raises ValueError if patches do not divide its size."""
 
     def forward(
         self, images: Tensor, indices: Tensor | None = None, valid: Tensor | None = None, last: int = 1
@@ -36,14 +36,14 @@ class PatchEncoder(Protocol):
             images: [B, C, H, W], normalised.
             indices: [B, N'] or [B, T, K], patch indices in row-major order.
             valid: [B, N'], False for padding, which is masked in attention.
-            last: how many of the last blocks' outputs to concatenate.
+            last: number of last blocks whose outputs are concatenated.
 
         Returns:
             [B, N, D * last]; with indices [B, N', D * last] or [B, T, K, D * last].
         """
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        """As `forward`; every `nn.Module` has it, and what follows."""
+        """As `forward`; this and the following methods are those of `nn.Module`."""
 
     def state_dict(self) -> dict[str, Any]:
         """The weights."""
@@ -53,6 +53,6 @@ class PatchEncoder(Protocol):
 
 
 def blocks_of(network: PatchEncoder | nn.Module) -> list[nn.Module]:
-    """The blocks of a network, which may have none."""
-    found = getattr(network, "blocks", None)
-    return list(found) if isinstance(found, nn.ModuleList) else []
+    """The network's blocks; [] if it has none."""
+    blocks = getattr(network, "blocks", None)
+    return list(blocks) if isinstance(blocks, nn.ModuleList) else []

@@ -10,7 +10,7 @@ def normalize_targets(targets: Tensor) -> Tensor:
 
 
 def pixel_targets(images: Tensor, patch_size: int) -> Tensor:
-    """Pixel patches, each normalised by its own mean and variance (ablation in table 7 of the paper).
+    """Pixel patches, each normalised by its own mean and variance (paper, table 7).
 
     Args:
         images: [B, C, H, W].

@@ -1,11 +1,11 @@
-"""What vision transformers share: masked patches are dropped before the blocks, other tokens accompany those kept."""
+"""Shared by vision transformers: masked patches are dropped before the blocks, extra tokens are added."""
 
 import torch
 from torch import Tensor, nn
 
 
 class PatchTransformer(nn.Module):
-    """A `PatchEncoder` of blocks, each from tokens [B, N, D] to tokens [B, N, D]."""
+    """A `PatchEncoder` made of blocks that map tokens [B, N, D] to tokens [B, N, D]."""
 
     blocks: nn.ModuleList
 
@@ -18,17 +18,17 @@ class PatchTransformer(nn.Module):
         raise NotImplementedError
 
     def extra_tokens(self) -> Tensor | None:
-        """Tokens that stand before the patches, [1, R, D]: a class token, registers. None where there are none."""
+        """Tokens before the patches (class token, registers), [1, R, D]; None if there are none."""
         return None
 
     def final(self, tokens: Tensor) -> Tensor:
-        """What follows the last block."""
+        """Applies the layers after the last block."""
         raise NotImplementedError
 
     def forward(
         self, images: Tensor, indices: Tensor | None = None, valid: Tensor | None = None, last: int = 1
     ) -> Tensor:
-        """Features of all patches, or of those at ``indices``, which then see only each other (and extra tokens).
+        """Features of all patches, or of those at ``indices``, which then attend only to each other and extra tokens.
 
         Args:
             images: [B, C, H, W], normalised.
@@ -47,7 +47,7 @@ class PatchTransformer(nn.Module):
         return self._blocks(tokens.flatten(0, -3), mask, last).unflatten(0, indices.shape[:-1])
 
     def with_extra_tokens(self, tokens: Tensor) -> Tensor:
-        """Patches [B, N, D] behind the extra tokens: [B, R + N, D]."""
+        """The extra tokens followed by ``tokens`` [B, N, D]: [B, R + N, D]."""
         extra = self.extra_tokens()
         if extra is None:
             return tokens
@@ -74,9 +74,9 @@ def gather(tokens: Tensor, indices: Tensor) -> Tensor:
 
 
 def transformer_flops(tokens: int, width: int, depth: int, mlp_ratio: float) -> float:
-    """Floating-point operations of a transformer's blocks in one pass over ``tokens``: two per multiply-add.
+    """FLOPs of a transformer's blocks in one pass over ``tokens``, two per multiply-add.
 
-    Norms, activations and softmax are left out.
+    Norms, activations and softmax are not counted.
     """
     hidden = int(width * mlp_ratio)
     linear = 4 * width * width + 2 * width * hidden

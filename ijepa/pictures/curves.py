@@ -1,4 +1,4 @@
-"""Learning curves, from metrics.csv."""
+"""Figures of learning curves, from metrics.csv."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,26 +16,25 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Columns = dict[str, NDArray[np.float64]]
-"""What metrics.csv holds, by column; NaN in empty cells."""
+"""The columns of metrics.csv; empty cells are NaN."""
 Lookup = Callable[[str], MetricSpec]
 TOTALS = ("step", "images", "epoch", "flops", "seconds")
-"""What other columns are drawn against."""
+"""Columns that are x axes, not curves."""
 PANEL = (1.75, 1.35)
-"""Inches of a small multiple."""
-ACROSS = 4
-"""Small multiples side by side."""
+"""Width and height of a small multiple, in inches."""
+MAX_ACROSS = 4
+"""Small multiples per row."""
 
 
 def read(path: Path) -> Columns:
-    """The columns of a metrics.csv; raises UserError when it is broken."""
+    """The columns of a metrics.csv; raises UserError if it is broken."""
     return {name: np.array(cells, dtype=np.float64) for name, cells in read_metrics(path).numbers().items()}
 
 
 def curves(columns: Columns, lookup: Lookup) -> "Figure":
-    """Everything that a run has logged against its step, a small multiple per quantity, a line per label set.
+    """All columns of a run against the step: a small multiple per quantity, a line per label set.
 
-    Cells that are empty are skipped: a line joins the values that there are. What has one value only is no curve.
-    Accuracies are in per cent.
+    Lines skip empty cells. Columns with a single value are left out. Accuracies are in per cent.
 
     Args:
         columns: from `read`.
@@ -43,40 +42,40 @@ def curves(columns: Columns, lookup: Lookup) -> "Figure":
     """
     specs = {name: lookup(name) for name in columns if name not in TOTALS}
     shown = {name: spec for name, spec in specs.items() if spec.better or not name.startswith("val/")}
-    return _drawn(columns, "step", dict(sorted(shown.items(), key=lambda item: _rank(*item))))
+    return _figure(columns, "step", dict(sorted(shown.items(), key=lambda item: _rank(*item))))
 
 
 def compute(columns: Columns, lookup: Lookup) -> "Figure | None":
-    """Accuracies against the FLOPs that they took, as `curves`; None where there are not two of any."""
-    specs = {name: lookup(name) for name in columns if _points(columns, "flops", name).sum() > 1}
+    """Accuracies against training FLOPs, as in `curves`; None if no accuracy has two values."""
+    specs = {name: lookup(name) for name in columns if _has_both(columns, "flops", name).sum() > 1}
     specs = {name: spec for name, spec in specs.items() if _is_accuracy(spec)}
-    return _drawn(columns, "flops", specs) if specs else None
+    return _figure(columns, "flops", specs) if specs else None
 
 
-def _drawn(columns: Columns, against: str, specs: dict[str, MetricSpec]) -> "Figure":
+def _figure(columns: Columns, against: str, specs: dict[str, MetricSpec]) -> "Figure":
     panels: dict[str, dict[str, str]] = {}
     for name, spec in specs.items():
-        if _points(columns, against, name).sum() > 1:
-            panel, line = _place(name, spec)
-            panels.setdefault(panel, {})[line] = name
+        if _has_both(columns, against, name).sum() > 1:
+            title, line = _title_and_line(name, spec)
+            panels.setdefault(title, {})[line] = name
     figure, axes = _multiples(len(panels))
-    for axis, (panel, lines) in zip(axes, panels.items(), strict=False):
+    for axis, (title, lines) in zip(axes, panels.items(), strict=False):
         unit = specs[next(iter(lines.values()))].unit
-        _panel(axis, columns, against, f"{panel}, {unit}" if unit else panel, lines, 100 if unit == PERCENT else 1)
+        _panel(axis, columns, against, f"{title}, {unit}" if unit else title, lines, 100 if unit == PERCENT else 1)
     return figure
 
 
-def _points(columns: Columns, against: str, name: str) -> NDArray[np.bool_]:
-    """Which rows have both."""
+def _has_both(columns: Columns, against: str, name: str) -> NDArray[np.bool_]:
+    """Which rows have a value in both columns: [rows]."""
     return np.isfinite(columns[name]) & np.isfinite(columns.get(against, np.full_like(columns[name], np.nan)))
 
 
 def _panel(axis: "Axes", columns: Columns, against: str, title: str, lines: dict[str, str], scale: int) -> None:
     for number, (label, name) in enumerate(lines.items()):
         values = columns[name] * scale
-        known = _points(columns, against, name)
-        style = {"marker": "o", "markersize": 2.2} if known.sum() <= 40 else {}
-        axis.plot(columns[against][known], values[known], color=LINES[number % len(LINES)], linewidth=1.0,
+        valid = _has_both(columns, against, name)
+        style = {"marker": "o", "markersize": 2.2} if valid.sum() <= 40 else {}
+        axis.plot(columns[against][valid], values[valid], color=LINES[number % len(LINES)], linewidth=1.0,
                   linestyle="-" if number < len(LINES) else "--", label=label, **style)  # type: ignore[arg-type]  # fmt: skip
     if against == "step":
         axis.set_xlim(0, 1.02 * np.nanmax(columns[against]))
@@ -89,7 +88,7 @@ def _panel(axis: "Axes", columns: Columns, against: str, title: str, lines: dict
 def _multiples(count: int) -> "tuple[Figure, list[Axes]]":
     from matplotlib.figure import Figure
 
-    across = max(min(count, ACROSS), 1)
+    across = max(min(count, MAX_ACROSS), 1)
     down = max(-(-count // across), 1)
     figure = Figure(figsize=(across * PANEL[0], down * PANEL[1]), layout="constrained")
     axes: list[Any] = list(figure.subplots(down, across, squeeze=False).flat)
@@ -105,10 +104,10 @@ def _multiples(count: int) -> "tuple[Figure, list[Axes]]":
     return figure, axes
 
 
-def _place(name: str, spec: MetricSpec) -> tuple[str, str]:
-    """The title of a column's small multiple, and its line there: val/count/knn20 is count's line among k-NN, k = 20.
+def _title_and_line(name: str, spec: MetricSpec) -> tuple[str, str]:
+    """The title of a column's small multiple, and its line: val/count/knn20 is the line "count" in "k-NN, k = 20".
 
-    Where there is but one label set, the lines are the members of a series: k-NN, a line per k.
+    With a single label set, the lines are the members of a series: "k-NN" has a line per k.
     """
     label_set = name.partition("/")[2].rpartition("/")[0]
     if spec.series and not label_set:
@@ -121,7 +120,7 @@ def _is_accuracy(spec: MetricSpec) -> bool:
 
 
 def _rank(name: str, spec: MetricSpec) -> int:
-    """The loss and its parts first, then accuracies, health, and at last what was planned."""
+    """Sort key: the loss and its parts, then accuracies, health, other results, and the schedule."""
     origin = name.partition("/")[0]
     if origin == "train":
         return 0

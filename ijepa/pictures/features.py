@@ -13,18 +13,18 @@ from ijepa.pictures.sheet import Grid, bar, heat, mark, rgb, sheet
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FEW = 8
+MIN_IMAGES = 8
 """With fewer images, the mean at a position would contain much of each image."""
 
 
 def components(images: Tensor, named: dict[str, Tensor], grid: Grid) -> "Figure":
     """The first three principal components of patch features as red, green and blue, a row per image.
 
-    The mean at each position is subtracted first, see `centred`. Components are computed from all given patches, also
+    The mean at each position is subtracted first, see `centred`. Components are computed from all given features, also
     those of images that are not shown.
 
     Args:
-        images: [B, C, H, W], also shown, see `rgb`.
+        images: [B, C, H, W], the images to show, see `rgb`.
         named: features [M, N, D] by title, M >= B; the first B belong to ``images``.
         grid: rows and columns of patches.
     """
@@ -32,11 +32,11 @@ def components(images: Tensor, named: dict[str, Tensor], grid: Grid) -> "Figure"
 
 
 def colours(images: Tensor, named: dict[str, Tensor], grid: Grid) -> "Figure":
-    """Colours of patches beside their images, a row per image.
+    """Images and the colours of their patches, a row per image.
 
     Args:
         images: [B, C, H, W], see `rgb`.
-        named: colours [M, N, 3] in 0..1 by title, M >= B; of ``images`` first.
+        named: colours [M, N, 3] in 0..1 by title, M >= B; the first B belong to ``images``.
         grid: rows and columns of patches.
     """
     pictures = rgb(images)
@@ -51,91 +51,93 @@ def colours(images: Tensor, named: dict[str, Tensor], grid: Grid) -> "Figure":
 def similarity(
     images: Tensor, features: Tensor, grid: Grid, queries: Sequence[Grid], of: int | None = None
 ) -> "Figure":
-    """Cosine similarity of one patch's features to those of all patches, a row per image; the patch is marked.
+    """Cosine similarity of query patches to all patches, a row per image; the query patches are marked.
 
-    The mean at each position is subtracted first, see `centred`. In raw features position dominates, and one would
-    only see a blob around the patch, even with random weights.
+    The mean at each position is subtracted first, see `centred`. Otherwise position dominates, and the figure shows
+    only a blob around the query patch, even with random weights.
 
     Args:
         images: [B, C, H, W], see `rgb`.
         features: [M, N, D], M >= B; the first B belong to ``images``.
         grid: rows and columns of patches.
         queries: row and column of each query patch; one column of the figure each.
-        of: index of the image with the query patches; None: each image's own.
+        of: index of the image whose query patches are used for all images; None: each image's own.
     """
     pictures, patch_size = rgb(images), images.shape[-2] // grid[0]
-    found = similarities(features, grid, queries, of)[: len(images)].numpy()  # [B, Q, h, w]
+    maps = similarities(features, grid, queries, of)[: len(images)].numpy()  # [B, Q, h, w]
     rows = [[picture] * (1 + len(queries)) for picture in pictures]
     titles = ["image", *("similarity" if len(queries) == 1 else f"to patch {n + 1}" for n in range(len(queries)))]
     figure, axes = sheet(rows, titles, below=0.42)
-    limits = (float(np.floor(10 * np.percentile(found, 2)) / 10), 1.0)
+    limits = (float(np.floor(10 * np.percentile(maps, 2)) / 10), 1.0)
     for row in range(len(rows)):
-        own = of is None or row == of
-        for column, place in enumerate(queries, 1):
-            shown = heat(axes[row, column], found[row, column - 1], pictures[row], limits)
-            if own:
-                mark(axes[row, column], place, patch_size)
-                mark(axes[row, 0], place, patch_size)
-    bar(figure, shown, list(axes.flat), "cosine similarity", "min")
+        has_queries = of is None or row == of
+        for column, query in enumerate(queries, 1):
+            last_map = heat(axes[row, column], maps[row, column - 1], pictures[row], limits)
+            if has_queries:
+                mark(axes[row, column], query, patch_size)
+                mark(axes[row, 0], query, patch_size)
+    bar(figure, last_map, list(axes.flat), "cosine similarity", "min")
     return figure
 
 
 def similarities(features: Tensor, grid: Grid, queries: Sequence[Grid], of: int | None = None) -> Tensor:
-    """The cosines that `similarity` shows: [M, Q, h, w]."""
+    """The cosine similarities that `similarity` shows: [M, Q, h, w]."""
     unit = F.normalize(centred(features.float()), dim=-1)  # [M, N, D]
-    places = [row * grid[1] + column for row, column in queries]
-    asked = unit[:, places] if of is None else unit[of : of + 1, places].expand(len(unit), -1, -1)  # [M, Q, D]
-    return (asked @ unit.transpose(1, 2)).unflatten(2, grid)
+    indices = [row * grid[1] + column for row, column in queries]
+    query_features = (
+        unit[:, indices] if of is None else unit[of : of + 1, indices].expand(len(unit), -1, -1)
+    )  # [M, Q, D]
+    return (query_features @ unit.transpose(1, 2)).unflatten(2, grid)
 
 
 class Colours:
-    """The principal components of the same images' patches from step to step, in colours that stay comparable.
+    """Principal components of the same images' patches along a run, as colours that stay comparable.
 
-    Components of another step may have another order, other signs, or be rotated: all of these are equivalent. So the
+    From step to step, components may change their order or sign, or rotate: all of these are equivalent. So the
     three whitened scores of each patch are aligned with those of the previous picture by the closest orthogonal matrix
-    (orthogonal Procrustes, Schönemann 1966). Where colours still change, the features have changed.
+    (orthogonal Procrustes, Schönemann 1966). If colours still change, the features have changed.
 
     Attributes:
-        reference: [M, N, 3], the scores of the last picture; None before the first.
+        reference: [M, N, 3], the aligned scores of the last picture; None before the first.
     """
 
     def __init__(self) -> None:
         self.reference: Tensor | None = None
 
     def __call__(self, features: Tensor) -> Tensor:
-        """The colours [M, N, 3] in 0..1 of features [M, N, D], the next picture's."""
-        found = scores(features)
-        if self.reference is not None and self.reference.shape == found.shape:
-            found = turned(found, self.reference)
-        self.reference = found
-        return stretched(found)
+        """The colours [M, N, 3] in 0..1 of the next picture's features [M, N, D]; updates `reference`."""
+        aligned = scores(features)
+        if self.reference is not None and self.reference.shape == aligned.shape:
+            aligned = rotated(aligned, self.reference)
+        self.reference = aligned
+        return stretched(aligned)
 
 
 def centred(features: Tensor) -> Tensor:
     """Features [M, N, D] minus their mean over images at each position, which mostly encodes the position.
 
-    With fewer than `FEW` images, minus the mean of all patches.
+    With fewer than `MIN_IMAGES` images, minus the mean of all patches.
     """
-    return features - (features.mean(dim=0) if len(features) >= FEW else features.mean(dim=(0, 1)))
+    return features - (features.mean(dim=0) if len(features) >= MIN_IMAGES else features.mean(dim=(0, 1)))
 
 
 def scores(features: Tensor) -> Tensor:
     """The first three principal components of `centred` features [M, N, D]: [M, N, 3], each with unit variance."""
-    flat = centred(features.float()).flatten(0, 1).nan_to_num(0, 0, 0)  # a run that diverges is drawn, too
-    kept = min(3, flat.shape[1])
+    flat = centred(features.float()).flatten(0, 1).nan_to_num(0, 0, 0)  # diverging runs are drawn, too
+    count = min(3, flat.shape[1])
     _, vectors = torch.linalg.eigh((flat.T @ flat).double())  # ascending
-    values = flat @ vectors[:, -kept:].flip(1).float()
+    values = flat @ vectors[:, -count:].flip(1).float()
     values = values / values.square().mean(dim=0).sqrt().clamp_min(1e-12)
-    return F.pad(values, (0, 3 - kept)).unflatten(0, features.shape[:2])
+    return F.pad(values, (0, 3 - count)).unflatten(0, features.shape[:2])
 
 
-def turned(values: Tensor, reference: Tensor) -> Tensor:
+def rotated(values: Tensor, reference: Tensor) -> Tensor:
     """``values`` [M, N, 3] under the rotation or reflection that brings them closest to ``reference``."""
     left, _, right = torch.linalg.svd((values.flatten(0, 1).T @ reference.flatten(0, 1)).double())
     return values @ (left @ right).to(values.dtype)
 
 
 def stretched(values: Tensor) -> Tensor:
-    """[M, N, 3] in 0..1: each channel scaled between the 2nd and the 98th percentile."""
+    """``values`` [M, N, 3] in 0..1: each channel scaled between the 2nd and the 98th percentile."""
     low, high = (torch.from_numpy(np.percentile(values.flatten(0, 1).numpy(), q, axis=0)).float() for q in (2, 98))
     return ((values - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)

@@ -16,7 +16,7 @@ def neighbours(rows: Tensor) -> "Figure":
     """Images and their nearest neighbours, a row per image.
 
     Args:
-        rows: [Q, 1 + K, C, H, W]: an image and then its K nearest, see `rgb`.
+        rows: [Q, 1 + K, C, H, W]: an image and its K nearest neighbours, see `rgb`.
     """
     shown = rgb(rows.flatten(0, 1)).reshape(*rows.shape[:2], *rows.shape[-2:], 3)
     titles = ["image", "nearest", *(f"{number}." for number in range(2, rows.shape[1]))]
@@ -24,7 +24,7 @@ def neighbours(rows: Tensor) -> "Figure":
 
 
 def depths(images: Tensor, truth: Tensor, predicted: Tensor) -> "Figure":
-    """Images, their depth and the prediction, a row per image: near is light, unknown is grey.
+    """Images, depth maps and predictions, a row per image: near is light, unknown is grey.
 
     Args:
         images: [B, C, H, W], see `rgb`.
@@ -37,8 +37,8 @@ def depths(images: Tensor, truth: Tensor, predicted: Tensor) -> "Figure":
     low, high = np.percentile(truth[known].numpy(), (1, 99)) if known.any() else (0.0, 1.0)
 
     def coloured(depth: Tensor) -> NDArray[np.float32]:
-        place = ((depth - low) / max(high - low, 1e-12)).clamp(0, 1).nan_to_num()
-        return np.asarray(colormaps["viridis_r"](place.numpy()))[..., :3].astype(np.float32)
+        fraction = ((depth - low) / max(high - low, 1e-12)).clamp(0, 1).nan_to_num()
+        return np.asarray(colormaps["viridis_r"](fraction.numpy()))[..., :3].astype(np.float32)
 
     shown = np.where(known[..., None].numpy(), coloured(truth), np.float32(HIDDEN))
     rows = zip(rgb(images), shown, coloured(predicted), strict=True)
@@ -46,18 +46,18 @@ def depths(images: Tensor, truth: Tensor, predicted: Tensor) -> "Figure":
 
 
 def classes(images: Tensor, truth: Tensor, predicted: Tensor) -> "Figure":
-    """Images, the classes of their pixels and the prediction, a row per image; ignored pixels are light grey.
+    """Images, segmentation maps and predictions, a row per image; ignored pixels are light grey.
 
     Args:
         images: [B, C, H, W], see `rgb`.
-        truth: [B, H, W] class indices, -1 is ignored.
-        predicted: [B, H, W].
+        truth: [B, H, W] class indices; -1: ignored.
+        predicted: [B, H, W] class indices.
     """
     from matplotlib import colormaps
 
-    few = np.asarray(colormaps["tab10"].colors)  # type: ignore[attr-defined]
-    many = max(int(truth.max()), int(predicted.max())) + 1 - len(few)
-    hues = colormaps["hsv"]((np.arange(max(many, 0)) * 0.618) % 1)[:, :3]  # neighbours are far apart
-    colours = np.concatenate([few, hues, [[HIDDEN] * 3]]).astype(np.float32)  # -1 is the last
+    first_colours = np.asarray(colormaps["tab10"].colors)  # type: ignore[attr-defined]
+    remaining = max(int(truth.max()), int(predicted.max())) + 1 - len(first_colours)
+    hues = colormaps["hsv"]((np.arange(max(remaining, 0)) * 0.618) % 1)[:, :3]  # consecutive hues are far apart
+    colours = np.concatenate([first_colours, hues, [[HIDDEN] * 3]]).astype(np.float32)  # index -1 is the last
     rows = zip(rgb(images), colours[truth.numpy()], colours[predicted.numpy()], strict=True)
     return sheet([list(row) for row in rows], ["image", "classes", "predicted"])[0]

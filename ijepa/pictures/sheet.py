@@ -1,6 +1,6 @@
-"""Shared by all figures: display of images, layout of a sheet, writing of files.
+"""What all figures share: display of images, layout of a sheet, writing of files.
 
-At their original size figures fit the width of a page: a sheet of eight columns is about 8 inches wide, with text of 7
+At their original size, figures fit the width of a page: a sheet of eight columns is about 8 inches wide, with text of 7
 and 8 points.
 """
 
@@ -19,19 +19,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Grid = tuple[int, int]
+"""Rows and columns of patches, or the row and column of one."""
 Picture = NDArray[np.float32]
 """[H, W, 3] in 0..1."""
 HIDDEN = 0.93
-"""Grey for patches that a network does not see."""
+"""Grey of hidden patches and unknown pixels."""
 CELL = 1.0
-"""Inches a picture is high or wide, whichever is more."""
+"""Longer side of a picture, in inches."""
 TITLE, SMALL = 8, 7
 """Font sizes of titles and of other text, in points."""
 DPI = 200
+"""Resolution of PNG files."""
 HEAT = "magma"
-"""Perceptually uniform, and readable in grey."""
+"""Colour map: perceptually uniform, and readable in grey."""
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Colours that the colour-blind tell apart (Okabe and Ito, 2008), without yellow, which is too light for lines."""
+"""Colours that colour-blind readers can distinguish (Okabe and Ito, 2008), without yellow: too light for lines."""
 
 
 def rgb(images: Tensor) -> Picture:
@@ -61,15 +63,15 @@ def sheet(
     """Pictures in rows and columns.
 
     Args:
-        rows: pictures [H, W, 3], all of the same shape; the caller draws those that are [h, w].
+        rows: pictures [H, W, 3], all of the same size.
         titles: titles of the columns.
-        below: height in inches reserved below, for the caller.
-        cell: longer side of a picture in inches.
+        below: height below the pictures, in inches, for the caller's colour bar or legend.
+        cell: longer side of a picture, in inches.
 
     Returns:
         The figure and its axes [rows, columns].
     """
-    from matplotlib.figure import Figure  # pyplot would keep every figure, and takes a second to import
+    from matplotlib.figure import Figure  # pyplot keeps every figure in memory, and takes a second to import
 
     height, width = rows[0][0].shape[:2]
     scale = cell / max(height, width)
@@ -88,7 +90,7 @@ def sheet(
 
 
 def frameless(axes: "Axes") -> None:
-    """No ticks and no frame, but room for a label."""
+    """Removes ticks and frame; labels remain possible."""
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
@@ -96,30 +98,30 @@ def frameless(axes: "Axes") -> None:
 
 
 def heat(axes: "Axes", values: NDArray[np.floating], like: Picture, limits: tuple[float, float]) -> Any:
-    """Values of patches [h, w] in `HEAT`, as large as the image ``like``; returns what a `bar` explains."""
+    """Draws values of patches [h, w] in `HEAT`, at the size of the image ``like``; returns the image for a `bar`."""
     height, width = like.shape[:2]
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     axes.images[0].remove()
     return axes.imshow(values, cmap=HEAT, vmin=limits[0], vmax=limits[1], extent=extent, interpolation="nearest")
 
 
-def bar(figure: "Figure", shown: Any, axes: list[Any], label: str, end: str = "neither") -> None:
-    """A colour bar below ``axes``; ``end``: where values go on beyond it."""
+def bar(figure: "Figure", mappable: Any, axes: list[Any], label: str, end: str = "neither") -> None:
+    """A colour bar for ``mappable``, see `heat`, below ``axes``; ``end`` is matplotlib's ``extend``."""
     columns = len({axis.get_subplotspec().colspan.start for axis in axes})
-    made = figure.colorbar(
-        shown, ax=axes, location="bottom", label=label, extend=end, pad=0.02, fraction=0.05,
+    colour_bar = figure.colorbar(
+        mappable, ax=axes, location="bottom", label=label, extend=end, pad=0.02, fraction=0.05,
         aspect=10 * min(columns, 3), shrink=min(1.0, 3 / columns),
     )  # fmt: skip
-    made.ax.locator_params(axis="x", nbins=3 if columns < 3 else 6)
-    made.set_label(label, fontsize=SMALL, labelpad=2)
-    made.ax.tick_params(labelsize=SMALL, length=2, width=0.5, pad=2)
-    made.outline.set_linewidth(0.5)  # type: ignore[operator]
+    colour_bar.ax.locator_params(axis="x", nbins=3 if columns < 3 else 6)
+    colour_bar.set_label(label, fontsize=SMALL, labelpad=2)
+    colour_bar.ax.tick_params(labelsize=SMALL, length=2, width=0.5, pad=2)
+    colour_bar.outline.set_linewidth(0.5)  # type: ignore[operator]
 
 
-def mark(axes: "Axes", place: Grid, patch_size: int) -> None:
-    """Marks the patch at ``place`` with a frame in white on black, visible on any background."""
+def mark(axes: "Axes", patch: Grid, patch_size: int) -> None:
+    """Marks the patch at row and column ``patch`` with a white frame on black, visible on any background."""
     from matplotlib.patches import Rectangle
 
-    corner = (place[1] * patch_size - 0.5, place[0] * patch_size - 0.5)
+    corner = (patch[1] * patch_size - 0.5, patch[0] * patch_size - 0.5)
     for colour, width in (("black", 1.8), ("white", 0.8)):
         axes.add_patch(Rectangle(corner, patch_size, patch_size, fill=False, edgecolor=colour, linewidth=width))

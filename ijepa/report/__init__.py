@@ -1,1 +1,1 @@
-"""Runs as one HTML page that needs nothing else: config, health, curves, results, pictures."""
+"""Reports of runs and sweeps: one self-contained HTML page with config, health, curves, results and pictures."""

@@ -1,4 +1,4 @@
-"""`python -m ijepa.report RUN_DIR [RUN_DIR...]`, or SWEEP_DIR."""
+"""The command `python -m ijepa.report RUN_DIR [RUN_DIR...]`, or SWEEP_DIR: writes an HTML page."""
 
 import argparse
 import sys
@@ -17,22 +17,22 @@ from ijepa.util.files import write_text
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Writes a page; returns the exit code."""
+    """Writes the page; returns the exit code."""
     return commands.run(_parser(), _report, arguments)
 
 
-def _report(given: argparse.Namespace) -> None:
-    out = _out(given)
-    folders: list[Path] = given.folders
+def _report(arguments: argparse.Namespace) -> None:
+    out = _output_file(arguments)
+    folders: list[Path] = arguments.folders
     notes: list[str] = []
     runs: list[RunRecord] = []
     sweep = _sweep(folders[0]) if len(folders) == 1 else None
     if sweep is not None:
-        page = render_sweep(sweep, given.title)
+        page = render_sweep(sweep, arguments.title)
     else:
-        folders, notes = _jobs(folders)
+        folders, notes = _expand_sweeps(folders)
         runs = read(folders)
-        page = render(runs, given.title)
+        page = render(runs, arguments.title)
     write_text(out, page)
     print(f"written  {text.name(out)} ({text.size(out.stat().st_size)})", flush=True)
     for note in notes:
@@ -49,39 +49,39 @@ def _sweep(folder: Path) -> jobs.Sweep | None:
         raise UserError(str(error)) from None
 
 
-def _jobs(given: list[Path]) -> tuple[list[Path], list[str]]:
-    """Folders of runs, those of a sweep's jobs in the place of its own; and which of them have nothing to show."""
-    found: list[Path] = []
+def _expand_sweeps(folders: list[Path]) -> tuple[list[Path], list[str]]:
+    """Replaces each sweep's folder by those of its started jobs; also returns notes about the other jobs."""
+    run_folders: list[Path] = []
     notes: list[str] = []
-    for folder in given:
+    for folder in folders:
         sweep = _sweep(folder)
         if sweep is None:
-            found.append(folder)
+            run_folders.append(folder)
             continue
-        begun = [job for job in sweep.jobs if RunFolder(job.folder).metrics.is_file()]
-        if not begun:
+        started = [job for job in sweep.jobs if RunFolder(job.folder).metrics.is_file()]
+        if not started:
             raise ConfigError("RUN_DIR", text.name(folder), "a sweep without any started job")
-        found += [job.folder for job in begun]
-        notes += [f"{text.name(job.name)}: {job.error or job.status}" for job in sweep.jobs if job not in begun]
-    return found, notes
+        run_folders += [job.folder for job in started]
+        notes += [f"{text.name(job.name)}: {job.error or job.status}" for job in sweep.jobs if job not in started]
+    return run_folders, notes
 
 
 def _parser() -> commands.Parser:
     parser = commands.Parser(
-        commands.typed("report"), description="Writes a self-contained HTML report of runs: docs/report.md."
+        commands.command_line("report"), description="Writes a self-contained HTML report of runs: docs/report.md."
     )
     parser.add_argument("folders", metavar="RUN_DIR", nargs="+", type=Path, help="folder of a run or of a sweep")
-    where = f"default: {REPORT} in the run's folder; for several runs, in the current one"
-    parser.add_argument("--out", type=Path, metavar="FILE", help=where)
+    default = f"default: {REPORT} in the run's folder; for several runs, in the current one"
+    parser.add_argument("--out", type=Path, metavar="FILE", help=default)
     parser.add_argument("--title", help="default: the run's name, or the number of runs")
     return parser
 
 
-def _out(given: argparse.Namespace) -> Path:
-    if given.out is None:
-        folders = {folder.expanduser().resolve(): folder.expanduser() for folder in given.folders}
+def _output_file(arguments: argparse.Namespace) -> Path:
+    if arguments.out is None:
+        folders = {folder.expanduser().resolve(): folder.expanduser() for folder in arguments.folders}
         return next(iter(folders.values())) / REPORT if len(folders) == 1 else Path(REPORT)
-    out: Path = given.out.expanduser()
+    out: Path = arguments.out.expanduser()
     if out.is_dir():
         raise ConfigError("--out", text.name(out), f"is a folder; give a file in it, e.g. {text.name(out / REPORT)}")
     if out.suffix.lower() not in (".html", ".htm"):

@@ -1,4 +1,4 @@
-"""Runs -> one HTML page that loads nothing."""
+"""Renders runs as one self-contained HTML page."""
 
 import base64
 import hashlib
@@ -12,21 +12,21 @@ from markupsafe import Markup
 from ijepa.report import curves, results, text
 from ijepa.report.pictures import Picture
 from ijepa.report.reading import AXES, RunRecord
-from ijepa.report.settings import PLACES, differences
+from ijepa.report.settings import NON_RESULT_KEYS, differences
 from ijepa.util.errors import show
 
 ASSETS = Path(__file__).parent / "assets"
 STYLES, SCRIPTS = ("style.css",), ("charts.js", "page.js")
 COLOURS = 8
-"""Of the palette; further runs have its colours again, dashed."""
-FIRST = ("features", "masks", "progress")
-"""The pictures that a page begins with: those of the run, not of its end."""
+"""Size of the palette; further runs repeat the colours, with dashed lines."""
+FIRST_PICTURES = ("features", "masks", "progress")
+"""The pictures that the page shows first."""
 VERDICTS = {"healthy": "good", "warming up": "early", "collapsing": "bad", "diverging": "worse"}
-"""How they are drawn; others are neutral."""
+"""CSS class of each verdict; others are neutral."""
 
 
 def render(runs: list[RunRecord], title: str | None = None) -> str:
-    """The page of one run, or of several side by side."""
+    """The HTML page of one run, or of several runs side by side."""
     health, training = curves.groups(runs)
     charts = [chart for group in (*health, *training) for chart in group.charts]
     drawn = {
@@ -48,14 +48,14 @@ def render(runs: list[RunRecord], title: str | None = None) -> str:
         tables=results.tables(runs),
         pictures=_pictures(runs),
         differences=differences([run.config for run in runs]) if len(runs) > 1 else [],
-        configs=[{key: value for key, value in run.config.items() if key not in PLACES} for run in runs],
+        configs=[{key: value for key, value in run.config.items() if key not in NON_RESULT_KEYS} for run in runs],
     )
 
 
 def fill(template: str, data: Any, scripts: tuple[str, ...] = SCRIPTS, **values: Any) -> str:
-    """A page from a template of `ASSETS`, with styles, scripts and their data inside; values are escaped.
+    """An HTML page from a template in `ASSETS`, with styles, scripts and their data embedded.
 
-    Nothing but these scripts can run in it, and nothing can be loaded: its content security policy says so.
+    Values are escaped, and the content security policy allows no other script and no request.
     """
     environment = Environment(
         loader=FileSystemLoader(ASSETS),
@@ -69,61 +69,64 @@ def fill(template: str, data: Any, scripts: tuple[str, ...] = SCRIPTS, **values:
         "duration": text.duration,
         "name": text.name,
         "shown": _shown,
-        "spaced": _spaced,
+        "spaced": _shown_with_breaks,
     }
-    environment.globals |= {"colour": lambda run: run % COLOURS, "verdict_kind": lambda of: VERDICTS.get(of, "other")}
+    environment.globals |= {
+        "colour": lambda run: run % COLOURS,
+        "verdict_kind": lambda verdict: VERDICTS.get(verdict, "other"),
+    }
     style, script = ("\n".join((ASSETS / file).read_text("utf-8") for file in files) for files in (STYLES, scripts))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = environment.get_template(template).render(
         style=Markup(style), script=Markup(script), digest=digest, embedded=embedded(data), **values
     )
-    return page.encode("utf-8", "backslashreplace").decode()  # half characters, which YAML and JSON can spell
+    return page.encode("utf-8", "backslashreplace").decode()  # lone surrogates, which YAML and JSON can contain
 
 
 def embedded(value: Any) -> Markup:
-    """JSON that can stand in a script element: nothing in it ends the element or a line."""
-    written = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    """JSON for a script element, escaped so that nothing in it can end the element."""
+    encoded = json.dumps(value, separators=(",", ":"), allow_nan=False)
     for character in "<>&":
-        written = written.replace(character, f"\\u{ord(character):04x}")
-    return Markup(written)
+        encoded = encoded.replace(character, f"\\u{ord(character):04x}")
+    return Markup(encoded)
 
 
 def _shown(value: Any) -> str:
-    """A value of a configuration, as it would be typed."""
+    """A value of a configuration as it is typed."""
     return "{}" if value == {} else show(value)
 
 
-def _spaced(value: Any) -> str:
-    """The same with room to break the line in lists."""
+def _shown_with_breaks(value: Any) -> str:
+    """The same, with spaces in lists, where the line may break."""
     return _shown(value).replace(",", ", ") if isinstance(value, list) else _shown(value)
 
 
 def _references(runs: list[RunRecord], column: str) -> list[dict[str, Any]]:
-    """What random init and raw pixels have of a validation result: once where all runs agree."""
-    found: dict[str, dict[int, float]] = {}
+    """Horizontal lines for the baselines' value of a result: one for all runs if they agree, else one per run."""
+    by_baseline: dict[str, dict[int, float]] = {}
     for number, run in enumerate(runs):
-        for subject, row in list(run.results.items())[1:]:
+        for model, row in list(run.results.items())[1:]:
             value = row.get(column.removeprefix("val/")) if column.startswith("val/") else None
             if value is not None:
-                found.setdefault(subject, {})[number] = value
+                by_baseline.setdefault(model, {})[number] = value
     references = []
-    for subject, values in found.items():
+    for model, values in by_baseline.items():
         if len({round(value, 4) for value in values.values()}) == 1:
-            references.append({"name": subject, "value": next(iter(values.values())), "run": None})
+            references.append({"name": model, "value": next(iter(values.values())), "run": None})
         else:
-            references += [{"name": subject, "value": value, "run": number} for number, value in values.items()]
+            references += [{"name": model, "value": value, "run": number} for number, value in values.items()]
     return references
 
 
 def _pictures(runs: list[RunRecord]) -> list[tuple[str, list[int], list[tuple[int, list[Picture]]]]]:
-    """By what they show: its steps, and the pictures of each run that has some."""
-    found: dict[str, dict[int, list[Picture]]] = {}
+    """For each picture's name: its steps, and the pictures of each run by the run's number."""
+    by_name: dict[str, dict[int, list[Picture]]] = {}
     for number, run in enumerate(runs):
         for picture in run.pictures:
-            found.setdefault(picture.name, {}).setdefault(number, []).append(picture)
-    order = sorted(found, key=lambda name: (name.startswith("evaluation/"), name not in FIRST, name))
+            by_name.setdefault(picture.name, {}).setdefault(number, []).append(picture)
+    order = sorted(by_name, key=lambda name: (name.startswith("evaluation/"), name not in FIRST_PICTURES, name))
     return [
-        (name, sorted({p.step for shown in found[name].values() for p in shown if p.step is not None}),
-         list(found[name].items()))
+        (name, sorted({p.step for shown in by_name[name].values() for p in shown if p.step is not None}),
+         list(by_name[name].items()))
         for name in order
     ]  # fmt: skip

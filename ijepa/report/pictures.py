@@ -1,4 +1,4 @@
-"""A run's pictures, as they stand in a page."""
+"""A run's pictures, encoded for the page."""
 
 import base64
 import io
@@ -12,20 +12,20 @@ from ijepa.report import text
 from ijepa.run_folder import RunFolder
 from ijepa.run_folder.checkpoints import step_of
 
-WIDEST = 2400
-"""Pixels; what is wider is scaled down."""
-MOST, LARGEST = 60, 24_000_000
-"""Pictures of a run, and their bytes together."""
+MAX_WIDTH = 2400
+"""In pixels; wider pictures are scaled down."""
+MAX_PICTURES, MAX_BYTES = 60, 24_000_000
+"""Limits for the pictures of a run: their number, and their total size in bytes."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture.
+    """A picture of a run.
 
     Attributes:
-        name: what it shows: its path without the step.
-        step: of the run, where there is one for several steps.
-        source: a data: address.
+        name: its path in the run's folder, without the step.
+        step: after which it was drawn; None if it has no step.
+        source: a ``data:`` URL.
         width: in pixels.
         height: in pixels.
     """
@@ -38,67 +38,67 @@ class Picture:
 
 
 def pictures(folder: Path) -> tuple[list[Picture], list[str]]:
-    """Those of ``folder``, and what to know about the ones that are left out."""
+    """The pictures of the run in ``folder``, and notes about pictures that were left out."""
     run = RunFolder(folder)
-    placed = sorted((*_place(path, run), path) for path in run.all_pictures())
-    found, notes, used = [], [], 0
-    chosen = _thinned(placed)
+    files = sorted((*_name_and_step(path, run), path) for path in run.all_pictures())
+    encoded, notes, used = [], [], 0
+    chosen = _thinned(files)
     for name, step, path in chosen:
         try:
             data, width, height = _encoded(path)
-        except Exception:  # whatever Pillow makes of a broken file
+        except Exception:  # whatever Pillow raises for a broken file
             notes.append(f"{text.name(path.relative_to(folder))} is not a valid picture and was skipped")
             continue
-        if used + len(data) > LARGEST:
-            notes.append(f"{name}{'' if step < 0 else f', step {step},'} was skipped: larger than {text.size(LARGEST)}")
+        if used + len(data) > MAX_BYTES:
+            which = name if step < 0 else f"{name}, step {step},"
+            notes.append(f"{which} was skipped: larger than {text.size(MAX_BYTES)}")
             continue
         used += len(data)
         source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
-        found.append(Picture(name, None if step < 0 else step, source, width, height))
-    if len(chosen) < len(placed):
-        notes.append(
-            f"{len(placed) - len(chosen)} of {len(placed)} pictures were left out; a page shows at most {MOST} per run"
-        )
-    return found, notes
+        encoded.append(Picture(name, None if step < 0 else step, source, width, height))
+    if len(chosen) < len(files):
+        left_out = f"{len(files) - len(chosen)} of {len(files)} pictures were left out"
+        notes.append(f"{left_out}; a page shows at most {MAX_PICTURES} per run")
+    return encoded, notes
 
 
-def _place(path: Path, run: RunFolder) -> tuple[str, int]:
-    """What a picture shows, and its step: pictures/NAME/step-000500.png; -1 without."""
+def _name_and_step(path: Path, run: RunFolder) -> tuple[str, int]:
+    """Name and step of pictures/NAME/step-000500.png or pictures/NAME.png; the step is -1 if there is none."""
     step = step_of(path)
-    shown = path.with_suffix("") if step is None else path.parent
-    whole = text.name(shown.relative_to(run.path))
-    return whole.removeprefix(f"{run.pictures.name}/"), -1 if step is None else step
+    without_step = path.with_suffix("") if step is None else path.parent
+    name = text.name(without_step.relative_to(run.path))
+    return name.removeprefix(f"{run.pictures.name}/"), -1 if step is None else step
 
 
-def _thinned(placed: list[tuple[str, int, Path]]) -> list[tuple[str, int, Path]]:
-    """At most `MOST`: one of everything, and of what there is for several steps as many, evenly spread, as fit."""
+def _thinned(files: list[tuple[str, int, Path]]) -> list[tuple[str, int, Path]]:
+    """At most `MAX_PICTURES` of ``files``; names with many steps keep the same number of evenly spaced steps each."""
     groups: dict[str, list[tuple[str, int, Path]]] = {}
-    for item in placed:
+    for item in files:
         groups.setdefault(item[0], []).append(item)
-    kept = max(map(len, groups.values()), default=0)
-    while kept > 1 and sum(min(len(group), kept) for group in groups.values()) > MOST:
-        kept -= 1
+    most_steps = max(map(len, groups.values()), default=0)
+    while most_steps > 1 and sum(min(len(group), most_steps) for group in groups.values()) > MAX_PICTURES:
+        most_steps -= 1
     chosen = []
     for group in groups.values():
-        count = min(len(group), kept)
-        places = [len(group) - 1] if count == 1 else [round(i * (len(group) - 1) / (count - 1)) for i in range(count)]
-        chosen += [group[place] for place in places]
-    return chosen[:MOST]
+        count = min(len(group), most_steps)
+        indices = [len(group) - 1] if count == 1 else [round(i * (len(group) - 1) / (count - 1)) for i in range(count)]
+        chosen += [group[index] for index in indices]
+    return chosen[:MAX_PICTURES]
 
 
 def _encoded(path: Path) -> tuple[bytes, int, int]:
-    """The bytes of a PNG file, read to its end: its own, or scaled down."""
+    """A picture as PNG, with width and height; decoded fully, to detect broken files, and scaled down if too wide."""
     data = path.read_bytes()
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         image: Image.Image = Image.open(io.BytesIO(data))
         image.load()
-    if image.format == "PNG" and image.width <= WIDEST:
+    if image.format == "PNG" and image.width <= MAX_WIDTH:
         return data, image.width, image.height
     if image.mode not in ("L", "RGB", "RGBA"):
         image = image.convert("RGBA" if "A" in image.mode or "transparency" in image.info else "RGB")
-    if image.width > WIDEST:
-        size = WIDEST, max(round(image.height * WIDEST / image.width), 1)
+    if image.width > MAX_WIDTH:
+        size = MAX_WIDTH, max(round(image.height * MAX_WIDTH / image.width), 1)
         image = image.resize(size, Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)

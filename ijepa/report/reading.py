@@ -1,4 +1,4 @@
-"""A run's folder, read: what it says of itself, and what of it could not be read."""
+"""Reads a run's folder for the report; optional files that are corrupt become notes."""
 
 import contextlib
 from collections.abc import Callable
@@ -22,14 +22,14 @@ from ijepa.util.errors import ConfigError, UserError
 
 KEY = "RUN_DIR"
 AXES = {"step": "step", "epoch": "epoch", "images": "images", "flops": "FLOPs", "seconds": "seconds"}
-"""The columns of metrics.csv that others are drawn against."""
+"""Columns of metrics.csv that can be the x axis, with their labels."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What evaluate.py has written: results, their intervals, on how many images, and specs of unusual metrics."""
+class EvaluationRecord:
+    """An evaluation by evaluate.py: its folder's name; for the rest, see `ijepa.run_folder.evaluation`."""
 
     name: str
     results: Results
@@ -40,20 +40,20 @@ class Evaluation:
 
 @dataclass
 class RunRecord:
-    """A run.
+    """A run, as read from its folder.
 
     Attributes:
-        folder: as it was given.
-        name: tells it from the others on the page.
-        config: the newest: of its beginning, or of the last resume that changed something lasting.
-        changes: what resumes have changed: after which step, and `differences`.
+        folder: as the user typed it.
+        name: unique among the runs on the page.
+        config: the newest configuration: of the start, or of the last resume that changed it.
+        changes: the changes by resumes: step, and `differences`.
         metrics: metrics.csv by column, None in empty cells.
-        written: when metrics.csv was.
+        written: modification time of metrics.csv.
         summary: None while the run is not finished.
-        verdicts: along the run.
+        verdicts: of the health checks.
         evaluations: by evaluate.py.
-        pictures: all that could be read.
-        notes: what could not, and what was left out.
+        pictures: those that could be read.
+        notes: files that could not be read or were left out, a line each.
     """
 
     folder: Path
@@ -64,7 +64,7 @@ class RunRecord:
     written: datetime
     summary: dict[str, Any] | None
     verdicts: list[StoredVerdict] = field(default_factory=list)
-    evaluations: list[Evaluation] = field(default_factory=list)
+    evaluations: list[EvaluationRecord] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -74,12 +74,12 @@ class RunRecord:
 
     @property
     def steps(self) -> int:
-        """Steps that are done, as far as metrics.csv tells."""
+        """The last step in metrics.csv."""
         return int(self.last("step") or 0)
 
     @property
     def total(self) -> int | None:
-        """Steps that the run is to have."""
+        """The configured number of steps; None if it cannot be computed."""
         with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError):
             schedule = self.config["schedule"]
             if schedule["max_steps"] is not None:
@@ -91,23 +91,23 @@ class RunRecord:
 
     @property
     def results(self) -> Results:
-        """Those of the run's own end."""
+        """Results at the end of training; empty while the run is not finished."""
         return finite_results((self.summary or {}).get("results"))
 
 
 def read(folders: list[Path]) -> list[RunRecord]:
-    """The runs, each once, with names that tell them apart.
+    """Reads the runs in ``folders``, without duplicates, with unique names.
 
     Raises:
-        UserError: names what is no run, or a file of it that is broken.
+        UserError: when a folder is not a run's, or its config.yaml, metrics.csv or summary.json is corrupt.
     """
     distinct = list({folder.expanduser().resolve(): folder.expanduser() for folder in folders}.items())
-    names = _names([whole for whole, _ in distinct])
-    return [_read(folder, whole, name) for (whole, folder), name in zip(distinct, names, strict=True)]
+    names = _names([resolved for resolved, _ in distinct])
+    return [_read(folder, resolved, name) for (resolved, folder), name in zip(distinct, names, strict=True)]
 
 
 def _names(folders: list[Path]) -> list[str]:
-    """As much of the end of each path as tells it from the others."""
+    """The shortest end of each path that is unique."""
     names = [folder.name or str(folder) for folder in folders]
     for depth in range(2, max((len(folder.parts) for folder in folders), default=0) + 1):
         names = ["/".join(folder.parts[-depth:]).replace("//", "/") if names.count(name) > 1 else name
@@ -115,12 +115,12 @@ def _names(folders: list[Path]) -> list[str]:
     return [text.name(Path(name)) for name in names]
 
 
-def _read(folder: Path, whole: Path, name: str) -> RunRecord:
-    if not whole.exists():
+def _read(folder: Path, resolved: Path, name: str) -> RunRecord:
+    if not resolved.exists():
         raise ConfigError(KEY, text.name(folder), "no such folder")
-    if not whole.is_dir():
+    if not resolved.is_dir():
         raise ConfigError(KEY, text.name(folder), "is a file; give a run's folder")
-    files = RunFolder(whole)
+    files = RunFolder(resolved)
     for needed in (files.config, files.metrics):
         if not needed.is_file():
             raise ConfigError(KEY, text.name(folder), f"not the folder of a run: {needed.name} is missing")
@@ -133,13 +133,15 @@ def _read(folder: Path, whole: Path, name: str) -> RunRecord:
     metrics = read_metrics(files.metrics).numbers()
     written = datetime.fromtimestamp(files.metrics.stat().st_mtime)
     run = RunRecord(folder, name, config, changes, metrics, written, read_summary(files.summary))
-    run.verdicts = _optional(files.health, whole, run.notes, read_verdicts) or []
+    run.verdicts = _optional(files.health, resolved, run.notes, read_verdicts) or []
     for path in evaluation_files(files):
-        found = _optional(path, whole, run.notes, read_evaluation)
-        if found is not None:
-            named = text.name(path.parent.relative_to(files.evaluations))
-            run.evaluations.append(Evaluation(named, found.results, found.intervals, found.images, found.metrics))
-    run.pictures, notes = pictures(whole)
+        stored = _optional(path, resolved, run.notes, read_evaluation)
+        if stored is not None:
+            label = text.name(path.parent.relative_to(files.evaluations))
+            run.evaluations.append(
+                EvaluationRecord(label, stored.results, stored.intervals, stored.images, stored.metrics)
+            )
+    run.pictures, notes = pictures(resolved)
     run.notes.extend(notes)
     return run
 
@@ -149,7 +151,7 @@ def _config(path: Path) -> dict[Any, Any]:
         values = OmegaConf.to_container(read_config(path), resolve=True)
     except UserError:
         raise
-    except Exception:  # an interpolation of nothing
+    except Exception:  # e.g. an interpolation of a missing key
         values = None
     if not isinstance(values, dict):
         raise UserError(f"{path}: not the configuration of a run; restore the file that train.py wrote")
@@ -157,7 +159,7 @@ def _config(path: Path) -> dict[Any, Any]:
 
 
 def _optional(path: Path, folder: Path, notes: list[str], read: Callable[[Path], T]) -> T | None:
-    """What a file of ``folder`` tells; a broken one becomes a note."""
+    """The contents of an optional file of ``folder``; None, and a note, if it is corrupt."""
     try:
         return read(path)
     except UserError:

@@ -1,4 +1,4 @@
-"""A sweep -> one HTML page: a sortable table, a scatter plot of any two values, parallel coordinates."""
+"""Renders a sweep as one HTML page: a sortable table, a scatter plot of any two columns, parallel coordinates."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,36 +10,36 @@ from ijepa.sweeps.jobs import FINISHED, Job, Sweep
 
 SCRIPTS = ("charts.js", "sweep.js")
 AXES = 4
-"""Results among the parallel coordinates, at most."""
+"""Results that are axes of the parallel coordinates, at most."""
 
 
 @dataclass(frozen=True)
-class Column:
+class SweepColumn:
     """A column of the table, and an axis of the pictures.
 
     Attributes:
-        name: key or result.
-        title: shown.
-        kind: key (what was swept), metric, result or total.
-        share: whether values are shown in per cent.
-        words: whether values are words, in the order of the sweep.
+        name: of the swept key, or of the result.
+        title: as shown.
+        kind: ``key`` (swept), ``metric``, ``result`` or ``total``.
+        is_fraction: whether values are shown in per cent.
+        is_text: whether values are text, in the order of the sweep.
     """
 
     name: str
     title: str
     kind: str
-    share: bool = False
-    words: bool = False
+    is_fraction: bool = False
+    is_text: bool = False
 
 
 def render(sweep: Sweep, title: str | None = None) -> str:
-    """The page of a sweep."""
+    """The HTML page of a sweep."""
     columns = _columns(sweep)
     rows = [[_value(sweep, job, column) for column in columns] for job in sweep.jobs]
     drawn = {
         "columns": [vars(column) for column in columns],
         "jobs": [{"name": job.name, "values": row} for job, row in zip(sweep.jobs, rows, strict=True)],
-        "less": sweep.better == "minimize",
+        "lower_is_better": sweep.direction == "minimize",
         "metric": next(number for number, column in enumerate(columns) if column.kind == "metric"),
         "axes": _axes(columns),
     }
@@ -55,39 +55,39 @@ def render(sweep: Sweep, title: str | None = None) -> str:
         finished=sum(job.status == FINISHED for job in sweep.jobs),
         failed=[job for job in sweep.jobs if job.error is not None],
         best=best,
-        brief=table.brief,
+        shorten=table.shorten,
         verdicts=[((job.summary or {}).get("health") or {}).get("verdict", "") for job in sweep.jobs],
     )
 
 
-def _columns(sweep: Sweep) -> list[Column]:
-    found = table.names(sweep)
-    chosen = metric.named(sweep.metric)
+def _columns(sweep: Sweep) -> list[SweepColumn]:
+    names = table.result_names(sweep)
+    metric_name = metric.result_name(sweep.metric)
     keys = []
     for key in sweep.keys:
-        words = any(_number(job.values.get(key, "")) is None for job in sweep.jobs)
-        keys.append(Column(key, key, "key", words=words))
-    results = [name for name in found if name not in (*metric.TOTALS, metric.HEADLINE, chosen)]
-    totals = [name for name in metric.TOTALS if name in found and name != chosen]
-    known = sweep.outside
-    return [*keys, _column(chosen, "metric", known), *(_column(name, "result", known) for name in results),
+        is_text = any(_number(job.values.get(key, "")) is None for job in sweep.jobs)
+        keys.append(SweepColumn(key, key, "key", is_text=is_text))
+    results = [name for name in names if name not in (*metric.TOTALS, metric.HEADLINE, metric_name)]
+    totals = [name for name in metric.TOTALS if name in names and name != metric_name]
+    known = sweep.custom_specs
+    return [*keys, _column(metric_name, "metric", known), *(_column(name, "result", known) for name in results),
             *(_column(name, "total", known) for name in totals)]  # fmt: skip
 
 
-def _column(name: str, kind: str, known: specs.Specs) -> Column:
+def _column(name: str, kind: str, known: specs.Specs) -> SweepColumn:
     spec = specs.lookup(name, known)
-    return Column(name, curves.labelled(spec.title, name), kind, share=spec.is_fraction)
+    return SweepColumn(name, curves.labelled(spec.title, name), kind, is_fraction=spec.is_fraction)
 
 
-def _value(sweep: Sweep, job: Job, column: Column) -> Any:
+def _value(sweep: Sweep, job: Job, column: SweepColumn) -> Any:
     if column.kind != "key":
         return metric.value(column.name, job.folder)
     text = job.values.get(column.name, "")
-    return text if column.words else _number(text)
+    return text if column.is_text else _number(text)
 
 
-def _axes(columns: list[Column]) -> list[int]:
-    """The columns that are parallel coordinates: what was swept, the metric, and some results."""
+def _axes(columns: list[SweepColumn]) -> list[int]:
+    """Columns that are axes of the parallel coordinates: swept keys, some results, and the metric."""
     results = [number for number, column in enumerate(columns) if column.kind == "result"]
     return [*(number for number, column in enumerate(columns) if column.kind == "key"), *results[:AXES],
             *(number for number, column in enumerate(columns) if column.kind == "metric")]  # fmt: skip

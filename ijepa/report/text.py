@@ -1,4 +1,4 @@
-"""Numbers and names as a reader wants them."""
+"""Formats numbers, durations, sizes and names for people."""
 
 import math
 from pathlib import Path
@@ -10,12 +10,12 @@ SUPERSCRIPTS = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u207
 
 
 def name(path: Path | str) -> str:
-    """A file's name, or another text, as `one_line`."""
+    """A file's name, or any text, on one line, see `one_line`."""
     return one_line(str(path))
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """To some significant digits: 0.433, 19,200, 3.75 x 10^12."""
+    """A number with ``digits`` significant digits: 0.433, 19,200, 3.75 x 10^12."""
     if value is None:
         return "\u2013"
     if not math.isfinite(value):
@@ -31,17 +31,17 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """34 s, 12 min 5 s, 3 h 20 min, 2 d 4 h."""
+    """A duration: 34 s, 12 min 5 s, 3 h 20 min, 2 d 4 h."""
     if seconds is None or not math.isfinite(seconds):
         return "\u2013"
-    whole = round(seconds)
+    rounded = round(seconds)
     for size, unit, smaller, below in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= size:
-            rest = whole % size // smaller
-            return f"{whole // size} {unit}" + (f" {rest} {below}" if rest else "")
+        if rounded >= size:
+            rest = rounded % size // smaller
+            return f"{rounded // size} {unit}" + (f" {rest} {below}" if rest else "")
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
 
 
 def size(count: int) -> str:
-    """Bytes: 640 kB, 1.2 MB."""
+    """A size in bytes: 640 kB, 1.2 MB."""
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{max(count / 1e3, 0.1):.3g} kB"

@@ -1,1 +1,1 @@
-"""The life of a run: build, start, resume, finalize; and evaluations of its checkpoints."""
+"""Training runs: build, start, resume, finalize; and evaluations of checkpoints."""

@@ -1,4 +1,4 @@
-"""From a module and its data to a run: trainer, loggers and callbacks, whatever the module computes."""
+"""Assembles a run from any LightningModule and its data: trainer, loggers and callbacks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +31,11 @@ from ijepa.training.protocol import Execution, Monitor
 
 @dataclass
 class Run:
-    """Everything that a training run consists of."""
+    """A training run, ready to start.
+
+    Attributes:
+        init_notes: lines that say which weights of ``init`` the networks start from.
+    """
 
     config: schema.TrainConfig
     folder: Path
@@ -42,16 +46,15 @@ class Run:
     checkpoint: Checkpoint
     health: Health | None
     trainer: L.Trainer
-    start: list[str]
-    """What the networks started from, where that is init; a line each."""
+    init_notes: list[str]
 
     def tasks(self) -> tuple[schema.Tasks, dict[str, str]]:
-        """What is evaluated, and why other tasks are left out; nothing where the module has no encoder to evaluate."""
-        return _tasks(self.config, self.data, self.module)
+        """The tasks to evaluate, and why others are skipped, by name; both empty if the module has no encoder."""
+        return _supported_tasks(self.config, self.data, self.module)
 
 
 Wire = Callable[[schema.TrainConfig, Path, int], Run]
-"""Wires a run, of a configuration in a folder, that resumes after a step (0: a new one); writes nothing yet."""
+"""Builds a run from a configuration, its folder, and the step after which it resumes (0: a new run); writes no file."""
 
 
 def assemble(
@@ -60,25 +63,25 @@ def assemble(
     module: TrainingModule,
     data: DataModule,
     step: int = 0,
-    start: list[str] | None = None,
+    init_notes: list[str] | None = None,
 ) -> Run:
-    """The run that trains ``module`` on ``data``; ``folder`` is not written to yet.
+    """The run that trains ``module`` on ``data``; writes no file yet.
 
     Args:
-        config: hardware, callbacks, loggers and tasks are read here; the rest has made ``module`` and ``data``.
+        config: hardware, callbacks, loggers and tasks are read; ``module`` and ``data`` are built from the rest.
         folder: of the run.
-        module: what is trained.
+        module: the LightningModule to train.
         data: the images.
-        step: after which the run resumes with a checkpoint of its own.
-        start: what the networks started from; a line each.
+        step: after which the run resumes from one of its checkpoints; 0: a new run.
+        init_notes: see `Run`.
 
     Raises:
-        UserError: when the hardware is not there, or nobody is logged in at a logger.
+        UserError: when the hardware is not available, or a logger has no login.
     """
     accelerator = devices.device(config.hardware)
-    chosen = devices.precision(config.hardware, accelerator)
-    module.execution = Execution(chosen == "bf16-true", config.hardware.checkpointing, config.hardware.compile)
-    if accelerator == "cpu" and chosen.startswith("bf16"):
+    precision = devices.precision(config.hardware, accelerator)
+    module.execution = Execution(precision == "bf16-true", config.hardware.checkpointing, config.hardware.compile)
+    if accelerator == "cpu" and precision.startswith("bf16"):
         for part in module.modules():
             if isinstance(part, Attention):
                 part.fused_attn = False  # on a CPU, SDPA's backward pass in bf16 is several times slower
@@ -86,7 +89,7 @@ def assemble(
     metrics = MetricsCSV(files.metrics)
     recorder = Recorder(config.callbacks.log_every_steps, config.data.batch_size, len(data.source.train))
     monitor = module.monitor()
-    health = _health(config, folder, module, monitor, data, recorder)
+    health = _health_callback(config, folder, module, monitor, data, recorder)
     checkpoint = Checkpoint(
         files.checkpoints,
         data,
@@ -98,25 +101,25 @@ def assemble(
     )
     callbacks: list[L.Callback] = [recorder, *([health] if health else [])]
     every = config.callbacks.evaluate_every_epochs
-    measured, _ = _tasks(config, data, module)
-    if every is not None and measured.measured():
-        callbacks.append(Evaluation(measured, data, recorder, every, config.seed))
+    tasks_along_run, _ = _supported_tasks(config, data, module)
+    if every is not None and tasks_along_run.with_metrics():
+        callbacks.append(Evaluation(tasks_along_run, data, recorder, every, config.seed))
     steps, count = module.schedule.max_steps, config.callbacks.pictures
     if count is not None and monitor is not None:
         callbacks.append(FeaturePictures(data, monitor.grid, recorder, files, steps, count))
     callbacks.append(ProgressReport(recorder, steps, config.callbacks.progress_every_seconds))
-    callbacks += [*observers.callbacks(config, folder, step), checkpoint]  # which holds the state of all before it
+    callbacks += [*observers.callbacks(config, folder, step), checkpoint]  # last: it saves the state of the others
     trainer = L.Trainer(
         accelerator=accelerator,
         devices=config.hardware.devices,
         num_nodes=config.hardware.nodes,
         strategy=devices.strategy(config.hardware),
-        precision="32-true" if chosen == "bf16-true" else chosen,  # type: ignore[arg-type]  # ours keeps fp32 weights
+        precision="32-true" if precision == "bf16-true" else precision,  # type: ignore[arg-type]  # Lightning's bf16-true has no fp32 weights
         max_steps=steps,
         max_epochs=-1,
         accumulate_grad_batches=config.hardware.accumulation,
         gradient_clip_val=config.optimizer.clip_grad_norm,
-        logger=[metrics, *observers.loggers(config, folder, columns(config, measured, data), step)],
+        logger=[metrics, *observers.loggers(config, folder, columns(config, tasks_along_run, data), step)],
         callbacks=callbacks,
         plugins=[AtomicCheckpointIO(), *devices.plugins(config.hardware)],
         default_root_dir=folder,
@@ -128,10 +131,10 @@ def assemble(
         num_sanity_val_steps=0,
         log_every_n_steps=1,
     )
-    return Run(config, folder, data, module, metrics, recorder, checkpoint, health, trainer, start or [])
+    return Run(config, folder, data, module, metrics, recorder, checkpoint, health, trainer, init_notes or [])
 
 
-def _health(
+def _health_callback(
     config: schema.TrainConfig, folder: Path, module: TrainingModule, monitor: Monitor | None, data: DataModule,
     recorder: Recorder,
 ) -> Health | None:  # fmt: skip
@@ -142,14 +145,16 @@ def _health(
     if every == "auto":
         masks = None if data.masking is None else data.masking.sample(config.seed, 0, np.arange(1))
         image = Batch(torch.empty(1, data.channels, *data.eval_transform.size), masks, [])
-        share = config.data.batch_size // (config.hardware.devices * config.hardware.nodes)
-        step, saved = share * module.flops(image), callbacks.checkpoint_every_steps
-        every = pace.steps_between(monitor.flops(masks), step, callbacks.health_images, schedule.max_steps, saved)
+        per_device = config.data.batch_size // (config.hardware.devices * config.hardware.nodes)
+        step_flops, saved = per_device * module.flops(image), callbacks.checkpoint_every_steps
+        every = pace.steps_between(monitor.flops(masks), step_flops, callbacks.health_images, schedule.max_steps, saved)
     file = RunFolder(folder).health
     return Health(data, recorder, every, callbacks.health_images, file, config.seed, schedule.warmup_steps)
 
 
-def _tasks(config: schema.TrainConfig, data: DataModule, module: TrainingModule) -> tuple[schema.Tasks, dict[str, str]]:
+def _supported_tasks(
+    config: schema.TrainConfig, data: DataModule, module: TrainingModule
+) -> tuple[schema.Tasks, dict[str, str]]:
     if module.evaluated() is None:
         return schema.Tasks(), {}
     return tasks.supported_tasks(config.task, data)

@@ -1,4 +1,4 @@
-"""From a configuration to the data, networks and objective of I-JEPA: the only place where they are wired."""
+"""Builds the data, networks and objective of I-JEPA from a configuration; the only module that connects them."""
 
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,13 +13,13 @@ from ijepa.data import sources
 from ijepa.data.datamodule import DataModule
 from ijepa.data.images import EvalTransform, TrainTransform
 from ijepa.data.sets import Source
-from ijepa.data.workers import processes
+from ijepa.data.workers import worker_count
 from ijepa.distributed import devices
 from ijepa.models.jepa import JEPA
 from ijepa.models.predictor import Predictor
 from ijepa.run import warm_start
 from ijepa.run.assembly import Run, assemble
-from ijepa.run.encoders import spec, told_heads
+from ijepa.run.encoders import configured_heads, spec
 from ijepa.run.objective import build_objective
 from ijepa.training.flops import PretrainingFlops
 from ijepa.training.module import Pretraining
@@ -29,7 +29,10 @@ ModuleT = TypeVar("ModuleT", bound=Pretraining)
 
 
 def networks(config: schema.TrainConfig, pretrained: bool = False) -> JEPA:
-    """The three networks, with initial weights from the process's random state; ``pretrained``: or with timm's."""
+    """Context encoder, predictor and target encoder, initialised from torch's global generator.
+
+    ``pretrained``: the encoders get timm's pretrained weights instead.
+    """
     encoder_spec = spec(config.model, config.data)
     init = config.model.init if isinstance(config.model, schema.Vit) else "published"
     encoder = encoder_spec.build(init, pretrained)
@@ -50,28 +53,28 @@ def networks(config: schema.TrainConfig, pretrained: bool = False) -> JEPA:
 
 
 def sampler(config: schema.TrainConfig) -> masking.Masking:
-    """The masks' sampler for the configuration's grid of patches."""
+    """The mask sampler for the configuration's grid of patches."""
     return sampler_of(config.masking, spec(config.model, config.data).grid)
 
 
 def sampler_of(masks: schema.Masking, grid: tuple[int, int]) -> masking.Masking:
-    """The sampler that ``masks`` describes, for a grid of patches; raises ConfigError where they do not fit."""
+    """The mask sampler that ``masks`` describes, for a grid of patches; raises ConfigError if the masks do not fit."""
     if isinstance(masks, Custom):
-        foreign: masking.Masking = instantiate("masking", masks, masking.Masking, grid=grid)
-        return foreign
+        custom: masking.Masking = instantiate("masking", masks, masking.Masking, grid=grid)
+        return custom
     arguments: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in masks.model_dump(exclude={"name"}).items()
     }
-    chosen: masking.Masking = masking.SAMPLERS[masks.name](grid=grid, **arguments)
-    return chosen
+    built_in: masking.Masking = masking.SAMPLERS[masks.name](grid=grid, **arguments)
+    return built_in
 
 
 def data(
     config: schema.Data, source: Source, masks: masking.Masking | None, steps: int, hardware: schema.Hardware,
     seed: int,
 ) -> DataModule:  # fmt: skip
-    """Batches for training (with ``masks``) and images for evaluation."""
+    """The datamodule: training batches with masks from the sampler ``masks``, and evaluation images."""
     size = _pair(config.image_size)
     return DataModule(
         source,
@@ -82,21 +85,21 @@ def data(
         config.batch_size,
         hardware.accumulation,
         steps,
-        processes(config.workers, hardware.devices),
+        worker_count(config.workers, hardware.devices),
         seed,
     )
 
 
 def run(config: schema.TrainConfig, folder: Path, step: int = 0) -> Run:
-    """Wires a training run; ``folder`` is not written to yet.
+    """An I-JEPA training run; writes no file yet.
 
     Args:
-        config: everything.
+        config: the run's configuration.
         folder: of the run.
-        step: after which it goes on with a checkpoint of its own: ``init`` is of no concern then.
+        step: after which the run resumes from one of its checkpoints, so that ``init`` is ignored; 0: a new run.
 
     Raises:
-        UserError: when the configuration does not fit together, the data or the hardware.
+        UserError: when the configuration contradicts itself, the data or the hardware.
     """
     checks.check(config)
     encoder_spec = spec(config.model, config.data)
@@ -107,45 +110,45 @@ def run(config: schema.TrainConfig, folder: Path, step: int = 0) -> Run:
     source = sources.build(config.data, config.seed)
     images = len(source.train)
     torch.manual_seed(config.seed)
-    module, notes = pretraining(config, images, Pretraining, warm=not step)
+    module, notes = pretraining(config, images, Pretraining, use_init=not step)
     datamodule = data(config.data, source, masks, module.schedule.max_steps, config.hardware, config.seed)
     return assemble(config, folder, module, datamodule, step, notes)
 
 
 def schedule(config: schema.TrainConfig, images: int) -> EMASchedule:
-    """Learning rate, weight decay and EMA momentum by step, for so many training images."""
+    """Learning rate, weight decay and EMA momentum of each step; ``images``: number of training images."""
     return training_schedule(config.schedule, config.optimizer, config.data.batch_size, images, EMASchedule)
 
 
 def pretraining(
-    config: schema.TrainConfig, images: int, kind: type[ModuleT], warm: bool = True
+    config: schema.TrainConfig, images: int, kind: type[ModuleT], use_init: bool = True
 ) -> tuple[ModuleT, list[str]]:
-    """The LightningModule, with initial weights from the process's random state, and what they come from, a line each.
+    """The LightningModule, initialised from torch's global generator, and lines about weights that ``init`` loads.
 
     Args:
-        config: everything.
+        config: the run's configuration.
         images: number of training images.
         kind: `Pretraining` or a subclass of it.
-        warm: start from the weights that ``init`` names, if any, or timm's.
+        use_init: load the weights that ``init`` names, or timm's pretrained weights, if the configuration says so.
 
     Raises:
         UserError: when weights or terms of the objective do not fit.
     """
     steps = schedule(config, images)
-    jepa = networks(config, isinstance(config.model, schema.TimmVit) and config.model.pretrained and warm)
-    start = warm_start.read(config.init, told_heads(config.model)) if warm and config.init is not None else None
+    jepa = networks(config, isinstance(config.model, schema.TimmVit) and config.model.pretrained and use_init)
     notes: list[str] = []
-    if start is not None:
-        channels = config.data.channels
-        notes = [f"{start.held} of {start.file}", *warm_start.load(jepa, start, channels, config.init_channels)]
+    if use_init and config.init is not None:
+        start = warm_start.read(config.init, configured_heads(config.model))
+        notes.append(f"{start.starting_networks} of {start.file}")
+        notes += warm_start.load(jepa, start, config.data.channels, config.init_channels)
     encoder = spec(config.model, config.data)
     objective = build_objective(config, encoder)
     betas = config.optimizer.betas[0], config.optimizer.betas[1]
-    return kind(jepa, encoder, cost(config), objective, steps, betas, config.optimizer.eps), notes
+    return kind(jepa, encoder, image_flops(config), objective, steps, betas, config.optimizer.eps), notes
 
 
-def cost(config: schema.TrainConfig) -> PretrainingFlops:
-    """What an image costs."""
+def image_flops(config: schema.TrainConfig) -> PretrainingFlops:
+    """FLOPs per image, from networks on the meta device."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         jepa = networks(config)
     image = (config.data.channels, *_pair(config.data.image_size))

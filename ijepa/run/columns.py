@@ -1,4 +1,4 @@
-"""What a run will log: the metrics by their columns, before there is a value of any."""
+"""The columns of metrics.csv that a run will have, known before it starts."""
 
 from ijepa.config import Tasks, TrainConfig
 from ijepa.data.datamodule import DataModule
@@ -11,16 +11,16 @@ from ijepa.util.metric_spec import MetricSpec
 
 
 def terms(config: TrainConfig) -> dict[str, MetricSpec]:
-    """The parts of the loss that are the user's own."""
+    """Specs of the objective terms that the user has added, by column."""
     return {f"train/{name}": lookup(f"train/{name}") for name in config.objective.terms}
 
 
 def columns(config: TrainConfig, chosen: Tasks, data: DataModule) -> dict[str, MetricSpec]:
-    """The specs of the run's columns of metrics.csv; ``chosen``: what is evaluated."""
+    """Specs of the run's metrics by column; ``chosen``: the tasks evaluated during the run."""
     names = label_sets(data)
-    found = {spec.name: spec for spec in (*training.LOSS, *training.SCHEDULE)} | terms(config)
+    specs = {spec.name: spec for spec in (*training.LOSS, *training.SCHEDULE)} | terms(config)
     if config.callbacks.health_every_steps is not None:
         prefixes = [f"{name}/" for name in names] if len(names) > 1 else [""]
         for spec in health.MEASURES:
-            found |= {f"health/{prefix}{spec.name}": spec for prefix in (prefixes if spec in health.PROBES else [""])}
-    return found | {f"val/{name}": spec for name, spec in tasks.promised(chosen, names).items()}
+            specs |= {f"health/{prefix}{spec.name}": spec for prefix in (prefixes if spec in health.PROBES else [""])}
+    return specs | {f"val/{name}": spec for name, spec in tasks.result_specs(chosen, names).items()}

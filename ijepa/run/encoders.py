@@ -1,4 +1,4 @@
-"""From a configuration to the description of its encoder."""
+"""The spec of the encoder that a configuration describes."""
 
 import json
 from functools import lru_cache
@@ -11,20 +11,20 @@ from ijepa import config as schema
 from ijepa.config.checks import check_patch_size
 from ijepa.config.custom import TARGET, Custom
 from ijepa.models.custom import custom_encoder
-from ijepa.models.pretrained import OWN, Kind, Spec
+from ijepa.models.pretrained import VIT_ONLY, Kind, Spec
 from ijepa.models.protocol import PatchEncoder
-from ijepa.models.timm_vit import OPTIONS, TimmEncoder
+from ijepa.models.timm_vit import TIMM_ARGUMENTS, TimmEncoder
 from ijepa.util.errors import ConfigError
 
 HEAD_WIDTH = 64
-"""Of the predictor's attention heads, where an encoder does not say how many it has."""
+"""Dimensions per attention head of the predictor, if the encoder has no attribute ``heads``."""
 
 
 def spec(model: schema.Model, data: schema.Data) -> Spec:
-    """The encoder that the configuration describes.
+    """The spec of the encoder.
 
     Raises:
-        ConfigError: when timm has no such model, or there is no such class, or patches do not divide the images.
+        ConfigError: when there is no such timm model or class, or patches do not divide the images.
     """
     height, width = data.image_size
     images: dict[str, Any] = {"image_size": (height, width), "channels": data.channels, "mean": tuple(data.mean),
@@ -36,7 +36,7 @@ def spec(model: schema.Model, data: schema.Data) -> Spec:
     kind: Kind = "timm" if isinstance(model, schema.TimmVit) else "custom"
     if isinstance(model, schema.TimmVit):
         name, patch_size = model.name, model.patch_size
-        options = {option: value for option in OPTIONS if (value := getattr(model, option)) is not None}
+        options = {option: value for option in TIMM_ARGUMENTS if (value := getattr(model, option)) is not None}
         if patch_size is not None:
             check_patch_size(patch_size, data)
     else:
@@ -44,11 +44,11 @@ def spec(model: schema.Model, data: schema.Data) -> Spec:
         options = {key: value for key, value in model.options.items() if key != "patch_size"}
         patch_size = model.options.get("patch_size")
     sizes = _sizes(kind, name, json.dumps(options, sort_keys=True), (height, width), patch_size, data.channels)
-    return Spec(**OWN, **images, **sizes, kind=kind, name=name, options=options)
+    return Spec(**VIT_ONLY, **images, **sizes, kind=kind, name=name, options=options)
 
 
-def told_heads(model: schema.Model) -> int | None:
-    """Attention heads, where the configuration says how many."""
+def configured_heads(model: schema.Model) -> int | None:
+    """The number of attention heads, if it is a configuration key; None for encoders of the user's."""
     return None if isinstance(model, Custom) else model.heads
 
 
@@ -56,25 +56,26 @@ def told_heads(model: schema.Model) -> int | None:
 def _sizes(
     kind: Kind, name: str, options: str, image_size: tuple[int, int], patch_size: int | None, channels: int
 ) -> dict[str, Any]:
-    """Patch size, width, depth and heads of an encoder, which is built to find out; random numbers stay as they are."""
+    """Patch size, width, depth and heads, read from an encoder built for that; keeps torch's random state."""
     given = json.loads(options)
     with torch.random.fork_rng(devices=[]):
         if kind == "custom":
-            return _checked(name, custom_encoder(name, given, image_size, patch_size, channels), image_size, channels)
+            encoder = custom_encoder(name, given, image_size, patch_size, channels)
+            return _validated_sizes(name, encoder, image_size, channels)
         with torch.device("meta"):
             network = TimmEncoder(name, image_size, patch_size, channels, given)
     return {"patch_size": network.patch_size, "width": network.width, "depth": network.depth, "heads": network.heads}
 
 
-def _checked(name: str, network: PatchEncoder, image_size: tuple[int, int], channels: int) -> dict[str, Any]:
-    """The sizes of a user's encoder, which does what `PatchEncoder` says; raises ConfigError."""
+def _validated_sizes(name: str, network: PatchEncoder, image_size: tuple[int, int], channels: int) -> dict[str, Any]:
+    """The sizes of a user's encoder; raises ConfigError if it does not fulfil `PatchEncoder`."""
     key = f"model.{TARGET}"
     assert isinstance(network, nn.Module)
     try:
         rows, columns = network.grid_of(*image_size)
         indices = torch.arange(rows * columns)[None, :-1]
         with torch.no_grad():
-            found = network.eval()(torch.zeros(1, channels, *image_size), indices).shape
+            shape = network.eval()(torch.zeros(1, channels, *image_size), indices).shape
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ConfigError(key, name, f"fails on an image: {reason}; see docs/extending.md") from error
@@ -82,8 +83,8 @@ def _checked(name: str, network: PatchEncoder, image_size: tuple[int, int], chan
     if height != width or (rows * height, columns * width) != image_size:
         problem = f"its grid of {rows}x{columns} patches does not divide images of {image_size[0]}x{image_size[1]}"
         raise ConfigError(key, name, f"{problem} into squares; see docs/extending.md")
-    if found != (1, indices.shape[1], network.width):
-        problem = f"forward(images, indices) gives {list(found)}, expected {[1, indices.shape[1], network.width]}"
+    if shape != (1, indices.shape[1], network.width):
+        problem = f"forward(images, indices) gives {list(shape)}, expected {[1, indices.shape[1], network.width]}"
         raise ConfigError(key, name, f"{problem}; see docs/extending.md")
     heads = getattr(network, "heads", None) or max(network.width // HEAD_WIDTH, 1)
     return {"patch_size": height, "width": network.width, "depth": network.depth, "heads": heads}

@@ -1,4 +1,4 @@
-"""One task on one checkpoint: table, baselines and metrics.json."""
+"""Evaluates one checkpoint: tasks, baselines, the table and metrics.json."""
 
 import os
 from pathlib import Path
@@ -18,11 +18,11 @@ from ijepa.data.datamodule import DataModule
 from ijepa.distributed import devices
 from ijepa.evaluation import paper, tables, tasks
 from ijepa.evaluation.context import UNTRAINED, EvalContext, EvaluatedModel, label_sets
-from ijepa.evaluation.runtime import Runtime, runtime
+from ijepa.evaluation.runtime import Runtime, build_runtime
 from ijepa.interop import loading, transformers
 from ijepa.interop.reading import FORMATS
 from ijepa.masking import Masking
-from ijepa.models.pretrained import PretrainedEncoder, Spec, untrained
+from ijepa.models.pretrained import PretrainedEncoder, Spec, untrained_encoder
 from ijepa.run import build, encoders, folders, suggested
 from ijepa.run_folder import RunFolder
 from ijepa.run_folder.checkpoints import step_of
@@ -33,52 +33,52 @@ from ijepa.util.errors import ConfigError, UserError
 from ijepa.util.paths import CONF
 
 RANDOM = "random"
-"""The checkpoint that is none: initial weights."""
-UNNAMED = ("checkpoint", "task", "output", "hardware", "baselines", "cache")
-"""What does not show in the name of an evaluation's folder; everything else does: no evaluation replaces another."""
+"""``checkpoint=random``: an untrained encoder."""
+NOT_IN_FOLDER_NAME = ("checkpoint", "task", "output", "hardware", "baselines", "cache")
+"""Overrides that are not part of the folder's name; all others are, so that no evaluation overwrites another."""
 
 
 def evaluate(composed: DictConfig) -> float | None:
-    """Runs the configured evaluation; returns the main metric.
+    """Runs the configured evaluation; returns the headline result: the mean of the main metric over label sets.
 
     Raises:
-        UserError: if checkpoint, data and task do not fit together.
+        UserError: when checkpoint, data and task do not fit together.
     """
     if OmegaConf.is_missing(composed, "checkpoint") or composed.checkpoint in (None, ""):
         raise UserError(f"checkpoint is not set; add checkpoint={FORMATS}, or {RANDOM}")
     which = str(composed.encoder)
     if which not in ("target", "context"):
         raise ConfigError("encoder", which, "should be target or context")
-    whole = OmegaConf.to_container(composed, resolve=True)
-    assert isinstance(whole, dict)
-    values: dict[str, Any] = {str(k): value for k, value in whole.items() if k not in TRAINING or k == "model"}
+    container = OmegaConf.to_container(composed, resolve=True)
+    assert isinstance(container, dict)
+    values: dict[str, Any] = {str(k): value for k, value in container.items() if k not in TRAINING or k == "model"}
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     path = None if composed.checkpoint == RANDOM else loading.resolve_source(str(composed.checkpoint))
     loaded = None
     if path is not None:
         file = loading.select_file(path, which)  # type: ignore[arg-type]  # checked
-        found = loading.read_weights(file, values["heads"])
-        loaded = loading.build_encoder(found, file, which)  # type: ignore[arg-type]
-        for note in found.notes if first else ():
+        weights = loading.read_weights(file, values["heads"])
+        loaded = loading.build_encoder(weights, file, which)  # type: ignore[arg-type]
+        for note in weights.notes if first else ():
             print(f"{file}: {note}")
         _reject_model_keys()
-        values |= {"data": _data(values["data"], path, loaded.spec), "model": None}
+        values |= {"data": _data_values(values["data"], path, loaded.spec), "model": None}
     if values["data"]["root"] == "???":
         raise UserError("data.root is not set; add data.root=FOLDER")
     config = parse(EvaluateConfig, values)
-    encoder = loaded or _random(config)
-    _fits(config, encoder.spec)
+    encoder = loaded or _random_encoder(config)
+    _validate_fit(config, encoder.spec)
     check_data(config.data)
     devices.check_launcher(config.hardware)
     devices.device(config.hardware)
     source = sources.build(config.data, _split_seed(path, config))
-    masks = None if config.task.pictures is None else _masks(path, config, encoder.spec.patch_size, first)
+    masks = None if config.task.pictures is None else _mask_sampler(path, config, encoder.spec.patch_size, first)
     data = build.data(config.data, source, masks, 0, config.hardware, config.seed)
     if config.task.paper is not None:
-        chosen, left = tasks.supported_tasks(config.task, data)
+        chosen, skipped = tasks.supported_tasks(config.task, data)
         config = config.model_copy(update={"task": chosen})
-        for name, why in left.items() if first else ():
-            print(f"task=paper skips {name}: {why}")
+        for name, reason in skipped.items() if first else ():
+            print(f"task=paper skips {name}: {reason}")
         if not chosen.chosen():
             raise ConfigError(
                 "task", "paper", "none of its tasks is possible with these images; they need labels or maps"
@@ -93,42 +93,43 @@ def evaluate(composed: DictConfig) -> float | None:
         print(f"data     {note}")
     with devices.launching(fabric):
         source.prepare()
-        return _measure(config, path, encoder, data, runtime(config.hardware, fabric))
+        return _run_tasks(config, path, encoder, data, build_runtime(config.hardware, fabric))
 
 
-def _measure(
+def _run_tasks(
     config: EvaluateConfig, path: Path | None, encoder: PretrainedEncoder, data: DataModule, runtime: Runtime
 ) -> float | None:
-    """The tasks; the first of several processes writes and speaks."""
+    """Runs the tasks; only global rank 0 prints and writes files. Returns the headline result."""
     source, names, first = data.source, label_sets(data), runtime.ranks.rank == 0
-    folder = _output(config, path)
+    folder = _output_folder(config, path)
     if first:
-        folders.make(folder, "output")
-        print(f"{_names(config)} on {len(source.train)} training and {len(source.val)} validation images", flush=True)
+        folders.create(folder, "output")
+        images = f"{len(source.train)} training and {len(source.val)} validation images"
+        print(f"{_task_names(config)} on {images}", flush=True)
     cache = None if config.cache is None else Path(config.cache).expanduser()
     ctx = EvalContext(
         data, runtime, config.seed, config.layers, cache, folder if first else None, not first, config.baselines,
-        path and _run(path).path,
+        path and _run_folder(path).path,
     )  # fmt: skip
     rows = [
         tasks.evaluate(config.task, EvaluatedModel(f"{config.encoder} encoder" if path else UNTRAINED, encoder), ctx)
     ]
-    if config.baselines and config.task.measured():
+    if config.baselines and config.task.with_metrics():
         rows += tasks.baselines(config.task, encoder.spec, ctx, initial=path is not None)
-    found = tasks.headlines(config.task, rows[0], names) if rows[0].results else {}
+    headlines = tasks.headlines(config.task, rows[0], names) if rows[0].results else {}
     if first:
         _report(config, rows, names, data, folder)
-    return sum(found.values()) / len(found) if found else None
+    return sum(headlines.values()) / len(headlines) if headlines else None
 
 
 def _report(
     config: EvaluateConfig, rows: list[tasks.ModelResults], names: list[str], data: DataModule, folder: Path
 ) -> None:
-    """The table, and metrics.json."""
+    """Prints the table and writes metrics.json."""
     intervals = {row.name: row.intervals(config.seed) for row in rows}
     if any(row.results for row in rows):
         print(f"{config.checkpoint}: %, with 95 % intervals")
-        Console().print(tables.results(rows, config.task, names, intervals))
+        Console().print(tables.results_table(rows, config.task, names, intervals))
     shown = paper.columns(rows, names, config.data.source)
     if config.task.paper is not None and shown:
         lines = paper.lines(rows, shown, intervals, config.task.paper.figures)
@@ -142,43 +143,43 @@ def _report(
         "intervals": intervals,
         "details": {row.name: row.details for row in rows},
     }
-    described = tasks.undescribed(config.task) if config.task.measured() else {}
+    described = tasks.plain_custom_specs(config.task) if config.task.with_metrics() else {}
     written |= {METRICS: described} if described else {}
     write_evaluation(evaluation_file(folder), written)
     for file in [*(file for row in rows for file in row.files), evaluation_file(folder)]:
         print(f"written  {file}")
 
 
-def _random(config: EvaluateConfig) -> PretrainedEncoder:
-    """A randomly initialised encoder with the shape of model=, for the images of data=."""
+def _random_encoder(config: EvaluateConfig) -> PretrainedEncoder:
+    """A randomly initialised encoder, from ``model`` and ``data``."""
     assert config.model is not None
     check_data(config.data)
     check_model(config.model, config.data)
-    return untrained(encoders.spec(config.model, config.data), config.seed)
+    return untrained_encoder(encoders.spec(config.model, config.data), config.seed)
 
 
-def _given() -> set[str]:
-    """Keys and groups of the command line."""
+def _override_keys() -> set[str]:
+    """Keys and groups that the command line sets."""
     return {item.lstrip("+~").partition("=")[0] for item in HydraConfig.get().overrides.task}
 
 
 def _reject_model_keys() -> None:
-    """Rejects model options if there is a checkpoint, which determines the shape."""
-    for key in sorted(_given()):
+    """Raises UserError if the command line sets model keys, which the checkpoint determines."""
+    for key in sorted(_override_keys()):
         if key.partition(".")[0] == "model":
             raise UserError(f"{key}: the shape comes from the checkpoint; omit it")
 
 
-def _data(composed: dict[str, Any], path: Path, spec: Spec) -> dict[str, Any]:
-    """The data to evaluate on: from the command line, else the run's own; size and normalisation are the encoder's."""
-    given = _given()
-    written = _run(path).config
+def _data_values(composed: dict[str, Any], path: Path, spec: Spec) -> dict[str, Any]:
+    """The ``data`` section: of the command line, else of the run; image size and normalisation are the encoder's."""
+    given = _override_keys()
+    written = _run_folder(path).config
     if "data" in given:
         base = dict(composed)
     elif written.is_file():
         base = dict(read_config(written).data)
     else:
-        raise UserError(f"data is not set, and {path} has no config.yaml beside it; add data=folder data.root=FOLDER")
+        raise UserError(f"data is not set, and {path} has no config.yaml next to it; add data=folder data.root=FOLDER")
     for name in ("mean", "std"):
         if f"data.{name}" in given:
             raise ConfigError(f"data.{name}", composed[name], "is stored with the encoder; omit it")
@@ -187,15 +188,15 @@ def _data(composed: dict[str, Any], path: Path, spec: Spec) -> dict[str, Any]:
     for name, value in composed.items():
         if f"data.{name}" in given:
             base[name] = value
-        elif isinstance(value, dict):  # data.scenes.val=..., for example
-            changed = {inner: theirs for inner, theirs in value.items() if f"data.{name}.{inner}" in given}
+        elif isinstance(value, dict):  # e.g. data.scenes.val=...
+            changed = {key: item for key, item in value.items() if f"data.{name}.{key}" in given}
             base[name] = {**(base.get(name) or value), **changed}
     return base
 
 
 def _split_seed(path: Path | None, config: EvaluateConfig) -> int:
-    """The run's seed on the run's images, so that held-out images stay held out; else the configured seed."""
-    written = path and _run(path).config
+    """The run's seed if the images are the run's, so that held-out images stay held out; else the configured seed."""
+    written = path and _run_folder(path).config
     if written is None or not written.is_file():
         return config.seed
     loaded = read_config(written)
@@ -203,9 +204,9 @@ def _split_seed(path: Path | None, config: EvaluateConfig) -> int:
     return int(loaded.seed) if same else config.seed
 
 
-def _masks(path: Path | None, config: EvaluateConfig, patch_size: int, first: bool) -> Masking | None:
-    """The sampler of the run's masks on this grid, else of the published ones; None where it has no room for them."""
-    written = path and _run(path).config
+def _mask_sampler(path: Path | None, config: EvaluateConfig, patch_size: int, first: bool) -> Masking | None:
+    """The run's mask sampler, else the default one, for this grid; None if the masks do not fit."""
+    written = path and _run_folder(path).config
     if written is not None and written.is_file():
         chosen = read_config(written).masking
     else:
@@ -222,12 +223,12 @@ def _masks(path: Path | None, config: EvaluateConfig, patch_size: int, first: bo
         return None
 
 
-def _run(path: Path) -> RunFolder:
-    """The run that a checkpoint belongs to, or the folder of a lone file."""
+def _run_folder(path: Path) -> RunFolder:
+    """The run folder of a checkpoint, or the folder of a stand-alone file."""
     return RunFolder.of(loading.select_file(path))
 
 
-def _fits(config: EvaluateConfig, spec: Spec) -> None:
+def _validate_fit(config: EvaluateConfig, spec: Spec) -> None:
     data = config.data
     if data.channels != spec.channels:
         raise ConfigError("data.channels", data.channels, f"the encoder was trained on {spec.channels}")
@@ -239,19 +240,19 @@ def _fits(config: EvaluateConfig, spec: Spec) -> None:
     check_task(config.task, spec.depth)
 
 
-def _output(config: EvaluateConfig, path: Path | None) -> Path:
+def _output_folder(config: EvaluateConfig, path: Path | None) -> Path:
     if config.output is not None:
         return Path(config.output).expanduser()
-    others = [item for item in HydraConfig.get().overrides.task if item.partition("=")[0] not in UNNAMED]
+    others = [item for item in HydraConfig.get().overrides.task if item.partition("=")[0] not in NOT_IN_FOLDER_NAME]
     if path is None:
-        return RunFolder(Path()).evaluations / folders.slug([RANDOM, _names(config), *others])
-    file, run = loading.select_file(path), _run(path)
-    if not run.config.is_file():  # a file of its own, whose folder is not ours to write to
+        return RunFolder(Path()).evaluations / folders.slug([RANDOM, _task_names(config), *others])
+    file, run = loading.select_file(path), _run_folder(path)
+    if not run.config.is_file():  # a stand-alone file: do not write to its folder
         name = file.parent.name if file.name == transformers.WEIGHTS else f"{file.absolute().parent.name}-{file.stem}"
-        return RunFolder(Path()).evaluations / folders.slug([name, _names(config), *others])
-    parts = [_names(config), *([file.stem] if step_of(file) is not None else []), *others]
+        return RunFolder(Path()).evaluations / folders.slug([name, _task_names(config), *others])
+    parts = [_task_names(config), *([file.stem] if step_of(file) is not None else []), *others]
     return run.evaluations / folders.slug(parts)
 
 
-def _names(config: EvaluateConfig) -> str:
+def _task_names(config: EvaluateConfig) -> str:
     return "paper" if config.task.paper is not None else "-".join(config.task.chosen())

@@ -1,4 +1,4 @@
-"""The end of a training run: exported networks, the encoder's results and the baselines', pictures, summary.json."""
+"""The end of a training run: exported networks, results of encoder and baselines, pictures, summary.json."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from ijepa.evaluation.context import EvalContext, EvaluatedModel, label_sets
 from ijepa.evaluation.runtime import Runtime
 from ijepa.interop import timm
 from ijepa.loggers import log_picture
-from ijepa.models.pretrained import PretrainedEncoder, untrained
+from ijepa.models.pretrained import PretrainedEncoder, untrained_encoder
 from ijepa.run.assembly import Run
 from ijepa.run_folder import RunFolder
 from ijepa.run_folder.summary import write_summary
@@ -26,24 +26,27 @@ from ijepa.util.files import write_safetensors
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-HEADS = 4
-"""Heads that are shown one by one."""
+ATTENTION_HEADS = 4
+"""Attention heads that are drawn, each on its own."""
 
 
 def finish(run: Run, brief: bool) -> None:
-    """Writes and tells all of it, on the first process; ``brief``: without the files and what to type next."""
+    """Writes the files and prints the results, on global rank 0; every process must call it.
+
+    ``brief``: do not print the list of files and the next commands.
+    """
     trained, exports = run.module.evaluated(), run.module.exports()
     parts = [*([trained] if trained else []), *exports.values()]
-    states = {network: sharding.full_state(network) for network in dict.fromkeys(map(_network, parts))}
-    run.trainer.strategy.barrier()  # a process that ended now would cut off one that still waits for its shard
+    states = {network: sharding.full_state_dict(network) for network in dict.fromkeys(map(_network, parts))}
+    run.trainer.strategy.barrier()  # a process that exits now would break the gather of the others
     if not run.trainer.is_global_zero:
         return
     files = RunFolder(run.folder)
-    encoder = trained and _whole(trained, states)
+    encoder = trained and _with_full_weights(trained, states)
     for name, part in exports.items():
         path = files.export(name)
         if isinstance(part, TrainedEncoder):
-            network = encoder.network if encoder and part == trained else _whole(part, states).network
+            network = encoder.network if encoder and part == trained else _with_full_weights(part, states).network
             timm.write(path, network, part.spec, part.which)
         else:
             write_safetensors(path, {key: value.contiguous() for key, value in states[part].items()}, {"format": "pt"})
@@ -56,10 +59,10 @@ def finish(run: Run, brief: bool) -> None:
     }
     if run.health is not None and run.health.verdicts:
         summary["health"] = {"verdict": run.health.verdicts[-1].title, "seconds": run.health.seconds}
-    chosen, left = run.tasks()
-    for name, why in left.items() if run.config.task.paper is not None else ():
-        print(f"task=paper skips {name}: {why}")
-    if encoder is not None and chosen.measured():
+    chosen, skipped = run.tasks()
+    for name, reason in skipped.items() if run.config.task.paper is not None else ():
+        print(f"task=paper skips {name}: {reason}")
+    if encoder is not None and chosen.with_metrics():
         names = label_sets(run.data)
         runtime = Runtime(run.trainer.strategy.root_device, compiled=run.config.hardware.compile)
         ctx = EvalContext(run.data, runtime, run.config.seed, folder=files.pictures)
@@ -71,13 +74,13 @@ def finish(run: Run, brief: bool) -> None:
             values = {f"val/{name}": value for name, value in rows[0].values.items()}
             logger.log_metrics({**run.recorder.totals(), **values}, step=run.trainer.global_step)
         summary["results"] = {row.name: row.values for row in rows}
-        described = tasks.undescribed(chosen)
+        described = tasks.plain_custom_specs(chosen)
         summary |= {METRICS: described} if described else {}
-        found = tasks.headlines(chosen, rows[0], names)
-        if found:  # retrieval of images without labels has none
-            summary[HEADLINE] = sum(found.values()) / len(found)
+        headlines = tasks.headlines(chosen, rows[0], names)
+        if headlines:  # retrieval without labels has no headline
+            summary[HEADLINE] = sum(headlines.values()) / len(headlines)
         print(f"results on {len(run.data.source.val)} validation images, %")
-        Console().print(tables.results(rows, chosen, names))
+        Console().print(tables.results_table(rows, chosen, names))
     summary["unreadable"] = sorted({*run.recorder.unreadable, *run.data.unreadable.values()})
     write_summary(files.summary, summary)
     _draw(run, encoder)
@@ -97,37 +100,37 @@ def finish(run: Run, brief: bool) -> None:
         if file.exists():
             print(f"         {file}")
     if encoder is not None:
-        print(f"next: {commands.typed('evaluate')} checkpoint={run.folder}")
-        print(f"      {commands.typed('train')} data=folder data.root=IMAGES   # your own images", flush=True)
+        print(f"next: {commands.command_line('evaluate')} checkpoint={run.folder}")
+        print(f"      {commands.command_line('train')} data=folder data.root=IMAGES   # your own images", flush=True)
 
 
 def _network(part: TrainedEncoder | nn.Module) -> nn.Module:
     return part.module if isinstance(part, TrainedEncoder) else part
 
 
-def _whole(encoder: TrainedEncoder, states: dict[nn.Module, dict[str, Tensor]]) -> TrainedEncoder:
-    """A copy with whole weights, on the CPU."""
+def _with_full_weights(encoder: TrainedEncoder, states: dict[nn.Module, dict[str, Tensor]]) -> TrainedEncoder:
+    """A copy with unsharded weights, on the CPU."""
     network = encoder.spec.build()
     network.load_state_dict(states[encoder.module])
     return encoder._replace(network=network)
 
 
 def _draw(run: Run, encoder: TrainedEncoder | None) -> None:
-    """The pictures of a finished run: masks, features, and learning curves."""
+    """Draws the pictures of a finished run: masks, features, similarity, attention, progress and learning curves."""
     images, step = run.data.examples(PROJECTED), run.trainer.global_step
     shown = images[:SHOWN]
-    figures: dict[str, drawing.Make] = {}
+    figures: dict[str, drawing.DrawFigure] = {}
     if encoder is not None and len(images):
         runtime, spec = Runtime(run.trainer.strategy.root_device), encoder.spec
         network = PretrainedEncoder(encoder.network, spec).eval()
-        view = drawing.View(encoder.title, network, images, len(shown), runtime)
-        middle = view.place([0.5, 0.5])
+        view = drawing.EncoderPictures(encoder.title, network, images, len(shown), runtime)
+        middle = view.patch_at([0.5, 0.5])
         if run.data.masking is not None:
             figures = {"masks": drawing.masks(run.data, shown, spec.patch_size, run.config.seed, step)["masks"]}
         figures |= {
-            "features": lambda: view.components(untrained(spec, run.config.seed)),
+            "features": lambda: view.components(untrained_encoder(spec, run.config.seed)),
             "similarity": lambda: view.similarity([middle]),
-            "attention": lambda: view.attention(middle, -1, HEADS),
+            "attention": lambda: view.attention(middle, -1, ATTENTION_HEADS),
         }
     for callback in run.trainer.callbacks:  # type: ignore[attr-defined]  # Lightning adds the list
         if isinstance(callback, FeaturePictures):
@@ -137,4 +140,4 @@ def _draw(run: Run, encoder: TrainedEncoder | None) -> None:
     def log(name: str, figure: "Figure") -> None:
         log_picture(run.trainer.loggers, f"final/{name}", figure, step)
 
-    drawing.draw(figures, RunFolder(run.folder).pictures, log)
+    drawing.write_figures(figures, RunFolder(run.folder).pictures, log)

@@ -1,4 +1,4 @@
-"""The folder of a new run: chosen once for all of its processes, never shared with another run."""
+"""The folder of a new run: the same for all of its processes, never shared with another run."""
 
 import contextlib
 import hashlib
@@ -15,34 +15,36 @@ from ijepa.run_folder import RunFolder
 from ijepa.util.errors import ConfigError
 
 FOLDER_VARIABLE = "IJEPA_RUN_DIR"
-"""Tells the processes that a launcher starts for other devices which folder the first one has chosen."""
-
-
-NAME = 80
+"""Environment variable with the folder that the first process has chosen, for the processes of other devices."""
+MAX_NAME_LENGTH = 80
 """Characters of a sweep's name, at most."""
 _locks: set[int] = set()
 
 
-def _release() -> None:
-    """In a forked process, such as a loader's worker, which would keep the lock of one that was killed."""
+def _close_inherited_locks() -> None:
+    """Called in forked processes, e.g. data loader workers, which otherwise keep the lock when the run is killed."""
     for descriptor in _locks:
         os.close(descriptor)
     _locks.clear()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_release)
+    os.register_at_fork(after_in_child=_close_inherited_locks)
 
 
 def choose(config: TrainConfig, overrides: list[str]) -> Path:
-    """The new run's folder, free unless it `resumes_existing`; the same for all processes of a run."""
+    """The run's folder, the same in all of its processes; unused, unless `resumes_existing`.
+
+    Raises:
+        ConfigError: when ``run_dir`` contains a run, is empty, or is not set though processes cannot agree on a folder.
+    """
     if FOLDER_VARIABLE in os.environ:
         return Path(os.environ[FOLDER_VARIABLE])
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        return Path(HydraConfig.get().sweep.dir) / job(overrides, _shared())
-    name, queued = config.data.source.rpartition(".")[2], slurm.job()
+        return Path(HydraConfig.get().sweep.dir) / job_name(overrides, _shared_keys())
+    name, queued = config.data.source.rpartition(".")[2], slurm.job_id()
     if config.run_dir is None and queued is not None and os.environ.get("SLURM_PROCID") is not None:
-        return Path("runs", f"{name}-slurm-{queued}")  # the same for all its processes, and after a restart
+        return Path("runs", f"{name}-slurm-{queued}")  # the same in all processes, and after a requeue
     several = config.hardware.nodes > 1 or int(os.environ.get("SLURM_NTASKS", "1")) > 1
     if config.run_dir is None and ("TORCHELASTIC_RUN_ID" in os.environ or several):
         problem = "with torchrun, Slurm or several nodes all processes need to know the folder; add run_dir=FOLDER"
@@ -50,7 +52,7 @@ def choose(config: TrainConfig, overrides: list[str]) -> Path:
     if config.run_dir == "":
         raise ConfigError("run_dir", "", "needs a folder; try null for a new one under runs/")
     if config.run_dir is None:
-        return numbered(Path("runs"), name)
+        return next_numbered(Path("runs"), name)
     folder = Path(config.run_dir).expanduser()
     if not resumes_existing(config):
         validate_unused(folder)
@@ -58,18 +60,18 @@ def choose(config: TrainConfig, overrides: list[str]) -> Path:
 
 
 def resumes_existing(config: TrainConfig) -> bool:
-    """Whether an existing run in the folder is continued: skipped if finished, else resumed."""
-    return HydraConfig.get().mode == RunMode.MULTIRUN or config.resume == "auto" or slurm.restarted()
+    """Whether a run that exists in the folder is resumed, or skipped if it is finished."""
+    return HydraConfig.get().mode == RunMode.MULTIRUN or config.resume == "auto" or slurm.was_requeued()
 
 
-def sweep(run_dir: str | None, default: str, overrides: list[str], shared: list[str]) -> Path:
+def sweep_folder(run_dir: str | None, default: str, overrides: list[str], shared: list[str]) -> Path:
     """A sweep's folder: the same for the same command.
 
     Args:
-        run_dir: the configuration's.
-        default: hydra.sweep.dir.
-        overrides: those of the command, sweeps over values included.
-        shared: keys that are the same in all jobs; but for sweep=, they are a few digits of the name alone.
+        run_dir: of the configuration.
+        default: ``hydra.sweep.dir``.
+        overrides: of the command, swept values included.
+        shared: keys that are the same in all jobs; except for ``sweep``, they appear in the name only as a hash.
     """
     if run_dir is not None:
         return Path(run_dir).expanduser().absolute()
@@ -77,15 +79,15 @@ def sweep(run_dir: str | None, default: str, overrides: list[str], shared: list[
         return Path(default).absolute()
     rest = [key for key in shared if key != "sweep"]
     named = [item for item in overrides if item.lstrip("+~").partition("=")[0] not in rest]
-    others = sorted(item for item in overrides if item not in named)
-    name = "sweep_" + job(named, []).removeprefix("sweep-")[:NAME]
-    if others or len(job(named, [])) > NAME:
-        name += "_" + hashlib.sha256("\n".join([*named, *others]).encode()).hexdigest()[:8]
+    unnamed = sorted(item for item in overrides if item not in named)
+    name = "sweep_" + job_name(named, []).removeprefix("sweep-")[:MAX_NAME_LENGTH]
+    if unnamed or len(job_name(named, [])) > MAX_NAME_LENGTH:
+        name += "_" + hashlib.sha256("\n".join([*named, *unnamed]).encode()).hexdigest()[:8]
     return Path("runs", name).absolute()
 
 
-def job(overrides: list[str], shared: list[str]) -> str:
-    """The name of a job's folder in its sweep's: what tells it from the others.
+def job_name(overrides: list[str], shared: list[str]) -> str:
+    """The name of a job's folder in its sweep: the overrides that differ between jobs.
 
     Args:
         overrides: of the job.
@@ -94,24 +96,25 @@ def job(overrides: list[str], shared: list[str]) -> str:
     return slug([item for item in overrides if item.lstrip("+~").partition("=")[0] not in ("run_dir", *shared)])
 
 
-def _shared() -> list[str]:
+def _shared_keys() -> list[str]:
     return list(HydraConfig.get().job.config.override_dirname.exclude_keys)
 
 
 def validate_unused(folder: Path) -> None:
     """Raises ConfigError if ``folder`` contains a run."""
     run = RunFolder(folder)
-    found = [path.name for path in (run.config, run.metrics, run.checkpoints.path) if path.exists()]
-    if not found or is_nonzero_rank():
+    existing = [path.name for path in (run.config, run.metrics, run.checkpoints.path) if path.exists()]
+    if not existing or is_nonzero_rank():
         return
-    if run.config.name not in found:
-        raise ConfigError("run_dir", folder, f"contains part of a run, {found[0]}; give another run_dir")
+    if run.config.name not in existing:
+        raise ConfigError("run_dir", folder, f"contains part of a run, {existing[0]}; give another run_dir")
     resumable = any(run.checkpoints.path.glob("*.ckpt"))
-    way = f"resume it with resume={folder}" if resumable else "it has no checkpoint; remove it"
-    raise ConfigError("run_dir", folder, f"contains a run; {way}, or give another run_dir")
+    remedy = f"resume it with resume={folder}" if resumable else "it has no checkpoint; remove it"
+    raise ConfigError("run_dir", folder, f"contains a run; {remedy}, or give another run_dir")
 
 
-def make(folder: Path, key: str = "run_dir") -> None:
+def create(folder: Path, key: str = "run_dir") -> None:
+    """Creates ``folder`` if needed; raises ConfigError about ``key`` if that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -119,8 +122,8 @@ def make(folder: Path, key: str = "run_dir") -> None:
 
 
 @contextlib.contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """Locks ``folder`` against other processes; the lock is released however this process ends.
+def locked(folder: Path) -> Iterator[None]:
+    """Locks ``folder`` against other runs; the lock is released even if this process is killed.
 
     Raises:
         ConfigError: if another process has locked it, or the folder cannot be written to.
@@ -142,14 +145,14 @@ def claimed(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             problem = "another process is using it; wait, or give another run_dir"
             raise ConfigError("run_dir", folder, problem) from None
-        except (ImportError, OSError):  # a system or a file system without locks
+        except (ImportError, OSError):  # no locks on this system or file system
             pass
         yield
 
 
-def numbered(parent: Path, name: str) -> Path:
-    """Creates the next free folder, atomically, because another run may start at the same moment."""
-    make(parent)
+def next_numbered(parent: Path, name: str) -> Path:
+    """Creates and returns the next free folder ``NAME-001``, ...; safe if another run starts at the same time."""
+    create(parent)
     while True:
         tails = [path.name.rpartition("-")[2] for path in parent.glob(f"{name}-*")]
         numbers = [int(tail) for tail in tails if tail.isdecimal()]
@@ -160,13 +163,13 @@ def numbered(parent: Path, name: str) -> Path:
 
 
 def is_nonzero_rank() -> bool:
-    """Whether this process is another than the first of its run, which looks after the folder."""
+    """Whether this process is not the first of its run; the first one manages the folder."""
     names = ("RANK", "SLURM_PROCID", "NODE_RANK", "LOCAL_RANK")
     return any(int(os.environ.get(name, "0")) > 0 for name in names)
 
 
 def slug(overrides: list[str]) -> str:
-    """A folder name from overrides, without characters that are special in Hydra's grammar."""
+    """A folder name from overrides, without characters that have a meaning in Hydra's override grammar."""
     text = "_".join(overrides).replace("=", "-")
     name = "".join(c if c.isalnum() or c in "._-" else "-" for c in text) or "default"
     return name if len(name) <= 180 else f"{name[:180]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"

@@ -1,4 +1,4 @@
-"""From a configuration to the objective, with terms of the user's own."""
+"""Builds the objective from a configuration, including the user's own terms."""
 
 from torch import nn
 
@@ -11,12 +11,16 @@ from ijepa.util.errors import ConfigError
 
 
 def build_objective(config: schema.TrainConfig, encoder: Spec) -> Objective:
-    """What is minimised, with the user's own terms.
+    """The objective of a configuration.
+
+    Args:
+        config: the run's configuration.
+        encoder: spec of the encoder, for the width and number of patches that terms may take.
 
     Raises:
-        UserError: when one of these cannot be built.
+        UserError: when a term of the user's cannot be built or does not fit the configuration.
     """
-    further, patches = {}, encoder.grid[0] * encoder.grid[1]
+    extra_terms, patches = {}, encoder.grid[0] * encoder.grid[1]
     for name, section in config.objective.terms.items():
         key = f"objective.terms.{name}"
         if name in RESERVED:
@@ -25,13 +29,13 @@ def build_objective(config: schema.TrainConfig, encoder: Spec) -> Objective:
         if getattr(term, "needs_whole_batch", False) and config.hardware.accumulation > 1:
             problem = f"{key} compares the images of a batch; use hardware.accumulation=1"
             raise ConfigError("hardware.accumulation", config.hardware.accumulation, problem)
-        further[name] = term, section.weight
+        extra_terms[name] = term, section.weight
     return latent_objective(
         config.objective.distance,
         config.objective.variance_weight,
         config.objective.covariance_weight,
         config.objective.regularize,
         patches,
-        sharding.total,
-        further,
+        sharding.sum_over_ranks,
+        extra_terms,
     )

@@ -1,4 +1,4 @@
-"""What watches a run at the user's wish: loggers beside metrics.csv, and callbacks of the user's own."""
+"""Optional loggers besides metrics.csv, and the user's own callbacks."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,16 +14,16 @@ from ijepa.util.metric_spec import MetricSpec
 
 
 def loggers(config: schema.TrainConfig, folder: Path, metrics: Mapping[str, MetricSpec], step: int) -> list[Logger]:
-    """What ``logger`` adds to metrics.csv.
+    """The loggers that ``logger`` names, besides metrics.csv.
 
     Args:
-        config: everything.
+        config: the run's configuration.
         folder: of the run.
-        metrics: what will be logged, by column.
-        step: after which the run resumes; 0 for a new one.
+        metrics: specs of the metrics that will be logged, by column.
+        step: after which the run resumes; 0: a new run.
 
     Raises:
-        UserError: when W&B is to be used online and nobody is logged in, or a logger of the user's own fails.
+        UserError: when W&B is online without a login, or the user's own logger cannot be built.
     """
     values, chosen = config.model_dump(), list[Logger]()
     if config.logger.wandb is not None:
@@ -34,21 +34,21 @@ def loggers(config: schema.TrainConfig, folder: Path, metrics: Mapping[str, Metr
         from ijepa.loggers.tensorboard import TensorBoardRun
 
         chosen.append(TensorBoardRun(folder, OmegaConf.to_yaml(OmegaConf.create(values)), step))
-    for name, section in config.logger.own.items():
+    for name, section in config.logger.custom_classes.items():
         chosen.append(instantiate(f"logger.{name}", section, Logger, folder=folder, config=values, step=step))
     return chosen
 
 
 def callbacks(config: schema.TrainConfig, folder: Path, step: int) -> list[L.Callback]:
-    """The user's own callbacks; raises UserError where one cannot be made, or two would share their stored state."""
-    values, made, stored = config.model_dump(), list[L.Callback](), set[str]()
-    for name, section in config.callback.own.items():
+    """The user's own callbacks; raises UserError if one cannot be built, or two have the same state_key."""
+    values, chosen, state_keys = config.model_dump(), list[L.Callback](), set[str]()
+    for name, section in config.callback.custom_classes.items():
         key = f"callback.{name}"
-        found = instantiate(key, section, L.Callback, folder=folder, config=values, step=step)
-        if type(found).state_dict is not L.Callback.state_dict:
-            if found.state_key in stored:
-                problem = "another callback has its state_key; give the class one that tells them apart"
+        callback = instantiate(key, section, L.Callback, folder=folder, config=values, step=step)
+        if type(callback).state_dict is not L.Callback.state_dict:
+            if callback.state_key in state_keys:
+                problem = "another callback has its state_key; give each class its own"
                 raise ConfigError(f"{key}.{TARGET}", section.target, problem)
-            stored.add(found.state_key)
-        made.append(found)
-    return made
+            state_keys.add(callback.state_key)
+        chosen.append(callback)
+    return chosen

@@ -1,4 +1,4 @@
-"""Resuming a run: its configuration with permitted changes, its last checkpoint, and reasons not to resume."""
+"""Resumes a run: finds its configuration and checkpoint, applies permitted changes, rejects others."""
 
 import tempfile
 from dataclasses import dataclass
@@ -21,38 +21,39 @@ from ijepa.interop import loading
 from ijepa.run_folder import CheckpointFolder, RunFolder
 from ijepa.run_folder.config import read_config
 from ijepa.run_folder.summary import finished_summary
-from ijepa.training.protocol import Scheduled
+from ijepa.training.protocol import RunSchedule
 from ijepa.training.schedule import TrainingSchedule, training_schedule
 from ijepa.util.errors import ConfigError, UserError, show
 from ijepa.util.paths import CONF
 
-FREE = ("run_dir", "resume", "force", "metric", "hardware", "logger", "callbacks", "callback", "task", "data.workers",
-        "data.root", "data.depth_root", "data.depth_scale", "data.segmentation_root")  # fmt: skip
-"""Keys that may change when a run is resumed: they change results by rounding at most."""
+CHANGEABLE = (
+    "run_dir", "resume", "force", "metric", "hardware", "logger", "callbacks", "callback", "task", "data.workers",
+    "data.root", "data.depth_root", "data.depth_scale", "data.segmentation_root",
+)  # fmt: skip
+"""Keys that may change when a run is resumed: they change the training by rounding at most."""
 LENGTH = ("schedule.epochs", "schedule.max_steps")
-"""Keys that may change as well if nothing before the end depends on them."""
+"""Keys that may change, too, if no step before the end depends on them."""
 MICRO_BATCHES = ("hardware.devices", "hardware.nodes", "hardware.accumulation")
-"""What the reference implementation's masks depend on."""
-
-SHOWN = 6
-"""Differences that are listed."""
-NEEDED = ("state_dict", "optimizer_states", "loops", "global_step", loading.IMAGES_KEY)
-"""Keys in a checkpoint of a training run."""
+"""Keys that may not change with masking=reference, whose masks depend on the micro-batches."""
+MAX_LISTED = 6
+"""Differences listed in an error."""
+REQUIRED_KEYS = ("state_dict", "optimizer_states", "loops", "global_step", loading.IMAGES_KEY)
+"""Keys that every checkpoint of a run has."""
 
 
 @dataclass(frozen=True)
-class Resumed:
-    """A run to resume.
+class ResumePoint:
+    """A run to resume, and the checkpoint to resume it from.
 
     Attributes:
         folder: the run's folder.
-        last: the checkpoint to resume from.
+        last: the checkpoint.
         step: the checkpoint's step.
-        images: identity of the training images.
-        shapes: shapes of the networks' tensors.
-        before: the configuration so far.
-        config: the configuration from here on.
-        changed: keys whose changes also apply to later resumes; other changes apply to this one only.
+        images: identity of the training images, see `DataModule.identity`.
+        shapes: shapes of the tensors in the checkpoint, by name.
+        before: the configuration up to the checkpoint.
+        config: the configuration of the resumed run.
+        changed: keys whose changes also apply to later resumes; other changes apply only to this one.
     """
 
     folder: Path
@@ -65,31 +66,32 @@ class Resumed:
     changed: list[str]
 
 
-def resume(path: Path, overrides: list[str]) -> Resumed:
-    """The run at ``path``, a run's folder or one of its checkpoints, as ``overrides`` change it.
+def resume(path: Path, overrides: list[str]) -> ResumePoint:
+    """The run at ``path``, a run's folder or one of its checkpoints, with ``overrides`` applied.
 
     Raises:
         UserError: if there is no run, or a change would affect its results (unless force=true).
     """
-    folder, last = _find(path)
+    folder, last = _locate(path)
     contents = _load(path, last)
     base = RunFolder(folder).newest_config(contents["global_step"])
     old = parse(TrainConfig, _compose(base, []))
     new = parse(TrainConfig, _compose(base, [item for item in overrides if _key(item) not in ("resume", "run_dir")]))
     before, after = (_flat(config.model_dump()) for config in (old, new))
     changed = {key: value for key, value in after.items() if value != before.get(key)}
-    faults = {key: value for key, value in changed.items() if not _free(key, old)}
-    if faults and not new.force:
-        items = [f"{key}={show(before.get(key))} would become {show(value)}" for key, value in faults.items()]
-        listed = ", ".join(items[:SHOWN]) + (f" and {len(items) - SHOWN} more" if len(items) > SHOWN else "")
-        raise UserError(f"resume={path}: {listed}; omit that, start a new run, or override with force=true")
-    lasting = [key for key in changed if key in LENGTH or key in faults]
+    forbidden = {key: value for key, value in changed.items() if not _may_change(key, old)}
+    if forbidden and not new.force:
+        items = [f"{key}={show(before.get(key))} would become {show(value)}" for key, value in forbidden.items()]
+        rest = f" and {len(items) - MAX_LISTED} more" if len(items) > MAX_LISTED else ""
+        remedy = "omit that, start a new run, or override with force=true"
+        raise UserError(f"resume={path}: {', '.join(items[:MAX_LISTED])}{rest}; {remedy}")
+    lasting = [key for key in changed if key in LENGTH or key in forbidden]
     shapes = {name: tensor.shape for name, tensor in contents["state_dict"].items()}
     images = contents[loading.IMAGES_KEY]
-    return Resumed(folder, last, contents["global_step"], images, shapes, old, new, lasting)
+    return ResumePoint(folder, last, contents["global_step"], images, shapes, old, new, lasting)
 
 
-def finished(folder: Path, config: TrainConfig) -> bool:
+def is_finished(folder: Path, config: TrainConfig) -> bool:
     """Whether the run in ``folder`` has configuration ``config`` and is finished.
 
     Raises:
@@ -100,34 +102,35 @@ def finished(folder: Path, config: TrainConfig) -> bool:
         return False
     old = parse(TrainConfig, _compose(run.newest_config(), []))
     before, after = (_flat(each.model_dump()) for each in (old, config))
-    keys = {key: None for key in [*after, *before] if before.get(key) != after.get(key)}
-    other = [key for key in keys if not any(key == free or key.startswith(f"{free}.") for free in FREE)]
-    if other:
-        items = [f"{key}={show(before.get(key))}, not {show(after.get(key))}" for key in other[:SHOWN]]
+    different = {key: None for key in [*after, *before] if before.get(key) != after.get(key)}
+    forbidden = [key for key in different if not _is_changeable(key)]
+    if forbidden:
+        items = [f"{key}={show(before.get(key))}, not {show(after.get(key))}" for key in forbidden[:MAX_LISTED]]
         raise ConfigError(
             "run_dir", folder, f"contains a run with {', '.join(items)}; give another run_dir, or remove it"
         )
     return finished_summary(run.summary) is not None
 
 
-def again(folder: Path, config: TrainConfig) -> Resumed | None:
-    """The stopped run in ``folder``, which has configuration ``config``; None if it has no complete checkpoint."""
+def stopped_run(folder: Path, config: TrainConfig) -> ResumePoint | None:
+    """The run in ``folder``, whose configuration is ``config``; None if it has no complete checkpoint."""
     checkpoints = RunFolder(folder).checkpoints
     for last in (checkpoints.last, *reversed(checkpoints.numbered())):
-        if last.is_file() and _whole(last):
+        if last.is_file() and _is_complete(last):
             contents = _load(folder, last)
             shapes = {name: tensor.shape for name, tensor in contents["state_dict"].items()}
             config = config.model_copy(update={"resume": None})
-            return Resumed(folder, last, contents["global_step"], contents[loading.IMAGES_KEY], shapes, config,
+            return ResumePoint(folder, last, contents["global_step"], contents[loading.IMAGES_KEY], shapes, config,
                            config, [])  # fmt: skip
     return None
 
 
-def validate(resumed: Resumed, module: nn.Module, data: DataModule, steps: Scheduled) -> None:
-    """Rejects networks of another shape, other images, and changes of the run's length within its cooldown.
+def validate(resumed: ResumePoint, module: nn.Module, data: DataModule, steps: RunSchedule) -> None:
+    """Checks that the resumed run has the networks, images and length of the checkpoint.
 
     Raises:
-        UserError: says what differs (with force=true: for networks only).
+        UserError: when tensors have other shapes; and, unless force=true, when the images differ, the run would end
+            before the checkpoint's step, or its length changes after the cooldown has begun.
     """
     state = module.state_dict()
     wrong = [name for name in state if resumed.shapes.get(name) != state[name].shape]
@@ -137,15 +140,16 @@ def validate(resumed: Resumed, module: nn.Module, data: DataModule, steps: Sched
         raise ConfigError("resume", resumed.last, f"{problem}; omit what changes them, or start a new run")
     if resumed.config.force:
         return
-    was, now = resumed.images, data.identity
-    if was != now:
-        counts = f"{was['images']} training images, now {now['images']}" if was["images"] != now["images"] else "others"
+    saved, now = resumed.images, data.identity
+    if saved != now:
+        same_count = saved["images"] == now["images"]
+        counts = "others" if same_count else f"{saved['images']} training images, now {now['images']}"
         problem = f"not the images that the run started with ({counts}); restore them, or override with force=true"
         raise ConfigError("data.root", resumed.config.data.root, problem)
     old = resumed.before
     before = training_schedule(old.schedule, old.optimizer, old.data.batch_size, now["images"], TrainingSchedule)
     if steps.max_steps < resumed.step:
-        problem = f"the checkpoint is already after step {resumed.step}"
+        problem = f"the checkpoint is already after step {resumed.step}; give more steps"
         raise ConfigError("schedule.max_steps", steps.max_steps, problem)
     constant = min(each.max_steps - each.cooldown_steps for each in (before, steps))
     if before.max_steps != steps.max_steps and resumed.step > constant:
@@ -153,8 +157,8 @@ def validate(resumed: Resumed, module: nn.Module, data: DataModule, steps: Sched
         raise ConfigError("schedule.max_steps", steps.max_steps, problem)
 
 
-def lasting(resumed: Resumed, images: dict[str, Any]) -> dict[str, Any] | None:
-    """The configuration that later resumes start from, or None if it is unchanged.
+def later_config(resumed: ResumePoint, images: dict[str, Any]) -> dict[str, Any] | None:
+    """The configuration that later resumes start from; None if it is unchanged.
 
     Args:
         resumed: the run.
@@ -164,27 +168,27 @@ def lasting(resumed: Resumed, images: dict[str, Any]) -> dict[str, Any] | None:
     if not changed:
         return None
     values, before, after = resumed.config.model_dump(), resumed.before.model_dump(), resumed.config.model_dump()
-    for key, source in [*((key, before) for key in FREE), *((key, after) for key in changed)]:
+    for key, source in [*((key, before) for key in CHANGEABLE), *((key, after) for key in changed)]:
         *sections, name = key.split(".")
-        to = values
+        target = values
         for section in sections:
-            to, source = to[section], source[section]
-        to[name] = source[name]
+            target, source = target[section], source[section]
+        target[name] = source[name]
     return values
 
 
-def _find(path: Path) -> tuple[Path, Path]:
+def _locate(path: Path) -> tuple[Path, Path]:
     if not path.exists():
         raise ConfigError("resume", path, "no such run folder or checkpoint")
-    whole = path.absolute()
-    folder = whole if path.is_dir() else whole.parent.parent
+    absolute = path.absolute()
+    folder = absolute if path.is_dir() else absolute.parent.parent
     run = RunFolder(folder)
-    last = run.checkpoints.last if path.is_dir() else whole
-    if path.is_dir() and not last.exists():  # killed between writing the newest and naming it
+    last = run.checkpoints.last if path.is_dir() else absolute
+    if path.is_dir() and not last.exists():  # killed between writing the newest checkpoint and linking it
         last = next(reversed(run.checkpoints.numbered()), last)
-    for needed in (run.config, last):
-        if not needed.is_file():
-            raise ConfigError("resume", path, f"no run to resume: {needed} is missing")
+    for file in (run.config, last):
+        if not file.is_file():
+            raise ConfigError("resume", path, f"no run to resume: {file} is missing")
     return folder, last
 
 
@@ -192,19 +196,18 @@ def _load(path: Path, last: Path) -> dict[str, Any]:
     """The checkpoint, memory-mapped; if it is incomplete, the error names the newest complete one."""
     try:
         contents = loading.load_checkpoint(last, mapped=True)
-    except ConfigError as fault:
-        whole = next(
-            (path for path in reversed(CheckpointFolder(last.parent).numbered()) if path != last and _whole(path)), None
-        )
-        problem = f"try resume={whole}, the newest complete one" if whole else "and there is no complete one"
-        raise ConfigError("resume", path, f"{last.name} is not a complete checkpoint; {problem}") from fault
-    missing = [name for name in NEEDED if name not in contents]
+    except ConfigError as error:
+        others = (path for path in reversed(CheckpointFolder(last.parent).numbered()) if path != last)
+        complete = next(filter(_is_complete, others), None)
+        problem = f"try resume={complete}, the newest complete one" if complete else "and there is no complete one"
+        raise ConfigError("resume", path, f"{last.name} is not a complete checkpoint; {problem}") from error
+    missing = [name for name in REQUIRED_KEYS if name not in contents]
     if missing:
         raise ConfigError("resume", path, f"{last.name} is not a checkpoint of a run: it contains no {missing[0]}")
     return contents
 
 
-def _whole(path: Path) -> bool:
+def _is_complete(path: Path) -> bool:
     try:
         loading.load_checkpoint(path, mapped=True)
     except UserError:
@@ -213,20 +216,20 @@ def _whole(path: Path) -> bool:
 
 
 def _compose(file: Path, overrides: list[str]) -> DictConfig:
-    """The configuration in ``file`` with Hydra overrides; an option of a config group replaces the whole group."""
+    """The configuration in ``file`` with Hydra overrides; GROUP=OPTION replaces the whole group."""
     groups = {*COMBINED, *(path.name for path in CONF.iterdir() if path.is_dir())}
-    chosen = [_key(item) for item in overrides if _key(item) in groups and item[0].isalpha()]
-    items = [f"+{item}" if _key(item) in chosen else item for item in overrides]
+    replaced = [_key(item) for item in overrides if _key(item) in groups and item[0].isalpha()]
+    items = [f"+{item}" if _key(item) in replaced else item for item in overrides]
     values = read_config(file)
-    for group in chosen:
+    for group in replaced:
         values.pop(group, None)
     with tempfile.TemporaryDirectory() as folder:
         OmegaConf.save(values, Path(folder) / file.name)
         search = create_config_search_path(str(CONF))
         search.prepend("run", folder)
         for source in HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else ():
-            if source.provider == "command-line":  # --config-dir
-                search.prepend(source.provider, f"{source.schema}://{source.path}", "schema")  # which has to be last
+            if source.provider == "command-line":  # --config-dir; Hydra needs "schema" last
+                search.prepend(source.provider, f"{source.schema}://{source.path}", "schema")
         loader = ConfigLoaderImpl(config_search_path=search)
         composed = loader.load_configuration(file.stem, overrides=items, run_mode=RunMode.RUN, from_shell=False)
     with open_dict(composed):
@@ -239,14 +242,18 @@ def _key(override: str) -> str:
     return str(parsed.key_or_group)
 
 
-def _free(key: str, old: TrainConfig) -> bool:
+def _may_change(key: str, old: TrainConfig) -> bool:
     if key in LENGTH:
         schedule = old.schedule
         constant = all(curve.shape == "constant" for curve in (schedule.weight_decay, schedule.momentum))
         return constant and schedule.learning_rate.shape in ("constant", "cooldown")
     if key in MICRO_BATCHES and old.masking.name == "reference":
         return False
-    return any(key == free or key.startswith(f"{free}.") for free in FREE)
+    return _is_changeable(key)
+
+
+def _is_changeable(key: str) -> bool:
+    return any(key == changeable or key.startswith(f"{changeable}.") for changeable in CHANGEABLE)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

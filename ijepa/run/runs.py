@@ -1,4 +1,4 @@
-"""Runs training from a composed configuration: start, resume, results."""
+"""Runs training from a composed configuration: start or resume, train, finish."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ from ijepa.evaluation.context import label_sets
 from ijepa.run import build, finalize, folders, init_options, resume, suggested
 from ijepa.run.assembly import Run, Wire
 from ijepa.run.columns import terms
-from ijepa.run.resume import Resumed
+from ijepa.run.resume import ResumePoint
 from ijepa.run_folder import RunFolder
 from ijepa.run_folder.config import write_config
 from ijepa.run_folder.summary import finished_summary
@@ -29,11 +29,15 @@ from ijepa.util.errors import ConfigError, InterruptedRunError
 
 
 def train(composed: DictConfig, wire: Wire | None = None) -> float | None:
-    """Runs, or resumes, what the configuration describes; returns the value of its metric, for sweeps.
+    """Starts or resumes the run that the configuration describes; returns the value of its metric, for sweeps.
 
     Args:
-        composed: the configuration.
-        wire: makes the run of it; None: I-JEPA's, `ijepa.run.build.run`.
+        composed: the configuration, not validated yet.
+        wire: builds the run from it; None: `ijepa.run.build.run`, I-JEPA.
+
+    Raises:
+        UserError: when the run cannot be started or resumed as configured.
+        InterruptedRunError: when a signal ended it.
     """
     wire = wire or build.run
     overrides = list(HydraConfig.get().overrides.task)
@@ -41,7 +45,7 @@ def train(composed: DictConfig, wire: Wire | None = None) -> float | None:
         resumed = resume.resume(Path(str(composed.resume)).expanduser(), overrides)
         if composed.run_dir is not None and Path(composed.run_dir).expanduser().resolve() != resumed.folder.resolve():
             raise ConfigError("run_dir", composed.run_dir, "a resumed run stays in its folder; omit it")
-        with folders.claimed(resumed.folder):
+        with folders.locked(resumed.folder):
             return _resume(resumed, wire)
     config = parse(TrainConfig, init_options.resolve_init(composed))
     if config.resume == "auto" and config.run_dir is None:
@@ -53,41 +57,41 @@ def train(composed: DictConfig, wire: Wire | None = None) -> float | None:
         grouped = config.logger.model_copy(update={"wandb": wandb.model_copy(update={"group": folder.parent.name})})
         config = config.model_copy(update={"logger": grouped})
     if folders.resumes_existing(config) and folder.exists():
-        return _again(config, folder, wire)
+        return _resume_or_restart(config, folder, wire)
     return _begin(config, folder, wire)
 
 
-def _again(config: TrainConfig, folder: Path, wire: Wire) -> float | None:
-    """Resumes the run in ``folder``, if there is one."""
-    with folders.claimed(folder):
-        if resume.finished(folder, config):
-            print(f"run_dir {folder}: finished before")
+def _resume_or_restart(config: TrainConfig, folder: Path, wire: Wire) -> float | None:
+    """Resumes the run in an existing ``folder``; starts it if there is no checkpoint, skips it if it is finished."""
+    with folders.locked(folder):
+        if resume.is_finished(folder, config):
+            print(f"run_dir {folder}: finished already")
             return metric.value(config.metric, folder)
-        resumed = resume.again(folder, config)
+        resumed = resume.stopped_run(folder, config)
         if resumed is not None:
             return _resume(resumed, wire)
-        if not folders.is_nonzero_rank():  # a process that comes late would clear what the first one has begun
+        if not folders.is_nonzero_rank():  # a slow process would delete what the first one writes
             RunFolder(folder).clear()
     return _begin(config, folder, wire)
 
 
 def _begin(config: TrainConfig, folder: Path, wire: Wire) -> float | None:
-    there = folder.exists()
+    existed = folder.exists()
     try:
-        run = _wired(wire, config, folder)
+        run = _wire_checked(wire, config, folder)
     except BaseException:
-        if config.run_dir is None and there:
+        if config.run_dir is None and existed:
             with contextlib.suppress(OSError):
-                folder.rmdir()  # made for this run, and still empty
+                folder.rmdir()  # created for this run, and still empty
         raise
-    folders.make(folder)
-    with folders.claimed(folder):
+    folders.create(folder)
+    with folders.locked(folder):
         folders.validate_unused(folder)
         return execute(run)
 
 
-def _resume(resumed: Resumed, wire: Wire) -> float | None:
-    run = _wired(wire, resumed.config, resumed.folder, resumed.step)
+def _resume(resumed: ResumePoint, wire: Wire) -> float | None:
+    run = _wire_checked(wire, resumed.config, resumed.folder, resumed.step)
     resume.validate(resumed, run.module, run.data, run.module.schedule)
     done, files = resumed.step, RunFolder(run.folder)
     summary = finished_summary(files.summary)
@@ -95,25 +99,25 @@ def _resume(resumed: Resumed, wire: Wire) -> float | None:
         print(f"run_dir {run.folder}: finished, all {done} steps are done")
         return metric.value(run.config.metric, run.folder)
 
-    def drop() -> None:
+    def delete_later() -> None:
         run.checkpoint.rewind(resumed.last, done)
         run.metrics.cut(done)
         files.drop_after(done, run.module.exports())
         if run.health is not None:
             run.health.write()
         else:
-            files.health.unlink(missing_ok=True)  # nobody goes on with it
-        lasting = resume.lasting(resumed, run.data.identity)
-        if lasting is not None:
-            write_config(files.next_config(done), lasting)
+            files.health.unlink(missing_ok=True)  # no callback continues it
+        changed_config = resume.later_config(resumed, run.data.identity)
+        if changed_config is not None:
+            write_config(files.next_config(done), changed_config)
 
-    return execute(run, resumed.last, drop)
+    return execute(run, resumed.last, delete_later)
 
 
-def _wired(wire: Wire, config: TrainConfig, folder: Path, step: int = 0) -> Run:
+def _wire_checked(wire: Wire, config: TrainConfig, folder: Path, step: int = 0) -> Run:
     run = wire(config, folder, step)
     measured, _ = run.tasks()
-    results = tasks.promised(measured, label_sets(run.data)) | terms(config)
+    results = tasks.result_specs(measured, label_sets(run.data)) | terms(config)
     metric.check(config.metric, results, run.health is not None)
     launched = "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_PROCID" in os.environ
     if config.hardware.strategy != "single" and HydraConfig.get().mode == RunMode.MULTIRUN and not launched:
@@ -122,72 +126,75 @@ def _wired(wire: Wire, config: TrainConfig, folder: Path, step: int = 0) -> Run:
     return run
 
 
-def execute(run: Run, last: Path | None = None, drop: Callable[[], None] = lambda: None) -> float | None:
+def execute(run: Run, last: Path | None = None, delete_later: Callable[[], None] = lambda: None) -> float | None:
     """Trains, exports, evaluates and writes the run's folder.
 
     Args:
         run: from `ijepa.run.assembly.assemble`.
-        last: checkpoint to resume from.
-        drop: removes what the run will write again; called when the first resumed step begins.
+        last: checkpoint to resume from; None: a new run.
+        delete_later: deletes what the run will write again; called when the first resumed step begins.
+
+    Returns:
+        The value of the run's metric.
 
     Raises:
-        InterruptedRunError: if a signal ended it; the checkpoint is written.
+        InterruptedRunError: when a signal ended the run; its checkpoint is written.
     """
     signals = run.checkpoint.signals
-    rewind = Rewind(drop, signals)
+    rewind = Rewind(delete_later, signals)
     signals.watch(run.trainer)
     if run.config.hardware.strategy != "single":
         os.environ[folders.FOLDER_VARIABLE] = str(run.folder)  # for the processes that Lightning starts
     failed, stopped = True, 0
     try:
         with signals:
-            result = _execute(run, last, rewind)
+            result = _fit_and_finish(run, last, rewind)
         failed = False
         return result
     except InterruptedRunError as interrupted:
         stopped = interrupted.signal
-        message = _interrupted(run, rewind.done) if run.trainer.is_global_zero else ""
+        message = _interruption_message(run, rewind.done) if run.trainer.is_global_zero else ""
         raise InterruptedRunError(interrupted.signal, message) from None
     finally:
-        os.environ.pop(folders.FOLDER_VARIABLE, None)  # the next run of this process has a folder of its own
+        os.environ.pop(folders.FOLDER_VARIABLE, None)  # the next run of this process has another folder
         if run.trainer.is_global_zero:
             if run.config.run_dir is None:
                 with contextlib.suppress(OSError):
-                    run.folder.rmdir()  # where nothing was written yet
+                    run.folder.rmdir()  # if nothing was written yet
             print(f"run_dir {run.folder}", flush=True)
         loggers.finish(run.trainer.loggers, failed)
         if stopped and run.trainer.is_global_zero and slurm.requeue(stopped):
             print("requeued: the job resumes the run when Slurm restarts it", flush=True)
 
 
-def _execute(run: Run, last: Path | None, rewind: Rewind) -> float | None:
+def _fit_and_finish(run: Run, last: Path | None, rewind: Rewind) -> float | None:
     folder = run.folder
     _announce(run, resumed=last is not None)
     run.data.source.prepare()
     if run.trainer.is_global_zero:
-        loggers.begin(run.trainer.loggers)  # first: where one cannot, there is no run yet
+        loggers.begin(run.trainer.loggers)  # first: if a logger fails, no file is written
         if last is None:
             write_config(RunFolder(folder).config, run.config.model_dump())
     run.trainer.callbacks.insert(0, rewind)  # type: ignore[attr-defined]  # Lightning adds the list
     run.trainer.fit(run.module, run.data, ckpt_path=last, weights_only=True)
     rewind.finish(run.trainer)
-    number = sharding.greatest(run.checkpoint.signals.number or 0, run.trainer.strategy.root_device)
+    number = sharding.max_over_ranks(run.checkpoint.signals.number or 0, run.trainer.strategy.root_device)
     if number:
         raise InterruptedRunError(number, "")
     finalize.finish(run, brief=HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN)
     return metric.value(run.config.metric, run.folder)
 
 
-def _interrupted(run: Run, started: bool) -> str:
+def _interruption_message(run: Run, started: bool) -> str:
     """How far the run got, and how to resume it."""
-    steps, whole = run.trainer.global_step, run.module.schedule.max_steps
-    done = f"stopped after step {steps} of {whole}" if started and steps else "stopped before the first step"
-    if steps == whole:
+    steps, max_steps = run.trainer.global_step, run.module.schedule.max_steps
+    done = f"stopped after step {steps} of {max_steps}" if started and steps else "stopped before the first step"
+    if steps == max_steps:
         done += ", before the results"
     if not started and run.checkpoint.path.exists():
         return f"{done}; nothing has changed, run the same command again"
-    again = f"; resume with: {commands.typed('train')} resume={run.folder}"
-    return done + (again if run.checkpoint.path.exists() else "")
+    hint = f"; resume with: {commands.command_line('train')} resume={run.folder}"
+    return done + (hint if run.checkpoint.path.exists() else "")
 
 
 def _announce(run: Run, resumed: bool) -> None:
@@ -203,7 +210,7 @@ def _announce(run: Run, resumed: bool) -> None:
     for note in source.notes:
         print(f"         {note}")
     notes = [] if resumed else suggested.notes(config)
-    for title, lines in (("model", run.module.describe()), ("data", notes), ("init", run.start)):
+    for title, lines in (("model", run.module.describe()), ("data", notes), ("init", run.init_notes)):
         for number, line in enumerate(lines):
             print(f"{'' if number else title:<9}{line}")
     if run.data.masking is not None:

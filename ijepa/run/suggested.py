@@ -1,4 +1,4 @@
-"""What data= suggests beyond the images: a patch size that suits them, a length of the run."""
+"""Values that the option of data= suggests for other groups, such as a patch size or the length of the run."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,13 +13,13 @@ from ijepa.util.errors import show
 
 
 def notes(config: BaseModel) -> list[str]:
-    """A line for each value that data= has suggested against what another chosen option has.
+    """A line for each value that data= sets differently from the chosen option of the value's own group.
 
-    What the user typed wins over suggestions, and what an experiment or init=FILE says, too: there is no line then.
+    Overrides of the user, an experiment and init=FILE take precedence over data=: for their values there is no line.
     """
     composing = HydraConfig.initialized() and GlobalHydra.instance().is_initialized()
     if not composing or HydraConfig.get().job.config_name not in ("train", "evaluate"):
-        return []  # built by a program, not by a command
+        return []  # not started by a command
     choices, lines = HydraConfig.get().runtime.choices, []
     data = choices.get("data")
     typed = {item.lstrip("+~").partition("=")[0] for item in HydraConfig.get().overrides.task}
@@ -28,9 +28,9 @@ def notes(config: BaseModel) -> list[str]:
         group = key.partition(".")[0]
         if group == "data" or not choices.get(group) or key in typed:
             continue
-        usual = OmegaConf.select(_option(group, choices[group]), key)
-        if usual != value and OmegaConf.select(OmegaConf.create(values), key) == value:
-            lines.append(f"{key}={show(value)}, suggested by data={data}; {group}={choices[group]} has {show(usual)}")
+        default = OmegaConf.select(_option(group, choices[group]), key)
+        if default != value and OmegaConf.select(OmegaConf.create(values), key) == value:
+            lines.append(f"{key}={show(value)}, suggested by data={data}; {group}={choices[group]} has {show(default)}")
     return lines
 
 

@@ -1,7 +1,7 @@
-"""A new run from existing weights: `python train.py init=FILE`.
+"""Starts a new run from existing weights: `python train.py init=FILE`.
 
-Network sizes and the settings that go with them (image size, channels, normalisation, positions) come from the file
-unless they are given. The three networks start from its weights; optimiser and schedules start from scratch.
+Network sizes and settings that depend on them (image size, channels, normalisation, positions) come from the file,
+unless the user sets them. The networks start from its weights; optimiser and schedules start from scratch.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from ijepa.interop import loading
 from ijepa.interop.weights import State, Weights
 from ijepa.models.jepa import JEPA
 from ijepa.models.pretrained import Spec
-from ijepa.models.timm_vit import OPTIONS
+from ijepa.models.timm_vit import TIMM_ARGUMENTS
 from ijepa.util.errors import ConfigError, UserError, show
 from ijepa.util.paths import CONF
 
@@ -29,14 +29,14 @@ PATCHES = "patch_embed.proj.weight"
 
 @dataclass(frozen=True)
 class WarmStart:
-    """Weights to start from, and where they stand."""
+    """Weights to start from, and the file that contains them."""
 
     file: Path
     weights: Weights
 
     @property
-    def held(self) -> str:
-        """What starts from them, for people."""
+    def starting_networks(self) -> str:
+        """The networks that start from the weights, in words."""
         encoders = self.weights.encoders
         if len(encoders) == 2:
             names = ["context encoder", "target encoder"]
@@ -48,7 +48,10 @@ class WarmStart:
 
 
 def read(text: str, heads: int | None = None) -> WarmStart:
-    """The weights that ``init=`` names; raises UserError if there are none."""
+    """The weights that ``init=`` names; raises UserError if they cannot be read.
+
+    ``heads``: the number of attention heads, for formats that do not store it.
+    """
     file = loading.select_file(loading.resolve_source(text, KEY), whole=True, key=KEY)
     return WarmStart(file, loading.read_weights(file, heads, KEY))
 
@@ -59,61 +62,66 @@ def apply_checkpoint_sizes(values: dict[str, Any], start: WarmStart, given: Call
     Args:
         values: plain containers, not validated yet.
         start: the weights.
-        given: whether the user has set a key, which overrides the file if possible.
+        given: whether the user has set a key; such values are kept if the weights allow it.
 
     Raises:
-        UserError: if a given value contradicts the weights.
+        UserError: when a value that the user has set contradicts the weights.
     """
     spec = start.weights.spec
     model, predictor, data = dict(values["model"]), dict(values["predictor"]), dict(values["data"])
 
-    def decide(section: dict[str, Any], prefix: str, name: str, value: Any) -> None:
+    def set_from_file(section: dict[str, Any], prefix: str, name: str, value: Any) -> None:
         key = f"{prefix}.{name}"
         if given(key) and (not isinstance(section[name], int | float) or abs(section[name] - value) > 1e-6):
             raise ConfigError(key, section[name], f"{KEY}={start.file} has {show(value)}; omit it, or set the same")
         section[name] = value
 
     if spec.kind != "vit":
-        model = _foreign(model, start, given)
+        model = _foreign_model(model, start, given)
     elif TARGET in model or "name" in model:
         raise ConfigError("model", model.get(TARGET, "timm"), f"{KEY}={start.file} has I-JEPA's ViT; omit it")
     for name in ("patch_size", "width", "depth", "heads", "mlp_ratio", "registers") if spec.kind == "vit" else ():
-        decide(model, "model", name, getattr(spec, name))
+        set_from_file(model, "model", name, getattr(spec, name))
     if start.weights.predictor is not None:
         sizes = start.weights.predictor_sizes
         for name in ("width", "depth", "mlp_ratio"):
-            decide(predictor, "predictor", name, getattr(sizes, name))
+            set_from_file(predictor, "predictor", name, getattr(sizes, name))
     else:
-        usual = _predictor(spec.width, spec.depth)
-        predictor |= {name: value for name, value in usual.items() if not given(f"predictor.{name}")}
-    _images(data, spec, values.get("init_channels"), start.file, given)
+        defaults = _predictor_sizes(spec.width, spec.depth)
+        predictor |= {name: value for name, value in defaults.items() if not given(f"predictor.{name}")}
+    _apply_image_settings(data, spec, values.get("init_channels"), start.file, given)
     if spec.kind == "vit":
-        _positions(model, data["image_size"], spec, given)
+        _apply_positions(model, data["image_size"], spec, given)
     return {**values, "model": model, "predictor": predictor, "data": data}
 
 
-def _predictor(width: int, depth: int) -> dict[str, Any]:
-    """Sizes for an encoder's predictor: as published with one of that depth, else half of the encoder's."""
+def _predictor_sizes(width: int, depth: int) -> dict[str, Any]:
+    """Predictor sizes for an encoder: the published depth for encoders of that depth, else half of the encoder's."""
     models = [OmegaConf.load(file) for file in sorted((CONF / "model").glob("vit_*.yaml"))]
     names = {each.model.depth: part["/predictor"] for each in models for part in each.defaults if "/predictor" in part}
     published = OmegaConf.load(CONF / "predictor" / "_published.yaml")
-    deep = OmegaConf.load(CONF / "predictor" / f"{names[depth]}.yaml").depth if depth in names else max(depth // 2, 1)
-    return {"width": min(published.width, width // 2), "depth": deep, "mlp_ratio": published.mlp_ratio}
+    if depth in names:
+        predictor_depth = OmegaConf.load(CONF / "predictor" / f"{names[depth]}.yaml").depth
+    else:
+        predictor_depth = max(depth // 2, 1)
+    return {"width": min(published.width, width // 2), "depth": predictor_depth, "mlp_ratio": published.mlp_ratio}
 
 
-def _foreign(model: dict[str, Any], start: WarmStart, given: Callable[[str], bool]) -> dict[str, Any]:
-    """The section of an encoder that is not I-JEPA's ViT; as in the file, which nothing given may contradict."""
+def _foreign_model(model: dict[str, Any], start: WarmStart, given: Callable[[str], bool]) -> dict[str, Any]:
+    """The ``model`` section of an encoder that is not I-JEPA's ViT; raises ConfigError if the user sets another one."""
     spec = start.weights.spec
     key = "name" if spec.kind == "timm" else TARGET
     if given("model.width") and model.get(key) != spec.name:
         raise ConfigError("model", model.get(key, "vit"), f"{KEY}={start.file} has {spec.name}; omit it")
     if spec.kind == "custom":
         return {TARGET: spec.name, **spec.options, "patch_size": spec.patch_size}
-    sizes = {option: spec.options.get(option) for option in OPTIONS}
+    sizes = {option: spec.options.get(option) for option in TIMM_ARGUMENTS}
     return {"name": spec.name, "pretrained": False, "patch_size": spec.patch_size, **sizes}
 
 
-def _images(data: dict[str, Any], spec: Spec, adapt: Any, file: Path, given: Callable[[str], bool]) -> None:
+def _apply_image_settings(
+    data: dict[str, Any], spec: Spec, adapt: Any, file: Path, given: Callable[[str], bool]
+) -> None:
     plain = spec.plain()
     for name in ("image_size", "channels", "eval_crop"):
         if not given(f"data.{name}"):
@@ -130,83 +138,83 @@ def _images(data: dict[str, Any], spec: Spec, adapt: Any, file: Path, given: Cal
         raise ConfigError("data.channels", data["channels"], problem)
 
 
-def _positions(model: dict[str, Any], size: Any, spec: Spec, given: Callable[[str], bool]) -> None:
-    """As in the file; for another size of image mapped onto its grid, or recomputed (``index``) where that is given."""
+def _apply_positions(model: dict[str, Any], size: Any, spec: Spec, given: Callable[[str], bool]) -> None:
+    """Positional embeddings as in the file; for another image size scaled to its grid, unless the user sets them."""
     sides = [size, size] if isinstance(size, int) else size
     if spec.positions == "stored":
         if given("model.positions") and model["positions"] != "stored":
             raise ConfigError("model.positions", model["positions"], f"{KEY} has learnt ones; omit it")
-        other = sides != list(spec.image_size)
-        model |= {"positions": "stored", "position_grid": list(spec.position_grid or spec.grid) if other else None}
+        other_size = sides != list(spec.image_size)
+        model |= {"positions": "stored", "position_grid": list(spec.position_grid or spec.grid) if other_size else None}
         return
     if not given("model.positions"):
         model["positions"] = spec.positions if sides == list(spec.image_size) else "scaled"
     if not given("model.position_grid"):
-        mapped = model["positions"] == "scaled" and (spec.position_grid or sides != list(spec.image_size))
-        model["position_grid"] = list(spec.position_grid or spec.grid) if mapped else None
+        scaled = model["positions"] == "scaled" and (spec.position_grid or sides != list(spec.image_size))
+        model["position_grid"] = list(spec.position_grid or spec.grid) if scaled else None
 
 
 def load(jepa: JEPA, start: WarmStart, channels: int, adapt: Adapt | None) -> list[str]:
-    """Loads the weights into the networks; a missing encoder is initialised from the other one.
+    """Loads the weights into the networks; if the file has only one encoder, both start from it.
 
     Args:
-        jepa: networks with the sizes of the file.
+        jepa: networks with the sizes of the weights.
         start: the weights.
         channels: of the images.
-        adapt: see `adapted`.
+        adapt: see ``how`` of `adapt_patch_embedding`; None: the channels must match.
 
     Returns:
         Notes for the user, one line each.
 
     Raises:
-        UserError: if the networks have other sizes; then nothing is loaded.
+        UserError: when the networks have other sizes; nothing is loaded then.
     """
     weights, notes = start.weights, list(start.weights.notes)
     context, target = weights.encoder("context"), weights.encoder("target")
     pairs = [
-        (jepa.context_encoder, _of_channels(context or target, channels, adapt)),
-        (jepa.target_encoder, _of_channels(target or context, channels, adapt)),
+        (jepa.context_encoder, _with_channels(context or target, channels, adapt)),
+        (jepa.target_encoder, _with_channels(target or context, channels, adapt)),
     ]
     predictor = weights.predictor
     if predictor is not None and weights.predictor_sizes.output_width != jepa.predictor.output_width:
-        notes.append("the predictor is newly initialised: the file's predicts something else")
+        notes.append("the predictor is newly initialised: the one in the file predicts other targets")
     elif predictor is not None:
         pairs.append((jepa.predictor, predictor))  # type: ignore[arg-type]
     for network, state in pairs:
         expected = network.state_dict()
-        wrong = [name for name, tensor in expected.items() if name not in state or state[name].shape != tensor.shape]
-        if wrong:
-            raise UserError(f"{KEY}={start.file}: {wrong[0]} does not match the networks as configured")
+        mismatched = [
+            name for name, tensor in expected.items() if name not in state or state[name].shape != tensor.shape
+        ]
+        if mismatched:
+            raise UserError(f"{KEY}={start.file}: {mismatched[0]} does not match the networks as configured")
     for network, state in pairs:
         network.load_state_dict(state)
     return notes
 
 
-def _of_channels(state: State | None, channels: int, adapt: Adapt | None) -> State:
+def _with_channels(state: State | None, channels: int, adapt: Adapt | None) -> State:
     assert state is not None
     if PATCHES not in state and adapt is not None:
         raise ConfigError("init_channels", adapt, f"needs {PATCHES} among the weights; omit it")
     if adapt is None or state[PATCHES].shape[1] == channels:
         return state
-    return {**state, PATCHES: adapted(state[PATCHES], channels, adapt)}
+    return {**state, PATCHES: adapt_patch_embedding(state[PATCHES], channels, adapt)}
 
 
-def adapted(weight: Tensor, channels: int, how: Adapt) -> Tensor:
-    """A patch embedding for another number of channels.
-
-    An image with equal channels is embedded as before.
+def adapt_patch_embedding(weight: Tensor, channels: int, how: Adapt) -> Tensor:
+    """A patch embedding for another number of channels; images with equal channels are embedded as before.
 
     Args:
         weight: [D, C, P, P].
         channels: C'; a multiple of C for ``inflate``.
-        how: ``average``: every channel gets the mean over channels; ``inflate``: the channels are repeated in order.
+        how: ``average``: every channel gets the mean over the C channels; ``inflate``: the C channels are repeated.
 
     Returns:
         [D, C', P, P].
     """
     before = weight.shape[1]
     if how == "average":
-        found = weight.mean(dim=1, keepdim=True).expand(-1, channels, -1, -1)
+        adapted = weight.mean(dim=1, keepdim=True).expand(-1, channels, -1, -1)
     else:
-        found = weight[:, torch.arange(channels) % before]
-    return found * (before / channels)
+        adapted = weight[:, torch.arange(channels) % before]
+    return adapted * (before / channels)

@@ -1,4 +1,4 @@
-"""A run's folder: the name of every file in it, the readers and writers of these files, the versions of config.yaml."""
+"""A run's folder: the names of its files, their readers and writers, and upgrades of older config.yaml files."""
 
 from ijepa.run_folder.checkpoints import CheckpointFolder
 from ijepa.run_folder.folder import RunFolder

@@ -19,7 +19,7 @@ class CheckpointFolder:
 
     @property
     def last(self) -> Path:
-        """Another name for the newest checkpoint."""
+        """A link to the newest checkpoint."""
         return self.path / "last.ckpt"
 
     def step(self, step: int) -> Path:
@@ -27,12 +27,12 @@ class CheckpointFolder:
         return self.path / f"{step_name(step)}.ckpt"
 
     def numbered(self) -> list[Path]:
-        """The checkpoints with a step in their names, the oldest first."""
-        found = {path: step_of(path) for path in self.path.glob("step-*.ckpt")}
-        return sorted((path for path, step in found.items() if step is not None), key=lambda path: found[path] or 0)
+        """The checkpoints with a step in their names, oldest first."""
+        steps = {path: step_of(path) for path in self.path.glob("step-*.ckpt")}
+        return sorted((path for path, step in steps.items() if step is not None), key=lambda path: steps[path] or 0)
 
     def best(self, measure: str) -> Path:
-        """Another name for the best checkpoint by a measure, ``rankme`` for example."""
+        """A link to the best checkpoint by a measure, e.g. ``rankme``."""
         return self.path / f"best-{measure}.ckpt"
 
     def all_best(self) -> dict[str, Path]:
@@ -40,16 +40,16 @@ class CheckpointFolder:
         return {path.stem.removeprefix("best-"): path for path in sorted(self.path.glob("best-*.ckpt"))}
 
     def unfinished(self) -> list[Path]:
-        """What a process that was killed while it wrote has left, see `ijepa.util.files.replacing`."""
+        """Temporary files of processes that were killed while writing, see `ijepa.util.files.replacing`."""
         return list(self.path.glob(".*.ckpt.*"))
 
 
 def step_name(step: int) -> str:
-    """The stem of a file that belongs to a step."""
+    """The stem of a step's checkpoint or picture, e.g. ``step-000100``."""
     return f"step-{step:06}"
 
 
 def step_of(path: Path) -> int | None:
-    """The step in a file's name, None where there is none."""
+    """The step in a file's name; None if there is none."""
     match = re.fullmatch(r"step-(\d{1,15})", path.stem)
     return int(match[1]) if match else None

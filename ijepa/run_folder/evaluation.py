@@ -1,4 +1,4 @@
-"""metrics.json: what an evaluation came to."""
+"""metrics.json: the results of an evaluation."""
 
 import json
 import math
@@ -13,14 +13,21 @@ from ijepa.util.files import write_json
 FILE = "metrics.json"
 
 Results = dict[str, dict[str, float | None]]
-"""By whose features they are of, and metric; None where a metric is no finite number."""
+"""Values by model ('target encoder', 'random init', ...) and metric; None where a value is not finite."""
 Intervals = dict[str, dict[str, tuple[float, float]]]
-"""The same, of 95 %."""
+"""95 % intervals, by model and metric."""
 
 
 @dataclass(frozen=True)
 class StoredEvaluation:
-    """Results, their intervals, on how many images, and what describes metrics that no name does."""
+    """An evaluation as read from metrics.json.
+
+    Attributes:
+        results: see `Results`.
+        intervals: see `Intervals`.
+        images: number of validation images, None if not stored.
+        metrics: plain `MetricSpec`s of the user's own tasks, not validated.
+    """
 
     results: Results
     intervals: Intervals
@@ -29,44 +36,44 @@ class StoredEvaluation:
 
 
 def evaluation_file(folder: Path) -> Path:
-    """The file in an evaluation's folder."""
+    """metrics.json in an evaluation's folder."""
     return folder / FILE
 
 
 def evaluation_files(run: RunFolder) -> list[Path]:
-    """Those of a run, in the order of their folders' names."""
+    """The metrics.json files of a run's evaluations, sorted by path."""
     return sorted(run.evaluations.glob(f"**/{FILE}"))
 
 
 def write_evaluation(path: Path, evaluation: dict[str, Any]) -> None:
-    """Writes ``config``, ``images``, ``results``, ``intervals`` and ``details``, atomically."""
-    results = {who: {metric: value if math.isfinite(value) else None for metric, value in values.items()}
-               for who, values in evaluation["results"].items()}  # fmt: skip
-    write_json(path, {**evaluation, "results": results})  # JSON knows no NaN
+    """Writes an evaluation atomically: ``config``, ``images``, ``results``, ``intervals`` and ``details``."""
+    results = {model: {metric: value if math.isfinite(value) else None for metric, value in values.items()}
+               for model, values in evaluation["results"].items()}  # fmt: skip
+    write_json(path, {**evaluation, "results": results})  # JSON has no NaN
 
 
 def read_evaluation(path: Path) -> StoredEvaluation:
-    """What `write_evaluation` has written.
+    """An evaluation that `write_evaluation` has written.
 
     Raises:
-        UserError: when it is broken.
+        UserError: when the file is corrupt.
     """
     try:
-        found = json.loads(path.read_bytes())
-        intervals = {str(who): {str(metric): (float(low), float(high)) for metric, (low, high) in values.items()}
-                     for who, values in found.get("intervals", {}).items()}  # fmt: skip
-        images = found.get("images", {}).get("val")
-        results = finite_results(found["results"])
+        stored = json.loads(path.read_bytes())
+        intervals = {str(model): {str(metric): (float(low), float(high)) for metric, (low, high) in values.items()}
+                     for model, values in stored.get("intervals", {}).items()}  # fmt: skip
+        images = stored.get("images", {}).get("val")
+        results = finite_results(stored["results"])
     except (ValueError, LookupError, TypeError, AttributeError, OSError):
         raise UserError(f"{path}: not the results of an evaluation") from None
-    return StoredEvaluation(results, intervals, images if isinstance(images, int) else None, found.get("metrics"))
+    return StoredEvaluation(results, intervals, images if isinstance(images, int) else None, stored.get("metrics"))
 
 
-def finite_results(found: Any) -> Results:
-    """Results as they are stored, None in the place of what is no finite number."""
-    rows = found.items() if isinstance(found, dict) else ()
-    return {str(who): {str(metric): _finite(value) for metric, value in values.items()}
-            for who, values in rows if isinstance(values, dict)}  # fmt: skip
+def finite_results(stored: Any) -> Results:
+    """Results from JSON, with None for values that are not finite numbers."""
+    rows = stored.items() if isinstance(stored, dict) else ()
+    return {str(model): {str(metric): _finite(value) for metric, value in values.items()}
+            for model, values in rows if isinstance(values, dict)}  # fmt: skip
 
 
 def _finite(value: Any) -> float | None:

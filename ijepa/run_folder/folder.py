@@ -1,4 +1,4 @@
-"""Every file name in a run's folder; defined nowhere else."""
+"""The names of the files in a run's folder, defined only here."""
 
 import re
 import shutil
@@ -10,10 +10,10 @@ from ijepa.run_folder import checkpoints
 from ijepa.run_folder.checkpoints import CheckpointFolder, step_name, step_of
 
 FINAL_PICTURES = ("masks", "features", "similarity", "attention", "curves", "progress")
-"""What a run draws at its end."""
+"""Pictures that a run draws at its end."""
 REPORT = "report.html"
 ENCODER = "encoder"
-"""What pretraining exports."""
+"""The name under which pretraining exports the target encoder."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class RunFolder:
 
     @classmethod
     def of(cls, file: Path) -> "RunFolder":
-        """The run folder that a checkpoint or an exported encoder is in; of a stand-alone file, its folder."""
+        """The run folder that contains a checkpoint or an exported encoder; for a stand-alone file, its folder."""
         return cls(file.parent.parent if file.parent.name == checkpoints.FOLDER else file.parent)
 
     @property
     def config(self) -> Path:
-        """The configuration that the run began with, see `ijepa.run_folder.config`."""
+        """The configuration that the run started with, see `ijepa.run_folder.config`."""
         return self.path / "config.yaml"
 
     @property
@@ -43,7 +43,7 @@ class RunFolder:
 
     @property
     def health(self) -> Path:
-        """The verdicts along the run, see `ijepa.run_folder.health`."""
+        """The health verdicts, see `ijepa.run_folder.health`."""
         return self.path / "health.json"
 
     @property
@@ -53,11 +53,11 @@ class RunFolder:
 
     @property
     def encoder(self) -> Path:
-        """The target encoder of a finished run."""
+        """The exported target encoder of a finished run."""
         return self.export(ENCODER)
 
     def export(self, name: str) -> Path:
-        """A network that a finished run leaves."""
+        """The file of an exported network."""
         return self.path / f"{name}.safetensors"
 
     @property
@@ -67,7 +67,7 @@ class RunFolder:
 
     @property
     def pictures(self) -> Path:
-        """The folder of what train.py draws."""
+        """The folder of the pictures that train.py draws."""
         return self.path / "pictures"
 
     def feature_picture(self, step: int) -> Path:
@@ -80,12 +80,12 @@ class RunFolder:
 
     @property
     def tensorboard(self) -> Path:
-        """The folder of TensorBoard's events."""
+        """The folder of TensorBoard's event files."""
         return self.path / "tensorboard"
 
     @property
     def wandb(self) -> Path:
-        """The folder that W&B keeps for itself."""
+        """The folder of W&B's local files."""
         return self.path / "wandb"
 
     @property
@@ -95,19 +95,19 @@ class RunFolder:
 
     @property
     def evaluations(self) -> Path:
-        """The folder of what evaluate.py writes, a folder for each evaluation, see `ijepa.run_folder.evaluation`."""
+        """The folder of evaluate.py, with a folder for each evaluation, see `ijepa.run_folder.evaluation`."""
         return self.path / "evaluation"
 
     @property
     def report(self) -> Path:
-        """The page of `python -m ijepa.report`."""
+        """The HTML page of `python -m ijepa.report`."""
         return self.path / REPORT
 
     def results(self, exports: Iterable[str] = (ENCODER,)) -> list[Path]:
-        """Paths of the files that a run writes at its end, without metrics.csv; they need not exist yet.
+        """Paths of the files that a run writes at its end; they need not exist yet.
 
         Args:
-            exports: names of the networks that it leaves.
+            exports: names of the networks that it exports.
         """
         return [*map(self.export, exports), self.summary, *(self.pictures / f"{name}.png" for name in FINAL_PICTURES)]
 
@@ -117,27 +117,27 @@ class RunFolder:
         return [path for folder in folders for path in folder.rglob("*.png") if path.is_file()]
 
     def later_configs(self, step: int = -1) -> list[tuple[int, Path]]:
-        """Step and path of each configuration that a resume after ``step`` has written, oldest first."""
-        found = [
+        """The configurations that resumes after ``step`` have written: step and path of each, oldest first."""
+        matches = [
             (re.fullmatch(r"config-(\d+)(?:-(\d+))?", path.stem), path) for path in self.path.glob("config-*.yaml")
         ]
-        ordered = sorted((int(match[1]), int(match[2] or 1), path) for match, path in found if match)
+        ordered = sorted((int(match[1]), int(match[2] or 1), path) for match, path in matches if match)
         return [(resumed, path) for resumed, _, path in ordered if resumed > step]
 
     def newest_config(self, step: int | None = None) -> Path:
-        """The configuration that a resume after ``step`` starts from; None: after the run's last step."""
+        """The configuration of the run as it was at ``step``; None: at its last step."""
         written = [path for resumed, path in self.later_configs() if step is None or resumed <= step]
         return written[-1] if written else self.config
 
     def next_config(self, step: int) -> Path:
-        """A free name for the configuration of a resume after ``step``: config-000100.yaml, config-000100-2.yaml..."""
+        """An unused path for the configuration of a resume after ``step``: config-000100.yaml, config-000100-2.yaml."""
         names = [f"config-{step:06}", *(f"config-{step:06}-{count}" for count in range(2, 1000))]
         return next(path for path in (self.path / f"{name}.yaml" for name in names) if not path.exists())
 
     def drop_after(self, step: int, exports: Iterable[str] = (ENCODER,)) -> None:
-        """Removes results, and the pictures and configurations of later steps, before the run goes back to ``step``.
+        """Removes results, and pictures and configurations of later steps, before the run resumes after ``step``.
 
-        Checkpoints, metrics and health belong to the parts of the run that write them: these take back their own.
+        Checkpoints, metrics and health verdicts are rewound by the classes that write them.
         """
         for path in self.results(exports):
             path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""health.json: the verdicts on a run's health along it."""
+"""health.json: the verdicts of a run's health checks."""
 
 import json
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from ijepa.util.files import write_json
 
 @dataclass(frozen=True)
 class StoredVerdict:
-    """What a health check found after a step."""
+    """The verdict of the health check after ``step``, with evidence and remedies, a line each."""
 
     step: int
     verdict: str
@@ -21,15 +21,15 @@ class StoredVerdict:
 
 
 def write_verdicts(path: Path, verdicts: list[dict[str, Any]], seconds: float) -> None:
-    """Writes verdicts with the fields of `StoredVerdict`, and how long the health checks took, atomically."""
+    """Writes verdicts (dicts with the fields of `StoredVerdict`) and the seconds that they took, atomically."""
     write_json(path, {"verdicts": verdicts, "seconds": seconds})
 
 
 def read_verdicts(path: Path) -> list[StoredVerdict]:
-    """The verdicts, none where the run's health was not measured.
+    """The verdicts; an empty list if there is no such file.
 
     Raises:
-        UserError: when they are broken.
+        UserError: when the file is corrupt.
     """
     try:
         return [_verdict(item) for item in json.loads(path.read_bytes())["verdicts"]]

@@ -1,4 +1,4 @@
-"""metrics.csv: a row per step, a column per metric, empty cells where a step has no value."""
+"""metrics.csv: a row per logged step, a column per metric, empty cells where a step has no value."""
 
 import csv
 import io
@@ -11,24 +11,24 @@ from ijepa.util.files import write_text
 STEP = "step"
 """The column that every row has."""
 WORDS = ("health/verdict",)
-"""Columns of words; health.json has them with their evidence."""
+"""Columns of text, not numbers."""
 
 
 @dataclass(frozen=True)
 class MetricsTable:
-    """A metrics.csv, cells as they are written.
+    """A metrics.csv, with its cells as text.
 
     Attributes:
         path: of the file, for messages.
-        columns: their names.
-        rows: a cell for each column.
-        whole: whether the file ends with a whole row; what follows the last one is left out.
+        columns: names of the columns.
+        rows: the cells of each row, one per column.
+        is_complete: whether the file ends with a complete row; an incomplete last row is not in ``rows``.
     """
 
     path: Path
     columns: list[str]
     rows: list[list[str]]
-    whole: bool
+    is_complete: bool
 
     def numbers(self) -> dict[str, list[float | None]]:
         """All columns but `WORDS`, by name; None in empty cells.
@@ -36,38 +36,38 @@ class MetricsTable:
         Raises:
             UserError: when a cell is not a number.
         """
-        found: dict[str, list[float | None]] = {name: [] for name in self.columns if name not in WORDS}
+        numbers: dict[str, list[float | None]] = {name: [] for name in self.columns if name not in WORDS}
         for line, row in enumerate(self.rows, 2):
             for name, cell in zip(self.columns, row, strict=True):
                 try:
                     if name not in WORDS:
-                        found[name].append(float(cell) if cell else None)
+                        numbers[name].append(float(cell) if cell else None)
                 except ValueError:
                     problem = f"{one_line(name)} is not a number: {one_line(cell[:40])}"
                     raise UserError(f"{self.path}: line {line}: {problem}") from None
-        return found
+        return numbers
 
     def last(self, column: str) -> str | None:
-        """The newest cell of a column that is not empty; None where there is none."""
+        """The newest non-empty cell of a column; None if there is none."""
         if column not in self.columns:
             return None
-        place = self.columns.index(column)
-        return next((row[place] for row in reversed(self.rows) if row[place]), None)
+        index = self.columns.index(column)
+        return next((row[index] for row in reversed(self.rows) if row[index]), None)
 
 
 def read_metrics(path: Path) -> MetricsTable:
-    """The table in ``path``, but for a last line that is half written: by a run that goes on, or was killed.
+    """The table in ``path``, without a half-written last line (the run is still writing, or was killed).
 
     Raises:
-        FileNotFoundError: when there is none.
-        UserError: when it is no such table; names the line.
+        FileNotFoundError: when there is no such file.
+        UserError: when it is not the metrics of a run; names the line.
     """
     try:
         text = path.read_bytes().decode()
     except UnicodeDecodeError:
         raise UserError(f"{path}: not the metrics of a run: it is not a text file") from None
-    kept = text[: text.rfind("\n") + 1]
-    reader = csv.reader(io.StringIO(kept, newline=""))
+    complete = text[: text.rfind("\n") + 1]
+    reader = csv.reader(io.StringIO(complete, newline=""))
     try:
         table = [row for row in reader if row]
     except csv.Error as error:
@@ -83,16 +83,16 @@ def read_metrics(path: Path) -> MetricsTable:
             raise UserError(f"{path}: line {line} has {len(row)} cells, the first line {len(columns)}")
         if not row[step].isdecimal():
             raise UserError(f"{path}: line {line} has no step")
-    return MetricsTable(path, columns, rows, whole=len(kept) == len(text))
+    return MetricsTable(path, columns, rows, is_complete=len(complete) == len(text))
 
 
 def write_metrics(path: Path, columns: list[str], rows: list[dict[str, str]]) -> None:
-    """Writes rows, each of them cells by column, atomically."""
+    """Writes rows, dicts of cells by column, atomically."""
     write_text(path, _text(columns, rows, header=True))
 
 
 def append_metrics(path: Path, columns: list[str], row: dict[str, str]) -> None:
-    """Adds a row to a file that has these columns."""
+    """Appends a row to a file that has these columns."""
     with path.open("a", newline="", encoding="utf-8") as file:
         file.write(_text(columns, [row], header=False))
 

@@ -1,4 +1,4 @@
-"""summary.json: what a run came to; a run that has it is finished."""
+"""summary.json: totals and results of a run; a run with this file is finished."""
 
 import json
 from pathlib import Path
@@ -9,31 +9,31 @@ from ijepa.util.files import write_json
 
 
 def write_summary(path: Path, summary: dict[str, Any]) -> None:
-    """Writes ``summary``, atomically; it needs ``steps``, after which the run ended."""
+    """Writes ``summary`` atomically; it must contain ``steps``, the number of steps trained."""
     write_json(path, summary)
 
 
 def read_summary(path: Path) -> dict[str, Any] | None:
-    """The summary, None before the run's end.
+    """The summary; None if there is no such file: the run is not finished.
 
     Raises:
-        UserError: when it is broken.
+        UserError: when the file is corrupt.
     """
     if not path.exists():
         return None
     try:
-        found = json.loads(path.read_bytes())
+        summary = json.loads(path.read_bytes())
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON: {error}") from None
-    if not isinstance(found, dict):
+    if not isinstance(summary, dict):
         raise UserError(f"{path}: not the summary of a run; restore the file that train.py wrote")
-    return found
+    return summary
 
 
 def finished_summary(path: Path) -> dict[str, Any] | None:
-    """The summary of a finished run; None where there is none, or none any more: it will be written again."""
+    """The summary of a finished run; None if it is missing or corrupt: resuming the run writes it again."""
     try:
-        found = read_summary(path)
+        summary = read_summary(path)
     except (OSError, UserError):
         return None
-    return found if found is not None and "steps" in found else None
+    return summary if summary is not None and "steps" in summary else None

@@ -1,4 +1,4 @@
-"""The names in a sweep's folder, which holds a run's folder for each job."""
+"""The names of the files in a sweep's folder, which contains a run's folder for each job."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +16,15 @@ class SweepFolder:
 
     @property
     def record(self) -> Path:
-        """Its jobs, and what was swept, see `ijepa.sweeps.jobs`."""
+        """The swept keys and the jobs, see `ijepa.sweeps.jobs`."""
         return self.path / "sweep.json"
 
     @property
     def table(self) -> Path:
-        """A row for each job, see `ijepa.sweeps.table`."""
+        """A table with a row per job, see `ijepa.sweeps.table`."""
         return self.path / "sweep.csv"
 
     @property
     def over_seeds(self) -> Path:
-        """A row for all jobs that differ by seed alone."""
+        """A table with a row per group of jobs that differ only in seed."""
         return self.path / "over_seeds.csv"

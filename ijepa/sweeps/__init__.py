@@ -1,1 +1,1 @@
-"""Sweeps: their folders, what they compare runs by, and their tables."""
+"""Sweeps: their records, the metric that jobs are compared by, and tables."""

@@ -1,11 +1,11 @@
-"""A sweep's folder: which jobs it has, and how far each one is."""
+"""The record of a sweep: its jobs and their status, stored in sweep.json."""
 
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ijepa.evaluation.specs import described
+from ijepa.evaluation.specs import parse_custom_specs
 from ijepa.run_folder import RunFolder, SweepFolder
 from ijepa.run_folder.summary import finished_summary
 from ijepa.sweeps import metric
@@ -20,9 +20,9 @@ class Job:
     """A job of a sweep.
 
     Attributes:
-        folder: of its run.
-        values: what was swept, by key, as typed.
-        error: why it failed, in a line; None where it did not.
+        folder: of the job's run.
+        values: the swept values, by key, as typed.
+        error: why the job failed, one line; None: it did not fail.
     """
 
     folder: Path
@@ -31,17 +31,17 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Its folder's."""
+        """The name of the folder."""
         return self.folder.name
 
     @property
     def summary(self) -> dict[str, Any] | None:
-        """What the run has written at its end."""
+        """The summary of the finished run; None: not finished."""
         return finished_summary(RunFolder(self.folder).summary)
 
     @property
     def status(self) -> str:
-        """Whether it finished, failed, was stopped or did not begin."""
+        """`FINISHED`, `FAILED`, `STOPPED` or `WAITING`."""
         if self.error is not None:
             return FAILED
         if self.summary is not None:
@@ -51,14 +51,14 @@ class Job:
 
 @dataclass
 class Sweep:
-    """What a sweep's folder says.
+    """A sweep.
 
     Attributes:
-        folder: it holds a folder for each job.
-        command: the overrides that it was started with.
-        keys: what is swept.
-        metric: what runs are compared by; None: `metric.HEADLINE`.
-        jobs: in order.
+        folder: contains a run's folder for each job.
+        command: the overrides of the command line.
+        keys: the keys that are swept.
+        metric: the metric that jobs are compared by; None: `metric.HEADLINE`.
+        jobs: in the order in which they were started.
     """
 
     folder: Path
@@ -68,48 +68,48 @@ class Sweep:
     jobs: list[Job] = field(default_factory=list)
 
     @property
-    def better(self) -> str:
-        """Maximize or minimize."""
-        return metric.direction(self.metric, self.outside)
+    def direction(self) -> str:
+        """``maximize`` or ``minimize``, see `metric.direction`."""
+        return metric.direction(self.metric, self.custom_specs)
 
     @property
-    def outside(self) -> dict[str, MetricSpec]:
-        """The metrics of tasks that do not come with this software, as the jobs describe them."""
-        return described(*((job.summary or {}).get(metric.METRICS) for job in self.jobs))
+    def custom_specs(self) -> dict[str, MetricSpec]:
+        """Specs of the metrics of the user's own tasks, from the jobs' summaries, by name."""
+        return parse_custom_specs(*((job.summary or {}).get(metric.METRICS) for job in self.jobs))
 
     def ranked(self) -> list[tuple[Job, float | None]]:
-        """Jobs with their values of the metric, the best first; those without one last."""
+        """Jobs with their values of the metric, best first; jobs without a value last."""
         valued = [(job, metric.value(self.metric, job.folder)) for job in self.jobs]
-        sign = -1 if self.better == "maximize" else 1
+        sign = -1 if self.direction == "maximize" else 1
         return sorted(valued, key=lambda pair: (pair[1] is None, sign * (pair[1] or 0.0)))
 
     def values(self, job: Job) -> dict[str, float]:
-        """The results of a finished job, and its metric where that is none of them."""
-        found = metric.results(job.summary or {})
+        """The results of a finished job by name, and the metric, if it is not among them."""
+        results = metric.results(job.summary or {})
         value = metric.value(self.metric, job.folder)
-        return found if value is None else {metric.named(self.metric): value} | found
+        return results if value is None else {metric.result_name(self.metric): value} | results
 
     def write(self) -> None:
-        """Keeps it in the folder."""
-        jobs = [{"folder": self._named(job), "values": job.values, "error": job.error} for job in self.jobs]
-        known = {"command": self.command, "keys": self.keys, "metric": self.metric, "jobs": jobs}
-        write_json(SweepFolder(self.folder).record, known)
+        """Writes sweep.json atomically."""
+        jobs = [{"folder": self._stored_folder(job), "values": job.values, "error": job.error} for job in self.jobs]
+        record = {"command": self.command, "keys": self.keys, "metric": self.metric, "jobs": jobs}
+        write_json(SweepFolder(self.folder).record, record)
 
-    def _named(self, job: Job) -> str:
-        """Its folder in the sweep's, which can be moved; that of a run from elsewhere, which goes on, in full."""
+    def _stored_folder(self, job: Job) -> str:
+        """A relative path, so that the sweep can be moved; absolute for a resumed run that is elsewhere."""
         return job.name if job.folder.parent == self.folder else str(job.folder)
 
 
 def read(folder: Path) -> Sweep | None:
-    """The sweep in ``folder``, or None where there is none; raises ValueError where its record is broken."""
+    """The sweep in ``folder``; None if there is no sweep.json. Raises ValueError if it is corrupt."""
     file = SweepFolder(folder).record
     if not file.is_file():
         return None
     try:
-        known = json.loads(file.read_bytes())
+        record = json.loads(file.read_bytes())
         jobs = [Job(folder / str(job["folder"]), {str(key): str(value) for key, value in job["values"].items()},
-                    job["error"]) for job in known["jobs"]]  # fmt: skip
-        return Sweep(folder, [str(item) for item in known["command"]], [str(key) for key in known["keys"]],
-                     known["metric"], jobs)  # fmt: skip
+                    job["error"]) for job in record["jobs"]]  # fmt: skip
+        return Sweep(folder, [str(item) for item in record["command"]], [str(key) for key in record["keys"]],
+                     record["metric"], jobs)  # fmt: skip
     except (ValueError, LookupError, TypeError, AttributeError):
         raise ValueError(f"{file}: corrupt; run the sweep again, it skips finished jobs") from None

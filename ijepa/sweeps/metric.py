@@ -1,4 +1,4 @@
-"""What a sweep compares runs by: a value of a run's folder, and whether more of it is better."""
+"""The metric that a sweep compares runs by: its value in a run's folder, and its better direction."""
 
 import difflib
 import math
@@ -16,37 +16,37 @@ from ijepa.util.errors import ConfigError
 from ijepa.util.metric_spec import MetricSpec
 
 HEADLINE = specs.HEADLINE.name
-"""The mean of the first task's results on the label sets, in summary.json; what metric=null stands for."""
+"""The key in summary.json of the mean over label sets of the first task's main metric; the default of ``metric``."""
 METRICS = "metrics"
-"""In summary.json and metrics.json: specs of metrics that `specs.lookup` does not know by name."""
+"""The key in summary.json and metrics.json of the specs of the user's own metrics."""
 TOTALS = tuple(spec.name for spec in training.TOTALS)
-"""Numbers of summary.json."""
+"""Totals in summary.json."""
 TRAINING = tuple(spec.name for spec in (*training.LOSS, *training.SCHEDULE, *training.PROGRESS) if spec.name != "step")
-"""Columns of metrics.csv that training fills."""
+"""Columns of metrics.csv that training writes."""
 HEALTH_METRICS = tuple(spec.name for spec in health.MEASURES)
-"""Those after ``health/``; the two probes also after a label set."""
+"""Names of the columns ``health/NAME``; the two probes may have a label set: ``health/LABELS/NAME``."""
 PROBES = tuple(f"/{spec.name}" for spec in health.PROBES)
 
 
 def check(name: str | None, results: Mapping[str, MetricSpec], has_health: bool) -> None:
-    """Refuses what a run will not have, before it trains.
+    """Checks, before training, that the run will have the metric.
 
     Args:
-        name: ``metric``.
-        results: of its tasks, by name.
-        has_health: whether it measures its health.
+        name: the value of ``metric``.
+        results: specs of the results that the run will have, by name.
+        has_health: whether the run has health checks.
 
     Raises:
-        ConfigError: names what to try.
+        ConfigError: when it will not; suggests metrics.
     """
-    wanted = named(name)
+    wanted = result_name(name)
     promised = [result for result, spec in results.items() if spec.better]
     known = [HEADLINE, *TOTALS, *TRAINING, *promised, *(f"health/{each}" for each in HEALTH_METRICS)]
-    health, _, measure = wanted.partition("/")
-    named_so = measure in HEALTH_METRICS or measure.endswith(PROBES)
-    if (health != "health" and wanted in known) or (health == "health" and has_health and named_so):
+    prefix, _, measure = wanted.partition("/")
+    is_health_metric = measure in HEALTH_METRICS or measure.endswith(PROBES)
+    if (prefix != "health" and wanted in known) or (prefix == "health" and has_health and is_health_metric):
         return
-    if health == "health" and not has_health:
+    if prefix == "health" and not has_health:
         raise ConfigError("metric", name, "is not measured with callbacks.health_every_steps=null")
     close = difflib.get_close_matches(wanted, known, n=1)
     meant = f", did you mean {close[0]}?" if close else ""
@@ -55,40 +55,40 @@ def check(name: str | None, results: Mapping[str, MetricSpec], has_health: bool)
     raise ConfigError("metric", name, problem)
 
 
-def direction(name: str | None, outside: specs.Specs | None = None) -> str:
-    """Optuna's word for what is better: maximize or minimize.
+def direction(name: str | None, custom: specs.Specs | None = None) -> str:
+    """``maximize`` or ``minimize``, as Optuna calls it.
 
     Args:
-        name: ``metric``.
-        outside: specs of tasks that do not come with this software.
+        name: the value of ``metric``.
+        custom: specs of the user's own metrics, by name.
     """
-    return "minimize" if specs.lookup(name or HEADLINE, outside).better == "lower" else "maximize"
+    return "minimize" if specs.lookup(name or HEADLINE, custom).better == "lower" else "maximize"
 
 
-def results(found: dict[str, Any]) -> dict[str, float]:
-    """The results of the run's own encoder, its totals, and its headline, by name."""
-    rows = found.get("results") or {}
-    own: dict[str, Any] = next(iter(rows.values()), {}) if isinstance(rows, dict) else {}
-    outside = specs.described(found.get(METRICS))
-    values = {HEADLINE: found.get(HEADLINE), **own, **{name: found.get(name) for name in TOTALS}}
+def results(summary: dict[str, Any]) -> dict[str, float]:
+    """The headline, the results of the trained encoder and the totals in a summary, by name."""
+    rows = summary.get("results") or {}
+    trained: dict[str, Any] = next(iter(rows.values()), {}) if isinstance(rows, dict) else {}
+    custom = specs.parse_custom_specs(summary.get(METRICS))
+    values = {HEADLINE: summary.get(HEADLINE), **trained, **{name: summary.get(name) for name in TOTALS}}
     return {name: float(value) for name, value in values.items()
-            if isinstance(value, int | float) and specs.lookup(name, outside).better}  # fmt: skip
+            if isinstance(value, int | float) and specs.lookup(name, custom).better}  # fmt: skip
 
 
 def value(name: str | None, folder: Path) -> float | None:
-    """Of the finished run in ``folder``: a result, a number of its summary, or the last of a column of metrics.csv."""
-    found = results(finished_summary(RunFolder(folder).summary) or {})
-    wanted = named(name)
-    return found[wanted] if wanted in found else last(wanted, folder)
+    """The metric of the run in ``folder``: a result or total of its summary, else the last value of its column."""
+    values = results(finished_summary(RunFolder(folder).summary) or {})
+    wanted = result_name(name)
+    return values[wanted] if wanted in values else last_value(wanted, folder)
 
 
-def named(name: str | None) -> str:
-    """What ``metric`` is called among the results."""
+def result_name(name: str | None) -> str:
+    """The name of ``metric`` among the results."""
     return (name or HEADLINE).removeprefix("val/")
 
 
-def last(column: str, folder: Path) -> float | None:
-    """The last value in a column of metrics.csv; None where there is none."""
+def last_value(column: str, folder: Path) -> float | None:
+    """The last value in a column of metrics.csv; None if there is none, or it is not finite."""
     try:
         number = float(read_metrics(RunFolder(folder).metrics).last(column) or "nan")
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What has become of the jobs of a sweep, as Hydra's launchers tell it, and whose fault it is."""
+"""Outcomes of a sweep's jobs, as Hydra's `JobReturn`s: values, user errors and bugs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,34 +11,34 @@ from ijepa.util.errors import UNWRITABLE, ConfigError, UserError
 
 
 class SweepError(UserError):
-    """Some jobs of a sweep failed; what was wrong with each has been said. Faults of the software exit with 1."""
+    """Some jobs of a sweep failed; their errors are printed already. The exit code is 1 if one of them is a bug."""
 
     def __init__(self, results: Sequence[JobReturn]) -> None:
         failed = [result for result in results if result.status == JobStatus.FAILED]
         super().__init__(f"{len(failed)} of {len(results)} jobs failed")
-        self.exit_code = UserError.exit_code if all(mendable(result) for result in failed) else 1
+        self.exit_code = UserError.exit_code if all(is_user_error(result) for result in failed) else 1
 
 
 def result(overrides: Sequence[str], value: Any) -> JobReturn:
-    """That of a job, by the value of its metric or its error."""
-    found = JobReturn(overrides=overrides)
-    found.status = JobStatus.FAILED if isinstance(value, BaseException) else JobStatus.COMPLETED
-    found.return_value = value
-    return found
+    """The outcome of a job; ``value``: its metric, or the error that ended it."""
+    outcome = JobReturn(overrides=overrides)
+    outcome.status = JobStatus.FAILED if isinstance(value, BaseException) else JobStatus.COMPLETED
+    outcome.return_value = value
+    return outcome
 
 
-def unqueued(error: Exception) -> UserError | None:
-    """What Slurm had against jobs that submitit brought, or that there is none."""
-    found = [line.removeprefix("sbatch: ") for line in str(error).splitlines() if line.startswith("sbatch: ")]
-    if type(error).__module__.startswith("submitit") and found:
-        return ConfigError("hydra/launcher", "submitit_slurm", f"sbatch rejects the job: {found[-1]}")
+def submission_error(error: Exception) -> UserError | None:
+    """The user error behind a failed submission to Slurm: rejected by sbatch, or no Slurm; None for other errors."""
+    messages = [line.removeprefix("sbatch: ") for line in str(error).splitlines() if line.startswith("sbatch: ")]
+    if type(error).__module__.startswith("submitit") and messages:
+        return ConfigError("hydra/launcher", "submitit_slurm", f"sbatch rejects the job: {messages[-1]}")
     if isinstance(error, RuntimeError) and "slurm cluster" in str(error):
         return ConfigError("hydra/launcher", "submitit_slurm", "srun is not installed here; try submitit_local")
     return None
 
 
-def mendable(job: JobReturn) -> bool:
-    """Whether the user can mend what was wrong, and not the software alone."""
-    fault = job._return_value
-    full = isinstance(fault, OSError) and fault.errno in UNWRITABLE
-    return full or isinstance(fault, UserError | HydraException | OmegaConfBaseException)
+def is_user_error(job: JobReturn) -> bool:
+    """Whether a job failed with an error that the user can fix, not a bug."""
+    error = job._return_value
+    unwritable = isinstance(error, OSError) and error.errno in UNWRITABLE
+    return unwritable or isinstance(error, UserError | HydraException | OmegaConfBaseException)

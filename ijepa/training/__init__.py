@@ -1,1 +1,1 @@
-"""The LightningModule of pretraining, what it minimises, and its schedules."""
+"""The LightningModule of pretraining, its objective, optimiser and schedules, and its FLOPs."""

@@ -1,4 +1,4 @@
-"""Base class of whatever a run can train: optimiser, schedule, sharding and resumable checkpoints."""
+"""Base class of every LightningModule that a run can train: optimiser, schedule, sharding, resumable checkpoints."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -11,119 +11,121 @@ from torch import nn
 from ijepa.data.datamodule import Batch
 from ijepa.distributed import sharding
 from ijepa.training import optimizer as optim
-from ijepa.training.protocol import Execution, Monitor, Scheduled, TrainedEncoder
+from ijepa.training.protocol import Execution, Monitor, RunSchedule, TrainedEncoder
 
 
 class TrainingModule(L.LightningModule, ABC):
-    """AdamW on a schedule, for any strategy, with checkpoints from which any other strategy can resume.
+    """A LightningModule trained by AdamW on a schedule; its checkpoints can be resumed with any Lightning strategy.
 
     A subclass sets the networks as attributes and defines `training_step` and `flops`; every other method has a
-    default. Callbacks and the run rely on this class alone.
+    default. Callbacks and the run use only the methods of this class.
 
     Args:
-        schedule: length of the run, learning rate and weight decay by step.
-        betas, eps: AdamW's.
+        schedule: length of the run, and learning rate and weight decay of each step.
+        betas, eps: of AdamW.
 
     Attributes:
-        execution: how the networks run; set by the run before training.
+        execution: precision, activation checkpointing and compilation; the run sets it before training.
     """
 
-    def __init__(self, schedule: Scheduled, betas: tuple[float, float], eps: float) -> None:
+    def __init__(self, schedule: RunSchedule, betas: tuple[float, float], eps: float) -> None:
         super().__init__()
         self.schedule = schedule
         self.betas = betas
         self.eps = eps
         self.execution = Execution()
-        self._prepared = False
+        self._configured = False
 
     @abstractmethod
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """One micro-batch.
+        """The forward pass on one micro-batch.
 
         Returns:
-            ``loss``, to backpropagate, and ``parts``: detached scalars to log, by name, of which ``total`` is required
-            and logged as the loss.
+            ``loss``, a scalar to backpropagate, and ``parts``, detached scalars to log, by name. ``parts["total"]`` is
+            required; it is logged as ``train/loss``.
         """
 
     @abstractmethod
     def flops(self, batch: Batch) -> float:
-        """FLOPs of a training step on this micro-batch, forward and backward; only shapes count."""
+        """FLOPs of the forward and backward pass on this micro-batch; they depend only on its shapes."""
 
     def networks(self) -> list[nn.Module]:
         """The networks to shard, compile and activation-checkpoint; together they hold every parameter.
 
-        A network without trainable parameters counts as frozen. Its transformer blocks, if any, are its ``blocks``.
+        A network without trainable parameters counts as frozen. The transformer blocks of a network, if it has any, are
+        in its attribute ``blocks``.
         """
         return [network for network in self.children() if any(True for _ in network.parameters())]
 
     def monitor(self) -> Monitor | None:
-        """What health checks and pictures look at during the run; None disables both."""
+        """The features and predictions that health checks and pictures use; None disables both."""
         return None
 
     def evaluated(self) -> TrainedEncoder | None:
-        """The encoder that tasks evaluate along the run and at its end; None: nothing is evaluated."""
+        """The encoder that tasks evaluate during the run and at its end; None: nothing is evaluated."""
         return None
 
     def exports(self) -> dict[str, TrainedEncoder | nn.Module]:
-        """What a finished run leaves as ``NAME.safetensors``: an encoder for others, or a network's state dict."""
+        """What a finished run writes to ``NAME.safetensors``: an encoder under timm's names, or a state dict."""
         encoder = self.evaluated()
         return {} if encoder is None else {"encoder": encoder}
 
     def checkpoint_extras(self) -> dict[str, Any]:
-        """What a checkpoint holds beside the weights, in plain containers."""
+        """Further entries of a checkpoint, in plain containers (it is loaded with ``weights_only``)."""
         return {}
 
     def describe(self) -> list[str]:
-        """The networks, for people: a line or more."""
+        """Lines about the networks that the run prints when it starts."""
         trained = sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
         return [f"{trained:,} trained parameters"]
 
     def configure_model(self) -> None:
         """Sets up precision, activation checkpointing, compilation and sharding, once the devices are known."""
-        if not self._prepared:
-            self._prepared = True
+        if not self._configured:
+            self._configured = True
             mesh = self.device_mesh and self.device_mesh["data_parallel"]
-            how = self.execution
-            sharding.prepare(self.networks(), how.bf16, how.checkpointing, how.compiled, mesh)
+            execution = self.execution
+            sharding.prepare(self.networks(), execution.bf16, execution.checkpointing, execution.compiled, mesh)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW; its learning rate and weight decay are set before each step."""
+        """AdamW; `optimizer_step` sets its learning rate and weight decay before each step."""
         fused = self.device.type == "cuda"
         return optim.adamw(self.named_parameters(), self.schedule.lr(0), self.betas, self.eps, fused)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        """One step of the optimiser, whatever the accumulation.
+        """Sets the scheduled learning rate and weight decay, then steps the optimiser.
 
-        What follows the weights, such as a moving average, belongs here, after ``super()``: before any callback can
-        write a checkpoint.
+        Called once per step, not once per micro-batch. A subclass updates an EMA of the weights here, after
+        ``super()``: later hooks run after callbacks have written the checkpoint.
         """
         step = self.global_step
         optim.set_hyperparameters(optimizer, self.schedule.lr(step), self.schedule.weight_decay(step))
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keys the optimiser's state by parameter names, so that every strategy can resume from it."""
+        """Replaces parameter indices in the optimiser's state by names, so that any strategy can resume from it."""
         checkpoint |= self.checkpoint_extras()
         state = checkpoint["optimizer_states"][0]
-        if state:  # only the first rank holds what is sharded
+        if state:  # with sharding, only global rank 0 holds the state
             sharded = isinstance(self.trainer.strategy, ModelParallelStrategy)
-            names = [name for name, _ in self.named_parameters()] if sharded else self._optimized()
+            names = [name for name, _ in self.named_parameters()] if sharded else self._optimized_names()
             checkpoint["optimizer_states"] = [optim.rekey(state, dict(enumerate(names)))]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keys it by number again, as a plain optimiser needs it; the sharding strategy has loaded it by name.
+        """Undoes `on_save_checkpoint`: parameter names in the optimiser's state become indices again.
 
-        Also converts Lightning's counts of micro-batches, because the accumulation may have changed.
+        Not with a sharding strategy, which loads the state by name. Also recomputes Lightning's counts of micro-batches
+        from the number of steps, because gradient accumulation may have changed since the checkpoint was written.
         """
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         batches = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
         for counts in (progress["total"], progress["current"]):
-            saved_within = counts["processed"] - counts["completed"]  # 1: Lightning adds it
-            counts.update(ready=batches, started=batches, processed=batches, completed=batches - saved_within)
+            unfinished = counts["processed"] - counts["completed"]  # 1 if saved within a batch: Lightning adds it
+            counts.update(ready=batches, started=batches, processed=batches, completed=batches - unfinished)
         if not isinstance(self.trainer.strategy, ModelParallelStrategy):
-            numbers = {name: number for number, name in enumerate(self._optimized())}
-            checkpoint["optimizer_states"] = [optim.rekey(checkpoint["optimizer_states"][0], numbers)]
+            indices = {name: index for index, name in enumerate(self._optimized_names())}
+            checkpoint["optimizer_states"] = [optim.rekey(checkpoint["optimizer_states"][0], indices)]
 
-    def _optimized(self) -> list[str]:
-        """The parameters' names in the order in which the optimiser numbers them."""
+    def _optimized_names(self) -> list[str]:
+        """Names of the trainable parameters, in the optimiser's order."""
         return [name for group in optim.groups(self.named_parameters()) for name, _ in group]

@@ -1,6 +1,6 @@
-"""Schedules: pure functions of the step, so that a resumed run needs no replay.
+"""Shapes of schedules: pure functions of the step, so that a resumed run computes the same values.
 
-``step`` counts from 0 to ``total``; beyond ``total``, values stay at the end value.
+``step`` counts from 0 to ``total``; from ``total`` on, the value is the end value.
 """
 
 import math
@@ -16,26 +16,26 @@ SHAPES: dict[str, Shape] = {
 }
 
 
-def between(shape: str, start: float, end: float, step: float, total: float) -> float:
-    """From ``start`` at step 0 to ``end`` at ``total``, along ``shape`` (constant: ``start`` throughout)."""
+def interpolate(shape: str, start: float, end: float, step: float, total: float) -> float:
+    """From ``start`` at step 0 to ``end`` at ``total``, along ``shape`` (``constant``: always ``start``)."""
     progress = min(max(step / total, 0.0), 1.0) if total > 0 else 1.0
     return start + (end - start) * SHAPES[shape](progress)
 
 
 def warmup(shape: str, start: float, peak: float, end: float, step: float, warmup_steps: float, total: float) -> float:
-    """Linear from ``start`` to ``peak`` in ``warmup_steps``, then along ``shape`` to ``end`` at ``total``."""
+    """Linear from ``start`` to ``peak`` over ``warmup_steps``, then along ``shape`` to ``end`` at ``total``."""
     if step < warmup_steps:
         return start + (peak - start) * step / warmup_steps
-    return between(shape, peak, end, step - warmup_steps, total - warmup_steps)
+    return interpolate(shape, peak, end, step - warmup_steps, total - warmup_steps)
 
 
 def cooldown(
     start: float, peak: float, end: float, step: float, warmup_steps: float, cooldown_steps: float, total: float
 ) -> float:
-    """Linear warm-up, ``peak`` until ``cooldown_steps`` before ``total``, then linear to ``end``.
+    """Linear warm-up, then ``peak``, then linear to ``end`` over the last ``cooldown_steps`` before ``total``.
 
-    Nothing before the cooldown depends on ``total``, so a run can be extended from any checkpoint before it.
+    No value before the cooldown depends on ``total``, so a run can be extended from any checkpoint before it.
     """
     if step < warmup_steps:
         return start + (peak - start) * step / warmup_steps
-    return between("linear", peak, end, step - (total - cooldown_steps), cooldown_steps)
+    return interpolate("linear", peak, end, step - (total - cooldown_steps), cooldown_steps)

@@ -1,4 +1,4 @@
-"""Floating-point operations of a training step: two per multiply-add of every matrix product."""
+"""FLOPs of a training step, from shapes: matrix products only, two FLOPs per multiply-add."""
 
 import copy
 from typing import Protocol, runtime_checkable
@@ -14,21 +14,21 @@ from ijepa.models.protocol import PatchEncoder
 
 
 @runtime_checkable
-class KnowsFlops(Protocol):
-    """An encoder that knows its operations, from shapes; those of others are counted by torch."""
+class AnalyticFlops(Protocol):
+    """An encoder that computes its FLOPs from shapes; for other encoders, torch's `FlopCounterMode` counts them."""
 
     def embedding_flops(self, patches: int) -> float:
-        """Operations to embed so many patches."""
+        """FLOPs of embedding ``patches`` patches, forward."""
 
     def block_flops(self, patches: int) -> float:
-        """Operations of the blocks for so many patches of an image."""
+        """FLOPs of the transformer blocks on ``patches`` patches of one image, forward."""
 
 
 class EncoderFlops:
-    """What one image costs in an encoder; every patch is embedded, also those that are masked.
+    """FLOPs of one image in an encoder, which embeds every patch, masked ones included.
 
     Args:
-        encoder: on any device; it is left as it is.
+        encoder: on any device; not modified.
         image: channels, height and width.
     """
 
@@ -37,42 +37,43 @@ class EncoderFlops:
         self.encoder = encoder
         self.image = image
         self.patches = rows * columns
-        self._counted: dict[tuple[int, int, bool], float] = {}
+        self._counts: dict[tuple[int, int, bool], float] = {}
         self._network: nn.Module | None = None
 
     def forward(self, patches: int, blocks: int = 1) -> float:
-        """Operations without a backward pass, of ``blocks`` passes over so many patches each."""
-        if isinstance(self.encoder, KnowsFlops):
+        """FLOPs of the forward pass on ``blocks`` sets of ``patches`` patches; the image is embedded once."""
+        if isinstance(self.encoder, AnalyticFlops):
             return self.encoder.embedding_flops(self.patches) + blocks * self.encoder.block_flops(patches)
         return self._count(patches, blocks, backward=False)
 
     def step(self, patches: int) -> float:
-        """Operations with the backward pass, of one pass over so many patches.
+        """FLOPs of the forward and backward pass on ``patches`` patches.
 
-        It costs twice the forward pass, but images have no gradient: the embedding's is only that of its weights.
+        The backward pass costs twice the forward pass, except for the patch embedding, where it costs the same: images
+        need no gradient, only its weights do.
         """
-        if isinstance(self.encoder, KnowsFlops):
+        if isinstance(self.encoder, AnalyticFlops):
             return 2.0 * self.encoder.embedding_flops(self.patches) + 3.0 * self.encoder.block_flops(patches)
         return self._count(patches, 1, backward=True)
 
     def _count(self, patches: int, blocks: int, backward: bool) -> float:
         key = (patches, blocks, backward)
-        if key not in self._counted:
+        if key not in self._counts:
             if self._network is None:
-                self._network = _countable(self.encoder)
-            self._counted[key] = counted(self._network, self.image, patches, blocks, backward)
-        return self._counted[key]
+                self._network = _meta_copy(self.encoder)
+            self._counts[key] = count_flops(self._network, self.image, patches, blocks, backward)
+        return self._counts[key]
 
 
-def counted(network: nn.Module, image: tuple[int, int, int], patches: int, blocks: int, backward: bool) -> float:
-    """Operations that torch counts for one image.
+def count_flops(network: nn.Module, image: tuple[int, int, int], patches: int, blocks: int, backward: bool) -> float:
+    """FLOPs of one image, counted by torch.
 
     Args:
         network: a `PatchEncoder` on the meta device, where nothing is computed.
         image: channels, height and width.
-        patches: of each pass.
-        blocks: passes over patches of their own.
-        backward: with the backward pass.
+        patches: number of patches in each set.
+        blocks: number of sets of patches.
+        backward: also count the backward pass.
     """
     indices = torch.zeros(1, blocks, patches, dtype=torch.long, device="meta")
     with torch.set_grad_enabled(backward), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
@@ -82,8 +83,8 @@ def counted(network: nn.Module, image: tuple[int, int, int], patches: int, block
     return float(counter.get_total_flops())
 
 
-def _countable(encoder: PatchEncoder) -> nn.Module:
-    """A copy without values, whose attention torch can count."""
+def _meta_copy(encoder: PatchEncoder) -> nn.Module:
+    """A copy on the meta device, with unfused attention, which `FlopCounterMode` can count."""
     assert isinstance(encoder, nn.Module)
     network = copy.deepcopy(encoder).to("meta").requires_grad_(True)
     for module in network.modules():
@@ -96,10 +97,10 @@ class PretrainingFlops:
     """FLOPs per image in pretraining.
 
     Args:
-        encoder: context and target encoder.
+        encoder: the context encoder; the target encoder has the same architecture.
         predictor: the predictor.
         image: channels, height and width.
-        target: see `ijepa.models.jepa.JEPA`.
+        target: ``output``, ``input`` or ``pixels``, see `ijepa.models.jepa.JEPA`.
     """
 
     def __init__(self, encoder: PatchEncoder, predictor: Predictor, image: tuple[int, int, int], target: str) -> None:
@@ -116,7 +117,13 @@ class PretrainingFlops:
         return self.encoder_flops() + (self.step_flops(context, blocks, patches) - self.encoder_flops()) / 3
 
     def step_flops(self, context: int, blocks: int, patches: int) -> float:
-        """Operations for one image with C, T and K as given; the target encoder has no backward pass."""
+        """FLOPs of one image in a training step; the target encoder has no backward pass.
+
+        Args:
+            context: C, context patches.
+            blocks: T, target blocks.
+            patches: K, patches per target block.
+        """
         trained = self.encoder.step(context) + 3.0 * self.predictor.forward_flops(context, blocks, patches)
         if self.target == "pixels":
             return trained

@@ -1,4 +1,4 @@
-"""The LightningModule of pretraining: what a step computes, and what the run reads of it."""
+"""The LightningModule of I-JEPA pretraining (paper, section 3)."""
 
 from typing import Any
 
@@ -25,10 +25,10 @@ class Pretraining(TrainingModule):
     Args:
         jepa: the three networks.
         spec: of the encoders; its mean and std are for values in 0..1 (float images: in their units).
-        cost: of one image.
+        image_flops: FLOPs per image.
         objective: the loss.
-        schedule: learning rate, weight decay and EMA momentum by step.
-        betas, eps: AdamW's.
+        schedule: learning rate, weight decay and EMA momentum of each step.
+        betas, eps: of AdamW.
     """
 
     mean: Tensor
@@ -39,7 +39,7 @@ class Pretraining(TrainingModule):
         self,
         jepa: JEPA,
         spec: Spec,
-        cost: PretrainingFlops,
+        image_flops: PretrainingFlops,
         objective: Objective,
         schedule: EMASchedule,
         betas: tuple[float, float],
@@ -48,13 +48,13 @@ class Pretraining(TrainingModule):
         super().__init__(schedule, betas, eps)
         self.jepa = jepa
         self.spec = spec
-        self.cost = cost
+        self.image_flops = image_flops
         self.objective = objective
         self.register_buffer("mean", torch.tensor(spec.mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(-1, 1, 1), persistent=False)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """The loss of one micro-batch, and its terms."""
+        """The loss of one micro-batch and its terms; ``batch.images``: [B, C, H, W], uint8 or float."""
         assert batch.masks is not None
         images = batch.images.float() / 255 if batch.images.dtype == torch.uint8 else batch.images
         predictions, targets, context = self.jepa(self.normalised(images), batch.masks)
@@ -67,14 +67,14 @@ class Pretraining(TrainingModule):
         return (images.to(self.mean.device, non_blocking=True) - self.mean) / self.std
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        """One step of optimiser and target encoder: once per step, whatever the accumulation."""
+        """Steps the optimiser, then updates the target encoder: once per step, not once per micro-batch."""
         step = self.global_step
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.jepa.update_target_encoder(self.schedule.momentum(step))
 
     def flops(self, batch: Batch) -> float:
         assert batch.masks is not None
-        return len(batch.images) * self.cost.step_flops(*_sizes(batch.masks))
+        return len(batch.images) * self.image_flops.step_flops(*_sizes(batch.masks))
 
     def networks(self) -> list[nn.Module]:
         networks: list[nn.Module] = [self.jepa.context_encoder, self.jepa.predictor, self.jepa.target_encoder]
@@ -87,7 +87,7 @@ class Pretraining(TrainingModule):
         return TrainedEncoder("target", self.jepa.target_encoder, self.spec)
 
     def checkpoint_extras(self) -> dict[str, Any]:
-        """The encoders' description, so that they can be rebuilt from the file alone."""
+        """The encoders' spec, so that they can be rebuilt from the checkpoint alone."""
         return {SPEC_KEY: self.spec.plain()}
 
     def describe(self) -> list[str]:
@@ -99,7 +99,7 @@ class Pretraining(TrainingModule):
 
 
 class PretrainingMonitor(Monitor):
-    """The target encoder's features, and what the predictor makes of the context."""
+    """The target encoder's features, and the predictor's predictions from the context."""
 
     def __init__(self, module: Pretraining) -> None:
         self.module = module
@@ -107,14 +107,14 @@ class PretrainingMonitor(Monitor):
         self.grid = module.spec.grid
 
     def features(self, images: Tensor) -> Tensor:
-        found: Tensor = self.jepa.target_encoder(self.module.normalised(images))
-        return found
+        features: Tensor = self.jepa.target_encoder(self.module.normalised(images))
+        return features
 
     def flops(self, masks: Masks | None) -> MonitorFlops:
         assert masks is not None
-        cost = self.module.cost
-        encoder = cost.encoder_flops()
-        return MonitorFlops(encoder, cost.forward_flops(*_sizes(masks)) - encoder)
+        image_flops = self.module.image_flops
+        encoder = image_flops.encoder_flops()
+        return MonitorFlops(encoder, image_flops.forward_flops(*_sizes(masks)) - encoder)
 
     def predictions(self, images: Tensor, features: Tensor, masks: Masks) -> tuple[Tensor, Tensor]:
         jepa, images = self.jepa, self.module.normalised(images)
@@ -127,11 +127,11 @@ class PretrainingMonitor(Monitor):
         return jepa.predictor(context, masks.context, masks.targets, masks.valid), targets
 
     def measures(self) -> dict[str, float]:
-        """How far the context encoder is ahead of the target encoder."""
+        """``encoder_distance``: the distance between the weights of context encoder and target encoder."""
         encoders = self.jepa.context_encoder, self.jepa.target_encoder
-        return {"encoder_distance": sharding.distance(*(encoder.parameters() for encoder in encoders))}
+        return {"encoder_distance": sharding.relative_distance(*(encoder.parameters() for encoder in encoders))}
 
 
 def _sizes(masks: Masks) -> tuple[int, int, int]:
-    """C, T and K."""
+    """C context patches, T target blocks, K patches per target block."""
     return masks.context.shape[1], masks.targets.shape[1], masks.targets.shape[2]

@@ -1,4 +1,4 @@
-"""The objective: a weighted sum of terms, each logged under its own name (paper, section 3)."""
+"""The objective: a weighted sum of terms, each logged under its name (paper, section 3)."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from ijepa.training.terms import DISTANCES, Covariance, Distance, Outputs, Regularized, Variance
 from ijepa.util.errors import UserError
 
-OWN = ("distance", "variance", "covariance")
-"""Names of the published objective's terms."""
-RESERVED = (*OWN, "total", "loss")
+BUILT_IN = ("distance", "variance", "covariance")
+"""Names of the terms that come with this software."""
+RESERVED = (*BUILT_IN, "total", "loss")
+"""Names that a term of the user's cannot have."""
 
 
 class Loss(NamedTuple):
-    """What is minimised, and its terms by name, without their weights; scalars."""
+    """The weighted sum to minimise, and the unweighted terms by name; all are scalars."""
 
     total: Tensor
     parts: dict[str, Tensor]
@@ -25,10 +26,10 @@ class Objective(nn.Module):
     """A weighted sum of terms.
 
     Args:
-        terms: by name, in the order in which they are added up.
-        weights: of each.
-        num_patches: N of an image.
-        all_reduce: from this process's sums to those over all processes, with gradients; None: there are no others.
+        terms: modules from `Outputs` to a scalar, by name, in the order in which they are summed.
+        weights: weight of each term, by name.
+        num_patches: N, patches of an image.
+        all_reduce: sums a tensor over all processes, with gradients; None: a single process.
     """
 
     def __init__(
@@ -47,10 +48,10 @@ class Objective(nn.Module):
     def forward(
         self, predictions: Tensor, targets: Tensor, context: Tensor, positions: Tensor, valid: Tensor | None = None
     ) -> Loss:
-        """The loss in float32; for shapes see `Outputs`.
+        """The loss, computed in float32; for shapes see `Outputs`.
 
         Raises:
-            UserError: when a term gives no scalar.
+            UserError: when a term does not return a scalar tensor.
         """
         outputs = Outputs(predictions.float(), targets.float(), context.float(), positions, valid, self.num_patches)
         if self.all_reduce is not None:
@@ -76,23 +77,23 @@ def latent_objective(
     regularize: Regularized = "context",
     num_patches: int = 1,
     all_reduce: Callable[[Tensor], Tensor] | None = None,
-    further: Mapping[str, tuple[nn.Module, float]] | None = None,
+    extra_terms: Mapping[str, tuple[nn.Module, float]] | None = None,
 ) -> Objective:
-    """Distance in latent space, plus variance and covariance regularisers where one of them has a weight.
+    """Distance in latent space; plus both VICReg regularisers if either weight is not 0.
 
     Args:
         distance: squared L2 (paper), smooth L1 (reference implementation) or L1.
-        variance_weight: weight of the hinge that keeps each dimension's standard deviation above 1.
-        covariance_weight: weight of the penalty on correlations between dimensions.
-        regularize: what these two act on, see `Outputs.covariance`.
+        variance_weight: weight of `Variance`.
+        covariance_weight: weight of `Covariance`.
+        regularize: the features that these two act on, see `Outputs.covariance`.
         num_patches: see `Objective`.
         all_reduce: see `Objective`.
-        further: terms with their weights, by name.
+        extra_terms: terms with their weights, by name.
     """
     terms: dict[str, tuple[nn.Module, float]] = {"distance": (DISTANCES[distance](), 1.0)}
     if variance_weight or covariance_weight:
         terms["variance"] = Variance(regularize), variance_weight
         terms["covariance"] = Covariance(regularize), covariance_weight
-    terms |= further or {}
+    terms |= extra_terms or {}
     modules = {name: module for name, (module, _) in terms.items()}
     return Objective(modules, {name: weight for name, (_, weight) in terms.items()}, num_patches, all_reduce)

@@ -1,4 +1,4 @@
-"""What a run needs of a LightningModule apart from its training step: see `ijepa.training.base`."""
+"""Types that a LightningModule of a run takes and returns, see `ijepa.training.base.TrainingModule`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ from ijepa.models.pretrained import Spec
 from ijepa.models.protocol import PatchEncoder
 
 
-class Scheduled(Protocol):
-    """A run's length, and AdamW's hyper-parameters in step 0, 1, ... of it; pure functions of the step."""
+class RunSchedule(Protocol):
+    """A run's length, and the learning rate and weight decay of steps 0, 1, ...: pure functions of the step."""
 
     @property
     def max_steps(self) -> int: ...
@@ -25,24 +25,24 @@ class Scheduled(Protocol):
 
     @property
     def cooldown_steps(self) -> int:
-        """Length of the final decay, if the run can be extended before it begins; 0 for other schedules."""
+        """Steps of the final decay of a ``cooldown`` schedule, before which the run can be extended; else 0."""
 
     def lr(self, step: int) -> float: ...
 
     def weight_decay(self, step: int) -> float: ...
 
     def values(self, step: int) -> dict[str, float]:
-        """Everything that is scheduled, by the names that it is logged under."""
+        """All scheduled values, by the names under which they are logged."""
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How networks run, which changes what they compute by rounding at most; see `ijepa.distributed.sharding.prepare`.
+    """How networks are executed; changes results by rounding at most. See `ijepa.distributed.sharding.prepare`.
 
     Attributes:
         bf16: compute in bf16; weights and optimiser stay float32.
-        checkpointing: activation checkpointing of the trained blocks.
-        compiled: torch.compile each block.
+        checkpointing: activation checkpointing of the blocks that are trained.
+        compiled: compile each block with torch.compile.
     """
 
     bf16: bool = False
@@ -51,9 +51,12 @@ class Execution:
 
 
 class TrainedEncoder(NamedTuple):
-    """An encoder within a module, with what is needed to rebuild it.
+    """An encoder of a LightningModule, and the spec from which it can be rebuilt.
 
-    which: ``target`` or ``context``.
+    Attributes:
+        which: ``target`` or ``context``.
+        network: the encoder.
+        spec: its architecture and normalisation.
     """
 
     which: str
@@ -62,64 +65,65 @@ class TrainedEncoder(NamedTuple):
 
     @property
     def module(self) -> nn.Module:
-        """The network as torch knows it."""
+        """`network`, typed as an `nn.Module`."""
         assert isinstance(self.network, nn.Module)
         return self.network
 
     @property
     def title(self) -> str:
-        """Its name in tables."""
+        """The name in tables."""
         return f"{self.which} encoder"
 
 
 class MonitorFlops(NamedTuple):
-    """FLOPs of one image, forward: its features, and, beyond them, its predictions."""
+    """FLOPs per image of `Monitor.features`, and of `Monitor.predictions` in addition."""
 
     features: float
     predictions: float = 0.0
 
 
 class Monitor(ABC):
-    """What health checks and pictures see of a module, always on the same held-out images.
+    """A module's features and predictions, from which health checks and pictures are made.
 
-    Called without gradients, with all networks in eval mode; where weights are sharded, by every process.
+    Callbacks call it on the same held-out images throughout the run, without gradients and with all networks in eval
+    mode. With sharded weights, every process must call it.
 
     Attributes:
-        grid: rows and columns of the patches that have features.
+        grid: rows and columns of the feature map: N = rows x columns.
     """
 
     grid: Grid
 
     @abstractmethod
     def features(self, images: Tensor) -> Tensor:
-        """Patch features [B, N, D] of images [B, C, H, W] in 0..1 (float images: in their units), from any device."""
+        """Patch features [B, N, D] of images [B, C, H, W] on any device; in 0..1 (float images: in their units)."""
 
     @abstractmethod
     def flops(self, masks: Masks | None) -> MonitorFlops:
-        """What that costs, with the masks of one image."""
+        """FLOPs per image; ``masks``: those of one image, None if the module uses no masks."""
 
     def predictions(self, images: Tensor, features: Tensor, masks: Masks) -> tuple[Tensor, Tensor] | None:
-        """Predictions [B, T, K, D] and their targets; None: there are none to be watched.
+        """Predictions and targets, both [B, T, K, D]; None: the health checks leave predictions out.
 
         Args:
-            images: as in `features`.
-            features: of these.
-            masks: of these; the same for each.
+            images: [B, C, H, W], as in `features`.
+            features: [B, N, D], what `features` returned for these images, so that they need not be computed again.
+            masks: of these B images; every image has the same masks.
         """
         return None
 
     def measures(self) -> dict[str, float]:
-        """Anything else that is measured, by the name it has after ``health/``."""
+        """Further scalars to log as ``health/NAME``, by NAME."""
         return {}
 
 
 @contextmanager
 def eval_mode(module: nn.Module) -> Iterator[None]:
-    """All parts in eval mode; each returns to its own afterwards, a frozen network to eval mode."""
-    modes = {part: part.training for part in module.modules()}
+    """Puts ``module`` into eval mode; afterwards each submodule returns to the mode that it had."""
+    modes = {submodule: submodule.training for submodule in module.modules()}
     module.eval()
     try:
         yield
     finally:
-        for part, mode in modes.items():
-            part.training = mode
+        for submodule, mode in modes.items():
+            submodule.training = mode

@@ -1,4 +1,4 @@
-"""A run's length in steps, and learning rate, weight decay and EMA momentum at each step."""
+"""A run's length in steps, and the learning rate, weight decay and EMA momentum of each step."""
 
 from dataclasses import dataclass
 from typing import TypeVar
@@ -10,10 +10,9 @@ from ijepa.util.errors import ConfigError, UserError
 
 @dataclass(frozen=True)
 class TrainingSchedule:
-    """Values for steps 0, 1, ... of ``max_steps``.
+    """Learning rate and weight decay of steps 0, 1, ..., ``max_steps`` - 1.
 
-    As in the reference implementation, learning rate and weight decay of step i are their curves at i + 1 (so that
-    the last step has the end value).
+    As in the reference implementation, step i has the values of the curves at i + 1: the last step has the end value.
     """
 
     max_steps: int
@@ -23,7 +22,7 @@ class TrainingSchedule:
     schedule: Schedule
 
     def lr(self, step: int) -> float:
-        """The learning rate."""
+        """The learning rate of ``step``."""
         curve = self.schedule.learning_rate
         start, end = curve.start * self.peak_lr, curve.end * self.peak_lr
         if curve.shape == "cooldown":
@@ -33,36 +32,45 @@ class TrainingSchedule:
         return curves.warmup(curve.shape, start, self.peak_lr, end, step + 1, self.warmup_steps, self.max_steps)
 
     def weight_decay(self, step: int) -> float:
-        """The weight decay."""
+        """The weight decay of ``step``."""
         curve = self.schedule.weight_decay
-        return curves.between(curve.shape, curve.start, curve.end, step + 1, self.max_steps)
+        return curves.interpolate(curve.shape, curve.start, curve.end, step + 1, self.max_steps)
 
     def values(self, step: int) -> dict[str, float]:
-        """Everything that is scheduled, by the names that it is logged under."""
+        """All scheduled values, by the names under which they are logged."""
         return {"lr": self.lr(step), "weight_decay": self.weight_decay(step)}
 
 
 @dataclass(frozen=True)
 class EMASchedule(TrainingSchedule):
-    """With the momentum of a target encoder; as in the reference implementation, step i has that at i of its curve."""
+    """Adds the EMA momentum; as in the reference implementation, step i has the value of its curve at i, not i + 1."""
 
     def momentum(self, step: int) -> float:
-        """The EMA momentum of the target encoder."""
+        """The EMA momentum of the target encoder in ``step``."""
         curve = self.schedule.momentum
-        return curves.between(curve.shape, curve.start, curve.end, step, self.max_steps)
+        return curves.interpolate(curve.shape, curve.start, curve.end, step, self.max_steps)
 
     def values(self, step: int) -> dict[str, float]:
         return {**super().values(step), "momentum": self.momentum(step)}
 
 
-S = TypeVar("S", bound=TrainingSchedule)
+ScheduleT = TypeVar("ScheduleT", bound=TrainingSchedule)
 
 
-def training_schedule(schedule: Schedule, optimizer: Optimizer, batch_size: int, images: int, kind: type[S]) -> S:
-    """Turns epochs into steps for a training set of ``images``; ``kind`` says what is scheduled.
+def training_schedule(
+    schedule: Schedule, optimizer: Optimizer, batch_size: int, images: int, kind: type[ScheduleT]
+) -> ScheduleT:
+    """The schedule in steps, for a configuration in epochs or steps.
+
+    Args:
+        schedule: the section of the configuration.
+        optimizer: the section of the configuration; has the peak learning rate.
+        batch_size: effective batch size.
+        images: number of training images.
+        kind: `EMASchedule`, or `TrainingSchedule` for a module without a target encoder.
 
     Raises:
-        UserError: when the run has no length, or its parts are longer than the whole.
+        UserError: when the run has no length, or warm-up and cooldown are longer than the run.
     """
     per_epoch = images / batch_size
     if schedule.max_steps is not None:
@@ -79,8 +87,8 @@ def training_schedule(schedule: Schedule, optimizer: Optimizer, batch_size: int,
         if part == "cooldown" and schedule.learning_rate.shape != "cooldown":
             lengths[part] = 0
         if sum(lengths.values()) > total:
-            whole = "warm-up and cooldown are" if part == "cooldown" else "the warm-up is"
-            problem = f"{whole} longer ({sum(lengths.values())} steps) than the run ({total} steps)"
+            subject = "warm-up and cooldown are" if part == "cooldown" else "the warm-up is"
+            problem = f"{subject} longer ({sum(lengths.values())} steps) than the run ({total} steps)"
             raise ConfigError(key, value, f"{problem}; lower it, e.g. schedule.{part}_steps={total // 10}")
     peak = optimizer.lr * (batch_size / 256 if optimizer.lr_per_256 else 1.0)
     return kind(total, lengths["warmup"], lengths["cooldown"], peak, schedule)

@@ -1,4 +1,4 @@
-"""The metrics that training itself logs: the parts of the loss, the schedule, speed and totals."""
+"""Metrics that training logs: the loss and its terms, the schedule, throughput and totals."""
 
 from ijepa.util.metric_spec import MetricSpec
 
@@ -8,7 +8,7 @@ LOSS = (
     MetricSpec("train/variance", "Variance term", "", "lower", "shortfall of each dimension's standard deviation"),
     MetricSpec("train/covariance", "Covariance term", "", "lower", "redundancy between dimensions"),
 )
-"""`Objective`'s parts; further ones, ``train/NAME``, are minimised as well."""
+"""The terms of the built-in objective; terms of the user's are ``train/NAME``, and lower is better."""
 SCHEDULE = (
     MetricSpec("lr", "Learning rate", "", None),
     MetricSpec("weight_decay", "Weight decay", "", None),
@@ -21,5 +21,5 @@ TOTALS = (
     MetricSpec("flops", "FLOPs", "", "lower"),
     MetricSpec("seconds", "Training time", "s", "lower"),
 )
-"""Numbers of summary.json."""
+"""Totals of a run, in summary.json."""
 PROGRESS = (MetricSpec("epoch", "Epoch", "", None), MetricSpec("step", "Step", "", None))

@@ -1,7 +1,7 @@
-"""The parts that an objective can have: distances between predictions and targets, and regularisers of features.
+"""Terms of an objective: distances between predictions and targets, and regularisers of features.
 
 A term is an `nn.Module` from `Outputs` to a scalar; it may hold parameters or buffers, which are trained and saved with
-the networks. docs/extending.md adds one.
+the networks. To add one: docs/extending.md.
 """
 
 from collections.abc import Callable
@@ -16,22 +16,22 @@ Distance = Literal["l2", "smooth_l1", "l1"]
 Regularized = Literal["tokens", "context", "predictions"]
 
 
-def _alone(sums: Tensor) -> Tensor:
+def _single_process(sums: Tensor) -> Tensor:
     return sums
 
 
 @dataclass
 class Outputs:
-    """What the networks made of a batch, in float32.
+    """The networks' outputs for a micro-batch, in float32.
 
     Attributes:
         predictions: [B, T, K, D].
-        targets: [B, T, K, D], no gradient.
+        targets: [B, T, K, D], without gradient.
         context: [B, C, D], the context encoder's output.
-        positions: [B, C], which patches these are, in row order.
-        valid: [B, C], False where a context patch is padding; None where none is.
-        num_patches: N of an image; positions are below it.
-        all_reduce: from this process's sums to those over all processes, with gradients.
+        positions: [B, C], index of each context patch in 0..N-1, row by row.
+        valid: [B, C], False where a context patch is padding; None: no padding.
+        num_patches: N, patches of an image.
+        all_reduce: sums a tensor over all processes, with gradients.
     """
 
     predictions: Tensor
@@ -40,15 +40,15 @@ class Outputs:
     positions: Tensor
     valid: Tensor | None = None
     num_patches: int = 1
-    all_reduce: Callable[[Tensor], Tensor] = _alone
+    all_reduce: Callable[[Tensor], Tensor] = _single_process
     _covariances: dict[str, Tensor] = field(default_factory=dict)
 
     def covariance(self, features: Regularized) -> Tensor:
-        """The covariance [D, D] of features over the global batch, computed once for all terms.
+        """The covariance [D, D] of features over the batch of all processes; computed once for all terms.
 
         Args:
-            features: average-pooled ``context`` or ``predictions``; or each of the context's ``tokens`` less the mean
-                at its position, so that features that hold nothing but their position count as collapsed.
+            features: ``context`` or ``predictions``, averaged over patches; or ``tokens``: the context's tokens, each
+                minus the mean at its position, so that features that depend only on the position count as collapsed.
         """
         if features not in self._covariances:
             self._covariances[features] = self._covariance(features)
@@ -56,13 +56,14 @@ class Outputs:
 
     def _covariance(self, features: Regularized) -> Tensor:
         if features == "tokens":
-            kept = torch.ones_like(self.positions, dtype=torch.bool) if self.valid is None else self.valid
-            return covariance_within(self.context[kept], self.positions[kept], self.num_patches, self.all_reduce)
+            valid = torch.ones_like(self.positions, dtype=torch.bool) if self.valid is None else self.valid
+            tokens, positions = self.context[valid], self.positions[valid]
+            return within_group_covariance(tokens, positions, self.num_patches, self.all_reduce)
         pooled = self.pooled(features)
-        return covariance_within(pooled, self.positions.new_zeros(len(pooled)), 1, self.all_reduce)
+        return within_group_covariance(pooled, self.positions.new_zeros(len(pooled)), 1, self.all_reduce)
 
     def pooled(self, features: Literal["context", "predictions"]) -> Tensor:
-        """Features averaged over an image's patches, padding left out: [B, D]."""
+        """Features averaged over the patches of each image, without padding: [B, D]."""
         if features == "predictions":
             return self.predictions.mean(dim=(1, 2))
         if self.valid is None:
@@ -71,7 +72,7 @@ class Outputs:
 
 
 class Term(nn.Module):
-    """A part of the objective; subclass it, or bring any `nn.Module` with the same ``forward``.
+    """A term of the objective; subclass it, or use any `nn.Module` with the same ``forward``.
 
     Attributes:
         needs_whole_batch: whether it compares images of the batch with each other: no gradient accumulation then.
@@ -80,26 +81,26 @@ class Term(nn.Module):
     needs_whole_batch = False
 
     def forward(self, outputs: Outputs) -> Tensor:
-        """A scalar."""
+        """The term's value: a scalar tensor."""
         raise NotImplementedError
 
 
 class L2(Term):
-    """The paper's squared L2 (section 3), averaged over patches and dimensions instead of summed over dimensions."""
+    """Squared L2 distance (paper, section 3), but averaged over dimensions, not summed."""
 
     def forward(self, outputs: Outputs) -> Tensor:
         return F.mse_loss(outputs.predictions, outputs.targets)
 
 
 class SmoothL1(Term):
-    """What the reference implementation trains; beta = 1."""
+    """Smooth L1 with beta = 1, the loss of the reference implementation."""
 
     def forward(self, outputs: Outputs) -> Tensor:
         return F.smooth_l1_loss(outputs.predictions, outputs.targets)
 
 
 class L1(Term):
-    """V-JEPA 2's (2506.09985)."""
+    """L1, the loss of V-JEPA 2 (2506.09985)."""
 
     def forward(self, outputs: Outputs) -> Tensor:
         return F.l1_loss(outputs.predictions, outputs.targets)
@@ -134,33 +135,33 @@ class Covariance(Term):
         return covariance_term(outputs.covariance(self.features))
 
 
-def covariance_within(
-    features: Tensor, groups: Tensor, count: int, all_reduce: Callable[[Tensor], Tensor] = _alone
+def within_group_covariance(
+    features: Tensor, groups: Tensor, count: int, all_reduce: Callable[[Tensor], Tensor] = _single_process
 ) -> Tensor:
-    """The unbiased within-group covariance; with one group, the covariance.
+    """The unbiased covariance within groups: of features minus the mean of their group.
 
     Args:
         features: [n, D].
-        groups: [n] in [0, count).
+        groups: [n], the group of each feature, in [0, count).
         count: number of groups; some may be empty.
         all_reduce: see `Outputs`; only sums pass through it, [count, D + 1] and [D, D].
 
     Returns:
         [D, D].
     """
-    member = F.one_hot(groups, count).to(features.dtype)  # sums as products are the same each time, on GPUs, too
-    sums = all_reduce(member.T @ torch.cat([features, features.new_ones(len(features), 1)], dim=1))
+    membership = F.one_hot(groups, count).to(features.dtype)  # sums as matrix products: deterministic on GPUs, too
+    sums = all_reduce(membership.T @ torch.cat([features, features.new_ones(len(features), 1)], dim=1))
     sizes = sums[:, -1:].detach()
-    centred = features - member @ (sums[:, :-1] / sizes.clamp(min=1))
-    freedom = sizes.sum() - (sizes > 0).sum()
-    return all_reduce(centred.T @ centred) / freedom.clamp(min=1)
+    centred = features - membership @ (sums[:, :-1] / sizes.clamp(min=1))
+    degrees_of_freedom = sizes.sum() - (sizes > 0).sum()
+    return all_reduce(centred.T @ centred) / degrees_of_freedom.clamp(min=1)
 
 
 def variance_term(covariance: Tensor) -> Tensor:
-    """Mean over dimensions of max(0, 1 - standard deviation) (VICReg, eq. 1-2), from [D, D]."""
+    """Mean over dimensions of max(0, 1 - standard deviation) (VICReg, eq. 1-2), from a covariance [D, D]."""
     return F.relu(1.0 - torch.sqrt(covariance.diagonal() + 1e-4)).mean()
 
 
 def covariance_term(covariance: Tensor) -> Tensor:
-    """Sum of squared off-diagonal covariances, divided by D (VICReg, eq. 3-4), from [D, D]."""
+    """Sum of squared off-diagonal covariances, divided by D (VICReg, eq. 3-4), from a covariance [D, D]."""
     return (covariance.pow(2).sum() - covariance.diagonal().pow(2).sum()) / len(covariance)

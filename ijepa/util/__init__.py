@@ -1,1 +1,1 @@
-"""Utilities shared by several packages: errors, files, random numbers, argument parsing."""
+"""Utilities shared by several packages: errors, files, random numbers, metric specs, argument parsing."""

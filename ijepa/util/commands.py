@@ -1,4 +1,4 @@
-"""How commands are called, and what those with argparse share: one line for a mistake, an end without a traceback."""
+"""How commands are typed, and the shared code of those that use argparse: one-line errors, exit codes."""
 
 import argparse
 import os
@@ -10,8 +10,8 @@ from typing import NoReturn
 from ijepa.util.errors import UserError, one_line
 from ijepa.util.paths import INSTALLED
 
-CONSOLE = "IJEPA_CONSOLE"
-"""Set in the environment by the console command `ijepa`, for itself and for the processes that it starts."""
+CONSOLE_VARIABLE = "IJEPA_CONSOLE"
+"""Environment variable that the console command `ijepa` sets, for itself and for the processes that it starts."""
 IN_CHECKOUT = {
     "train": "python train.py",
     "evaluate": "python evaluate.py",
@@ -20,34 +20,33 @@ IN_CHECKOUT = {
     "inspect": "python -m ijepa.interop inspect",
     "convert": "python -m ijepa.interop convert",
 }
-"""Commands by name, as they are typed in a checkout."""
+"""How each command is typed in a checkout."""
 
 
-def typed(name: str) -> str:
-    """How to type a command: ``ijepa NAME`` after the console command or without a checkout, else as in a checkout."""
-    return f"ijepa {name}" if INSTALLED or CONSOLE in os.environ else IN_CHECKOUT[name]
+def command_line(name: str) -> str:
+    """How to type a command: ``ijepa NAME`` if that is how this process was started, or outside of a checkout."""
+    return f"ijepa {name}" if INSTALLED or CONSOLE_VARIABLE in os.environ else IN_CHECKOUT[name]
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
+    """An argument parser that raises its errors as one-line `UserError`s."""
 
     def error(self, message: str) -> NoReturn:
-        """Raises UserError."""
         raise UserError(f"{message}; see {self.prog} --help")
 
 
 def run(parser: Parser, job: Callable[[argparse.Namespace], None], arguments: list[str] | None) -> int:
-    """Parses ``arguments`` and runs ``job``; returns the exit code: 2, with a one-line message, for user errors."""
+    """Parses ``arguments`` and runs ``job``; prints user errors as one line and returns the exit code."""
     try:
         job(parser.parse_args(arguments))
         sys.stdout.flush()
     except UserError as error:
         return _print_error(str(error), error.exit_code)
-    except BrokenPipeError:  # nobody reads on: `... | head`
+    except BrokenPipeError:  # the reader has exited: `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:  # what cannot be read or written
-        named = f"{error.filename}: " if error.filename else ""
-        return _print_error(f"{named}{error.strerror or error}", UserError.exit_code)
+    except OSError as error:  # a file that cannot be read or written
+        prefix = f"{error.filename}: " if error.filename else ""
+        return _print_error(f"{prefix}{error.strerror or error}", UserError.exit_code)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT

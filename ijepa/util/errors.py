@@ -4,11 +4,11 @@ import errno
 from typing import Any
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.ENAMETOOLONG)
-"""Error numbers that mean that a file cannot be written, for reasons outside of the software."""
+"""Values of errno for files that cannot be written for reasons outside of the software: full disk, quota, ..."""
 
 
 class UserError(ValueError):
-    """An error in the user's input; the message is one line: what is wrong; what to try."""
+    """An error that the user can fix; the message is one line: what is wrong; what to try."""
 
     exit_code = 2
 
@@ -19,19 +19,19 @@ class ConfigError(UserError):
     def __init__(self, key: str, value: Any, problem: str) -> None:
         super().__init__(f"{key}={show(value)}: {problem}")
         self.problem = problem
-        self._given = key, value, problem
+        self._arguments = key, value, problem
 
     def __reduce__(self) -> tuple[type["ConfigError"], tuple[str, Any, str]]:
-        """Pickled from the process of a job to that of its sweep."""
-        return type(self), self._given
+        """For pickle: launchers send it from a job's process to the sweep's."""
+        return type(self), self._arguments
 
 
 class UnavailableError(ConfigError):
-    """The data lacks labels or maps that a task needs; the task can be skipped."""
+    """The data has no labels or maps that a task needs; the task can be skipped."""
 
 
 def show(value: Any) -> str:
-    """``value`` as typed on the command line."""
+    """``value`` as it is typed on the command line."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -42,17 +42,17 @@ def show(value: Any) -> str:
 
 
 def one_line(text: str) -> str:
-    """A text, such as a file name, on one line; unprintable characters and bytes that are not UTF-8 are escaped."""
-    return "".join(character if character.isprintable() else _spelt(character) for character in text)
+    """``text`` on one line, for file names, too: unprintable characters and bytes that are not UTF-8 are escaped."""
+    return "".join(character if character.isprintable() else _escaped(character) for character in text)
 
 
-def _spelt(character: str) -> str:
-    byte = ord(character) - 0xDC00  # what Python makes of bytes in names that are no UTF-8
+def _escaped(character: str) -> str:
+    byte = ord(character) - 0xDC00  # Python decodes bytes of file names that are not UTF-8 as surrogates
     return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else character.encode("unicode_escape").decode()
 
 
 class StoppedJobError(Exception):
-    """Ctrl-C ended a sweep's job in a worker process; replaces its `InterruptedRunError` in the sweep's process."""
+    """Ctrl-C ended a sweep's job in a worker process, which returns this instead of its `InterruptedRunError`."""
 
 
 class InterruptedRunError(BaseException):

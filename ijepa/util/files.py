@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-ALMOST_NONE = 2**20
+MIN_FREE_BYTES = 2**20
 """A disk with fewer free bytes counts as full."""
 
 
@@ -29,25 +29,25 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())  # a power cut must not leave the name without the contents
         umask = os.umask(0)
         os.umask(umask)
-        Path(name).chmod(0o666 & ~umask)  # mkstemp keeps a file to its owner
+        Path(name).chmod(0o666 & ~umask)  # mkstemp makes files private to the owner
         Path(name).replace(path)
     finally:
         Path(name).unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes ``text``, atomically."""
+    """Writes ``text`` atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes ``value``, atomically."""
+    """Writes ``value`` as JSON atomically."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def write_safetensors(path: Path, tensors: "dict[str, Tensor]", metadata: dict[str, str]) -> None:
-    """Writes ``tensors``, atomically."""
+    """Writes ``tensors`` atomically."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -55,22 +55,22 @@ def write_safetensors(path: Path, tensors: "dict[str, Tensor]", metadata: dict[s
         try:
             save_file(tensors, temporary, metadata=metadata)
         except SafetensorError as error:
-            raise _full(path, error) from None
+            raise _disk_full_error(path, error) from None
 
 
 def write_pickle(path: Path, value: Any) -> None:
-    """Writes ``value`` with torch.save, atomically."""
+    """Writes ``value`` with torch.save atomically."""
     import torch
 
     with replacing(path) as temporary, temporary.open("wb") as file:
         try:
             torch.save(value, file)
         except RuntimeError as error:
-            raise _full(path, error) from None
+            raise _disk_full_error(path, error) from None
 
 
-def _full(path: Path, error: Exception) -> Exception:
-    """Converts a library's error about a full disk to Python's OSError; others are returned unchanged."""
-    if shutil.disk_usage(path.parent).free < ALMOST_NONE or "No space left" in str(error):
+def _disk_full_error(path: Path, error: Exception) -> Exception:
+    """An OSError if a library's ``error`` means that the disk is full; else ``error`` itself."""
+    if shutil.disk_usage(path.parent).free < MIN_FREE_BYTES or "No space left" in str(error):
         return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     return error

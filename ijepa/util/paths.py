@@ -1,11 +1,11 @@
-"""Where this software keeps what is not code: conf/ of a checkout, or its copy in a package that pip has installed."""
+"""The folder of the default configuration: conf/ in a checkout, or its copy in an installed package."""
 
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent
 INSTALLED = (PACKAGE / "_conf").is_dir()
-"""Whether this is an installed wheel, into which setup.py puts conf/; a checkout, installed or not, has no _conf."""
+"""Whether this is an installed wheel, where setup.py has put conf/; a checkout has no _conf."""
 CONF = PACKAGE / "_conf" if INSTALLED else PACKAGE.parent / "conf"
-"""The configuration's files."""
+"""The default configuration."""
 USER_CONF = Path("conf") if INSTALLED else CONF
-"""Where commands write options: the checkout's conf/, or conf/ in the current folder, which --config-dir adds."""
+"""Where commands write new options: conf/ of the checkout, or conf/ in the current folder, for --config-dir."""

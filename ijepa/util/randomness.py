@@ -1,8 +1,8 @@
-"""Counter-based random numbers: a pure function of (seed, stream, step, position), in every process.
+"""Counter-based random numbers: a pure function of (seed, stream, step, position), the same in every process.
 
-Philox-4x64-10 of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011), from NumPy: key (seed,
-stream), counter (block, step, count, 0). Each position has its own consecutive blocks for ``count`` numbers, so that no
-two positions share a number and a whole batch is one draw.
+NumPy's Philox-4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) with key (seed, stream)
+and counter (block, step, count, 0). Each position has its own consecutive blocks for ``count`` numbers, so that no two
+positions share a number and a whole batch is one draw.
 """
 
 import random
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 @unique
 class Stream(IntEnum):
-    """What random numbers of a run's or an evaluation's seed are for; every new use gets a number of its own.
+    """Random streams of the seed of a run or an evaluation: one for each use.
 
-    The numbers are part of the results: a changed one changes what every seed draws.
+    Never change a number: every seed would draw other values.
     """
 
     VALIDATION_SPLIT = 3
@@ -41,9 +41,9 @@ class Stream(IntEnum):
 
 @unique
 class MaskStream(IntEnum):
-    """The same of masks. Attempt a at placing an image's blocks draws from PLACEMENT + a.
+    """Random streams of masks. Attempt a at placing an image's blocks draws from PLACEMENT + a.
 
-    From 16 on these meet numbers of `Stream`, whose draws have other steps, positions and counts.
+    From 16 on, numbers may coincide with those of `Stream`, whose draws have other steps, positions and counts.
     """
 
     SIZES = 1
@@ -53,7 +53,7 @@ class MaskStream(IntEnum):
 
 @unique
 class SceneStream(IntEnum):
-    """The same of rendered scenes, which have a seed of their own."""
+    """Random streams of rendered scenes, which have their own seed."""
 
     VIEW = 7
     OBJECTS = 8
@@ -70,16 +70,16 @@ def words(seed: int, stream: int, step: int, positions: NDArray[np.int64], count
 
     Args:
         seed: any integer; its low 64 bits are used.
-        stream: what the numbers are for, in [0, 2**64): a `Stream`.
+        stream: in [0, 2**64): a `Stream`, `MaskStream` or `SceneStream`.
         step: in [0, 2**64).
-        positions: [B], not negative, in any order: positions in the global batch, or image indices.
-        count: numbers per position; another count gives other numbers.
+        positions: [B], not negative, in any order: positions in the effective batch, or image indices.
+        count: words per position; another count gives other words.
     """
     blocks = -(-count // _WORDS_PER_BLOCK)
     key = np.array([seed & _WORD, stream], dtype=np.uint64)
 
     def draw(first: int, many: int) -> NDArray[np.uint64]:
-        """Of ``many`` positions from ``first`` on."""
+        """The words of positions ``first``, ..., ``first + many - 1``."""
         counter = np.array([first * blocks, step, count, 0], dtype=np.uint64)
         raw = np.random.Philox(counter=counter, key=key).random_raw(many * blocks * _WORDS_PER_BLOCK)
         return np.asarray(raw).reshape(many, -1)[:, :count]
@@ -90,34 +90,34 @@ def words(seed: int, stream: int, step: int, positions: NDArray[np.int64], count
     span = last - first + 1
     if span * blocks > len(positions) * (blocks + _BLOCKS_PER_START):
         return np.concatenate([draw(int(position), 1) for position in positions])
-    together = draw(first, span)
+    drawn = draw(first, span)
     in_order = span == len(positions) and bool((positions[1:] > positions[:-1]).all())
-    return together if in_order else together[positions - first]
+    return drawn if in_order else drawn[positions - first]
 
 
 def uniforms(seed: int, stream: int, step: int, positions: NDArray[np.int64], count: int) -> NDArray[np.float64]:
-    """``count`` numbers in (0, 1) for each position: [B, count]; see `words`."""
+    """``count`` uniform numbers in (0, 1) for each position: [B, count]; for the arguments see `words`."""
     return ((words(seed, stream, step, positions, count) >> np.uint64(12)).astype(np.float64) + 0.5) / 2.0**52
 
 
 def integers(uniform: NDArray[np.float64], bound: int | NDArray[np.int64]) -> NDArray[np.int64]:
-    """Maps numbers in (0, 1) to integers in [0, bound)."""
+    """Maps uniform numbers in (0, 1) to integers in [0, bound)."""
     return np.floor(uniform * bound).astype(np.int64)
 
 
 def shuffled(seed: int, stream: int, step: int, count: int) -> NDArray[np.int64]:
-    """A random permutation of range(count); see `words`."""
+    """A random permutation of 0..count-1: [count]; for the arguments see `words`."""
     return np.argsort(words(seed, stream, step, np.arange(count), 1)[:, 0], kind="stable")
 
 
 def seed_of(seed: int, stream: int, step: int, position: int) -> int:
-    """A 64-bit seed for a generator of its own for this (seed, stream, step, position)."""
+    """A 64-bit seed for a separate generator of this (seed, stream, step, position)."""
     return int(words(seed, stream, step, np.array([position]), 1)[0, 0])
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seeds Python's and NumPy's global generators, which libraries use; restores their state afterwards."""
+    """Seeds the global generators of Python and NumPy, which libraries use; restores their state afterwards."""
     python, numpy = random.getstate(), np.random.get_state()
     random.seed(seed)
     np.random.seed(seed % 2**32)

@@ -41,7 +41,7 @@ def test_a_run_tells_how_it_is(tmp_path):
 def test_every_kind_of_run_is_looked_at(tmp_path, override):
     look = ("callbacks.health_every_steps=1", "callbacks.health_images=16", "schedule.max_steps=1")
     run = fit(tmp_path, *SMALL, *look, override)
-    first, last = run.health.panels
+    first, last = run.health.checks
     assert (first["step"], last["step"]) == (0, 1)
     assert all(math.isfinite(value) for value in last.values())
     assert run.health.verdicts[-1].verdict == "warming up"
@@ -137,10 +137,10 @@ def test_runs_that_learn_and_runs_that_fail(tmp_path, changes, steps, expected):
 
 def test_one_label_set_that_cannot_be_judged_does_not_hide_another(tmp_path):
     run = fit(tmp_path, *SMALL, "callbacks.health_every_steps=1", "callbacks.health_images=16", "schedule.max_steps=1")
-    run.health.panels[-1] |= {"a/knn": 0.5, "b/knn": math.nan, "knn": math.nan}
-    assert run.health.merits(1)["knn"] == 0.5
+    run.health.checks[-1] |= {"a/knn": 0.5, "b/knn": math.nan, "knn": math.nan}
+    assert run.health.selection_scores(1)["knn"] == 0.5
     run.health.verdicts[-1] = run.health.verdicts[-1]._replace(verdict="collapsing")
-    assert run.health.merits(1) == {}  # what is not well is not kept
+    assert run.health.selection_scores(1) == {}  # what is not well is not kept
 
 
 @pytest.mark.slow

@@ -41,7 +41,7 @@ def test_the_list_of_commands_needs_no_torch():
 
 def test_messages_name_commands_as_they_were_started(monkeypatch):
     assert set(commands.IN_CHECKOUT) == set(console.COMMANDS)
-    monkeypatch.delenv(commands.CONSOLE, raising=False)
-    assert commands.typed("train") == "python train.py"
-    monkeypatch.setenv(commands.CONSOLE, "1")
-    assert commands.typed("train") == "ijepa train"
+    monkeypatch.delenv(commands.CONSOLE_VARIABLE, raising=False)
+    assert commands.command_line("train") == "python train.py"
+    monkeypatch.setenv(commands.CONSOLE_VARIABLE, "1")
+    assert commands.command_line("train") == "ijepa train"

@@ -7,7 +7,7 @@ from helpers import ROOT, composed, train_config
 from omegaconf import OmegaConf
 
 from ijepa.config import TRAINING, EvaluateConfig, StatisticsConfig, TrainConfig
-from ijepa.config.checks import check, keys, parse
+from ijepa.config.checks import check, dotted_keys, parse
 from ijepa.run import build
 from ijepa.util.errors import UserError
 
@@ -124,7 +124,7 @@ def test_image_size_may_be_one_number():
 
 def test_names_that_stay():
     """Scripts and people rely on these."""
-    known = set(keys(TrainConfig)) | set(keys(EvaluateConfig))
+    known = set(dotted_keys(TrainConfig)) | set(dotted_keys(EvaluateConfig))
     promised = """run_dir seed resume checkpoint data.root data.image_size data.channels data.batch_size data.workers
     model.patch_size model.width model.depth model.heads predictor.width predictor.depth optimizer.lr schedule.epochs
     schedule.max_steps hardware.accelerator hardware.devices hardware.precision masking.context_patches"""

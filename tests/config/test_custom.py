@@ -6,7 +6,7 @@ import pytest
 from helpers import TINY, rows
 
 from ijepa.config import TrainConfig
-from ijepa.config.checks import keys
+from ijepa.config.checks import dotted_keys
 from ijepa.config.custom import Custom, instantiate, load_class
 from ijepa.masking import Masking
 from ijepa.util.errors import ConfigError, UserError
@@ -99,8 +99,8 @@ def test_annotations_that_are_strings(own):
 
 
 def test_options_are_suggested():
-    assert "masking._target_" in keys(TrainConfig)
-    assert "masking.target" not in keys(TrainConfig)
+    assert "masking._target_" in dotted_keys(TrainConfig)
+    assert "masking.target" not in dotted_keys(TrainConfig)
 
 
 def test_a_run_and_its_resume(own, invoke):

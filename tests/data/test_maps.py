@@ -12,7 +12,7 @@ from ijepa.config import TrainConfig
 from ijepa.config.checks import parse
 from ijepa.data import maps, scenes, sources
 from ijepa.data.images import EvalTransform
-from ijepa.data.sets import Arrays, Files, HasDenseMaps, Subset, UnreadableError, kinds, read_map
+from ijepa.data.sets import Arrays, Files, HasDenseMaps, Subset, UnreadableError, map_kinds, read_map
 from ijepa.util.errors import ConfigError
 
 
@@ -95,7 +95,7 @@ def test_a_map_is_seen_as_its_image_is(size, crop):
     transform = EvalTransform((24, 36), crop)
     for channel in image:
         expected = transform(channel[None])[0]
-        found = transform.of_map(channel)
+        found = transform.transform_map(channel)
         assert found.shape == expected.shape == (24, 36)
         step = 1.5 * max(1 / (side - 1) for side in size)  # as far as the nearest pixel can be away
         torch.testing.assert_close(found, expected, atol=max(step, 1 / 20), rtol=0)
@@ -104,9 +104,9 @@ def test_a_map_is_seen_as_its_image_is(size, crop):
 
 def test_a_map_as_large_as_wanted_is_not_touched():
     classes = torch.randint(-1, 300, (24, 36))
-    assert torch.equal(EvalTransform((24, 36)).of_map(classes), classes)
+    assert torch.equal(EvalTransform((24, 36)).transform_map(classes), classes)
     holes = torch.tensor([[float("nan"), float("inf"), 0.0, 2.0]]).expand(4, 4)
-    torch.testing.assert_close(EvalTransform((4, 4)).of_map(holes), holes, equal_nan=True)
+    torch.testing.assert_close(EvalTransform((4, 4)).transform_map(holes), holes, equal_nan=True)
 
 
 def test_a_scene_s_maps():
@@ -115,9 +115,9 @@ def test_a_scene_s_maps():
     source.prepare()
     val = Subset(source.val, [3, 1])
     assert isinstance(val, HasDenseMaps)
-    assert kinds(val) == ("depth", "segmentation")
+    assert map_kinds(val) == ("depth", "segmentation")
     drawn = scenes.render(scenes.Settings((32, 32), 3, 10), 0, 6 + 3)
-    depth, classes = (read_map(val, 0, kind) for kind in kinds(val))
+    depth, classes = (read_map(val, 0, kind) for kind in map_kinds(val))
     np.testing.assert_allclose(depth, np.where(drawn.depth < scenes.FAR, drawn.depth, 0), rtol=1e-3)  # kept in float16
     expected = np.zeros((32, 32), np.int64)
     for number in range(int(drawn.scene.count[0])):
@@ -134,7 +134,8 @@ def test_runs_from_before_maps_still_load():
 
 
 def test_only_some_images_have_maps():
-    assert kinds(Arrays([], {}, 1)) == kinds(Subset(Arrays([], {}, 1), [])) == kinds(Files([], {}, 3, None)) == ()
+    arrays = Arrays([], {}, 1)
+    assert map_kinds(arrays) == map_kinds(Subset(arrays, [])) == map_kinds(Files([], {}, 3, None)) == ()
 
 
 @pytest.mark.parametrize("key", ["depth_root", "segmentation_root"])

@@ -272,7 +272,7 @@ def test_other_processes_of_a_machine_wait_for_the_first(monkeypatch, tmp_path):
     folder = tmp_path / "made"
     timer = threading.Timer(0.3, folder.mkdir)
     timer.start()
-    download.once(folder, lambda temporary: pytest.fail("made twice"))
+    download.make_once(folder, lambda temporary: pytest.fail("made twice"))
     assert folder.is_dir()
 
 
@@ -283,7 +283,7 @@ def test_another_run_that_was_faster(tmp_path):
         (tmp_path / "made" / "theirs").write_text("")
         return temporary / "made"
 
-    download.once(tmp_path / "made", make)
+    download.make_once(tmp_path / "made", make)
     assert [path.name for path in tmp_path.rglob("*")] == ["made", "theirs"]
 
 
@@ -293,7 +293,7 @@ def test_what_was_cut_short_leaves_nothing(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        download.once(tmp_path / "made", make)
+        download.make_once(tmp_path / "made", make)
     assert not list(tmp_path.iterdir())
 
 

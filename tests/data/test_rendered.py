@@ -51,7 +51,7 @@ def test_other_settings_have_their_own_place(tmp_path):
 
 def test_workers_render_the_same(tmp_path, monkeypatch):
     alone = source(tmp_path / "alone").train
-    monkeypatch.setattr(rendered, "MANY", 4)
+    monkeypatch.setattr(rendered, "PARALLEL_MINIMUM", 4)
     several = source(tmp_path / "several", "data.workers=2").train
     assert several.images.tobytes() == alone.images.tobytes()
     assert several.labels == alone.labels

@@ -11,22 +11,22 @@ from ijepa.data.scenes import (
     Settings,
     class_names,
     distance_edges,
-    draw,
+    draw_scenes,
     labels,
     layout,
     render,
 )
-from ijepa.data.scenes.geometry import view_of
-from ijepa.data.scenes.scene import CUBE, RADII, SPHERE, VIEW, axes, inner
+from ijepa.data.scenes.geometry import camera_of
+from ijepa.data.scenes.scene import CUBE, RADII, SPHERE, TAN_HALF_FOV, axes, inner
 from ijepa.util.errors import UserError
 
 SETTINGS = Settings()
-ARRAYS = ("count", "shape", "colour", "material", "size", "place", "turn", "distance", "camera", "light")
+ARRAYS = ("count", "shape", "colour", "material", "size", "position", "rotation", "distance", "camera", "light")
 
 
 @pytest.fixture(scope="module")
 def scenes():
-    return draw(SETTINGS, 7, np.arange(1500))
+    return draw_scenes(SETTINGS, 7, np.arange(1500))
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def rays(image):
     """Directions [H, W, 3] through the pixels' centres, of length 1 along the viewing axis, from the definition."""
     height, width = image.settings.image_size
     right, up, forward = axes(image.scene.camera[0])
-    focal = min(width / (2 * VIEW[0]), height / (2 * VIEW[1]))
+    focal = min(width / (2 * TAN_HALF_FOV[0]), height / (2 * TAN_HALF_FOV[1]))
     x = (np.arange(width) + 0.5 - width / 2) / focal
     y = (np.arange(height) + 0.5 - height / 2) / focal
     return forward + x[None, :, None] * right - y[:, None, None] * up
@@ -51,12 +51,12 @@ def rays(image):
 
 def test_a_scene_depends_on_its_seed_and_index_alone(scenes):
     some = np.array([900, 3, 1499])
-    again = draw(SETTINGS, 7, some)
-    alone = draw(SETTINGS, 7, some[:1])
+    again = draw_scenes(SETTINGS, 7, some)
+    alone = draw_scenes(SETTINGS, 7, some[:1])
     for name in ARRAYS:
         assert np.array_equal(getattr(again, name), getattr(scenes, name)[some])
         assert np.array_equal(getattr(alone, name)[0], getattr(scenes, name)[900])
-    assert not np.array_equal(draw(SETTINGS, 8, some).place, again.place)
+    assert not np.array_equal(draw_scenes(SETTINGS, 8, some).position, again.position)
     assert len(np.unique(scenes.camera[:, 0])) == 1500
 
 
@@ -78,7 +78,7 @@ def test_objects_keep_their_distance_stay_in_the_frame_and_are_seen(scenes):
 def test_so_do_scenes_that_no_draw_could_place(count, monkeypatch):
     monkeypatch.setattr(layout, "MIN_VISIBLE", 2.0)
     monkeypatch.setattr(layout, "MAX_TRIES", 3)
-    spare = draw(Settings(min_objects=count, max_objects=10), 0, np.arange(200))
+    spare = draw_scenes(Settings(min_objects=count, max_objects=10), 0, np.arange(200))
     monkeypatch.undo()
     assert (spare.size == 0).all()
     kept(spare)
@@ -86,11 +86,11 @@ def test_so_do_scenes_that_no_draw_could_place(count, monkeypatch):
 
 def kept(scenes):
     right, up, forward = (axis[:, None] for axis in axes(scenes.camera))
-    away = np.sqrt(((scenes.place[:, :, None] - scenes.place[:, None]) ** 2).sum(-1))
+    away = np.sqrt(((scenes.position[:, :, None] - scenes.position[:, None]) ** 2).sum(-1))
     free = away - scenes.footprint[:, :, None] - scenes.footprint[:, None]
     pairs = scenes.present[:, :, None] & scenes.present[:, None] & ~np.eye(away.shape[1], dtype=bool)
     assert free[pairs].min() >= layout.GAP - 1e-9
-    assert layout.visible(scenes).min() >= layout.MIN_VISIBLE
+    assert layout.visible_fraction(scenes).min() >= layout.MIN_VISIBLE
     assert (scenes.distance[:, 1:] >= scenes.distance[:, :-1]).all()
     # Every corner of every cube, and points all over the spheres and cylinders, in the angle of view.
     turns = np.linspace(0, 2 * np.pi, 24, endpoint=False)
@@ -100,7 +100,7 @@ def kept(scenes):
             side = np.stack([np.cos(turn) * wide, np.sin(turn) * wide, level * scenes.half_height], -1)
             inside_view(scenes, scenes.centre + side, right, up, forward)
     for x, y in ((-1, -1), (-1, 1), (1, -1), (1, 1)):
-        cosine, sine = scenes.turn[..., 0], scenes.turn[..., 1]
+        cosine, sine = scenes.rotation[..., 0], scenes.rotation[..., 1]
         corner = np.stack([x * cosine - y * sine, x * sine + y * cosine], -1) * scenes.half_width[..., None]
         for level in (-1, 1):
             solid = np.concatenate([corner, level * scenes.half_height[..., None]], -1)
@@ -111,7 +111,7 @@ def kept(scenes):
 def inside_view(scenes, points, right, up, forward):
     ray = points - scenes.camera[:, None]
     depth = inner(ray, forward)
-    for axis, tangent in zip((right, up), VIEW, strict=True):
+    for axis, tangent in zip((right, up), TAN_HALF_FOV, strict=True):
         assert (np.abs(inner(ray, axis)) <= tangent * depth + 1e-9)[scenes.present].all()
 
 
@@ -175,7 +175,7 @@ def test_points_on_cubes_and_cylinders_lie_on_their_faces(large):
             if image.scene.shape[0, k] == SPHERE:
                 continue
             x, y, z = (points[image.instances == k + 1] - image.scene.centre[0, k]).T
-            cosine, sine = image.scene.turn[0, k]
+            cosine, sine = image.scene.rotation[0, k]
             local = np.abs([cosine * x + sine * y, cosine * y - sine * x])
             level = local.max(0) if image.scene.shape[0, k] == CUBE else np.sqrt(x * x + y * y)
             level, upright = level / image.scene.half_width[0, k], np.abs(z) / image.scene.half_height[0, k]
@@ -217,10 +217,10 @@ def test_any_proportions_show_the_whole_scene(size):
         assert image.image.shape == (*size, 3)
         assert image.depth.shape == image.instances.shape == size
         assert (image.boxes[:, 2:] > image.boxes[:, :2]).all()
-        assert np.array_equal(image.scene.place, render(SETTINGS, 7, index).scene.place)
-    view = view_of(image.scene, 0, size)
-    assert view.width / (2 * view.focal) >= VIEW[0] - 1e-6
-    assert view.height / (2 * view.focal) >= VIEW[1] - 1e-6
+        assert np.array_equal(image.scene.position, render(SETTINGS, 7, index).scene.position)
+    view = camera_of(image.scene, 0, size)
+    assert view.width / (2 * view.focal) >= TAN_HALF_FOV[0] - 1e-6
+    assert view.height / (2 * view.focal) >= TAN_HALF_FOV[1] - 1e-6
 
 
 def test_beyond_the_ground_depth_is_far():

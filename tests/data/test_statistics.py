@@ -143,7 +143,7 @@ def test_constant_channels_and_tiny_values(tmp_path, measure):
 
 def test_parts_of_an_image_are_merged():
     values = torch.rand(2, 2100, 600)
-    found = moments.moments(values)
+    found = moments.image_moments(values)
     assert found.pixels == 2100 * 600
     assert found.mean == pytest.approx(values.double().mean((1, 2)).tolist(), rel=1e-12)
     assert found.std == pytest.approx(values.double().flatten(1).std(1, correction=0).tolist(), rel=1e-12)

@@ -16,7 +16,7 @@ from helpers import ROOT, TINY, assert_same, command
 from safetensors.torch import load_file
 
 from ijepa import load_encoder
-from ijepa.models.pretrained import untrained
+from ijepa.models.pretrained import untrained_encoder
 
 pytestmark = pytest.mark.slow
 
@@ -228,7 +228,8 @@ def test_an_evaluation_on_two_devices_is_that_on_one(tmp_path):
     assert exported[0]["name"].tolist() == exported[1]["name"].tolist()
     np.testing.assert_allclose(exported[0]["features"], exported[1]["features"], atol=1e-6)
     first, second = (load_file(tmp_path / name / "finetuned-random-init.safetensors") for name in ("one", "two"))
-    start = untrained(load_encoder(tmp_path / "one" / "finetuned-random-init.safetensors").spec, 0).encoder.state_dict()
+    spec = load_encoder(tmp_path / "one" / "finetuned-random-init.safetensors").spec
+    start = untrained_encoder(spec, 0).encoder.state_dict()
     moved = max((first[name] - tensor).abs().max().item() for name, tensor in start.items())
     apart = max((first[name] - second[name]).abs().max().item() for name in start)
     assert apart < 0.05 * moved  # Adam's steps are as long where a gradient is all rounding

@@ -174,9 +174,9 @@ def test_a_warning_requeues_and_scancel_does_not(scontrol, monkeypatch):
     assert scontrol()[1:] == ["show job 7", "requeue 7", "requeue 7"]
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "5")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
-    assert slurm.job() == "5_2"
+    assert slurm.job_id() == "5_2"
     monkeypatch.setenv("SLURM_JOB_NAME", "bash")
-    assert slurm.job() is None  # an interactive shell
+    assert slurm.job_id() is None  # an interactive shell
 
 
 def test_submitit_s_handler_comes_first(scontrol):

@@ -11,7 +11,7 @@ from ijepa.data.sets import Arrays, Source
 from ijepa.evaluation import attentive, linear
 from ijepa.evaluation.context import EvalContext, EvaluatedModel
 from ijepa.evaluation.runtime import Runtime
-from ijepa.models.pretrained import untrained
+from ijepa.models.pretrained import untrained_encoder
 from ijepa.run import build
 
 
@@ -33,7 +33,7 @@ def ctx():
     config = train_config("data=digits", "data.image_size=16", "model.width=24", "model.depth=1", "model.heads=3",
                           "data.workers=0")  # fmt: skip
     data = build.data(config.data, Source(spots(320, 0), spots(96, 1)), None, 0, config.hardware, 0)
-    encoder = untrained(build.spec(config.model, config.data), 0)
+    encoder = untrained_encoder(build.spec(config.model, config.data), 0)
     return EvalContext(data, Runtime(torch.device("cpu")), 0, quiet=True), EvaluatedModel("random init", encoder)
 
 

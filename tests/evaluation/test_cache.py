@@ -11,7 +11,7 @@ from ijepa.data import sources
 from ijepa.evaluation import cache
 from ijepa.evaluation.context import EvalContext, EvaluatedModel
 from ijepa.evaluation.runtime import Runtime
-from ijepa.models.pretrained import untrained
+from ijepa.models.pretrained import untrained_encoder
 from ijepa.run import build
 
 pytestmark = pytest.mark.integration  # reads and writes much
@@ -28,7 +28,7 @@ def found(pictures, tmp_path):
         config = train_config("data=folder", f"data.root={root}", *values, *changes)
         source = sources.build(config.data, 0)
         data = build.data(config.data, source, None, 0, config.hardware, 0)
-        evaluated = EvaluatedModel("random init", untrained(build.spec(config.model, config.data), seed))
+        evaluated = EvaluatedModel("random init", untrained_encoder(build.spec(config.model, config.data), seed))
         ctx = EvalContext(data, Runtime(torch.device("cpu"), bf16), 0, cache=tmp_path / "cache", quiet=True)
         features = ctx.features(evaluated, layers, 4)
         return features, len(list((tmp_path / "cache" / "features").iterdir()))

@@ -20,10 +20,10 @@ from ijepa.data.sets import read_map
 from ijepa.evaluation import dense
 from ijepa.evaluation.context import EvalContext, EvaluatedModel
 from ijepa.evaluation.features import pixel_patches
-from ijepa.evaluation.pixelheads import PixelHeads, upsampled
+from ijepa.evaluation.pixelheads import PixelHeads, upsample
 from ijepa.evaluation.runtime import Runtime
-from ijepa.evaluation.targets import Classes, Depths
-from ijepa.models.pretrained import untrained
+from ijepa.evaluation.targets import ClassTarget, DepthTarget
+from ijepa.models.pretrained import untrained_encoder
 from ijepa.run import build
 from ijepa.util.errors import ConfigError, UserError
 
@@ -33,30 +33,30 @@ NAN, INF = float("nan"), float("inf")
 def test_depth_by_hand():
     truth = torch.tensor([[[1.0, 2.0], [4.0, 0.0]], [[10.0, NAN], [INF, 8.0]], [[0.0, 0.0], [NAN, -1.0]]])
     guess = torch.tensor([[[1.2, 2.6], [3.0, 9.0]], [[8.1, 1.0], [1.0, 8.0]], [[5.0, 5.0], [5.0, 5.0]]])
-    found = Depths().results(Depths().outcomes(guess.log()[:, None], truth))
+    found = DepthTarget().results(DepthTarget().outcomes(guess.log()[:, None], truth))
     # 1.2, 1.3 and 1.33 times too much or too little; 1.23 and none; the third image knows nothing
     assert found["depth_delta1"].value == pytest.approx((1 / 3 + 1) / 2)
     errors = [((0.2**2 + 0.6**2 + 1) / 3) ** 0.5, (1.9**2 / 2) ** 0.5]
     assert found["depth_rmse"].value == pytest.approx(np.mean(errors), rel=1e-5)
     away = torch.tensor([[1.2, 1.3, 0.75, NAN], [0.81, 1, NAN, NAN]]).log()
     squares = away.square().nanmean(dim=1) - 0.5 * away.nanmean(dim=1) ** 2
-    loss = Depths().loss(guess.log()[:, None].requires_grad_(), truth)
+    loss = DepthTarget().loss(guess.log()[:, None].requires_grad_(), truth)
     torch.testing.assert_close(loss.detach(), squares.mean())
-    assert Depths().start(truth).item() == pytest.approx(np.log([1, 2, 4, 10, 8]).mean())
+    assert DepthTarget().start(truth).item() == pytest.approx(np.log([1, 2, 4, 10, 8]).mean())
 
 
 def test_gradients_of_unknown_depths_are_zero():
     guess = torch.zeros(1, 1, 1, 3, requires_grad=True)
-    Depths().loss(guess, torch.tensor([[[NAN, 2.0, INF]]])).backward()
+    DepthTarget().loss(guess, torch.tensor([[[NAN, 2.0, INF]]])).backward()
     assert guess.grad.flatten().tolist() == [0, pytest.approx(-np.log(2)), 0]
-    Depths().loss(guess, torch.full((1, 1, 3), NAN)).backward()
+    DepthTarget().loss(guess, torch.full((1, 1, 3), NAN)).backward()
     assert guess.grad.isfinite().all()
 
 
 def test_classes_by_hand():
     truth = torch.tensor([[[0, 0, 1], [1, -1, 1]], [[0, 0, 0], [0, 3, -1]]])
     guess = torch.tensor([[[0, 1, 1], [1, 1, 2]], [[0, 0, 0], [0, 0, 0]]])
-    target = Classes(5)
+    target = ClassTarget(5)
     found = target.results(target.outcomes(F.one_hot(guess, 5).movedim(-1, 1).float(), truth))
     # 0: 5 of 7, 1: 2 of 4, 3: 0 of 1; 2 is predicted but occurs in no map, 4 neither
     assert found["segmentation_miou"].value == pytest.approx((5 / 7 + 2 / 4 + 0) / 3)
@@ -67,20 +67,20 @@ def test_classes_as_torchmetrics_counts_them():
     generator = torch.Generator().manual_seed(0)
     truth = torch.randint(-1, 4, (6, 8, 10), generator=generator)
     logits = torch.randn(6, 4, 8, 10, generator=generator) + F.one_hot(truth.clamp(min=0), 4).movedim(-1, 1)
-    found = Classes(4).results(Classes(4).outcomes(logits, truth))
+    found = ClassTarget(4).results(ClassTarget(4).outcomes(logits, truth))
     expected = {
         "segmentation_miou": MulticlassJaccardIndex(4, ignore_index=-1),
         "segmentation_accuracy": MulticlassAccuracy(4, average="micro", ignore_index=-1),
     }
     for name, metric in expected.items():
         assert found[name].value == pytest.approx(metric(logits, truth).item(), abs=1e-6)
-    one = Classes(4).results(Classes(4).outcomes(logits[:1], truth[:1].clamp(min=0)))
+    one = ClassTarget(4).results(ClassTarget(4).outcomes(logits[:1], truth[:1].clamp(min=0)))
     metric = MeanIoU(4, input_format="index")
     assert one["segmentation_miou"].value == pytest.approx(
         metric(logits[:1].argmax(dim=1), truth[:1].clamp(min=0)).item(), abs=1e-6
     )
     loss = F.cross_entropy(logits.movedim(1, -1)[truth >= 0], truth[truth >= 0])
-    torch.testing.assert_close(Classes(4).loss(logits, truth), loss)
+    torch.testing.assert_close(ClassTarget(4).loss(logits, truth), loss)
 
 
 def test_the_interval_of_a_miou_is_that_of_resampled_images():
@@ -89,7 +89,7 @@ def test_the_interval_of_a_miou_is_that_of_resampled_images():
     rare = torch.rand(40, generator=generator) < 0.1
     truth[rare, 0, 0] = 3
     logits = torch.randn(40, 4, 4, 4, generator=generator) + F.one_hot(truth, 4).movedim(-1, 1)
-    found = Classes(4).results(Classes(4).outcomes(logits, truth))["segmentation_miou"]
+    found = ClassTarget(4).results(ClassTarget(4).outcomes(logits, truth))["segmentation_miou"]
     draws = []
     guess = logits.argmax(dim=1)
     rng = np.random.default_rng(0)
@@ -106,7 +106,7 @@ def test_the_interval_of_a_miou_is_that_of_resampled_images():
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
-@pytest.mark.parametrize("target", [Depths(), Classes(3)])
+@pytest.mark.parametrize("target", [DepthTarget(), ClassTarget(3)])
 def test_each_head_is_one_that_torch_trains_alone(batch_norm, target):
     rates, decays, grid = [0.1, 0.01], [0.0, 0.3], (2, 3)
     start = torch.linspace(1, 2, target.outputs)
@@ -135,7 +135,7 @@ def test_each_head_is_one_that_torch_trains_alone(batch_norm, target):
     heads.eval()
     for patches, (network, _) in zip(heads(features), alone, strict=True):
         expected = network.eval()(features.transpose(1, 2).unflatten(2, grid))
-        torch.testing.assert_close(upsampled(patches, grid, maps), expected, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(upsample(patches, grid, maps), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_pixels_of_patches_are_in_the_encoder_s_order():
@@ -169,11 +169,11 @@ def ctx(tmp_path):
 def test_scenes_own_maps_are_a_perfect_prediction(ctx):
     images = ctx[0].data.source.val
     depth = torch.stack([read_map(images, index, "depth") for index in range(12)])
-    found = Depths().results(Depths().outcomes(depth.clamp(min=1e-9).log()[:, None], depth))
+    found = DepthTarget().results(DepthTarget().outcomes(depth.clamp(min=1e-9).log()[:, None], depth))
     assert found["depth_delta1"].value == 1
     assert found["depth_rmse"].value == pytest.approx(0, abs=1e-4)
     classes = torch.stack([read_map(images, index, "segmentation") for index in range(12)])
-    results = Classes(4).results(Classes(4).outcomes(F.one_hot(classes, 4).movedim(-1, 1).float(), classes))
+    results = ClassTarget(4).results(ClassTarget(4).outcomes(F.one_hot(classes, 4).movedim(-1, 1).float(), classes))
     assert {name: result.value for name, result in results.items()} == {
         "segmentation_miou": 1, "segmentation_accuracy": 1,
     }  # fmt: skip
@@ -183,7 +183,7 @@ def test_scenes_own_maps_are_a_perfect_prediction(ctx):
 @pytest.mark.parametrize("kind", [Depth, Segmentation])
 def test_a_probe_of_scenes(ctx, kind):
     ctx, spec = ctx
-    evaluated = EvaluatedModel("random init", untrained(spec, 0))
+    evaluated = EvaluatedModel("random init", untrained_encoder(spec, 0))
     found = task_of(task(kind)).evaluate(evaluated, ctx)[""]
     assert list(found.results) == [spec.name for spec in task_of(task(kind)).metrics(True)]
     heads = found.details["heads"]
@@ -210,7 +210,7 @@ def test_what_is_known_of_pixels_is_found(ctx, monkeypatch):
     for images in (ctx.data.source.train, ctx.data.source.val):
         monkeypatch.setattr(type(images), "read_map", lambda self, index, kind: torch.from_numpy(
             1 + np.asarray(self.images[index]).mean(axis=-1) / 255).float())  # fmt: skip
-    evaluated = EvaluatedModel("raw pixels", None, patch_size=4)
+    evaluated = EvaluatedModel("raw pixels", None, pixel_patch_size=4)
     found = task_of(task(Depth, min_steps=80)).evaluate(evaluated, ctx)[""]
     assert len(found.details["heads"]) == 2  # pixels have no layers
     assert found.results["depth_delta1"].value > 0.97
@@ -223,7 +223,7 @@ def test_values_that_are_no_classes_are_refused(ctx, monkeypatch):
     ids = torch.full((16, 24), 26001)
     monkeypatch.setattr(type(ctx.data.source.val), "read_map", lambda self, index, kind: ids)
     with pytest.raises(UserError, match="values up to 26001; use class indices up to 4095"):
-        task_of(task(Segmentation)).evaluate(EvaluatedModel("random init", untrained(spec, 0)), ctx)
+        task_of(task(Segmentation)).evaluate(EvaluatedModel("random init", untrained_encoder(spec, 0)), ctx)
 
 
 def test_pictures_of_many_classes_and_of_unknown_depths():

@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 
 from ijepa.config import Logistic
 from ijepa.evaluation import logistic
-from ijepa.evaluation.features import extract, of_last, pixels
+from ijepa.evaluation.features import extract, last_layers, pixels
 from ijepa.evaluation.runtime import Runtime
 from ijepa.models.pretrained import PretrainedEncoder, Spec
 
@@ -45,7 +45,7 @@ def test_pooling_and_pixels():
         runtime = Runtime(torch.device("cpu"), bf16)
         features = runtime.pooled(encoder)(images)
         four = runtime.pooled(encoder, 2)(images)
-        torch.testing.assert_close(of_last(four, 1, 2), features, atol=tolerance, rtol=0)
+        torch.testing.assert_close(last_layers(four, 1, 2), features, atol=tolerance, rtol=0)
         assert features.dtype == torch.float32
         torch.testing.assert_close(features, exact, atol=tolerance, rtol=0)
     assert not torch.equal(features, exact)

@@ -20,7 +20,7 @@ from ijepa.evaluation.context import EvalContext, EvaluatedModel
 from ijepa.evaluation.runtime import Runtime
 from ijepa.evaluation.tasks import supported_tasks
 from ijepa.models.classifier import Classifier
-from ijepa.models.pretrained import untrained
+from ijepa.models.pretrained import untrained_encoder
 from ijepa.run import build
 from ijepa.util.errors import ConfigError
 
@@ -44,7 +44,7 @@ def ctx(tmp_path):
     config = train_config("data=digits", "data.image_size=16", "model.width=24", "model.depth=2", "model.heads=3",
                           "data.workers=0")  # fmt: skip
     data = build.data(config.data, Source(greys(256, 0), greys(64, 1)), None, 0, config.hardware, 0)
-    encoder = untrained(build.spec(config.model, config.data), 0)
+    encoder = untrained_encoder(build.spec(config.model, config.data), 0)
     ctx = EvalContext(data, Runtime(torch.device("cpu")), 0, quiet=True, folder=tmp_path)
     return ctx, EvaluatedModel("random init", encoder)
 
@@ -56,9 +56,9 @@ def short(kind=Finetune, **changes):
 
 
 def test_layer_decay_is_timm_s():
-    encoder = untrained(build.spec(config := train_config("model=vit_tiny").model, train_config().data), 0)
+    encoder = untrained_encoder(build.spec(config := train_config("model=vit_tiny").model, train_config().data), 0)
     network = Classifier(encoder, {"class": 7}, 0.0)
-    groups = finetune.optimizer_of(task(weight_decay=0.1), network).param_groups
+    groups = finetune.build_optimizer(task(weight_decay=0.1), network).param_groups
     judge = timm.models.VisionTransformer(
         img_size=48, patch_size=config.patch_size, embed_dim=192, depth=12, num_heads=3, num_classes=7,
         class_token=False, global_pool="avg", fc_norm=False, pos_embed="none",
@@ -98,7 +98,7 @@ def test_mixup_and_cutmix_say_what_they_did():
 
 def test_smoothed_targets_are_torch_s():
     labels, logits = torch.tensor([0, 2, 1]), torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
-    ours = F.cross_entropy(logits, finetune.smoothed(labels, 5, 0.1))
+    ours = F.cross_entropy(logits, finetune.smoothed_targets(labels, 5, 0.1))
     torch.testing.assert_close(ours, F.cross_entropy(logits, labels, label_smoothing=0.1))
 
 
@@ -127,7 +127,7 @@ def test_a_network_is_learnt_and_goes_elsewhere(ctx, tmp_path):
     file = tmp_path / "finetuned-random-init.safetensors"
     assert ctx.files == [file]
     again = finetune.FinetuneTask(chosen).evaluate(evaluated, ctx)["class"].results["finetune"]
-    assert torch.equal(again.each, found.each)
+    assert torch.equal(again.per_image, found.per_image)
     judge = timm.models.VisionTransformer(
         img_size=16, patch_size=4, in_chans=1, embed_dim=24, depth=2, num_heads=3, num_classes=3,
         class_token=False, global_pool="avg", fc_norm=False,
@@ -138,7 +138,7 @@ def test_a_network_is_learnt_and_goes_elsewhere(ctx, tmp_path):
     labels = torch.tensor(ctx.data.source.val.labels["class"])
     with torch.no_grad():
         right = judge((images - encoder.mean) / encoder.std).argmax(dim=1) == labels
-    assert torch.equal(right.double(), found.each[:, 0])
+    assert torch.equal(right.double(), found.per_image[:, 0])
     assert finetune.FinetuneTask(chosen).evaluate(EvaluatedModel("raw pixels", None), ctx) == {}
 
 
@@ -182,11 +182,11 @@ def test_a_list_names_images_by_the_ends_of_their_paths(tmp_path):
     names = [f"/images/{kind}/{i}.png" for kind in ("a", "b") for i in range(3)] + ["/images/b/only.png"]
     file = tmp_path / "some.txt"
     file.write_text("a/1.png\nonly.png\n\nb/1.png\n")
-    assert fewlabels.listed(file, names, "key").tolist() == [1, 4, 6]
+    assert fewlabels.listed_rows(file, names, "key").tolist() == [1, 4, 6]
     for text, problem in (("1.png\n", "more than one"), ("x.png\n", "x.png is no training image"), ("\n", "empty")):
         file.write_text(text)
         with pytest.raises(ConfigError, match=problem):
-            fewlabels.listed(file, names, "key")
+            fewlabels.listed_rows(file, names, "key")
 
 
 class Floats:

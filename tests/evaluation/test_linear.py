@@ -9,12 +9,12 @@ from torch.nn import functional as F
 
 from ijepa.config import Linear
 from ijepa.data import sources
-from ijepa.distributed.ranks import ALONE, Ranks
+from ijepa.distributed.ranks import SINGLE_PROCESS, Ranks
 from ijepa.evaluation import augmentation, linear
 from ijepa.evaluation.context import EvalContext, EvaluatedModel
 from ijepa.evaluation.heads import Heads
 from ijepa.evaluation.runtime import Runtime
-from ijepa.models.pretrained import untrained
+from ijepa.models.pretrained import untrained_encoder
 from ijepa.run import build
 from ijepa.util.errors import UserError
 
@@ -90,7 +90,7 @@ def ctx():
 @pytest.mark.integration
 def test_the_probe_reads_digits(ctx):
     ctx, spec = ctx
-    evaluated = EvaluatedModel("random init", untrained(spec, 0))
+    evaluated = EvaluatedModel("random init", untrained_encoder(spec, 0))
     found = linear.LinearTask(task(epochs=10, milestones=None)).evaluate(evaluated, ctx)["class"]
     heads = found.details["heads"]
     assert len(heads) == 8
@@ -115,10 +115,10 @@ def test_the_probe_reads_pixels(ctx):
 
 
 def test_too_few_images_for_a_step():
-    held, kept = augmentation.hold_out(0.99, 12, 0)
-    assert (len(held), len(kept)) == (11, 1)
+    holdout_rows, train_rows = augmentation.hold_out(0.99, 12, 0)
+    assert (len(holdout_rows), len(train_rows)) == (11, 1)
     with pytest.raises(UserError, match="1 training images are too few for batches of 2; use more images"):
-        augmentation.EpochBatchSampler(kept, 2, 5, 0, ALONE)
+        augmentation.EpochBatchSampler(train_rows, 2, 5, 0, SINGLE_PROCESS)
     with pytest.raises(UserError, match="3 training images are too few for batches of 8 on 8 devices; use more"):
         augmentation.EpochBatchSampler(torch.arange(3), 2, 5, 0, Ranks(0, 8))
 
@@ -126,13 +126,14 @@ def test_too_few_images_for_a_step():
 @pytest.mark.integration
 @pytest.mark.parametrize("evaluated", ["random init", "raw pixels"])
 @pytest.mark.parametrize("flip", [False, True])
-def test_features_that_are_remembered_are_those_of_the_views(ctx, evaluated, flip):
+def test_cached_features_equal_those_of_the_augmented_images(ctx, evaluated, flip):
     ctx, spec = ctx
-    chosen, encoder = task(crop_scale=None, flip=flip), None if evaluated == "raw pixels" else untrained(spec, 0)
+    chosen = task(crop_scale=None, flip=flip)
+    encoder = None if evaluated == "raw pixels" else untrained_encoder(spec, 0)
     train, _ = ctx.features(EvaluatedModel(evaluated, encoder), 1, 64)
-    batches = augmentation.EpochBatchSampler(train.indices[:200], 64, 2, ctx.seed, ALONE)
-    ways = [way(chosen, EvaluatedModel(evaluated, encoder), ctx, train, batches, 1)
-            for way in (linear._remembered, linear._encoded)]  # fmt: skip
+    batches = augmentation.EpochBatchSampler(train.indices[:200], 64, 2, ctx.seed, SINGLE_PROCESS)
+    data = linear.TrainingData(EvaluatedModel(evaluated, encoder), ctx, train, 1)
+    ways = [way(chosen, data, batches) for way in (linear._cached_features, linear._augmented_features)]
     count = 0
     for (known, rows), (encoded, same) in zip(*ways, strict=True):
         assert torch.equal(rows, same)
@@ -170,4 +171,4 @@ def test_what_is_held_out_is_not_trained_on(ctx, monkeypatch):
 )
 def test_schedules(milestones, epoch, factor):
     chosen = task(milestones=milestones, lr_end=0.01, epochs=50)
-    assert linear._factor(chosen, epoch) == pytest.approx(factor)
+    assert linear._lr_factor(chosen, epoch) == pytest.approx(factor)

@@ -37,19 +37,19 @@ def scored(chosen, train, test):
 @pytest.mark.parametrize("amount", [0.1, 0.001, 3])
 def test_every_class_has_its_share(amount):
     labels = blobs(500, 1).labels["class"]
-    chosen = fewlabels.labelled(labels, amount, 0, 0)
+    chosen = fewlabels.draw_rows(labels, amount, 0, 0)
     assert len(set(chosen.tolist())) == len(chosen)
     for label in range(4):
         count = int((labels == label).sum())
         expected = amount if amount >= 1 else max(round(amount * count), 1)
         assert int((labels[chosen] == label).sum()) == expected
-    assert not torch.equal(chosen, fewlabels.labelled(labels, amount, 0, 1))
-    assert torch.equal(chosen, fewlabels.labelled(labels, amount, 0, 0))
+    assert not torch.equal(chosen, fewlabels.draw_rows(labels, amount, 0, 1))
+    assert torch.equal(chosen, fewlabels.draw_rows(labels, amount, 0, 0))
 
 
 def test_all_images_of_a_class_that_has_no_more():
     labels = torch.tensor([0] * 20 + [1] * 2)
-    assert int((labels[fewlabels.labelled(labels, 5, 0, 0)] == 1).sum()) == 2
+    assert int((labels[fewlabels.draw_rows(labels, 5, 0, 0)] == 1).sum()) == 2
 
 
 @pytest.mark.integration
@@ -64,7 +64,7 @@ def test_the_classifier_is_scikit_learn_s():
         assert found.results[metric].value == pytest.approx(np.mean(details["draws"]))
         assert details["deviation"] == pytest.approx(np.std(details["draws"], ddof=1))
         for draw, (l2, score) in enumerate(zip(details["l2"], details["draws"], strict=True)):
-            chosen = fewlabels.labelled(train.labels["class"], amount, 0, draw).numpy()
+            chosen = fewlabels.draw_rows(train.labels["class"], amount, 0, draw).numpy()
             assert details["images"] == len(chosen)
             judge = LogisticRegression(C=1 / (l2 * len(chosen)), max_iter=1000, tol=1e-8)
             judge.fit(scaler.transform(train.values)[chosen], train.labels["class"].numpy()[chosen])
@@ -76,7 +76,7 @@ def test_cross_validation_chooses_as_scikit_learn_does():
     train = blobs(80, 0, spread=4, width=60)
     values = train.values - train.values.mean(dim=0)
     labels = train.labels["class"]
-    chosen = lowshot._strength(task(l2=[1e-6, 1.0]), values, labels, 0)
+    chosen = lowshot._choose_l2(task(l2=[1e-6, 1.0]), values, labels, 0)
     fold = np.argsort(shuffled(0, Stream.FOLDS, 0, 80)) % 5
     right = {}
     for l2 in (1e-6, 1.0):

@@ -4,7 +4,7 @@ import torch
 from scipy.stats import binom
 
 from ijepa.evaluation import measures
-from ijepa.evaluation.measures import Measured, accuracy
+from ijepa.evaluation.measures import MetricValue, accuracy
 
 
 def outcomes(right, count):
@@ -35,18 +35,18 @@ def test_chunks_do_not_change_an_interval(monkeypatch):
 def test_the_extremes():
     assert outcomes(50, 50).interval(0) == (1, 1)
     assert outcomes(0, 50).interval(0) == (0, 0)
-    assert Measured(3.0).interval(0) is None
+    assert MetricValue(3.0).interval(0) is None
     nothing = torch.zeros(5, 2, dtype=torch.float64)  # no image has anything that counts
-    assert Measured(float("nan"), nothing).interval(0) is None
+    assert MetricValue(float("nan"), nothing).interval(0) is None
     nothing[:3] = 1
-    assert Measured(1.0, nothing).interval(0) == (1, 1)
+    assert MetricValue(1.0, nothing).interval(0) == (1, 1)
 
 
 def test_a_result_that_is_no_mean():
     """The root of a mean of squares, as an error in metres."""
     errors = torch.from_numpy(np.random.default_rng(0).normal(0, 2, 400))
     each = torch.stack([errors.square(), torch.ones(400)], dim=1)
-    low, high = Measured(
+    low, high = MetricValue(
         errors.square().mean().sqrt().item(), each, lambda sums: (sums[:, 0] / sums[:, 1]).sqrt()
     ).interval(0)
     assert low < errors.square().mean().sqrt() < high

@@ -17,7 +17,7 @@ from ijepa.sweeps import jobs, metric, table
 
 TASK = """
 import torch
-from ijepa.evaluation.task import Measured, MetricSpec, Task, TaskResult
+from ijepa.evaluation.task import MetricValue, MetricSpec, Task, TaskResult
 
 
 class Brightness(Task):
@@ -31,14 +31,14 @@ class Brightness(Task):
     def metrics(self, several):
         return [MetricSpec("brightness_error", "Brightness error", "grey levels", "lower", "ridge regression")]
 
-    def evaluate(self, evaluated, ctx):
-        train, test = ctx.features(evaluated, 1, 64)
+    def evaluate(self, model, ctx):
+        train, test = ctx.features(model, 1, 64)
         error = float(test.values.std()) * self.scale
-        return {"": TaskResult({"brightness_error": Measured(error)}, {"ridge": self.ridge})}
+        return {"": TaskResult({"brightness_error": MetricValue(error)}, {"ridge": self.ridge})}
 
-    def write(self, evaluated, ctx, folder):
-        (folder / f"{evaluated.name}.txt").write_text("seen")
-        return [folder / f"{evaluated.name}.txt"]
+    def write(self, model, ctx, folder):
+        (folder / f"{model.name}.txt").write_text("seen")
+        return [folder / f"{model.name}.txt"]
 
 
 class Nothing(Brightness):
@@ -109,10 +109,10 @@ def test_a_run_describes_it(own, invoke):
     [job] = jobs.read(sweep).jobs
     assert job.summary["metrics"]["brightness_error"] == SPEC
     assert job.summary["metrics"]["headline"]["better"] == "lower"
-    assert metric.direction("brightness_error", jobs.read(sweep).outside) == "minimize"
-    assert jobs.read(sweep).better == "minimize"
+    assert metric.direction("brightness_error", jobs.read(sweep).custom_specs) == "minimize"
+    assert jobs.read(sweep).direction == "minimize"
     value = job.summary["results"]["target encoder"]["brightness_error"]
-    assert table.shown(jobs.read(sweep)).columns[0].header == "brightness_error"
+    assert table.terminal_table(jobs.read(sweep)).columns[0].header == "brightness_error"
     assert f"{value:.4g}" in said
     assert rows(job.folder)[-1]["val/brightness_error"]
     for page in (sweep, job.folder):
@@ -133,7 +133,7 @@ def test_a_run_describes_it(own, invoke):
         (["task=missing"], "task.missing._target_=own_tasks.Missing: cannot be imported: AttributeError"),
         (["task=half"], "task.half._target_=own_tasks.Half: lacks evaluate, metrics, "),
         (["task=nothing"], "task.nothing._target_=own_tasks.Nothing: has no metrics; return a MetricSpec at least"),
-        (["+task.foo=3"], "task.foo=3: no such task; there are knn, logistic"),
+        (["+task.foo=3"], "task.foo=3: no such task; try knn, logistic"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line(own, invoke, arguments, line):

@@ -5,12 +5,12 @@ import json
 import pytest
 
 from ijepa.evaluation import paper
-from ijepa.evaluation.measures import Measured
+from ijepa.evaluation.measures import MetricValue
 from ijepa.evaluation.tasks import ModelResults
 
 
 def row(name, **results):
-    return ModelResults(name, {metric.replace("__", "/"): Measured(value) for metric, value in results.items()})
+    return ModelResults(name, {metric.replace("__", "/"): MetricValue(value) for metric, value in results.items()})
 
 
 def test_columns_are_what_was_measured_beside_the_paper_s_own():
@@ -29,7 +29,7 @@ def test_columns_are_what_was_measured_beside_the_paper_s_own():
     assert figures["MAE H/14 (paper, ImageNet)"] == ["77.2", "71.5", ""]
     assert len(paper.lines(rows, shown, intervals, figures=False)) == 2
     (column, *_) = paper.columns(rows, ["class"], "cifar100")
-    assert paper.FIGURES["I-JEPA H/14"][column.figure] == 87.5
+    assert paper.PAPER_RESULTS["I-JEPA H/14"][column.paper_key] == 87.5
 
 
 def test_count_and_distance_have_protocols_of_their_own():

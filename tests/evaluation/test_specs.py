@@ -42,9 +42,9 @@ def test_every_name_has_a_spec(column, title, unit, better):
 
 def test_files_describe_what_no_name_tells():
     error = MetricSpec("angle_error", "Angle", "°", "lower")
-    written = specs.undescribed([specs.KNN.named(k=5), specs.LOGISTIC_L2, specs.HEADLINE, error])
+    written = specs.plain_custom_specs([specs.KNN.instance(k=5), specs.LOGISTIC_L2, specs.HEADLINE, error])
     assert list(written) == ["angle_error"]
-    known = specs.described(written, None, {"broken": 3}, {"broken": {"name": 1}}, "text")
+    known = specs.parse_custom_specs(written, None, {"broken": 3}, {"broken": {"name": 1}}, "text")
     assert known == {"angle_error": error}
     assert specs.lookup("val/count/angle_error", known) == error
     assert metric.direction("count/angle_error", known) == "minimize"
@@ -58,9 +58,9 @@ def test_a_broken_description_is_refused(wrong):
 
 
 def test_values_in_a_line_of_text():
-    assert specs.LOGISTIC.shown(0.4567) == "45.7 %"
-    assert specs.DEPTH[1].shown(0.31234) == "0.3123"
-    assert specs.lookup("seconds").shown(12) == "12 s"
+    assert specs.LOGISTIC.format_value(0.4567) == "45.7 %"
+    assert specs.DEPTH[1].format_value(0.31234) == "0.3123"
+    assert specs.lookup("seconds").format_value(12) == "12 s"
 
 
 @pytest.mark.integration

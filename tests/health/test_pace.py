@@ -16,7 +16,7 @@ def test_checks_are_rare_enough_and_meet_the_checkpoints():
     every = pace.steps_between(one, 64 * step, 256, 10_000, 500)
     assert 500 % every == 0
     check = (256 + 32 * 4) * cost.encoder_flops() + 64 * (cost.forward_flops(*masks) - cost.encoder_flops())
-    assert check <= pace.SHARE * every * 64 * step
+    assert check <= pace.MAX_FRACTION * every * 64 * step
     assert pace.steps_between(one, 4096 * step, 256, 100_000, 500) == 1000  # no more than so many
     assert pace.steps_between(one, step, 256, 10_000, 500) % 500 == 0
     assert pace.steps_between(one, 64 * step, 256, 10_000, None) == 200  # a round number

@@ -6,7 +6,7 @@ from PIL import Image
 from weight_files import convert, images_of, saved, spec_of
 
 import ijepa
-from ijepa.interop.card import MARK
+from ijepa.interop.card import MARKER
 
 
 def test_safetensors_and_cards(run, tmp_path, capsys):
@@ -22,7 +22,7 @@ def test_safetensors_and_cards(run, tmp_path, capsys):
     (out.parent / "README.md").write_text("mine")
     convert(file, out, "--to", "safetensors", "--overwrite")
     assert (out.parent / "README.md").read_text() == "mine"
-    assert MARK in (out.parent / "encoder.safetensors.md").read_text()
+    assert MARKER in (out.parent / "encoder.safetensors.md").read_text()
 
 
 @pytest.mark.parametrize("to", ["timm", "transformers", "torch-export", "safetensors"])

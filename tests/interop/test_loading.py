@@ -99,7 +99,7 @@ def test_timm_names(tmp_path, monkeypatch, name):
     assert "(no network)" in fault(name)
     spec = Spec((32, 32), 8, 3, 48, 2, 3, 4.0, "index", None, (0.5,) * 3, (0.5,) * 3)
     encoder = spec.build()
-    judge = timm.models.VisionTransformer(**of_timm.arguments(spec))
+    judge = timm.models.VisionTransformer(**of_timm.constructor_arguments(spec))
     judge.load_state_dict(of_timm.to_timm(encoder))
     judge.pretrained_cfg = {"mean": (0.4,) * 3, "std": (0.3,) * 3, "crop_pct": 0.9}
     monkeypatch.setattr(timm, "create_model", lambda *args, **kwargs: judge)

@@ -40,7 +40,7 @@ def test_torch_export(tmp_path, name):
 
 @pytest.mark.integration
 def test_large_weights_of_onnx_stand_beside(tmp_path, monkeypatch):
-    monkeypatch.setattr("ijepa.interop.programs.LARGEST", 1000)
+    monkeypatch.setattr("ijepa.interop.programs.MAX_INLINE_BYTES", 1000)
     file, _ = saved(spec_of("square"), tmp_path)
     convert(file, tmp_path / "e.onnx", "--to", "onnx")
     assert (tmp_path / "e.onnx.data").stat().st_size > 100_000

@@ -59,7 +59,7 @@ def test_a_model_that_timm_creates(tmp_path):
     images = torch.randn(2, 3, 48, 48)
     with torch.no_grad():
         torch.testing.assert_close(judge.forward_features(images), encoder(images), **CLOSE)
-    found = of_timm.of_model(judge, judge.pretrained_cfg, "vit_x.in1k_ijepa")
+    found = of_timm.read_model(judge, judge.pretrained_cfg, "vit_x.in1k_ijepa")
     assert list(found.encoders) == ["context"]  # as timm's I-JEPA weights are
     assert found.spec.eval_crop == judge.pretrained_cfg["crop_pct"]
     assert found.spec.mean == judge.pretrained_cfg["mean"]

@@ -17,13 +17,13 @@ from ijepa.util.errors import UserError
 def test_positions_are_recognised():
     for grid in ((1, 4), (4, 4), (3, 5), (5, 3), (2, 12)):
         table = sincos_2d(48, grid)
-        assert weights.placed(table) == (grid, "index", None)
-        assert weights.placed(table[None].bfloat16()) == (grid, "index", None)
+        assert weights.recognise_sincos(table) == (grid, "index", None)
+        assert weights.recognise_sincos(table[None].bfloat16()) == (grid, "index", None)
         for onto in ((4, 4), (16, 14), (2, 3)):
             if onto != grid:
-                assert weights.placed(sincos_2d(48, grid, onto)) == (grid, "scaled", onto)
+                assert weights.recognise_sincos(sincos_2d(48, grid, onto)) == (grid, "scaled", onto)
     with pytest.raises(ValueError, match="not the fixed sin-cos ones"):
-        weights.placed(torch.randn(1, 12, 48))
+        weights.recognise_sincos(torch.randn(1, 12, 48))
 
 
 def test_what_a_format_cannot_hold_is_said(tmp_path, capsys):
@@ -64,7 +64,7 @@ def test_learnt_positions(tmp_path, size, capsys):
         else:
             with pytest.raises(UserError, match="15 patches are not a square grid"):
                 ijepa.load_encoder(tmp_path / name, heads=3)
-    judge = timm.models.VisionTransformer(**of_timm.arguments(encoder.spec)).eval()
+    judge = timm.models.VisionTransformer(**of_timm.constructor_arguments(encoder.spec)).eval()
     judge.load_state_dict(torch.load(tmp_path / "vit.pth"), strict=True)
     with torch.no_grad():
         torch.testing.assert_close(judge.forward_features(normalised(encoder.spec, images)), expected, **CLOSE)

@@ -128,7 +128,7 @@ def test_help_shows_the_keys(own, invoke):
 
 
 def test_keys_of_one_logger():
-    expanded = aliases.expanded(
+    expanded = aliases.upgrade_arguments(
         ["logger=wandb", "logger.project=x", "++logger.tags=[a,b]", "logger.wandb.mode=offline"]
     )
     assert expanded == [
@@ -138,7 +138,7 @@ def test_keys_of_one_logger():
         "logger.wandb.mode=offline",
     ]
     for others in (["logger=mine", "logger.mode=w"], ["logger.projector=3", "-m", "data=folder"]):
-        assert aliases.expanded(others) == others
+        assert aliases.upgrade_arguments(others) == others
 
 
 def test_configurations_of_before():

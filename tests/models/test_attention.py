@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ijepa.models.attention import attention
+from ijepa.models.attention import attention_weights
 from ijepa.models.encoder import Encoder
 
 
@@ -18,7 +18,7 @@ def encoder(heads=4):
 def test_attention_is_timm_s(block):
     network, images = encoder(), torch.randn(2, 3, 8, 12)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    found = attention(network, images, block)
+    found = attention_weights(network, images, block)
     assert found.shape == (2, 4, 24, 24)
     assert torch.allclose(found.sum(dim=-1), torch.ones(2, 4, 24), atol=1e-5)
     assert found.std() > 0.01

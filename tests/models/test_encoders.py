@@ -6,15 +6,15 @@ import torch
 from helpers import EXACT, assert_same
 from timm.layers import Attention
 
-from ijepa.interop.timm import arguments, to_timm
-from ijepa.models.attention import attention
+from ijepa.interop.timm import constructor_arguments, to_timm
+from ijepa.models.attention import attention_weights
 from ijepa.models.encoder import Encoder
 from ijepa.models.jepa import JEPA
 from ijepa.models.predictor import Predictor
-from ijepa.models.pretrained import Spec, untrained
+from ijepa.models.pretrained import Spec, untrained_encoder
 from ijepa.models.protocol import PatchEncoder
 from ijepa.models.timm_vit import TimmEncoder
-from ijepa.training.flops import EncoderFlops, _countable, counted
+from ijepa.training.flops import EncoderFlops, _meta_copy, count_flops
 from ijepa.util.errors import ConfigError
 
 GRID, PATCH = (4, 6), 8
@@ -77,7 +77,7 @@ def test_every_weight_is_trained(name):
 def test_a_timm_encoder_is_timm_s_model(name):
     network = of_timm(name).eval()
     spec = Spec((32, 48), PATCH, 3, 24, 2, 3, 4.0, "stored", None, (0.5,) * 3, (0.5,) * 3, 1.0, 0, "timm", name, SIZES)
-    judge = timm.create_model(name, **arguments(spec)).eval()
+    judge = timm.create_model(name, **constructor_arguments(spec)).eval()
     missing, extra = judge.load_state_dict(to_timm(network), strict=False)
     assert extra == []
     assert all(name.startswith("attn_pool.") for name in missing)
@@ -86,13 +86,14 @@ def test_a_timm_encoder_is_timm_s_model(name):
         expected = judge.fc_norm(judge.forward_features(images))[:, judge.num_prefix_tokens :]
         torch.testing.assert_close(network(images), expected, atol=1e-5, rtol=0)
     assert Spec.of(spec.plain()) == spec
-    assert_same(untrained(spec, 1).encoder.state_dict(), untrained(spec, 1).encoder.state_dict(), **EXACT)
+    first, second = (untrained_encoder(spec, 1).encoder.state_dict() for _ in range(2))
+    assert_same(first, second, **EXACT)
 
 
 def test_registers_are_timm_s():
     network = registers().eval()
     spec = Spec((32, 48), PATCH, 3, 24, 2, 3, 4.0, "index", None, (0.5,) * 3, (0.5,) * 3, registers=3)
-    judge = timm.models.VisionTransformer(**arguments(spec)).eval()
+    judge = timm.models.VisionTransformer(**constructor_arguments(spec)).eval()
     judge.load_state_dict(to_timm(network), strict=True)
     images = torch.randn(2, 3, 32, 48)
     with torch.no_grad():
@@ -113,9 +114,9 @@ def test_no_registers_no_change():
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("resnet18", "model.name=resnet18: is no VisionTransformer of timm; try "),
-        ("swin_tiny_patch4_window7_224", "model.name=swin_.*: is no VisionTransformer of timm; try "),
-        ("vit_small_r26_s32_224", "model.name=vit_small_r26_s32_224: is no VisionTransformer of timm; try "),
+        ("resnet18", "model.name=resnet18: is not a timm VisionTransformer; try "),
+        ("swin_tiny_patch4_window7_224", "model.name=swin_.*: is not a timm VisionTransformer; try "),
+        ("vit_small_r26_s32_224", "model.name=vit_small_r26_s32_224: is not a timm VisionTransformer; try "),
         ("vit_smal_patch16_224", "model.name=.*: timm has no such model; try vit_small_patch16_224"),
         ("nothing", "model.name=nothing: timm has no such model; try vit_small_patch16_224"),
     ],
@@ -134,7 +135,7 @@ def test_impossible_descriptions_are_refused(options):
 
 @pytest.mark.parametrize("name", ["registers", "vit_tiny_patch16_224"])
 def test_attention_among_patches(name):
-    weights = attention(MADE[name]().eval(), torch.randn(2, 3, 32, 48))
+    weights = attention_weights(MADE[name]().eval(), torch.randn(2, 3, 32, 48))
     assert weights.shape == (2, 3, 24, 24)
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, 3, 24))
 
@@ -143,9 +144,9 @@ def test_attention_among_patches(name):
 def test_flops_of_the_method_are_those_that_torch_counts(registers):
     network = Encoder((32, 48), PATCH, 3, 48, 3, 3, 4.0, registers=registers)
     flops, image = EncoderFlops(network, (3, 32, 48)), (3, 32, 48)
-    bare = _countable(network)
-    assert flops.step(9) == pytest.approx(counted(bare, image, 9, 1, backward=True), rel=0.005)
-    assert flops.forward(4, 3) == pytest.approx(counted(bare, image, 4, 3, backward=False), rel=0.005)
+    bare = _meta_copy(network)
+    assert flops.step(9) == pytest.approx(count_flops(bare, image, 9, 1, backward=True), rel=0.005)
+    assert flops.forward(4, 3) == pytest.approx(count_flops(bare, image, 4, 3, backward=False), rel=0.005)
 
 
 def test_flops_of_others_are_counted():

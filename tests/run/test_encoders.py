@@ -172,7 +172,7 @@ def test_a_run_with_a_class_of_one_s_own(tmp_path, own, invoke, capsys):
     [
         ("Mixer", "model.colour=red: no such key; own_encoders.Mixer takes width"),
         ("Narrow", r"model._target_=own_encoders.Narrow: forward\(images, indices\) gives \[1, 63, 15\], expected"),
-        ("NoModule", "model._target_=own_encoders.NoModule: is no torch.nn.Module"),
+        ("NoModule", "model._target_=own_encoders.NoModule: is not a torch.nn.Module"),
         ("NoGrid", "model._target_=own_encoders.NoGrid: lacks grid_of"),
         ("Missing", "model._target_=own_encoders.Missing: cannot be imported: AttributeError"),
     ],
@@ -189,7 +189,7 @@ def test_mistakes_in_a_class_of_one_s_own(own, target, line):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["model=timm", "model.name=resnet18"], "model.name=resnet18: is no VisionTransformer of timm; try "),
+        (["model=timm", "model.name=resnet18"], "model.name=resnet18: is not a timm VisionTransformer; try "),
         ([*TIMM, "model.patch_size=5"], "model.patch_size=5: does not divide data.image_size=[32,32]; try 4"),
         ([*TIMM, "predictor.width=10"], "predictor.width=10: not a multiple of 4 and of model.heads=3; try 12"),
         ([*TIMM, "task.knn.k=[1]"], "task.knn.headline"),

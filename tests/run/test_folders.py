@@ -15,17 +15,17 @@ pytestmark = pytest.mark.slow
 def test_two_processes_do_not_run_in_one_folder(finished, invoke, tmp_path, monkeypatch):
     new = tmp_path / "new"
     new.mkdir()
-    with folders.claimed(finished[0]), folders.claimed(new):
+    with folders.locked(finished[0]), folders.locked(new):
         for arguments in ([f"resume={finished[0]}"], ["data=digits", *TINY, f"run_dir={new}"]):
             code, _, error = invoke("train.py", *arguments)
             assert code == 2
             assert "another process is using it" in error
     assert list(new.iterdir()) == []
-    with pytest.raises(UserError, match="is using it"), folders.claimed(new), folders.claimed(new):
+    with pytest.raises(UserError, match="is using it"), folders.locked(new), folders.locked(new):
         pass
-    with folders.claimed(new):
+    with folders.locked(new):
         monkeypatch.setenv("LOCAL_RANK", "1")  # another process of the same run
-        with folders.claimed(new):
+        with folders.locked(new):
             pass
 
 
@@ -33,11 +33,11 @@ def test_a_killed_run_s_folder_is_free_at_once(tmp_path):
     """Though its loaders' workers live on for seconds."""
     context = multiprocessing.get_context("fork")
     started, ended = context.Event(), context.Event()
-    with folders.claimed(tmp_path):
+    with folders.locked(tmp_path):
         worker = context.Process(target=lambda: started.set() or ended.wait(60))
         worker.start()
         assert started.wait(60)
-    with folders.claimed(tmp_path):
+    with folders.locked(tmp_path):
         ended.set()
     worker.join()
 

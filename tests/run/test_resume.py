@@ -218,14 +218,14 @@ def test_nothing_is_dropped_before_the_run_goes_on(invoke, tmp_path, monkeypatch
     values = ["data=digits", *TINY, "callbacks.checkpoint_every_steps=1", "callbacks.checkpoint_keep=9"]
     assert invoke("train.py", *values, f"run_dir={folder}")[0] == 0
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    build = runs._wired
+    build = runs._wire_checked
 
     def interrupted(*arguments):
         run = build(*arguments)
         run.trainer.fit_loop.setup_data = lambda: os.kill(os.getpid(), signal.SIGINT)  # when the checkpoint is loaded
         return run
 
-    monkeypatch.setattr(runs, "_wired", interrupted)
+    monkeypatch.setattr(runs, "_wire_checked", interrupted)
     code, _, error = invoke("train.py", f"resume={folder}/checkpoints/step-000001.ckpt", "objective=l1", "force=true")
     assert code == 130
     assert "stopped before the first step; nothing has changed, run the same command again" in error

@@ -96,7 +96,7 @@ def test_a_file_that_only_the_second_device_reads_is_named(pictures, tmp_path):
     root = tmp_path / "images"
     shutil.copytree(pictures, root)
     data = train_config("data=folder", f"data.root={root}").data
-    second = next(iter(ResumableBatchSampler(24, 8, 0, 3, 0, accumulation=1, device=1, devices=2)))
+    second = next(iter(ResumableBatchSampler(24, 8, 0, 3, 0, accumulation=1, rank=1, world_size=2)))
     broken = Path(sources.build(data, 0).train.name(second[0].image))
     broken.write_bytes(broken.read_bytes()[:-40])
     folder = tmp_path / "run"

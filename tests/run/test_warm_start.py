@@ -163,7 +163,7 @@ def test_another_number_of_channels(how):
     before = torch.nn.functional.conv2d(grey.expand(-1, 3, -1, -1), weight)
     for channels in (1, 3, 6, 12) if how == "average" else (3, 6, 12):
         after = torch.nn.functional.conv2d(
-            grey.expand(-1, channels, -1, -1), warm_start.adapted(weight, channels, how))  # fmt: skip
+            grey.expand(-1, channels, -1, -1), warm_start.adapt_patch_embedding(weight, channels, how))  # fmt: skip
         torch.testing.assert_close(after, before, atol=1e-5, rtol=0)
 
 
@@ -272,7 +272,7 @@ def test_continued_is_for_runs_from_weights_alone(invoke, tmp_path):
 
 
 def test_learnt_positions_stay(invoke, tmp_path):
-    judge = VisionTransformer(**timm.arguments(spec_of("square")))
+    judge = VisionTransformer(**timm.constructor_arguments(spec_of("square")))
     torch.save(judge.state_dict(), tmp_path / "vit.pth")
     init = (f"init={tmp_path / 'vit.pth'}", "model.heads=3")
     output = start(invoke, tmp_path / "run", *init)

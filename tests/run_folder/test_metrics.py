@@ -16,7 +16,7 @@ def read(tmp_path, text):
 
 def test_numbers_words_and_empty_cells(tmp_path):
     table = read(tmp_path, "step,train/loss,health/verdict\n1,0.5,\n\n2,,healthy\n3,inf,\n")
-    assert table.whole
+    assert table.is_complete
     assert table.numbers() == {"step": [1, 2, 3], "train/loss": [0.5, None, float("inf")]}
     assert table.last("train/loss") == "inf"
     assert table.last("health/verdict") == "healthy"
@@ -28,7 +28,7 @@ def test_a_half_written_last_line_is_left_out(tmp_path, rest):
     """Also where its cells look like a row's."""
     whole = b"step,train/loss\n1,0.5\n"
     table = read(tmp_path, whole + (rest if isinstance(rest, bytes) else rest.encode()))
-    assert (table.rows, table.whole) == ([["1", "0.5"]], False)
+    assert (table.rows, table.is_complete) == ([["1", "0.5"]], False)
 
 
 @pytest.mark.parametrize(

@@ -30,10 +30,10 @@ def test_every_column_of_numbers_can_be_a_metric(invoke, tmp_path):
     assert {f"health/{name}" for name in metric.HEALTH_METRICS} <= set(columns)
     for name in columns:
         assert "_" not in lookup(name).title, "has no spec"
-        metric.check(name, {"knn5": KNN.named(k=5)}, has_health=True)
+        metric.check(name, {"knn5": KNN.instance(k=5)}, has_health=True)
     for name in ("health/rankmee", "health/", "knn6"):
         with pytest.raises(UserError, match=f"^metric={name}: a run will not have it"):
-            metric.check(name, {"knn5": KNN.named(k=5)}, has_health=True)
+            metric.check(name, {"knn5": KNN.instance(k=5)}, has_health=True)
 
 
 def test_a_metric_of_what_is_switched_off(invoke, tmp_path):

@@ -65,7 +65,7 @@ def test_a_sweep_started_again_skips_what_is_finished_and_resumes_what_is_not(in
     (rest / "summary.json").unlink()
     code, said, error = invoke("train.py", "-m", *DIGITS, "optimizer.lr=1e-3,3e-4", "seed=0,1", f"run_dir={folder}")
     assert code == 0, error
-    assert said.count("job finished before") == 1
+    assert said.count("job finished already") == 1
     for before, after in zip(whole, listed(folder), strict=True):
         assert float(after["loss"]) == pytest.approx(float(before["loss"]), rel=1e-6)  # the fixture had other threads
         changing = ("loss", "seconds")
@@ -103,7 +103,7 @@ def test_optuna_searches_in_the_metric_s_direction(invoke, tmp_path):
     best = min(float(row["train/loss"]) for row in rows if row["train/loss"])
     assert f"best_value: {best}" in (tmp_path / "optimization_results.yaml").read_text()
     code, again, error = invoke("train.py", "-m", *DIGITS, *search)
-    assert again.count("job finished before") == 5 - len(failed)
+    assert again.count("job finished already") == 5 - len(failed)
     assert listed(tmp_path) == rows
 
 
@@ -123,7 +123,7 @@ def test_auto_begins_goes_on_and_ends(invoke, tmp_path):
     code, said, error = invoke("train.py", *DIGITS, "resume=auto", f"run_dir={folder}")
     assert code == 0, error
     code, said, error = invoke("train.py", *DIGITS, "resume=auto", f"run_dir={folder}")
-    assert (code, said) == (0, f"run_dir {folder}: finished before\n")
+    assert (code, said) == (0, f"run_dir {folder}: finished already\n")
     code, _, error = invoke("train.py", *DIGITS, "resume=auto")
     assert (code, error) == (2, "error: resume=auto: resumes the run in run_dir; add run_dir=FOLDER\n")
 
@@ -175,7 +175,7 @@ def test_what_cannot_be_swept(invoke, tmp_path, key):
 def test_means_of_a_metric_that_is_no_result(square):
     sweep = jobs.read(square[0])
     sweep.metric = "train/loss"
-    losses = [metric.last("train/loss", job.folder) for job in sweep.jobs]
+    losses = [metric.last_value("train/loss", job.folder) for job in sweep.jobs]
     assert [group.results["train/loss"][0] for group in table.over_seeds(sweep)] == pytest.approx(
         [sum(losses[:2]) / 2, sum(losses[2:]) / 2], rel=1e-12
     )

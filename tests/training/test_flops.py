@@ -27,5 +27,5 @@ def test_flops_from_shapes_are_torch_s(target, size):
     with FlopCounterMode(display=False) as counter:
         predictions, targets, _ = jepa(images, masks)
         (predictions - targets).pow(2).mean().backward()
-    counted = build.cost(config).step_flops(context, blocks, patches) * batch
+    counted = build.image_flops(config).step_flops(context, blocks, patches) * batch
     assert counted == pytest.approx(counter.get_total_flops(), rel=0.005)

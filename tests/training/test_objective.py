@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ijepa.models.targets import pixel_targets
 from ijepa.training.objective import Objective, latent_objective
-from ijepa.training.terms import Term, covariance_term, covariance_within, variance_term
+from ijepa.training.terms import Term, covariance_term, variance_term, within_group_covariance
 from ijepa.util.errors import UserError
 
 PLACES = torch.tensor([[0, 1, 2, 3, 7], [1, 2, 3, 4, 5], [0, 2, 3, 5, 7]] * 2)
@@ -72,7 +72,7 @@ def test_tokens_are_compared_with_those_at_their_place():
     flat, places = context.flatten(0, 1).numpy(), PLACES.flatten().numpy()
     centred = np.stack([token - flat[places == place].mean(0) for token, place in zip(flat, places, strict=True)])
     expected = centred.T @ centred / (len(flat) - len(set(places)))
-    found = covariance_within(context.flatten(0, 1), PLACES.flatten(), 9)
+    found = within_group_covariance(context.flatten(0, 1), PLACES.flatten(), 9)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     loss = latent_objective("l2", 0.5, 0.02, "tokens", 9)(predictions, targets, context, PLACES)
     torch.testing.assert_close(loss.parts["variance"], variance_term(found))
@@ -109,7 +109,7 @@ class Centred(Term):
 def test_further_terms_are_added_and_told_by_name():
     predictions, targets, context = tensors()
     centred = Centred(4)
-    objective = latent_objective("l2", 0.5, 0.02, further={"centred": (centred, 3.0)})
+    objective = latent_objective("l2", 0.5, 0.02, extra_terms={"centred": (centred, 3.0)})
     loss = objective(predictions, targets, context, PLACES)
     assert list(loss.parts) == ["distance", "variance", "covariance", "centred"]
     plain = latent_objective("l2", 0.5, 0.02)(predictions, targets, context, PLACES)

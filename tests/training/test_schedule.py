@@ -1,16 +1,16 @@
 import pytest
 from helpers import train_config
 
-from ijepa.training.curves import between, cooldown, warmup
+from ijepa.training.curves import cooldown, interpolate, warmup
 from ijepa.training.schedule import EMASchedule, training_schedule
 from ijepa.util.errors import UserError
 
 
 def test_shapes():
-    assert [between("linear", 2, 4, step, 4) for step in range(6)] == [2, 2.5, 3, 3.5, 4, 4]
-    assert between("cosine", 2, 4, 2, 4) == pytest.approx(3)
-    assert between("cosine", 2, 4, 1, 4) == pytest.approx(3 - 0.5**0.5)
-    assert between("constant", 2, 4, 3, 4) == 2
+    assert [interpolate("linear", 2, 4, step, 4) for step in range(6)] == [2, 2.5, 3, 3.5, 4, 4]
+    assert interpolate("cosine", 2, 4, 2, 4) == pytest.approx(3)
+    assert interpolate("cosine", 2, 4, 1, 4) == pytest.approx(3 - 0.5**0.5)
+    assert interpolate("constant", 2, 4, 3, 4) == 2
 
 
 def test_warmup_reaches_the_peak_and_the_end():

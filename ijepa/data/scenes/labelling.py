@@ -1,35 +1,35 @@
-"""What can be asked about a scene: how many objects, and how far away, of which shape and colour the nearest one is."""
+"""Labels of a scene: the number of objects; distance, shape and colour of the nearest one."""
 
 from functools import lru_cache
 
 import numpy as np
 
-from ijepa.data.scenes.layout import draw
+from ijepa.data.scenes.layout import draw_scenes
 from ijepa.data.scenes.scene import COLOURS, SHAPES, Floats, Ints, Scenes, Settings
 
 DISTANCE_BINS = 6
-SAMPLE_SEED, SAMPLE = 20230119, 6000
-"""The scenes whose distances fix the edges of the bins. A bin's share is off by 0.5 % (one standard deviation)."""
-AT_ONCE = 500
+EDGES_SEED, EDGES_SCENES = 20230119, 6000
+"""Seed and number of the scenes that determine `distance_edges`; bin frequencies have a standard error of 0.5 %."""
+CHUNK = 500
 TASKS = ("count", "distance", "shape", "colour")
 
 
 def labels(settings: Settings, seed: int, indices: Ints) -> dict[str, Ints]:
-    """The labels of the images with these ``indices`` [B], without rendering them: [B] for each of TASKS."""
+    """The class indices [B] of scenes ``indices`` [B] for each of TASKS; nothing is rendered."""
     return labels_and_shapes(settings, seed, indices)[0]
 
 
 def labels_and_shapes(settings: Settings, seed: int, indices: Ints) -> tuple[dict[str, Ints], Ints]:
-    """`labels`, and the shape of each object, nearest first: [B, M], index into SHAPES; nothing beyond its scene's."""
-    drawn = _drawn(settings, seed, indices)
-    parts = [labels_of(settings, scenes) for scenes in drawn]
+    """As `labels`, with the shape of each object [B, M], nearest first: indices into SHAPES, padded arbitrarily."""
+    chunks = _draw_in_chunks(settings, seed, indices)
+    chunk_labels = [labels_of(settings, scenes) for scenes in chunks]
     empty = np.zeros(0, np.int64)
-    found = {task: np.concatenate([part[task] for part in parts]) if parts else empty for task in TASKS}
-    return found, np.concatenate([scenes.shape for scenes in drawn]) if drawn else empty
+    by_task = {task: np.concatenate([part[task] for part in chunk_labels]) if chunk_labels else empty for task in TASKS}
+    return by_task, np.concatenate([scenes.shape for scenes in chunks]) if chunks else empty
 
 
 def labels_of(settings: Settings, scenes: Scenes) -> dict[str, Ints]:
-    """The labels of drawn scenes, as class indices [B]: see `class_names`."""
+    """The class indices [B] of ``scenes`` for each of TASKS; see `class_names`."""
     return {
         "count": scenes.count - settings.min_objects,
         "distance": np.searchsorted(distance_edges(settings), scenes.distance[:, 0]).astype(np.int64),
@@ -39,7 +39,7 @@ def labels_of(settings: Settings, scenes: Scenes) -> dict[str, Ints]:
 
 
 def class_names(settings: Settings, task: str) -> list[str]:
-    """The names of the classes of ``task``, one of TASKS."""
+    """The class names of ``task``, one of TASKS."""
     edges = [f"{edge:.2f}" for edge in distance_edges(settings)]
     names = {
         "count": [str(count) for count in range(settings.min_objects, settings.max_objects + 1)],
@@ -51,9 +51,9 @@ def class_names(settings: Settings, task: str) -> list[str]:
 
 
 def distance_edges(settings: Settings) -> Floats:
-    """The five distances between the six bins, equally frequent: a function of the number of objects allowed alone.
+    """The edges [5] between the six distance bins, which are about equally frequent.
 
-    Every seed, and so training and validation, shares them.
+    They depend only on the minimum and maximum number of objects, so all seeds and splits share them.
     """
     return _edges(settings.min_objects, settings.max_objects).copy()
 
@@ -61,13 +61,13 @@ def distance_edges(settings: Settings) -> Floats:
 @lru_cache
 def _edges(min_objects: int, max_objects: int) -> Floats:
     settings = Settings(min_objects=min_objects, max_objects=max_objects)
-    nearest = [scenes.distance[:, 0] for scenes in _drawn(settings, SAMPLE_SEED, np.arange(SAMPLE))]
+    nearest = [scenes.distance[:, 0] for scenes in _draw_in_chunks(settings, EDGES_SEED, np.arange(EDGES_SCENES))]
     ordered = np.sort(np.concatenate(nearest))
-    at = SAMPLE * np.arange(1, DISTANCE_BINS) // DISTANCE_BINS
-    return 0.5 * (ordered[at - 1] + ordered[at])
+    cuts = EDGES_SCENES * np.arange(1, DISTANCE_BINS) // DISTANCE_BINS
+    return 0.5 * (ordered[cuts - 1] + ordered[cuts])
 
 
-def _drawn(settings: Settings, seed: int, indices: Ints) -> list[Scenes]:
-    """The scenes in parts, which bounds the memory; no scene depends on the others of its part."""
+def _draw_in_chunks(settings: Settings, seed: int, indices: Ints) -> list[Scenes]:
+    """Draws the scenes in chunks to limit memory; the scenes do not depend on the chunks."""
     indices = np.asarray(indices, dtype=np.int64)
-    return [draw(settings, seed, indices[start : start + AT_ONCE]) for start in range(0, len(indices), AT_ONCE)]
+    return [draw_scenes(settings, seed, indices[start : start + CHUNK]) for start in range(0, len(indices), CHUNK)]

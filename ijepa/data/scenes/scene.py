@@ -1,4 +1,4 @@
-"""What a scene is: settings, objects, camera and light, in world units with z up and the ground at z = 0."""
+"""The description of scenes: settings, objects, camera and light, in world units with z up and the ground at z = 0."""
 
 from dataclasses import dataclass, fields
 from typing import Any
@@ -19,32 +19,32 @@ SPHERE, CUBE, CYLINDER = range(3)
 RUBBER, METAL = range(2)
 
 RADII = np.array([0.44, 0.76])
-WIDTH = np.array([1.0, 0.8, 0.88])
-HEIGHT = np.array([1.0, 0.8, 0.85])
-FOOTPRINT = np.array([1.0, 0.8 * 1.4143, 0.88])
-REACH = np.array([1.0, 0.8 * 1.7321, 1.2235])
-"""Of each shape, in radii of its size: half the width, half the height, and the radii, rounded up, of a vertical
-cylinder and of a sphere around it."""
+WIDTHS = np.array([1.0, 0.8, 0.88])
+HEIGHTS = np.array([1.0, 0.8, 0.85])
+FOOTPRINTS = np.array([1.0, 0.8 * 1.4143, 0.88])
+BOUNDING_RADII = np.array([1.0, 0.8 * 1.7321, 1.2235])
+"""For each of SHAPES, relative to the RADII of its size: half the width, half the height, and the radii (rounded up) of
+the bounding vertical cylinder and of the bounding sphere."""
 
-MOST_OBJECTS = 10
-LEAST_SIDE = 8
-TARGET = np.array([0.0, -0.05, 0.25])
-"""Where the camera looks."""
-VIEW = 0.43, 0.36
-"""Tangents of half the angle of view, to the sides and up, that all objects lie in; the picture shows no less."""
+MAX_OBJECTS = 10
+MIN_SIDE = 8
+LOOK_AT = np.array([0.0, -0.05, 0.25])
+"""The point that the camera looks at."""
+TAN_HALF_FOV = 0.43, 0.36
+"""Tangents of half the horizontal and vertical field of view that contains all objects; images show at least this."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the scenes of a data set have in common.
+    """The settings of a data set of scenes.
 
     Args:
-        image_size: height and width in pixels; the objects fill the frame whatever its proportions.
-        min_objects: fewest objects in a scene.
-        max_objects: most objects in a scene, at most `MOST_OBJECTS`.
+        image_size: height and width in pixels, in any proportion.
+        min_objects: minimum number of objects in a scene.
+        max_objects: maximum number of objects in a scene, up to `MAX_OBJECTS`.
 
     Raises:
-        ConfigError: when a value cannot be.
+        ConfigError: if a value is out of range.
     """
 
     image_size: tuple[int, int] = (64, 64)
@@ -52,36 +52,36 @@ class Settings:
     max_objects: int = 10
 
     def __post_init__(self) -> None:
-        if len(self.image_size) != 2 or min(self.image_size) < LEAST_SIDE:
-            raise ConfigError("image_size", self.image_size, f"height and width in pixels, each at least {LEAST_SIDE}")
-        if not 1 <= self.max_objects <= MOST_OBJECTS:
-            raise ConfigError("max_objects", self.max_objects, f"must be in 1..{MOST_OBJECTS}")
+        if len(self.image_size) != 2 or min(self.image_size) < MIN_SIDE:
+            raise ConfigError("image_size", self.image_size, f"height and width in pixels, each at least {MIN_SIDE}")
+        if not 1 <= self.max_objects <= MAX_OBJECTS:
+            raise ConfigError("max_objects", self.max_objects, f"must be in 1..{MAX_OBJECTS}")
         if not 1 <= self.min_objects <= self.max_objects:
             raise ConfigError("min_objects", self.min_objects, f"must be in 1..max_objects, here {self.max_objects}")
 
 
 @dataclass
 class Scenes:
-    """B scenes of up to M objects, nearest first; beyond ``count`` the entries mean nothing (``distance`` is inf).
+    """B scenes of up to M objects, nearest first; entries beyond ``count`` are arbitrary (``distance`` is inf).
 
-    Distances are depths: along the camera's viewing axis, from the camera to an object's centre, as in CLEVR.
+    Distances are depths, from the camera to an object's centre along the camera's viewing axis, as in CLEVR.
     """
 
     count: Ints  # [B]
-    shape: Ints  # [B, M] index into SHAPES, and so on
-    colour: Ints  # [B, M]
-    material: Ints  # [B, M]
-    size: Ints  # [B, M]
-    place: Floats  # [B, M, 2] where on the ground
-    turn: Floats  # [B, M, 2] cosine and sine of the rotation about the vertical axis
+    shape: Ints  # [B, M] index into SHAPES
+    colour: Ints  # [B, M] index into COLOURS
+    material: Ints  # [B, M] index into MATERIALS
+    size: Ints  # [B, M] index into SIZES
+    position: Floats  # [B, M, 2] x and y on the ground
+    rotation: Floats  # [B, M, 2] cosine and sine of the rotation about the vertical axis
     distance: Floats  # [B, M]
     camera: Floats  # [B, 3] position
     light: Floats  # [B, 3] unit vector towards the key light
 
-    def rows(self, chosen: NDArray[Any]) -> "Scenes":
-        """Some of the scenes."""
-        parts: dict[str, Any] = {part.name: getattr(self, part.name)[chosen] for part in fields(self)}
-        return Scenes(**parts)
+    def rows(self, indices: NDArray[Any]) -> "Scenes":
+        """The scenes at ``indices``."""
+        arrays: dict[str, Any] = {part.name: getattr(self, part.name)[indices] for part in fields(self)}
+        return Scenes(**arrays)
 
     @property
     def present(self) -> NDArray[np.bool_]:
@@ -91,27 +91,27 @@ class Scenes:
     @property
     def half_width(self) -> Floats:
         """[B, M]: radius of spheres and cylinders, half the edge of cubes."""
-        return RADII[self.size] * WIDTH[self.shape]
+        return RADII[self.size] * WIDTHS[self.shape]
 
     @property
     def half_height(self) -> Floats:
-        """[B, M]: also the height of the centre, since objects stand on the ground."""
-        return RADII[self.size] * HEIGHT[self.shape]
+        """[B, M]: half the height, which is also the height of the centre: objects stand on the ground."""
+        return RADII[self.size] * HEIGHTS[self.shape]
 
     @property
     def footprint(self) -> Floats:
-        """[B, M]: radius of the vertical cylinder around an object."""
-        return RADII[self.size] * FOOTPRINT[self.shape]
+        """[B, M]: radius of the bounding vertical cylinder."""
+        return RADII[self.size] * FOOTPRINTS[self.shape]
 
     @property
     def centre(self) -> Floats:
-        """[B, M, 3]."""
-        return np.concatenate([self.place, self.half_height[..., None]], axis=-1)
+        """[B, M, 3]: the objects' centres."""
+        return np.concatenate([self.position, self.half_height[..., None]], axis=-1)
 
 
 def axes(camera: Floats) -> tuple[Floats, Floats, Floats]:
-    """Unit vectors to the right, up and forward of cameras at ``camera`` [..., 3] that look at `TARGET`, level."""
-    forward = unit(TARGET - camera)
+    """The axes (right, up, forward; unit vectors [..., 3]) of level cameras at ``camera`` [..., 3] facing `LOOK_AT`."""
+    forward = unit(LOOK_AT - camera)
     x, y, z = forward[..., 0], forward[..., 1], forward[..., 2]
     right = unit(np.stack([y, -x, np.zeros_like(x)], axis=-1))
     up = np.stack([right[..., 1] * z, -right[..., 0] * z, right[..., 0] * y - right[..., 1] * x], axis=-1)
@@ -119,10 +119,10 @@ def axes(camera: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def inner(a: Floats, b: Floats) -> Floats:
-    """Inner products over the last axis, of length 3; added in a fixed order, so that they are the same everywhere."""
+    """Inner products over the last axis, of length 3; summed in a fixed order to be the same on every machine."""
     return a[..., 0] * b[..., 0] + a[..., 1] * b[..., 1] + a[..., 2] * b[..., 2]
 
 
 def unit(vectors: Floats) -> Floats:
-    """``vectors`` [..., 3] at length 1."""
+    """``vectors`` [..., 3] scaled to length 1."""
     return vectors / np.sqrt(inner(vectors, vectors))[..., None]

@@ -1,9 +1,9 @@
 "use strict";
-// Line charts and strips as SVG. Text reaches the page as text nodes only.
+// Line charts and verdict strips as SVG. Text is added only as text nodes, never as markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 const MARGIN = { left: 48, right: 12, top: 10, bottom: 34 };
-const POINTS_SHOWN = 40; // curves of fewer points have them marked
+const MAX_MARKERS = 40; // curves with more points are drawn without markers
 
 function make(tag, attributes = {}, ...children) {
   const html = ["div", "span", "i", "option"].includes(tag);
@@ -50,9 +50,9 @@ function logTicks(low, high) {
 }
 
 function scale(low, high, from, to, log) {
-  const place = log ? Math.log10 : (value) => value;
-  const a = place(low), b = place(high);
-  return (value) => from + ((place(value) - a) / (b - a || 1)) * (to - from);
+  const transform = log ? Math.log10 : (value) => value;
+  const a = transform(low), b = transform(high);
+  return (value) => from + ((transform(value) - a) / (b - a || 1)) * (to - from);
 }
 
 function extent(values) {
@@ -70,26 +70,26 @@ function padded(low, high, log) {
   return [low >= 0 && low - pad < 0 ? 0 : low - pad, high + pad];
 }
 
-// Axes, grid and a place to draw in. Returns null where there is no room yet.
-function frame(box, domain, label, height, unitTicks) {
+// Draws axes and grid; returns the SVG, its scales and sizes, or null while the box has no width.
+function frame(box, domain, label, height, yTicks) {
   const width = Math.floor(box.clientWidth);
   if (width < 60) return null;
   const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, width, height });
   const right = width - MARGIN.right, bottom = height - MARGIN.bottom;
   const x = scale(domain[0], domain[1], MARGIN.left, right, false);
-  let used = -Infinity;
+  let lastEnd = -Infinity;
   for (const value of ticks(domain[0], domain[1], Math.max(Math.floor(width / 85), 2))) {
     const text = format(value);
-    const reach = text.length * 3.2, middle = Math.min(x(value), width - reach);
-    if (middle - reach < used + 6) continue;
-    used = middle + reach;
+    const halfWidth = text.length * 3.2, centre = Math.min(x(value), width - halfWidth);
+    if (centre - halfWidth < lastEnd + 6) continue;
+    lastEnd = centre + halfWidth;
     svg.append(make("line", { x1: x(value), x2: x(value), y1: bottom, y2: bottom + 4, class: "axis" }));
-    svg.append(make("text", { x: middle, y: bottom + 16, "text-anchor": "middle" }, text));
+    svg.append(make("text", { x: centre, y: bottom + 16, "text-anchor": "middle" }, text));
   }
   svg.append(make("text", { x: right, y: height - 5, "text-anchor": "end" }, label));
   svg.append(make("line", { x1: MARGIN.left, x2: right, y1: bottom, y2: bottom, class: "axis" }));
-  if (unitTicks) {
-    for (const [y, text] of unitTicks(MARGIN.top, bottom)) {
+  if (yTicks) {
+    for (const [y, text] of yTicks(MARGIN.top, bottom)) {
       svg.append(make("line", { x1: MARGIN.left, x2: right, y1: y, y2: y, class: "grid" }));
       svg.append(make("text", { x: MARGIN.left - 7, y: y + 3.7, "text-anchor": "end" }, text));
     }
@@ -101,7 +101,7 @@ function frame(box, domain, label, height, unitTicks) {
 function lineChart(box, chart, series, domain, label) {
   const factor = chart.unit === "%" ? 100 : 1;
   const all = [];
-  for (const one of series) for (const y of one.y) if (y !== null && !(chart.log && y <= 0)) all.push(y * factor);
+  for (const curve of series) for (const y of curve.y) if (y !== null && !(chart.log && y <= 0)) all.push(y * factor);
   for (const reference of chart.references) if (!(chart.log && reference.value <= 0)) all.push(reference.value * factor);
   const [low, high] = all.length ? padded(...extent(all), chart.log) : [1, 10];
   let y;
@@ -119,25 +119,25 @@ function lineChart(box, chart, series, domain, label) {
     group.append(make("text", { x: drawn.right, y: at - 3.5, "text-anchor": "end", class: "named" }, reference.name));
     svg.append(group);
   }
-  for (const one of series) {
-    const group = make("g", { class: `r${one.run % 8}` });
+  for (const curve of series) {
+    const group = make("g", { class: `r${curve.run % 8}` });
     let path = "", pen = false;
     const points = [];
-    for (let i = 0; i < one.x.length; i++) {
-      const value = one.y[i] === null ? null : one.y[i] * factor;
-      if (one.x[i] === null) continue;
+    for (let i = 0; i < curve.x.length; i++) {
+      const value = curve.y[i] === null ? null : curve.y[i] * factor;
+      if (curve.x[i] === null) continue;
       if (value === null || (chart.log && value <= 0)) {
         pen = false;
-        if (value === null) group.append(make("path", { class: "lost", d: `M${x(one.x[i]) - 3},${drawn.bottom - 7}l6,6m0,-6l-6,6` }, make("title", {}, "not finite")));
+        if (value === null) group.append(make("path", { class: "lost", d: `M${x(curve.x[i]) - 3},${drawn.bottom - 7}l6,6m0,-6l-6,6` }, make("title", {}, "not finite")));
         continue;
       }
-      const px = x(one.x[i]).toFixed(1), py = y(value).toFixed(1);
+      const px = x(curve.x[i]).toFixed(1), py = y(value).toFixed(1);
       path += `${pen ? "L" : "M"}${px},${py}`;
       pen = true;
       points.push([px, py]);
     }
-    group.append(make("path", { class: one.dashed ? "line dashed" : "line", d: path || "M0,0" }));
-    if (points.length <= POINTS_SHOWN) for (const [cx, cy] of points) group.append(make("circle", { cx, cy, r: points.length > 15 ? 1.8 : 2.6, class: "point" }));
+    group.append(make("path", { class: curve.dashed ? "line dashed" : "line", d: path || "M0,0" }));
+    if (points.length <= MAX_MARKERS) for (const [cx, cy] of points) group.append(make("circle", { cx, cy, r: points.length > 15 ? 1.8 : 2.6, class: "point" }));
     svg.append(group);
   }
   const overlay = make("g", {});
@@ -146,38 +146,38 @@ function lineChart(box, chart, series, domain, label) {
   return { ...drawn, y, factor, overlay, series };
 }
 
-function nearest(one, at) {
+function nearest(curve, at) {
   let best = -1, distance = Infinity;
-  for (let i = 0; i < one.x.length; i++) {
-    if (one.x[i] === null) continue;
-    const away = Math.abs(one.x[i] - at);
-    if (away < distance) [best, distance] = [i, away];
+  for (let i = 0; i < curve.x.length; i++) {
+    if (curve.x[i] === null) continue;
+    const gap = Math.abs(curve.x[i] - at);
+    if (gap < distance) [best, distance] = [i, gap];
   }
   return best;
 }
 
-// The crosshair at a place on the axis; returns what it points at, [[series, index]].
-function point(drawn, at, log) {
+// Draws the crosshair at a value of the x axis; returns the nearest points, [[curve, index]].
+function drawCrosshair(drawn, at, log) {
   const found = [];
   drawn.overlay.replaceChildren();
   if (at === null) return found;
   const px = Math.min(Math.max(drawn.x(at), MARGIN.left), drawn.right);
   drawn.overlay.append(make("line", { x1: px, x2: px, y1: MARGIN.top, y2: drawn.bottom, class: "cross" }));
-  for (const one of drawn.series) {
-    const i = nearest(one, at);
+  for (const curve of drawn.series) {
+    const i = nearest(curve, at);
     if (i < 0) continue;
-    const ended = at > one.x[i] && i === one.x.length - 1, to = Math.abs(drawn.x(at) - drawn.x(one.x[i]));
-    if (ended && to > 12) continue; // a run that was over by then
-    found.push([one, i]);
-    const value = one.y[i] === null ? null : one.y[i] * drawn.factor;
+    const ended = at > curve.x[i] && i === curve.x.length - 1, to = Math.abs(drawn.x(at) - drawn.x(curve.x[i]));
+    if (ended && to > 12) continue; // the run ended before
+    found.push([curve, i]);
+    const value = curve.y[i] === null ? null : curve.y[i] * drawn.factor;
     if (value === null || (log && value <= 0)) continue;
-    drawn.overlay.append(make("circle", { cx: drawn.x(one.x[i]), cy: drawn.y(value), r: 4, class: `point halo r${one.run % 8}` }));
+    drawn.overlay.append(make("circle", { cx: drawn.x(curve.x[i]), cy: drawn.y(value), r: 4, class: `point halo r${curve.run % 8}` }));
   }
   return found;
 }
 
-// rows: [{name, parts: [{from, to, verdict, kind, step}]}]; kinds: classes by verdict.
-function strip(box, rows, kinds, domain, label, named) {
+// Verdicts over the run. rows: [{name, parts: [{from, to, verdict, kind, step}]}]; kinds: CSS class by verdict.
+function drawVerdictStrip(box, rows, kinds, domain, label, named) {
   const each = named ? 46 : 28;
   const drawn = frame(box, domain, label, rows.length * each + MARGIN.bottom + 4);
   if (!drawn) return;
@@ -187,10 +187,10 @@ function strip(box, rows, kinds, domain, label, named) {
     if (named) svg.append(make("text", { x: MARGIN.left, y: top - 5, class: "of" }, row.name));
     for (const part of row.parts) {
       const left = x(part.from), width = Math.max(x(part.to) - left - 1.5, 2);
-      const said = part.kind ? `${part.verdict}, ${part.kind}` : part.verdict;
-      const group = make("g", { class: kinds[part.verdict] || "other" }, make("title", {}, `${said}, from step ${part.step}`));
+      const title = part.kind ? `${part.verdict}, ${part.kind}` : part.verdict;
+      const group = make("g", { class: kinds[part.verdict] || "other" }, make("title", {}, `${title}, from step ${part.step}`));
       group.append(make("rect", { x: left, y: top, width, height: 22, rx: 4, class: "verdict-part" }));
-      if (width > said.length * 6.6 + 10) group.append(make("text", { x: left + 8, y: top + 15, class: "on" }, said));
+      if (width > title.length * 6.6 + 10) group.append(make("text", { x: left + 8, y: top + 15, class: "on" }, title));
       svg.append(group);
     }
   });

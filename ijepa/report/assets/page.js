@@ -1,13 +1,13 @@
-// What the page does: draws its curves, and lets one choose axis, runs, steps, keys and pictures.
+// The page's script: draws curves; the reader chooses x axis, runs, steps, configuration keys and pictures.
 
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const hidden = new Set();
   const charts = [];
   const several = data.runs.length > 1;
-  let axis = "step", crosshair = null, room = null;
+  let axis = "step", crosshair = null, xDomain = null;
 
-  // --- the axis -----------------------------------------------------------------------------------------------------
+  // --- x axis --------------------------------------------------------------------------------------------------------
   const select = document.getElementById("axis");
   const usable = Object.keys(data.axes).filter((name) => data.runs.some((run) => run.axes[name]));
   if (select) {
@@ -26,8 +26,8 @@
     return [Math.min(low, 0), high > Math.min(low, 0) ? high : low + 1];
   }
 
-  // A step's place on the axis, between the rows around it.
-  function placed(run, step) {
+  // A step's position on the x axis, interpolated between rows.
+  function axisPosition(run, step) {
     const steps = run.axes.step || [], places = run.axes[axis] || [];
     let before = -1;
     for (let i = 0; i < steps.length && steps[i] <= step; i++) if (places[i] !== null) before = i;
@@ -38,75 +38,75 @@
     return places[before] + ((step - steps[before]) / (steps[after] - steps[before])) * (places[after] - places[before]);
   }
 
-  // --- curves ---------------------------------------------------------------------------------------------------------
-  function seriesOf(column) {
+  // --- curves --------------------------------------------------------------------------------------------------------
+  function visibleSeries(column) {
     const found = [];
     data.runs.forEach((run, number) => {
-      const one = run.series[column], along = run.axes[axis];
-      if (one && along && !hidden.has(number)) {
-        found.push({ run: number, name: run.name, dashed: number >= 8, x: one.at.map((row) => along[row]), y: one.values });
+      const curve = run.series[column], along = run.axes[axis];
+      if (curve && along && !hidden.has(number)) {
+        found.push({ run: number, name: run.name, dashed: number >= 8, x: curve.at.map((row) => along[row]), y: curve.values });
       }
     });
     return found;
   }
 
   function draw(item) {
-    const series = seriesOf(item.column);
+    const series = visibleSeries(item.column);
     item.series = series;
     const chart = { ...item.chart, log: item.log };
     chart.references = chart.references.filter((reference) => reference.run === null || !hidden.has(reference.run));
-    item.drawn = lineChart(item.box, chart, series, room, data.axes[axis]);
+    item.drawn = lineChart(item.box, chart, series, xDomain, data.axes[axis]);
     if (!item.drawn) return;
-    const told = series.map((one) => {
-      const finite = one.y.map((value, i) => [one.x[i], value]).filter(([, value]) => value !== null);
-      if (!finite.length) return `${one.name}: nothing finite`;
+    const descriptions = series.map((curve) => {
+      const finite = curve.y.map((value, i) => [curve.x[i], value]).filter(([, value]) => value !== null);
+      if (!finite.length) return `${curve.name}: no finite value`;
       const [first, last] = [finite[0], finite[finite.length - 1]].map(([at, value]) => `${show(item, value)} at ${format(at)}`);
-      return `${several ? one.name + ": " : ""}${first}, ${last}`;
+      return `${several ? curve.name + ": " : ""}${first}, ${last}`;
     });
     const svg = item.drawn.svg;
     svg.setAttribute("role", "img");
     svg.setAttribute("tabindex", "0");
-    svg.setAttribute("aria-label", `${item.chart.title} against ${data.axes[axis]}. ${told.join("; ")}. Arrow keys read values.`);
+    svg.setAttribute("aria-label", `${item.chart.title} against ${data.axes[axis]}. ${descriptions.join("; ")}. Arrow keys read values.`);
     svg.addEventListener("pointermove", (event) => {
       const bounds = svg.getBoundingClientRect();
       const across = ((event.clientX - bounds.left) / bounds.width) * item.drawn.width;
       const share = (across - MARGIN.left) / (item.drawn.right - MARGIN.left);
-      soon(item, room[0] + Math.min(Math.max(share, 0), 1) * (room[1] - room[0]));
+      moveCrosshairNextFrame(item, xDomain[0] + Math.min(Math.max(share, 0), 1) * (xDomain[1] - xDomain[0]));
     });
-    svg.addEventListener("pointerleave", () => soon(item, null));
-    svg.addEventListener("blur", () => aim(item, null));
-    svg.addEventListener("keydown", (event) => walk(item, event));
+    svg.addEventListener("pointerleave", () => moveCrosshairNextFrame(item, null));
+    svg.addEventListener("blur", () => moveCrosshair(item, null));
+    svg.addEventListener("keydown", (event) => onArrowKey(item, event));
   }
 
-  function walk(item, event) {
+  function onArrowKey(item, event) {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (!step || !item.series.length) return;
     event.preventDefault();
-    const places = [...new Set(item.series.flatMap((one) => one.x))].filter((value) => value !== null).sort((a, b) => a - b);
-    if (crosshair === null) return aim(item, step > 0 ? places[0] : places[places.length - 1]);
+    const places = [...new Set(item.series.flatMap((curve) => curve.x))].filter((value) => value !== null).sort((a, b) => a - b);
+    if (crosshair === null) return moveCrosshair(item, step > 0 ? places[0] : places[places.length - 1]);
     const further = step > 0 ? places.find((value) => value > crosshair) : places.filter((value) => value < crosshair).pop();
-    if (further !== undefined) aim(item, further);
+    if (further !== undefined) moveCrosshair(item, further);
   }
 
   function show(item, value) {
     return value === null ? "not finite" : item.chart.unit === "%" ? `${format(value * 100)} %` : format(value);
   }
 
-  let aimed = null;
-  function soon(item, at) { // once per frame, however often the pointer moves
-    if (!aimed) requestAnimationFrame(() => { const [each, place] = aimed; aimed = null; aim(each, place); });
-    aimed = [item, at];
+  let pendingMove = null;
+  function moveCrosshairNextFrame(item, at) { // at most once per frame
+    if (!pendingMove) requestAnimationFrame(() => { const [each, place] = pendingMove; pendingMove = null; moveCrosshair(each, place); });
+    pendingMove = [item, at];
   }
 
-  function aim(target, at) {
+  function moveCrosshair(target, at) {
     crosshair = at;
     for (const item of charts) {
       if (!item.drawn || !item.drawn.svg.isConnected) continue;
-      const found = point(item.drawn, at, item.log);
+      const found = drawCrosshair(item.drawn, at, item.log);
       item.tip.hidden = item !== target || !found.length;
       if (item.tip.hidden) continue;
-      const [one, i] = found[0];
-      item.tip.replaceChildren(make("div", { class: "head" }, make("span", {}, `${data.axes[axis]} ${format(one.x[i], 5)}`)));
+      const [curve, i] = found[0];
+      item.tip.replaceChildren(make("div", { class: "head" }, make("span", {}, `${data.axes[axis]} ${format(curve.x[i], 5)}`)));
       for (const [each, index] of found) {
         const name = make("span", {}, make("i", { class: `swatch r${each.run % 8}` }), several ? each.name : item.chart.title);
         item.tip.append(make("div", {}, name, make("span", {}, show(item, each.y[index]))));
@@ -143,7 +143,7 @@
     charts.push(item);
   }
 
-  // --- verdicts -------------------------------------------------------------------------------------------------------
+  // --- verdicts ------------------------------------------------------------------------------------------------------
   const stripBox = document.querySelector("#strip .plot");
   function drawStrip() {
     if (!stripBox) return;
@@ -153,17 +153,17 @@
       const parts = [];
       run.verdicts.forEach((verdict, i) => {
         const next = run.verdicts[i + 1], last = parts[parts.length - 1];
-        const to = placed(run, next ? next.step : Math.max(run.steps, verdict.step));
+        const to = axisPosition(run, next ? next.step : Math.max(run.steps, verdict.step));
         if (last && last.verdict === verdict.verdict && last.kind === verdict.kind) last.to = to;
-        else parts.push({ from: placed(run, verdict.step), to, ...verdict });
+        else parts.push({ from: axisPosition(run, verdict.step), to, ...verdict });
       });
       rows.push({ name: run.name, parts });
     });
-    strip(stripBox, rows, data.kinds, room, data.axes[axis], several);
+    drawVerdictStrip(stripBox, rows, data.kinds, xDomain, data.axes[axis], several);
   }
 
   function redraw() {
-    room = domain();
+    xDomain = domain();
     charts.forEach(draw);
     drawStrip();
   }
@@ -177,7 +177,7 @@
     });
   }
 
-  // --- pictures -------------------------------------------------------------------------------------------------------
+  // --- pictures ------------------------------------------------------------------------------------------------------
   for (const shown of document.querySelectorAll(".shown[data-steps]")) {
     const steps = shown.dataset.steps.split(" ").map(Number);
     const slider = shown.querySelector("input"), output = shown.querySelector("output");
@@ -212,7 +212,7 @@
     if (next) view(next);
   });
 
-  // --- configuration --------------------------------------------------------------------------------------------------
+  // --- configuration -------------------------------------------------------------------------------------------------
   const filter = document.getElementById("filter");
   filter.addEventListener("input", () => {
     const wanted = filter.value.trim().toLowerCase();
