@@ -109,7 +109,8 @@ def _trained(pictures, tmp_path_factory):
     """The folder and output of a run on images that are not square; beside the folder, a copy."""
     folder = tmp_path_factory.mktemp("runs") / "first"
     result = command("train.py", "data=folder", f"data.root={pictures}", "data.image_size=[16,24]",
-                     "model.patch_size=4", "data.batch_size=8", f"run_dir={folder}", *TINY)  # fmt: skip
+                     "model.patch_size=4", "data.batch_size=8", f"run_dir={folder}", *TINY,
+                     "callbacks.baselines=true", "callbacks.pictures=1")  # fmt: skip
     assert result.returncode == 0, result.stderr
     shutil.copytree(folder, folder.with_name("copy"))
     return folder, result.stdout

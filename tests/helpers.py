@@ -3,10 +3,10 @@
 import csv
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+import preloaded
 import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
@@ -33,9 +33,9 @@ def train_config(*overrides):
 
 
 def command(script, *arguments, cwd=ROOT, **environment):
-    """A command as a user types it."""
+    """A command as a user types it, in a process of its own."""
     return subprocess.run(
-        [sys.executable, str(ROOT / script), *map(str, arguments)],
+        [preloaded.python(), str(ROOT / script), *map(str, arguments)],
         capture_output=True,
         text=True,
         cwd=cwd,
@@ -60,6 +60,8 @@ SMALL = (
     "callbacks.evaluate_every_epochs=null",
     "callbacks.health_every_steps=null",
     "callbacks.pictures=null",
+    "callbacks.baselines=false",
+    "task=knn",
 )
 
 
@@ -87,7 +89,7 @@ TINY = (
     "predictor.depth=1", "data.workers=0",
     "schedule.max_steps=3", "schedule.warmup_steps=1", "callbacks.log_every_steps=1",
     "callbacks.health_every_steps=null",
-    "callbacks.pictures=null",
+    "callbacks.pictures=null", "callbacks.baselines=false", "task=knn",
 )  # fmt: skip
 
 
@@ -113,7 +115,7 @@ def small_encoder(image_size=(24, 40), patch=8, channels=5, width=24, depth=2, h
 
 # A short run that measures, draws and evaluates, for loggers to log
 LOGGED = ("data=digits", *TINY, "logger=wandb", "logger.mode=offline", "callbacks.health_every_steps=2",
-         "callbacks.health_images=32", "callbacks.pictures=1", "task=knn")  # fmt: skip
+         "callbacks.health_images=32", "callbacks.pictures=1")  # fmt: skip
 
 
 def blobs(count, seed, spread=1.5, classes=4, width=12):
@@ -127,7 +129,7 @@ def blobs(count, seed, spread=1.5, classes=4, width=12):
 
 
 # A job of a sweep
-DIGITS = ("data=digits", *TINY, "task=knn", "task.knn.k=[5]", "task.knn.headline=5", "callbacks.baselines=false")
+DIGITS = ("data=digits", *TINY, "task.knn.k=[5]", "task.knn.headline=5")
 
 
 def listed(folder):

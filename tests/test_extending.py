@@ -9,7 +9,7 @@ from helpers import ROOT, TINY, rows
 
 TEXT = (ROOT / "docs" / "extending.md").read_text()
 SECTIONS = {section.splitlines()[0]: section for section in TEXT.split("\n## ")[1:]}
-SMALL = [*TINY[1:], "data.batch_size=16", "callbacks.baselines=false", "task=knn"]
+SMALL = [*TINY[1:], "data.batch_size=16"]
 EXTRA = {"A data source": []}
 """What the commands get beside SMALL; images are the digits unless said otherwise."""
 

@@ -103,7 +103,8 @@ class Callbacks(Section):
     baselines: bool
     """also evaluate random init and raw pixels, at the end"""
     pictures: Count | None
-    """pictures of features drawn during the run, evenly spaced, in addition to one before training; null: none"""
+    """pictures of features drawn during the run, evenly spaced, in addition to one before training and those at the
+    end; null: no pictures at all"""
 
 
 class CustomCallbacks(NamedSections):

@@ -83,7 +83,8 @@ def finish(run: Run, brief: bool) -> None:
         Console().print(tables.results_table(rows, chosen, names))
     summary["unreadable"] = sorted({*run.recorder.unreadable, *run.data.unreadable.values()})
     write_summary(files.summary, summary)
-    _draw(run, encoder)
+    if run.config.callbacks.pictures is not None:
+        _draw(run, encoder)
     log = run.trainer.loggers
     loggers.log_files(log, "encoder", [*map(files.export, exports), files.config])
     loggers.log_files(log, "checkpoints", [files.checkpoints.last, *files.checkpoints.all_best().values()])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers import TINY
 
-QUICK = ("task=knn", "callbacks.baselines=false", "callbacks.evaluate_every_epochs=null")
+QUICK = ("callbacks.evaluate_every_epochs=null",)
 OWN = """
 import lightning as L
 import torch

@@ -10,6 +10,7 @@ import sys
 import time
 
 import numpy as np
+import preloaded
 import pytest
 import torch
 from helpers import ROOT, TINY, assert_same, command
@@ -126,7 +127,7 @@ def test_a_run_goes_on_with_other_processes(runs, tmp_path, begun, hardware):
 
 
 def torchrun(*arguments):
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    launcher = [preloaded.python(), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     return subprocess.run(
         [*launcher, str(ROOT / "train.py"), *map(str, arguments)], capture_output=True, text=True, timeout=300
     )
@@ -159,7 +160,7 @@ def test_a_signal_to_the_first_process_ends_both_saved(images, tmp_path, hardwar
     folder = tmp_path / "run"
     arguments = [*images, "schedule.max_steps=100000", *hardware, f"run_dir={folder}"]
     process = subprocess.Popen(
-        [sys.executable, ROOT / "train.py", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [preloaded.python(), ROOT / "train.py", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 120
     metrics = folder / "metrics.csv"  # begins with the health check before the first step

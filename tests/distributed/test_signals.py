@@ -8,6 +8,7 @@ import sys
 import time
 
 import lightning as L
+import preloaded
 import pytest
 import torch
 from helpers import EXACT, ROOT, SMALL, TINY, assert_same, command, rows, train_config
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 def started(*arguments, **environment):
     """train.py in a process of its own."""
-    return subprocess.Popen([sys.executable, str(ROOT / "train.py"), *map(str, arguments)], stdout=subprocess.PIPE,
+    return subprocess.Popen([preloaded.python(), str(ROOT / "train.py"), *map(str, arguments)], stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE, text=True, env={**os.environ, **environment})  # fmt: skip
 
 
@@ -81,8 +82,7 @@ def test_ctrl_c_saves_a_run_whose_output_nobody_reads_any_more(tmp_path):
     """As in python train.py | tee log: tee ends first."""
     folder = tmp_path / "run"
     arguments = ["data=digits", *TINY, "schedule.max_steps=100000", "callbacks.progress_every_seconds=0.01"]
-    process = subprocess.Popen([sys.executable, ROOT / "train.py", *arguments, f"run_dir={folder}"],
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    process = started(*arguments, f"run_dir={folder}")
     for line in process.stdout:
         if line.startswith("step "):
             break
@@ -108,8 +108,7 @@ def test_a_second_signal_ends_a_run_at_once(tmp_path, number):
         "    return found\n"
     )
     arguments = ["data=digits", *TINY, "data.source=slow_source.build", f"run_dir={tmp_path / 'run'}"]
-    process = subprocess.Popen([sys.executable, ROOT / "train.py", *arguments], stdout=subprocess.PIPE,
-                               env={**os.environ, "PYTHONPATH": str(tmp_path)}, text=True)  # fmt: skip
+    process = started(*arguments, PYTHONPATH=str(tmp_path))
     for line in process.stdout:
         if line == "reading\n":
             break

@@ -13,8 +13,7 @@ from ijepa.config import Loggers, TrainConfig
 from ijepa.config.checks import parse
 from ijepa.util.errors import UserError
 
-RUN = ("data=digits", *TINY, "schedule=constant", "task=knn", "callbacks.baselines=false",
-       "callbacks.pictures=1")  # fmt: skip
+RUN = ("data=digits", *TINY, "schedule=constant", "callbacks.pictures=1")  # fmt: skip
 OWN = """
 import json
 from lightning.pytorch.loggers import Logger

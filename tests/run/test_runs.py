@@ -37,6 +37,9 @@ def test_a_run_s_folder(finished):
         "pictures/similarity.png",
         "pictures/attention.png",
         "pictures/curves.png",
+        "pictures/progress.png",
+        "pictures/features/step-000000.png",
+        "pictures/features/step-000003.png",
     }
     assert "24 for training, 8 for validation, 2 classes" in output
     assert "context patches per image" in output

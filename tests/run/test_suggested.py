@@ -2,8 +2,7 @@
 
 from helpers import TINY
 
-RUN = ("data=digits", "model=vit_base", *TINY, "model.heads=3", "schedule.max_steps=1", "schedule.warmup_steps=0",
-       "task=knn", "callbacks.baselines=false")  # fmt: skip
+RUN = ("data=digits", "model=vit_base", *TINY, "model.heads=3", "schedule.max_steps=1", "schedule.warmup_steps=0")
 LINE = "model.patch_size=4, suggested by data=digits; model=vit_base has 16"
 
 
