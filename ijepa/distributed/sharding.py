@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.distributed.nn.functional import all_reduce
 from torch.distributed.tensor import DTensor
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
@@ -104,8 +103,22 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
     """
     if not distributed.is_initialized() or distributed.get_world_size() == 1:
         return tensor
-    summed: Tensor = all_reduce(tensor)  # type: ignore[no-untyped-call]
+    summed: Tensor = _SumOverRanks.apply(tensor)  # type: ignore[no-untyped-call]
     return summed
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """torch's own, in `torch.distributed.nn`, is deprecated and warns on every rank."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:  # type: ignore[override]
+        summed = tensor.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return _SumOverRanks.forward(None, gradient)
 
 
 def _blocks_or_network(network: nn.Module) -> list[nn.Module]:
