@@ -74,8 +74,12 @@ def _validated_sizes(name: str, network: PatchEncoder, image_size: tuple[int, in
     try:
         rows, columns = network.grid_of(*image_size)
         indices = torch.arange(rows * columns)[None, :-1]
+        image = torch.randn(1, channels, *image_size, generator=torch.Generator().manual_seed(0))
+        masked = image.clone()
+        masked[..., -(image_size[0] // rows) :, -(image_size[1] // columns) :] = 0  # the patch that is not in indices
         with torch.no_grad():
-            shape = network.eval()(torch.zeros(1, channels, *image_size), indices).shape
+            network.eval()
+            features, of_masked = network(image, indices), network(masked, indices)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ConfigError(key, name, f"fails on an image: {reason}; see docs/extending.md") from error
@@ -83,8 +87,13 @@ def _validated_sizes(name: str, network: PatchEncoder, image_size: tuple[int, in
     if height != width or (rows * height, columns * width) != image_size:
         problem = f"its grid of {rows}x{columns} patches does not divide images of {image_size[0]}x{image_size[1]}"
         raise ConfigError(key, name, f"{problem} into squares; see docs/extending.md")
-    if shape != (1, indices.shape[1], network.width):
-        problem = f"forward(images, indices) gives {list(shape)}, expected {[1, indices.shape[1], network.width]}"
+    if features.shape != (1, indices.shape[1], network.width):
+        shape, expected = list(features.shape), [1, indices.shape[1], network.width]
+        raise ConfigError(
+            key, name, f"forward(images, indices) gives {shape}, expected {expected}; see docs/extending.md"
+        )
+    if not torch.allclose(features, of_masked, atol=1e-4):
+        problem = "forward(images, indices) sees patches that are not in indices, so the context would see the targets"
         raise ConfigError(key, name, f"{problem}; see docs/extending.md")
     heads = getattr(network, "heads", None) or max(network.width // HEAD_WIDTH, 1)
     return {"patch_size": height, "width": network.width, "depth": network.depth, "heads": heads}

@@ -45,6 +45,11 @@ class Narrow(Mixer):
         return super().forward(*arguments, **options)[..., 1:]
 
 
+class Leaky(Mixer):
+    def forward(self, images, indices=None, **options):
+        return super().forward(images + images.mean((2, 3), keepdim=True), indices, **options)
+
+
 class NoModule:
     pass
 
@@ -55,7 +60,7 @@ class NoGrid(nn.Module):
     def __init__(self):
         super().__init__()
 """
-DATA = ("data=digits", "data.batch_size=16", "schedule=constant", "task=knn", "callbacks.baselines=false")
+DATA = ("data=digits", "data.batch_size=16", "schedule=constant")
 TIMM = ("model=timm", "model.name=vit_tiny_patch16_224")
 
 
@@ -172,6 +177,7 @@ def test_a_run_with_a_class_of_one_s_own(tmp_path, own, invoke, capsys):
     [
         ("Mixer", "model.colour=red: no such key; own_encoders.Mixer takes width"),
         ("Narrow", r"model._target_=own_encoders.Narrow: forward\(images, indices\) gives \[1, 63, 15\], expected"),
+        ("Leaky", r"model._target_=own_encoders.Leaky: forward\(images, indices\) sees patches that are"),
         ("NoModule", "model._target_=own_encoders.NoModule: is not a torch.nn.Module"),
         ("NoGrid", "model._target_=own_encoders.NoGrid: lacks grid_of"),
         ("Missing", "model._target_=own_encoders.Missing: cannot be imported: AttributeError"),
