@@ -51,7 +51,8 @@ def _environment(tmp_path_factory):
         os.environ["OMP_NUM_THREADS"] = "1"
         torch.set_num_threads(1)
     else:
-        torch.set_num_threads(min(2, os.cpu_count() or 1))
+        threads = int(os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1))))
+        torch.set_num_threads(threads)  # bits depend on the number
     os.environ["IJEPA_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 

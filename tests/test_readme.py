@@ -80,7 +80,7 @@ def test_every_command_of_the_readme(line, finished, checkpoint_file, pictures, 
     if "init=" in line:  # has sizes of its own
         small = [item for item in small if not item.startswith(("model.", "predictor."))] + ["model.heads=3"]
     if "sweep=masking" in line:
-        small += ["task=knn"]
+        small += ["task=[lowshot,knn]", "task.lowshot.draws=1"]
     if "logger=wandb" in line:
         small += ["logger.mode=offline"]
     code, _, error = invoke(script, *arguments, f"run_dir={tmp_path / 'run'}", *small)

@@ -90,8 +90,10 @@ def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
 def immediate_sigint() -> Iterator[None]:
     """Ctrl-C ends the process at once, for imports: inside of libraries, a KeyboardInterrupt can get lost."""
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGINT, before)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Output(io.TextIOWrapper):

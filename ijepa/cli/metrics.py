@@ -16,8 +16,8 @@ def help_section(training_run: bool) -> list[str]:
     if not training_run:
         return ["", "Results, by the task of that name (several label sets: LABELS/NAME):", *results]
     columns = (HEADLINE, *training.TOTALS, *training.LOSS, *training.SCHEDULE)
-    rows = [_row(spec, spec.name) for spec in columns]
-    health = [_row(spec, f"health/{spec.name}") for spec in MEASURES]
+    rows = [_row(spec, spec.name) for spec in columns if spec.better]
+    health = [_row(spec, f"health/{spec.name}") for spec in MEASURES if spec.better]
     title = "Metrics that metric= can compare runs by (several label sets: LABELS/NAME, health/LABELS/NAME):"
     return ["", title, *rows, *results, *health]
 

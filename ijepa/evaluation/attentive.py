@@ -87,26 +87,28 @@ class AttentiveTask(ConfiguredTask[Attentive]):
 
 
 def _train(
-    task: Attentive, model: EvaluatedModel, ctx: EvalContext, train: Features, train_rows: Tensor
+    config: Attentive, model: EvaluatedModel, ctx: EvalContext, train: Features, train_rows: Tensor
 ) -> list[Candidate]:
     """Trains all probes on augmented images; each image passes the encoder once for all of them."""
     device = ctx.runtime.device
-    size = augmentation.capped_batch_size(task.batch_size, len(train_rows))
-    batches = augmentation.EpochBatchSampler(train.indices[train_rows], size, task.epochs, ctx.seed, ctx.runtime.ranks)
-    augment = augmentation.Augment(task.crop_scale, task.flip, ctx.data.eval_transform)
+    size = augmentation.capped_batch_size(config.batch_size, len(train_rows))
+    batches = augmentation.EpochBatchSampler(
+        train.indices[train_rows], size, config.epochs, ctx.seed, ctx.runtime.ranks
+    )
+    augment = augmentation.Augment(config.crop_scale, config.flip, ctx.data.eval_transform)
     assert model.encoder is not None
     embed, spec = ctx.runtime.patches(model.encoder), model.encoder.spec
     row_of = augmentation.row_by_index(train, len(ctx.data.source.train))
     candidates = []
     with torch.random.fork_rng(devices=[]):
         for name, labels in train.labels.items():
-            for lr, decay in itertools.product(task.lr, task.weight_decay):
+            for lr, decay in itertools.product(config.lr, config.weight_decay):
                 torch.manual_seed(seed_of(ctx.seed, Stream.ATTENTIVE_INIT, 0, 0))  # the same for all probes
                 candidates.append(
                     Candidate(name, lr, decay, AttentiveProbe(spec.width, spec.heads, int(labels.max()) + 1).to(device))
                 )
     optimizer = torch.optim.AdamW(
-        [{"params": list(c.probe.parameters()), "weight_decay": c.weight_decay} for c in candidates], lr=task.lr[0]
+        [{"params": list(c.probe.parameters()), "weight_decay": c.weight_decay} for c in candidates], lr=config.lr[0]
     )
     loader = augmentation.loader(ctx, augment, batches, ctx.seed)
     for step, (images, indices) in enumerate(progress(loader, ctx.title(f"{model.name}: attentive"), len(batches))):
@@ -114,8 +116,8 @@ def _train(
             patches = embed(images.to(device, non_blocking=True))
         loss = torch.zeros((), device=device)
         for group, candidate in zip(optimizer.param_groups, candidates, strict=True):
-            peak = augmentation.scaled_lr(candidate.lr, batches.size, task.batch_size)
-            group["lr"] = curves.warmup("cosine", 0, peak, 0, step, task.warmup_epochs * batches.steps, len(batches))
+            peak = augmentation.scaled_lr(candidate.lr, batches.size, config.batch_size)
+            group["lr"] = curves.warmup("cosine", 0, peak, 0, step, config.warmup_epochs * batches.steps, len(batches))
             labels = train.labels[candidate.label_set][row_of[indices]].to(device)
             loss = loss + F.cross_entropy(candidate.probe(patches), labels)
         optimizer.zero_grad()
@@ -127,7 +129,7 @@ def _train(
 
 @torch.inference_mode()
 def _predict(
-    task: Attentive,
+    config: Attentive,
     model: EvaluatedModel,
     ctx: EvalContext,
     candidates: list[Candidate],
@@ -142,7 +144,7 @@ def _predict(
     ranks = ctx.runtime.ranks
     classes = [torch.empty(0, len(candidates), dtype=torch.int64)]
     own = ranks.share(len(indices))
-    for batch, _ in ctx.data.eval_dataloader(Subset(images, indices[own.start : own.stop].tolist()), task.batch_size):
+    for batch, _ in ctx.data.eval_dataloader(Subset(images, indices[own.start : own.stop].tolist()), config.batch_size):
         patches = embed(batch.to(device, non_blocking=True))
         classes.append(torch.stack([c.probe(patches).argmax(dim=1).cpu() for c in candidates], dim=1))
     return ranks.joined(torch.cat(classes)).T

@@ -156,13 +156,13 @@ class SegmentationTask(DenseTask):
         return ClassTarget(max(classes, 1))
 
 
-def _train(task: Dense, target: Target, model: EvaluatedModel, ctx: EvalContext, indices: Tensor) -> DenseProbe:
+def _train(config: Dense, target: Target, model: EvaluatedModel, ctx: EvalContext, indices: Tensor) -> DenseProbe:
     """Trains on the training images ``indices``; each image passes the encoder once for all heads."""
-    layers = sorted({1 if model.encoder is None else count for count in task.layers})
+    layers = sorted({1 if model.encoder is None else count for count in config.layers})
     embed = model.embed_patches(ctx.runtime, layers[-1])
     probe = DenseProbe(embed, layers[-1], model.patch_size, [])
-    size = augmentation.capped_batch_size(task.batch_size, len(indices))
-    epochs = max(task.epochs, math.ceil(task.min_steps / max(len(indices) // size, 1)))
+    size = augmentation.capped_batch_size(config.batch_size, len(indices))
+    epochs = max(config.epochs, math.ceil(config.min_steps / max(len(indices) // size, 1)))
     # Heads are quick to train, so every device trains the same ones on all images.
     batches = augmentation.EpochBatchSampler(indices, size, epochs, ctx.seed, SINGLE_PROCESS)
     loader = dense_data.train_loader(ctx, target.kind, batches)
@@ -174,7 +174,7 @@ def _train(task: Dense, target: Target, model: EvaluatedModel, ctx: EvalContext,
         with torch.no_grad():
             features = embed(images)
         if not probe.groups:
-            probe.groups.extend(_groups(task, target, layers, features.shape[2], maps, ctx))
+            probe.groups.extend(_groups(config, target, layers, features.shape[2], maps, ctx))
         factor = (1 + math.cos(math.pi * step / len(batches))) / 2
         for group in probe.groups:
             inputs = _last_layers(features, group.layers, layers[-1])
@@ -188,12 +188,12 @@ def _train(task: Dense, target: Target, model: EvaluatedModel, ctx: EvalContext,
 
 
 def _groups(
-    task: Dense, target: Target, layers: list[int], width: int, maps: Tensor, ctx: EvalContext
+    config: Dense, target: Target, layers: list[int], width: int, maps: Tensor, ctx: EvalContext
 ) -> list[PixelHeadGroup]:
     """Heads on features [.., ``width``]; their initial biases are those that `Target.start` computes from ``maps``."""
     groups, start = [], target.start(maps)
-    for count, batch_norm in itertools.product(layers, task.batch_norm):
-        settings = setting_grid(count, batch_norm, task.lr, task.weight_decay)
+    for count, batch_norm in itertools.product(layers, config.batch_norm):
+        settings = setting_grid(count, batch_norm, config.lr, config.weight_decay)
         rates, decays = [setting.lr for setting in settings], [setting.weight_decay for setting in settings]
         generator = torch.Generator().manual_seed(seed_of(ctx.seed, Stream.DENSE_INIT, 0, 0))
         heads = PixelHeads(width // layers[-1] * count, start, rates, decays, batch_norm, generator)
@@ -203,7 +203,7 @@ def _groups(
 
 @torch.no_grad()
 def _outcomes(
-    task: Dense,
+    config: Dense,
     target: Target,
     probe: DenseProbe,
     ctx: EvalContext,
@@ -212,7 +212,7 @@ def _outcomes(
     title: str = "",
 ) -> list[Tensor]:
     """For each group, the contribution of each readable image to the results of each head: [H, n, S]."""
-    loader = dense_data.eval_loader(ctx, target.kind, images, indices, task.batch_size)
+    loader = dense_data.eval_loader(ctx, target.kind, images, indices, config.batch_size)
     batches: list[list[Tensor]] = [[] for _ in probe.groups]
     for batch in progress(loader, ctx.title(title) if title else "", len(loader)):
         inputs, maps = dense_data.readable(ctx, target.kind, *batch)
@@ -230,11 +230,11 @@ def _outcomes(
 
 @torch.no_grad()
 def _examples(
-    task: Dense, target: Target, probe: DenseProbe, trial: Trial, ctx: EvalContext
+    config: Dense, target: Target, probe: DenseProbe, trial: Trial, ctx: EvalContext
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Some validation images [B, C, H, W], their maps and a head's predictions [B, H, W], on the CPU."""
     val = ctx.data.source.val
-    indices = evenly_spaced(len(val), task.examples)
+    indices = evenly_spaced(len(val), config.examples)
     batch = next(iter(dense_data.eval_loader(ctx, target.kind, val, indices, len(indices))))
     images, maps = dense_data.readable(ctx, target.kind, *batch)
     if not len(images):

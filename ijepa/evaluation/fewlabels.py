@@ -23,39 +23,39 @@ Amount = float | int | Path
 FewLabelsConfig = Lowshot | LowshotFinetune
 
 
-def amounts(task: FewLabelsConfig) -> Iterator[tuple[str, Amount]]:
+def amounts(config: FewLabelsConfig) -> Iterator[tuple[str, Amount]]:
     """The configured amounts of labels, each with the suffix of its metric: 1pct, 5shot, or a file's name."""
-    for fraction in task.shares:
+    for fraction in config.shares:
         yield f"{100 * fraction:g}pct", fraction
-    for count in task.shots:
+    for count in config.shots:
         yield f"{count}shot", count
-    for file in task.lists:
+    for file in config.lists:
         yield Path(file).stem, Path(file).expanduser()
 
 
-def validate(task: FewLabelsConfig, key: str, images: Images) -> None:
+def validate(config: FewLabelsConfig, key: str, images: Images) -> None:
     """Checks that there is an amount, and that each list names training images; raises ConfigError."""
-    if not task.shares + task.shots + task.lists:
+    if not config.shares + config.shots + config.lists:
         raise ConfigError(f"{key}.shares", [], f"needs at least one value here, in {key}.shots or in {key}.lists")
-    for file in task.lists:
+    for file in config.lists:
         if not Path(file).expanduser().is_file():
-            raise ConfigError(f"{key}.lists", task.lists, f"no such file: {file}")
+            raise ConfigError(f"{key}.lists", config.lists, f"no such file: {file}")
         listed_rows(Path(file).expanduser(), _names(images), f"{key}.lists")
-    names = [name for name, _ in amounts(task)]
+    names = [name for name, _ in amounts(config)]
     for name in names:
         if names.count(name) > 1:
-            raise ConfigError(f"{key}.lists", task.lists, f"two results would be named {name}; rename a file")
+            raise ConfigError(f"{key}.lists", config.lists, f"two results would be named {name}; rename a file")
 
 
 def draws(
-    task: FewLabelsConfig, key: str, ctx: EvalContext, train: Features, name: str, amount: Amount
+    config: FewLabelsConfig, key: str, ctx: EvalContext, train: Features, name: str, amount: Amount
 ) -> list[Tensor]:
     """The labelled rows of ``train`` in each draw, for label set ``name``; a list is a single draw."""
     if isinstance(amount, Path):
         row_of = row_by_index(train, len(ctx.data.source.train))
         rows = row_of[listed_rows(amount, _names(ctx.data.source.train), f"{key}.lists")]
         return [rows[rows >= 0]]  # without unreadable images
-    return [draw_rows(train.labels[name], amount, ctx.seed, draw) for draw in range(task.draws)]
+    return [draw_rows(train.labels[name], amount, ctx.seed, draw) for draw in range(config.draws)]
 
 
 def draw_rows(labels: Tensor, amount: float | int, seed: int, draw: int) -> Tensor:

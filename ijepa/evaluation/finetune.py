@@ -70,30 +70,30 @@ class FinetuneTask(ConfiguredTask[Finetune]):
         validate_tuning(self.config, data, self.key)
 
 
-def validate_tuning(task: Tuning, data: DataModule, key: str) -> None:
+def validate_tuning(config: Tuning, data: DataModule, key: str) -> None:
     """Rejects unknown label sets, and RandAugment settings that timm or the images do not support.
 
     Raises:
         ConfigError: with what to try instead.
     """
     names = label_sets(data)
-    for name in task.labels or []:
+    for name in config.labels or []:
         if name not in names:
             problem = f"the images have no labels {name}; try {', '.join(names)}"
-            raise ConfigError(f"{key}.labels", task.labels, problem)
-    if task.randaugment is None:
+            raise ConfigError(f"{key}.labels", config.labels, problem)
+    if config.randaugment is None:
         return
     if data.channels not in augmentation.PIL_MODES:
         problem = f"supports 1 or 3 channels, not {data.channels}; try {key}.randaugment=null"
-        raise ConfigError(f"{key}.randaugment", task.randaugment, problem)
+        raise ConfigError(f"{key}.randaugment", config.randaugment, problem)
     if not _are_8_bit(data):
         problem = f"supports 8-bit pictures only; try {key}.randaugment=null"
-        raise ConfigError(f"{key}.randaugment", task.randaugment, problem)
+        raise ConfigError(f"{key}.randaugment", config.randaugment, problem)
     try:
-        augmentation.randaugment_transform(task.randaugment, data.eval_transform.size)
+        augmentation.randaugment_transform(config.randaugment, data.eval_transform.size)
     except Exception:  # timm asserts, or fails at int()
         raise ConfigError(
-            f"{key}.randaugment", task.randaugment, "should look like rand-m9-mstd0.5-inc1, or be null"
+            f"{key}.randaugment", config.randaugment, "should look like rand-m9-mstd0.5-inc1, or be null"
         ) from None
 
 
@@ -109,13 +109,13 @@ def _are_8_bit(data: DataModule) -> bool:
 
 
 def tune(
-    task: Tuning, model: EvaluatedModel, ctx: EvalContext, train: Features, test: Features, rows: Tensor,
+    config: Tuning, model: EvaluatedModel, ctx: EvalContext, train: Features, test: Features, rows: Tensor,
     title: str, draw: int = 0,
 ) -> TunedModel:  # fmt: skip
     """Fine-tunes a copy of the model's encoder.
 
     Args:
-        task: hyperparameters.
+        config: hyperparameters.
         model: has an encoder.
         ctx: data, device and seed.
         train: labels and indices of the training images; its features are not used.
@@ -133,15 +133,15 @@ def tune(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         try:
-            network = Classifier(model.encoder, classes, task.drop_path).to(device)
+            network = Classifier(model.encoder, classes, config.drop_path).to(device)
         except ValueError as error:
-            key = f"task.{'finetune' if isinstance(task, Finetune) else 'lowshot_finetune'}.drop_path"
-            raise ConfigError(key, task.drop_path, f"{error}; try 0") from None
+            key = f"task.{'finetune' if isinstance(config, Finetune) else 'lowshot_finetune'}.drop_path"
+            raise ConfigError(key, config.drop_path, f"{error}; try 0") from None
         torch.manual_seed(seed_of(seed, Stream.FINETUNE_INIT, 1, ctx.runtime.ranks.rank))  # for stochastic depth
-        _train(task, network, ctx, train, rows, seed, ctx.title(title))
+        _train(config, network, ctx, train, rows, seed, ctx.title(title))
     network.eval()
     embed = ctx.runtime.pooled(network.pretrained)
-    pooled, _ = cached_features(embed, ctx.data.source.val, ctx.data, task.batch_size, ctx.runtime, None, "")
+    pooled, _ = cached_features(embed, ctx.data.source.val, ctx.data, config.batch_size, ctx.runtime, None, "")
     results = {}
     with torch.inference_mode():
         for name, head in network.heads.items():
@@ -149,41 +149,41 @@ def tune(
     return TunedModel(network, results)
 
 
-def build_optimizer(task: Tuning, network: nn.Module) -> AdamW:
+def build_optimizer(config: Tuning, network: nn.Module) -> AdamW:
     """AdamW whose parameter groups have an ``lr_scale``: ``layer_decay`` to the power of the number of later layers."""
-    groups = param_groups_layer_decay(network, task.weight_decay, layer_decay=task.layer_decay)
-    return AdamW(groups, lr=task.lr)
+    groups = param_groups_layer_decay(network, config.weight_decay, layer_decay=config.layer_decay)
+    return AdamW(groups, lr=config.lr)
 
 
 def _train(
-    task: Tuning, network: Classifier, ctx: EvalContext, train: Features, rows: Tensor, seed: int,
+    config: Tuning, network: Classifier, ctx: EvalContext, train: Features, rows: Tensor, seed: int,
     title: str,
 ) -> None:  # fmt: skip
     device = ctx.runtime.device
     ranks = ctx.runtime.ranks
     multiple = 2 * ranks.world_size  # mixup needs an even number of images on each device
-    size = max(augmentation.capped_batch_size(task.batch_size, len(rows)) // multiple, 1) * multiple
-    batches = augmentation.EpochBatchSampler(train.indices[rows], size, task.epochs, seed, ranks)
+    size = max(augmentation.capped_batch_size(config.batch_size, len(rows)) // multiple, 1) * multiple
+    batches = augmentation.EpochBatchSampler(train.indices[rows], size, config.epochs, seed, ranks)
     row_of = augmentation.row_by_index(train, len(ctx.data.source.train))
-    augment = augmentation.Augment(task.crop_scale, task.flip, ctx.data.eval_transform, task.randaugment)
+    augment = augmentation.Augment(config.crop_scale, config.flip, ctx.data.eval_transform, config.randaugment)
     loader = augmentation.loader(ctx, augment, batches, seed)
-    optimizer = build_optimizer(task, network)
-    peak = augmentation.scaled_lr(task.lr, size, task.batch_size)
+    optimizer = build_optimizer(config, network)
+    peak = augmentation.scaled_lr(config.lr, size, config.batch_size)
     network.train()
     for step, (images, indices) in enumerate(progress(loader, title, len(batches))):
         lr = curves.warmup(
-            "cosine", 0, peak, peak * task.lr_end, step, task.warmup_epochs * batches.steps, len(batches)
+            "cosine", 0, peak, peak * config.lr_end, step, config.warmup_epochs * batches.steps, len(batches)
         )
         for group in optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
-        mixed, weights = mix(task, images, seed_of(seed, Stream.MIXUP, step, ranks.rank))
+        mixed, weights = mix(config, images, seed_of(seed, Stream.MIXUP, step, ranks.rank))
         mixed, weights = mixed.to(device, non_blocking=True), weights.to(device, non_blocking=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=ctx.runtime.bf16):
             logits = network(mixed)
         loss = torch.zeros((), device=device)
         for name, label_set_logits in logits.items():
             labels = train.labels[name][row_of[indices]].to(device)
-            targets = weights @ smoothed_targets(labels, label_set_logits.shape[1], task.label_smoothing)
+            targets = weights @ smoothed_targets(labels, label_set_logits.shape[1], config.label_smoothing)
             loss = loss + F.cross_entropy(label_set_logits.float(), targets)
         optimizer.zero_grad()
         loss.backward()
@@ -191,16 +191,16 @@ def _train(
         optimizer.step()
 
 
-def mix(task: Tuning, images: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+def mix(config: Tuning, images: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """Mixup or CutMix, chosen at random, of images [B, C, H, W].
 
     Returns:
         The mixed images [B, C, H, W], and the weight of each original image in each: [B, B].
     """
     indices = torch.arange(len(images))
-    if not task.mixup and not task.cutmix:
+    if not config.mixup and not config.cutmix:
         return images, torch.eye(len(images))
-    mixup = Mixup(task.mixup, task.cutmix, label_smoothing=0, num_classes=len(images))
+    mixup = Mixup(config.mixup, config.cutmix, label_smoothing=0, num_classes=len(images))
     with seeded(seed):
         mixed, weights = mixup(images.clone(), indices)
     return mixed, weights

@@ -31,10 +31,10 @@ class KnnTask(ConfiguredTask[Knn]):
         return [specs.KNN.instance(k=k) for k in ([self.config.headline] if several else self.config.k)]
 
 
-def score(task: Knn, train: Features, test: Features) -> dict[str, TaskResult]:
+def score(config: Knn, train: Features, test: Features) -> dict[str, TaskResult]:
     """By label set: top-1 accuracy on ``test`` for each k; the neighbours are those in ``train``."""
-    predicted = predict(train.values, train.labels, test.values, task.k, task.temperature, task.center)
-    names = {k: specs.KNN.instance(k=k).name for k in task.k}
+    predicted = predict(train.values, train.labels, test.values, config.k, config.temperature, config.center)
+    names = {k: specs.KNN.instance(k=k).name for k in config.k}
     return {
         name: TaskResult({names[k]: accuracy(classes, test.labels[name]) for k, classes in by_k.items()})
         for name, by_k in predicted.items()

@@ -43,14 +43,14 @@ class LogisticTask(ConfiguredTask[Logistic]):
         return [specs.LOGISTIC, specs.LOGISTIC_L2]
 
 
-def score(task: Logistic, train: Features, test: Features, seed: int) -> dict[str, TaskResult]:
+def score(config: Logistic, train: Features, test: Features, seed: int) -> dict[str, TaskResult]:
     """By label set: top-1 accuracy on ``test``, and the chosen L2 penalty."""
-    project = projection(train.values, task.components, seed)
+    project = projection(train.values, config.components, seed)
     order = torch.from_numpy(shuffled(seed, Stream.PROBE_HOLDOUT, 0, len(train.values)))
     values = project(train.values)[order]
     labels = {name: classes[order] for name, classes in train.labels.items()}
-    chosen, start = _choose_l2(task, values, labels)
-    predicted = predict(fit(values, labels, chosen, start, task.max_iterations), project(test.values))
+    chosen, start = _choose_l2(config, values, labels)
+    predicted = predict(fit(values, labels, chosen, start, config.max_iterations), project(test.values))
     return {
         name: TaskResult(
             {
@@ -106,23 +106,23 @@ def fit(values: Tensor, labels: Labels, l2: dict[str, float], start: Weights, ma
     return dict(zip(names, (scaled.detach() * scale).split(classes, dim=1), strict=True))
 
 
-def _choose_l2(task: Logistic, values: Tensor, labels: Labels) -> tuple[dict[str, float], Weights]:
+def _choose_l2(config: Logistic, values: Tensor, labels: Labels) -> tuple[dict[str, float], Weights]:
     """The L2 penalty that is best on the first rows, which are held out, and its weights, by label set.
 
     The strongest penalty is fitted first; each fit starts from the weights of the one before.
     """
-    holdout = min(max(round(task.holdout * len(values)), 1), len(values) - 1)
+    holdout = min(max(round(config.holdout * len(values)), 1), len(values) - 1)
     holdout_labels = {name: classes[:holdout] for name, classes in labels.items()}
     train_labels = {name: classes[holdout:] for name, classes in labels.items()}
     weights = {name: torch.zeros(values.shape[1] + 1, int(classes.max()) + 1) for name, classes in labels.items()}
     best = dict.fromkeys(labels, (-1.0, 0.0))  # accuracy, penalty
     best_weights: Weights = {}
     worse = dict.fromkeys(labels, 0)
-    for l2 in sorted(task.l2, reverse=True):
+    for l2 in sorted(config.l2, reverse=True):
         active = [name for name in labels if worse[name] < 2]  # past the best, weaker penalties only take longer
         active_labels = {name: train_labels[name] for name in active}
         if active:
-            weights |= fit(values[holdout:], active_labels, dict.fromkeys(active, l2), weights, task.max_iterations)
+            weights |= fit(values[holdout:], active_labels, dict.fromkeys(active, l2), weights, config.max_iterations)
         for name, classes in predict({name: weights[name] for name in active}, values[:holdout]).items():
             score = (classes == holdout_labels[name]).float().mean().item()
             worse[name] += 1

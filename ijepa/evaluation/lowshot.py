@@ -105,9 +105,9 @@ class LowshotFinetuneTask(FewLabelsTask[LowshotFinetune]):
 class LowshotProbe:
     """Logistic regression fitted to some rows of ``train`` and evaluated on ``test``."""
 
-    def __init__(self, task: Lowshot, train: Features, test: Features, seed: int) -> None:
-        project = projection(train.values, task.components, seed)
-        self.task = task
+    def __init__(self, config: Lowshot, train: Features, test: Features, seed: int) -> None:
+        project = projection(train.values, config.components, seed)
+        self.config = config
         self.train = train._replace(values=project(train.values))
         self.test = test._replace(values=project(test.values))
         self.seed = seed
@@ -115,25 +115,25 @@ class LowshotProbe:
     def score(self, name: str, rows: Tensor) -> tuple[MetricValue, float]:
         """Top-1 accuracy on label set ``name`` of the classifier fitted to ``rows``, and the chosen L2 penalty."""
         values, labels = self.train.values[rows], self.train.labels[name]
-        l2 = _choose_l2(self.task, values, labels[rows], self.seed)
+        l2 = _choose_l2(self.config, values, labels[rows], self.seed)
         start = torch.zeros(values.shape[1] + 1, int(labels.max()) + 1)
-        weights = fit(values, {name: labels[rows]}, {name: l2}, {name: start}, self.task.max_iterations)
+        weights = fit(values, {name: labels[rows]}, {name: l2}, {name: start}, self.config.max_iterations)
         return accuracy(predict(weights, self.test.values)[name], self.test.labels[name]), l2
 
 
-def _choose_l2(task: Lowshot, values: Tensor, labels: Tensor, seed: int) -> float:
+def _choose_l2(config: Lowshot, values: Tensor, labels: Tensor, seed: int) -> float:
     """The L2 penalty with the most correct predictions in cross-validation; of equal ones, the strongest.
 
     Each fold is fitted as a label set in which its held-out images have the label `IGNORED`, so all folds are fitted at
     once. A class with a single image is never predicted for it, whatever the penalty.
     """
-    folds = min(task.folds, len(labels))
+    folds = min(config.folds, len(labels))
     fold = torch.from_numpy(np.argsort(shuffled(seed, Stream.FOLDS, 0, len(labels)))) % folds
     fold_labels = {str(i): torch.where(fold == i, IGNORED, labels) for i in range(folds)}
     weights = {name: torch.zeros(values.shape[1] + 1, int(labels.max()) + 1) for name in fold_labels}
-    best, chosen = -1, task.l2[0]
-    for l2 in sorted(task.l2, reverse=True):
-        weights = fit(values, fold_labels, dict.fromkeys(fold_labels, l2), weights, task.max_iterations)
+    best, chosen = -1, config.l2[0]
+    for l2 in sorted(config.l2, reverse=True):
+        weights = fit(values, fold_labels, dict.fromkeys(fold_labels, l2), weights, config.max_iterations)
         predicted = predict(weights, values)
         correct = sum(int(((predicted[str(i)] == labels) & (fold == i)).sum()) for i in range(folds))
         if correct > best:

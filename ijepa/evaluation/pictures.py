@@ -164,16 +164,18 @@ class ImagePool:
         rows: rows of the images from which principal components are computed; the first are `shown`.
     """
 
-    def __init__(self, task: Pictures, model: EvaluatedModel, ctx: EvalContext) -> None:
-        train, val = ctx.features(model, ctx.layers, task.batch_size)
+    def __init__(self, config: Pictures, model: EvaluatedModel, ctx: EvalContext) -> None:
+        train, val = ctx.features(model, ctx.layers, config.batch_size)
         source = ctx.data.source
         self.values = torch.cat([features.values for features in (val, train) if len(features.values)])
         self._transform = ctx.data.eval_transform
         self._files = [(source.val, index) for index in val.indices.tolist()]
         self._files += [(source.train, index) for index in train.indices.tolist()]
-        self.shown = evenly_spaced(len(val.values) if len(val.values) >= task.images else len(self.values), task.images)
-        others = [row for row in evenly_spaced(len(self.values), task.projected) if row not in self.shown]
-        self.rows = self.shown + others[: max(task.projected - len(self.shown), 0)]
+        self.shown = evenly_spaced(
+            len(val.values) if len(val.values) >= config.images else len(self.values), config.images
+        )
+        others = [row for row in evenly_spaced(len(self.values), config.projected) if row not in self.shown]
+        self.rows = self.shown + others[: max(config.projected - len(self.shown), 0)]
 
     def read(self, rows: list[int]) -> Tensor:
         """The transformed images [B, C, H, W] of ``rows``."""

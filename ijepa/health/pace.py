@@ -16,7 +16,7 @@ def steps_between(
 ) -> int:
     """The smallest interval, in steps, with at most `MAX_CHECKS` health checks and `MAX_FRACTION` of the FLOPs.
 
-    The interval is aligned with checkpoints, so that each checkpoint has a verdict.
+    It divides the checkpoint interval or, if that allows too few steps between checks, is a multiple of it.
 
     Args:
         image_flops: of one held-out image; every device processes all of them.

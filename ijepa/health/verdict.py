@@ -11,17 +11,17 @@ from statistics import median
 from typing import Any, NamedTuple
 
 RISEN = 1.1
-"""Healthy: spread across images relative to step 0, at least."""
+"""Healthy: relative spread across images, compared with step 0, at least."""
 FALLEN = 0.5
-"""Collapsing: spread or rank relative to step 0, at most."""
+"""Collapsing: spread or rank, compared with step 0, at most."""
 LOST = 1 / 3
-"""Collapsing: spread or rank relative to the best so far, at most."""
+"""Collapsing: spread or rank, compared with the best so far, at most."""
 ACROSS = 0.3
-"""Healthy in any case: fraction of the variance that is across images, at least; for runs from pretrained weights."""
+"""Healthy in any case: fraction of the variance that is across images, at least; for runs from existing weights."""
 JUMP = 3.0
-"""Diverging: loss relative to the largest so far (and to 1), more than."""
+"""Diverging: loss, compared with the largest so far (and with 1), more than."""
 EXPLODED = 20.0
-"""Diverging: norm of gradients or predictions relative to its median so far, more than."""
+"""Diverging: norm of gradients or predictions, compared with its median so far, more than."""
 FORGOTTEN = 0.1
 """Diverging: drop of linear accuracy since step 0, averaged over label sets, more than."""
 MIN_CHECKS = 4
@@ -114,7 +114,7 @@ def diagnose(checks: Sequence[HealthCheck], warmup_steps: int = 0) -> Verdict:
         return Verdict(step, "diverging", None, forgetting, REMEDIES["diverging"])
     first = checks[0]
     evidence = [
-        _compared("spread across images", _across(first), _across(now), first),
+        _compared("relative spread across images", _across(first), _across(now), first),
         _compared("effective rank", first["effective_rank"], now["effective_rank"], first),
         *_accuracies(first, now),
     ]
@@ -126,7 +126,9 @@ def diagnose(checks: Sequence[HealthCheck], warmup_steps: int = 0) -> Verdict:
             [f"reference taken at step {step}" if step else "reference taken before training"],
             [],
         )
-    risen = RISEN if first["step"] == 0 else 1 - FALLEN  # pretrained weights need not rise, only not fall
+    # A first check after step 0 has seen weights trained by this run: they need not rise, only not fall. A run from
+    # existing weights (init=FILE) has its first check at step 0.
+    risen = RISEN if first["step"] == 0 else 1 - FALLEN
     if (_across(now) >= risen * _across(first) or now["share"] >= ACROSS) and step >= warmup_steps:
         return Verdict(step, "healthy", None, evidence, [])
     return Verdict(step, "warming up", None, evidence, [])
@@ -163,7 +165,7 @@ def _forgetting(checks: Sequence[HealthCheck]) -> list[str]:
 def _collapse(checks: Sequence[HealthCheck]) -> tuple[str, list[str]] | None:
     first, now = checks[0], checks[-1]
     spread = _fall("spread of tokens", [check["relative"] for check in checks], checks)
-    across = _fall("spread across images", [_across(check) for check in checks], checks)
+    across = _fall("relative spread across images", [_across(check) for check in checks], checks)
     rank = _fall("effective rank", [check["effective_rank"] for check in checks], checks)
     share = f"{100 * now['share']:.2g} % of the variance is across images"
     if spread is not None:
@@ -193,7 +195,7 @@ def _linear(check: HealthCheck) -> float:
 
 
 def _across(check: HealthCheck) -> float:
-    """Spread across images / the tokens' root mean square."""
+    """Relative spread across images: ``std_across`` / the tokens' root mean square."""
     return check["relative"] * math.sqrt(check["share"])
 
 

@@ -104,7 +104,7 @@ def validate_unused(folder: Path) -> None:
     """Raises ConfigError if ``folder`` contains a run."""
     run = RunFolder(folder)
     existing = [path.name for path in (run.config, run.metrics, run.checkpoints.path) if path.exists()]
-    if not existing or is_nonzero_rank():
+    if not existing or not is_rank_zero():
         return
     if run.config.name not in existing:
         raise ConfigError("run_dir", folder, f"contains part of a run, {existing[0]}; give another run_dir")
@@ -128,7 +128,7 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         ConfigError: if another process has locked it, or the folder cannot be written to.
     """
-    if is_nonzero_rank():
+    if not is_rank_zero():
         yield
         return
     if not os.access(folder, os.W_OK):
@@ -162,10 +162,10 @@ def next_numbered(parent: Path, name: str) -> Path:
             return folder
 
 
-def is_nonzero_rank() -> bool:
-    """Whether this process is not the first of its run; the first one manages the folder."""
+def is_rank_zero() -> bool:
+    """Whether this process is the first of its run (global rank 0), which manages the folder."""
     names = ("RANK", "SLURM_PROCID", "NODE_RANK", "LOCAL_RANK")
-    return any(int(os.environ.get(name, "0")) > 0 for name in names)
+    return all(int(os.environ.get(name, "0")) <= 0 for name in names)
 
 
 def slug(overrides: list[str]) -> str:

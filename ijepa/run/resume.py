@@ -47,7 +47,7 @@ class ResumePoint:
 
     Attributes:
         folder: the run's folder.
-        last: the checkpoint.
+        checkpoint: the checkpoint.
         step: the checkpoint's step.
         images: identity of the training images, see `DataModule.identity`.
         shapes: shapes of the tensors in the checkpoint, by name.
@@ -57,7 +57,7 @@ class ResumePoint:
     """
 
     folder: Path
-    last: Path
+    checkpoint: Path
     step: int
     images: dict[str, Any]
     shapes: dict[str, torch.Size]
@@ -66,14 +66,14 @@ class ResumePoint:
     changed: list[str]
 
 
-def resume(path: Path, overrides: list[str]) -> ResumePoint:
-    """The run at ``path``, a run's folder or one of its checkpoints, with ``overrides`` applied.
+def point_from_path(path: Path, overrides: list[str]) -> ResumePoint:
+    """The resume point at ``path``, a run's folder or one of its checkpoints, with ``overrides`` applied.
 
     Raises:
         UserError: if there is no run, or a change would affect its results (unless force=true).
     """
-    folder, last = _locate(path)
-    contents = _load(path, last)
+    folder, checkpoint = _locate(path)
+    contents = _load(path, checkpoint)
     base = RunFolder(folder).newest_config(contents["global_step"])
     old = parse(TrainConfig, _compose(base, []))
     new = parse(TrainConfig, _compose(base, [item for item in overrides if _key(item) not in ("resume", "run_dir")]))
@@ -88,7 +88,7 @@ def resume(path: Path, overrides: list[str]) -> ResumePoint:
     lasting = [key for key in changed if key in LENGTH or key in forbidden]
     shapes = {name: tensor.shape for name, tensor in contents["state_dict"].items()}
     images = contents[loading.IMAGES_KEY]
-    return ResumePoint(folder, last, contents["global_step"], images, shapes, old, new, lasting)
+    return ResumePoint(folder, checkpoint, contents["global_step"], images, shapes, old, new, lasting)
 
 
 def is_finished(folder: Path, config: TrainConfig) -> bool:
@@ -112,16 +112,19 @@ def is_finished(folder: Path, config: TrainConfig) -> bool:
     return finished_summary(run.summary) is not None
 
 
-def stopped_run(folder: Path, config: TrainConfig) -> ResumePoint | None:
-    """The run in ``folder``, whose configuration is ``config``; None if it has no complete checkpoint."""
+def point_in_folder(folder: Path, config: TrainConfig) -> ResumePoint | None:
+    """The newest resume point of the run in ``folder``, whose configuration is ``config``.
+
+    None if there is no complete checkpoint.
+    """
     checkpoints = RunFolder(folder).checkpoints
-    for last in (checkpoints.last, *reversed(checkpoints.numbered())):
-        if last.is_file() and _is_complete(last):
-            contents = _load(folder, last)
+    for checkpoint in (checkpoints.last, *reversed(checkpoints.numbered())):
+        if checkpoint.is_file() and _is_complete(checkpoint):
+            contents = _load(folder, checkpoint)
             shapes = {name: tensor.shape for name, tensor in contents["state_dict"].items()}
             config = config.model_copy(update={"resume": None})
-            return ResumePoint(folder, last, contents["global_step"], contents[loading.IMAGES_KEY], shapes, config,
-                           config, [])  # fmt: skip
+            return ResumePoint(folder, checkpoint, contents["global_step"], contents[loading.IMAGES_KEY], shapes,
+                               config, config, [])  # fmt: skip
     return None
 
 
@@ -137,7 +140,7 @@ def validate(resumed: ResumePoint, module: nn.Module, data: DataModule, steps: R
     wrong += [name for name in resumed.shapes if name not in state]
     if wrong:
         problem = f"{len(wrong)} tensors do not match the networks as configured now, e.g. {wrong[0]}"
-        raise ConfigError("resume", resumed.last, f"{problem}; omit what changes them, or start a new run")
+        raise ConfigError("resume", resumed.checkpoint, f"{problem}; omit what changes them, or start a new run")
     if resumed.config.force:
         return
     saved, now = resumed.images, data.identity
@@ -183,27 +186,28 @@ def _locate(path: Path) -> tuple[Path, Path]:
     absolute = path.absolute()
     folder = absolute if path.is_dir() else absolute.parent.parent
     run = RunFolder(folder)
-    last = run.checkpoints.last if path.is_dir() else absolute
-    if path.is_dir() and not last.exists():  # killed between writing the newest checkpoint and linking it
-        last = next(reversed(run.checkpoints.numbered()), last)
-    for file in (run.config, last):
+    checkpoint = run.checkpoints.last if path.is_dir() else absolute
+    if path.is_dir() and not checkpoint.exists():  # killed between writing the newest checkpoint and linking it
+        checkpoint = next(reversed(run.checkpoints.numbered()), checkpoint)
+    for file in (run.config, checkpoint):
         if not file.is_file():
             raise ConfigError("resume", path, f"no run to resume: {file} is missing")
-    return folder, last
+    return folder, checkpoint
 
 
-def _load(path: Path, last: Path) -> dict[str, Any]:
+def _load(path: Path, checkpoint: Path) -> dict[str, Any]:
     """The checkpoint, memory-mapped; if it is incomplete, the error names the newest complete one."""
     try:
-        contents = loading.load_checkpoint(last, mapped=True)
+        contents = loading.load_checkpoint(checkpoint, mapped=True)
     except ConfigError as error:
-        others = (path for path in reversed(CheckpointFolder(last.parent).numbered()) if path != last)
+        others = (path for path in reversed(CheckpointFolder(checkpoint.parent).numbered()) if path != checkpoint)
         complete = next(filter(_is_complete, others), None)
         problem = f"try resume={complete}, the newest complete one" if complete else "and there is no complete one"
-        raise ConfigError("resume", path, f"{last.name} is not a complete checkpoint; {problem}") from error
+        raise ConfigError("resume", path, f"{checkpoint.name} is not a complete checkpoint; {problem}") from error
     missing = [name for name in REQUIRED_KEYS if name not in contents]
     if missing:
-        raise ConfigError("resume", path, f"{last.name} is not a checkpoint of a run: it contains no {missing[0]}")
+        problem = f"{checkpoint.name} is not a checkpoint of a run: it contains no {missing[0]}"
+        raise ConfigError("resume", path, problem)
     return contents
 
 

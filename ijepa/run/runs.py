@@ -42,7 +42,7 @@ def train(composed: DictConfig, wire: Wire | None = None) -> float | None:
     wire = wire or build.run
     overrides = list(HydraConfig.get().overrides.task)
     if composed.get("resume") not in (None, "auto"):
-        resumed = resume.resume(Path(str(composed.resume)).expanduser(), overrides)
+        resumed = resume.point_from_path(Path(str(composed.resume)).expanduser(), overrides)
         if composed.run_dir is not None and Path(composed.run_dir).expanduser().resolve() != resumed.folder.resolve():
             raise ConfigError("run_dir", composed.run_dir, "a resumed run stays in its folder; omit it")
         with folders.locked(resumed.folder):
@@ -51,38 +51,46 @@ def train(composed: DictConfig, wire: Wire | None = None) -> float | None:
     if config.resume == "auto" and config.run_dir is None:
         raise ConfigError("resume", "auto", "resumes the run in run_dir; add run_dir=FOLDER")
     folder = folders.choose(config, overrides)
-    sweep = HydraConfig.get().mode == RunMode.MULTIRUN
-    wandb = config.logger.wandb
-    if sweep and wandb is not None and wandb.group is None:
-        grouped = config.logger.model_copy(update={"wandb": wandb.model_copy(update={"group": folder.parent.name})})
-        config = config.model_copy(update={"logger": grouped})
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        config = _group_in_wandb(config, folder)
     if folders.resumes_existing(config) and folder.exists():
         return _resume_or_restart(config, folder, wire)
     return _begin(config, folder, wire)
 
 
+def _group_in_wandb(config: TrainConfig, folder: Path) -> TrainConfig:
+    """Sets the W&B group, unless it is given, so that W&B shows a sweep's jobs together."""
+    wandb = config.logger.wandb
+    if wandb is None or wandb.group is not None:
+        return config
+    grouped = config.logger.model_copy(update={"wandb": wandb.model_copy(update={"group": folder.parent.name})})
+    return config.model_copy(update={"logger": grouped})
+
+
 def _resume_or_restart(config: TrainConfig, folder: Path, wire: Wire) -> float | None:
-    """Resumes the run in an existing ``folder``; starts it if there is no checkpoint, skips it if it is finished."""
+    """Resumes the stopped run in ``folder``, skips it if it is finished.
+
+    Without a complete checkpoint, deletes the run's files and starts it again.
+    """
     with folders.locked(folder):
         if resume.is_finished(folder, config):
-            print(f"run_dir {folder}: finished already")
-            return metric.value(config.metric, folder)
-        resumed = resume.stopped_run(folder, config)
+            return _skip_finished(config, folder)
+        resumed = resume.point_in_folder(folder, config)
         if resumed is not None:
             return _resume(resumed, wire)
-        if not folders.is_nonzero_rank():  # a slow process would delete what the first one writes
+        if folders.is_rank_zero():  # only one process clears: a slower one would delete what rank 0 has written since
             RunFolder(folder).clear()
-    return _begin(config, folder, wire)
+    return _begin(config, folder, wire)  # outside the lock: `_begin` takes it again
 
 
 def _begin(config: TrainConfig, folder: Path, wire: Wire) -> float | None:
-    existed = folder.exists()
+    created = config.run_dir is None and folder.exists()
     try:
         run = _wire_checked(wire, config, folder)
     except BaseException:
-        if config.run_dir is None and existed:
+        if created:  # `folders.choose` has just created it to reserve its number; leave no empty folder behind
             with contextlib.suppress(OSError):
-                folder.rmdir()  # created for this run, and still empty
+                folder.rmdir()
         raise
     folders.create(folder)
     with folders.locked(folder):
@@ -93,46 +101,65 @@ def _begin(config: TrainConfig, folder: Path, wire: Wire) -> float | None:
 def _resume(resumed: ResumePoint, wire: Wire) -> float | None:
     run = _wire_checked(wire, resumed.config, resumed.folder, resumed.step)
     resume.validate(resumed, run.module, run.data, run.module.schedule)
-    done, files = resumed.step, RunFolder(run.folder)
+    step, files = resumed.step, RunFolder(run.folder)
     summary = finished_summary(files.summary)
-    if done >= run.module.schedule.max_steps and summary is not None and summary["steps"] == done:
-        print(f"run_dir {run.folder}: finished, all {done} steps are done")
-        return metric.value(run.config.metric, run.folder)
+    if step >= run.module.schedule.max_steps and summary is not None and summary["steps"] == step:
+        return _skip_finished(run.config, run.folder)
 
-    def delete_later() -> None:
-        run.checkpoint.rewind(resumed.last, done)
-        run.metrics.cut(done)
-        files.drop_after(done, run.module.exports())
+    def rewind_files() -> None:
+        """Returns the run's files to the checkpoint's step and saves the changed configuration.
+
+        Called once the checkpoint has loaded, just before the first resumed step, so that a failed start loses nothing.
+        """
+        run.checkpoint.rewind(resumed.checkpoint, step)
+        run.metrics.cut(step)
+        files.drop_after(step, run.module.exports())
         if run.health is not None:
             run.health.write()
-        else:
-            files.health.unlink(missing_ok=True)  # no callback continues it
+        else:  # health checks are now off: verdicts after the checkpoint would be stale
+            files.health.unlink(missing_ok=True)
         changed_config = resume.later_config(resumed, run.data.identity)
         if changed_config is not None:
-            write_config(files.next_config(done), changed_config)
+            write_config(files.next_config(step), changed_config)
 
-    return execute(run, resumed.last, delete_later)
+    return execute(run, resumed.checkpoint, rewind_files)
+
+
+def _skip_finished(config: TrainConfig, folder: Path) -> float | None:
+    hint = f"For other tasks: {commands.command_line('evaluate')} checkpoint={folder} task=..."
+    print(f"run_dir {folder}: finished already; nothing is trained or evaluated. {hint}")
+    return metric.value(config.metric, folder)
 
 
 def _wire_checked(wire: Wire, config: TrainConfig, folder: Path, step: int = 0) -> Run:
+    """Builds the run.
+
+    Raises:
+        ConfigError: if the run would lack ``metric`` or that has no better direction, or if a sweep would let Lightning
+            start processes.
+    """
     run = wire(config, folder, step)
     measured, _ = run.tasks()
     results = tasks.result_specs(measured, label_sets(run.data)) | terms(config)
-    metric.check(config.metric, results, run.health is not None)
+    needs_direction = HydraConfig.get().sweeper.get("direction", "auto") == "auto"  # Optuna's sweeper can be given one
+    metric.check(config.metric, results, run.health is not None, needs_direction)
     launched = "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_PROCID" in os.environ
     if config.hardware.strategy != "single" and HydraConfig.get().mode == RunMode.MULTIRUN and not launched:
-        problem = "in a sweep, start the processes of a job with torchrun or submitit, see docs/sweeps.md"
+        problem = (
+            "a sweep cannot start several processes per job; add hydra/launcher=submitit_slurm, "
+            "or start it with torchrun, see docs/sweeps.md"
+        )
         raise ConfigError("hardware.strategy", config.hardware.strategy, problem)
     return run
 
 
-def execute(run: Run, last: Path | None = None, delete_later: Callable[[], None] = lambda: None) -> float | None:
+def execute(run: Run, checkpoint: Path | None = None, rewind_files: Callable[[], None] = lambda: None) -> float | None:
     """Trains, exports, evaluates and writes the run's folder.
 
     Args:
         run: from `ijepa.run.assembly.assemble`.
-        last: checkpoint to resume from; None: a new run.
-        delete_later: deletes what the run will write again; called when the first resumed step begins.
+        checkpoint: to resume from; None: a new run.
+        rewind_files: returns the run's files to the step of ``checkpoint``, see `Rewind`.
 
     Returns:
         The value of the run's metric.
@@ -141,66 +168,72 @@ def execute(run: Run, last: Path | None = None, delete_later: Callable[[], None]
         InterruptedRunError: when a signal ended the run; its checkpoint is written.
     """
     signals = run.checkpoint.signals
-    rewind = Rewind(delete_later, signals)
+    rewind = Rewind(rewind_files, signals)
     signals.watch(run.trainer)
     if run.config.hardware.strategy != "single":
         os.environ[folders.FOLDER_VARIABLE] = str(run.folder)  # for the processes that Lightning starts
-    failed, stopped = True, 0
+    failed, signal_number = True, 0
     try:
         with signals:
-            result = _fit_and_finish(run, last, rewind)
+            result = _fit_and_finish(run, checkpoint, rewind)
         failed = False
         return result
     except InterruptedRunError as interrupted:
-        stopped = interrupted.signal
-        message = _interruption_message(run, rewind.done) if run.trainer.is_global_zero else ""
-        raise InterruptedRunError(interrupted.signal, message) from None
+        signal_number, message = interrupted.signal, ""
+        if run.trainer.is_global_zero:
+            message = _interruption_message(run, rewind.has_run, resumed=checkpoint is not None)
+        raise InterruptedRunError(signal_number, message) from None
     finally:
         os.environ.pop(folders.FOLDER_VARIABLE, None)  # the next run of this process has another folder
         if run.trainer.is_global_zero:
             if run.config.run_dir is None:
                 with contextlib.suppress(OSError):
                     run.folder.rmdir()  # if nothing was written yet
-            print(f"run_dir {run.folder}", flush=True)
+            if run.folder.exists():
+                print(f"run_dir {run.folder}", flush=True)
         loggers.finish(run.trainer.loggers, failed)
-        if stopped and run.trainer.is_global_zero and slurm.requeue(stopped):
+        if signal_number and run.trainer.is_global_zero and slurm.requeue(signal_number):
             print("requeued: the job resumes the run when Slurm restarts it", flush=True)
 
 
-def _fit_and_finish(run: Run, last: Path | None, rewind: Rewind) -> float | None:
+def _fit_and_finish(run: Run, checkpoint: Path | None, rewind: Rewind) -> float | None:
     folder = run.folder
-    _announce(run, resumed=last is not None)
+    _announce(run, resumed=checkpoint is not None)
     run.data.source.prepare()
     if run.trainer.is_global_zero:
         loggers.begin(run.trainer.loggers)  # first: if a logger fails, no file is written
-        if last is None:
+        if checkpoint is None:
             write_config(RunFolder(folder).config, run.config.model_dump())
-    run.trainer.callbacks.insert(0, rewind)  # type: ignore[attr-defined]  # Lightning adds the list
-    run.trainer.fit(run.module, run.data, ckpt_path=last, weights_only=True)
+    # First: other callbacks must find the rewound files. Lightning adds the list of callbacks.
+    run.trainer.callbacks.insert(0, rewind)  # type: ignore[attr-defined]
+    run.trainer.fit(run.module, run.data, ckpt_path=checkpoint, weights_only=True)
     rewind.finish(run.trainer)
-    number = sharding.max_over_ranks(run.checkpoint.signals.number or 0, run.trainer.strategy.root_device)
-    if number:
-        raise InterruptedRunError(number, "")
+    # any rank may have received the signal
+    signal_number = sharding.max_over_ranks(run.checkpoint.signals.number or 0, run.trainer.strategy.root_device)
+    if signal_number:
+        raise InterruptedRunError(signal_number, "")
     finalize.finish(run, brief=HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN)
     return metric.value(run.config.metric, run.folder)
 
 
-def _interruption_message(run: Run, started: bool) -> str:
+def _interruption_message(run: Run, started: bool, resumed: bool) -> str:
     """How far the run got, and how to resume it."""
     steps, max_steps = run.trainer.global_step, run.module.schedule.max_steps
-    done = f"stopped after step {steps} of {max_steps}" if started and steps else "stopped before the first step"
+    progress = f"stopped before {'any new' if resumed else 'the first'} step"
+    if started and steps:
+        progress = f"stopped after step {steps} of {max_steps}"
     if steps == max_steps:
-        done += ", before the results"
+        progress += ", before the results"
     if not started and run.checkpoint.path.exists():
-        return f"{done}; nothing has changed, run the same command again"
+        return f"{progress}; nothing has changed, run the same command again"
     hint = f"; resume with: {commands.command_line('train')} resume={run.folder}"
-    return done + (hint if run.checkpoint.path.exists() else "")
+    return progress + (hint if run.checkpoint.path.exists() else "")
 
 
 def _announce(run: Run, resumed: bool) -> None:
     if not run.trainer.is_global_zero:
         return
-    config, source, steps = run.config, run.data.source, run.module.schedule
+    config, source, schedule = run.config, run.data.source, run.module.schedule
     precision = "bf16-true" if run.module.execution.bf16 else run.trainer.precision
     counts = [f"{len(names)} classes" + (f" of {name}" if len(source.classes) > 1 else "")
               for name, names in source.classes.items()]  # fmt: skip
@@ -214,9 +247,11 @@ def _announce(run: Run, resumed: bool) -> None:
         for number, line in enumerate(lines):
             print(f"{'' if number else title:<9}{line}")
     if run.data.masking is not None:
-        print(f"masks    {config.masking.name}, {run.data.masking.context_patches} context patches per image")
+        minimum = "at least " if getattr(config.masking, "surplus", None) == "keep" else ""
+        count = f"{minimum}{run.data.masking.context_patches} context patches per image"
+        print(f"masks    {config.masking.name}, {count}")
     print(
-        f"steps    {steps.max_steps} ({steps.warmup_steps} warm-up), effective batch size {config.data.batch_size}; "
-        f"{run.trainer.strategy.root_device.type}, {precision}",
+        f"steps    {schedule.max_steps} ({schedule.warmup_steps} warm-up), "
+        f"effective batch size {config.data.batch_size}; {run.trainer.strategy.root_device.type}, {precision}",
         flush=True,
     )

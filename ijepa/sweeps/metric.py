@@ -28,31 +28,32 @@ HEALTH_METRICS = tuple(spec.name for spec in health.MEASURES)
 PROBES = tuple(f"/{spec.name}" for spec in health.PROBES)
 
 
-def check(name: str | None, results: Mapping[str, MetricSpec], has_health: bool) -> None:
-    """Checks, before training, that the run will have the metric.
+def check(name: str | None, results: Mapping[str, MetricSpec], has_health: bool, needs_direction: bool = True) -> None:
+    """Checks, before training, that the run will have the metric, and that it can rank runs.
 
     Args:
         name: the value of ``metric``.
         results: specs of the results that the run will have, by name.
         has_health: whether the run has health checks.
+        needs_direction: whether a metric without a better direction (a learning rate) is an error.
 
     Raises:
-        ConfigError: when it will not; suggests metrics.
+        ConfigError: when the run will not have it, or it has no better direction; suggests metrics.
     """
     wanted = result_name(name)
     promised = [result for result, spec in results.items() if spec.better]
     known = [HEADLINE, *TOTALS, *TRAINING, *promised, *(f"health/{each}" for each in HEALTH_METRICS)]
     prefix, _, measure = wanted.partition("/")
     is_health_metric = measure in HEALTH_METRICS or measure.endswith(PROBES)
-    if (prefix != "health" and wanted in known) or (prefix == "health" and has_health and is_health_metric):
-        return
+    suggestion = f"try train/loss, health/rankme or a result: {', '.join(promised)}"
     if prefix == "health" and not has_health:
         raise ConfigError("metric", name, "is not measured with callbacks.health_every_steps=null")
-    close = difflib.get_close_matches(wanted, known, n=1)
-    meant = f", did you mean {close[0]}?" if close else ""
-    choices = ", ".join(promised)
-    problem = f"a run will not have it{meant}; try train/loss, health/rankme or a result: {choices}"
-    raise ConfigError("metric", name, problem)
+    if not (is_health_metric if prefix == "health" else wanted in known):
+        close = difflib.get_close_matches(wanted, known, n=1)
+        meant = f", did you mean {close[0]}?" if close else ""
+        raise ConfigError("metric", name, f"a run will not have it{meant}; {suggestion}")
+    if needs_direction and specs.lookup(wanted, results).better is None:
+        raise ConfigError("metric", name, f"has no better direction; {suggestion}")
 
 
 def direction(name: str | None, custom: specs.Specs | None = None) -> str:

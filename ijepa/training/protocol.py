@@ -1,4 +1,6 @@
-"""Types that a LightningModule of a run takes and returns, see `ijepa.training.base.TrainingModule`."""
+"""The interface between a pretraining LightningModule and the run around it: schedule, exported encoders, features for
+health checks. See `ijepa.training.base.TrainingModule`.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -25,7 +27,10 @@ class RunSchedule(Protocol):
 
     @property
     def cooldown_steps(self) -> int:
-        """Steps of the final decay of a ``cooldown`` schedule, before which the run can be extended; else 0."""
+        """Length in steps of a ``cooldown`` schedule's final decay; 0 for other schedules.
+
+        Such a run can be lengthened only until that decay begins.
+        """
 
     def lr(self, step: int) -> float: ...
 
@@ -37,7 +42,7 @@ class RunSchedule(Protocol):
 
 @dataclass(frozen=True)
 class Execution:
-    """How networks are executed; changes results by rounding at most. See `ijepa.distributed.sharding.prepare`.
+    """Compute options; none changes the mathematics, only the rounding. See `ijepa.distributed.sharding.prepare`.
 
     Attributes:
         bf16: compute in bf16; weights and optimiser stay float32.
@@ -55,7 +60,7 @@ class TrainedEncoder(NamedTuple):
 
     Attributes:
         which: ``target`` or ``context``.
-        network: the encoder.
+        network: the encoder; `module` is the same object.
         spec: its architecture and normalisation.
     """
 
@@ -65,7 +70,7 @@ class TrainedEncoder(NamedTuple):
 
     @property
     def module(self) -> nn.Module:
-        """`network`, typed as an `nn.Module`."""
+        """`network` itself, typed as an `nn.Module`."""
         assert isinstance(self.network, nn.Module)
         return self.network
 
@@ -76,7 +81,7 @@ class TrainedEncoder(NamedTuple):
 
 
 class MonitorFlops(NamedTuple):
-    """FLOPs per image of `Monitor.features`, and of `Monitor.predictions` in addition."""
+    """FLOPs per image of `Monitor.features`, and the *additional* ones of `Monitor.predictions`."""
 
     features: float
     predictions: float = 0.0
@@ -96,7 +101,11 @@ class Monitor(ABC):
 
     @abstractmethod
     def features(self, images: Tensor) -> Tensor:
-        """Patch features [B, N, D] of images [B, C, H, W] on any device; in 0..1 (float images: in their units)."""
+        """Patch features [B, N, D].
+
+        ``images`` [B, C, H, W] may be on any device and are not normalised: values in 0..1, or in the data set's own
+        units if it stores floats.
+        """
 
     @abstractmethod
     def flops(self, masks: Masks | None) -> MonitorFlops:

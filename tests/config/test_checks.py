@@ -30,7 +30,7 @@ from ijepa.util.errors import UserError
         ("data.mean=[0.1,0.2]", "data.mean=[0.1,0.2]: ", "data.channels=1"),
         ("data.crop_scale=[0.9,0.3]", "data.crop_scale=[0.9,0.3]: ", "low <= high"),
         ("masking.target_scale=[0.1,1.2]", "masking.target_scale=[0.1,1.2]: ", "<= 1"),
-        ("masking.target_scale=[0.9,1.0]", "masking.target_scale=[0.9,1.0]: ", "leave no context"),
+        ("masking.target_scale=[0.9,1.0]", "masking.target_scale=[0.9,1.0]: ", "rarely leave any context"),
         ("hardware.accumulation=3", "data.batch_size=64: ", "try 66"),
         ("task.knn.headline=33", "task.knn.headline=33: ", "10,20,100,200"),
         ("data.root=a,b", "data.root=a,b: ", "-m"),

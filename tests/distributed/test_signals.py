@@ -130,7 +130,7 @@ class Sends(L.Callback):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("place", ["prepare", "setup", "on_fit_start", "on_train_start", "on_train_end", "results"])
-def test_a_signal_before_and_after_the_steps(tmp_path, monkeypatch, place, number):
+def test_a_signal_before_and_after_the_steps(tmp_path, monkeypatch, capsys, place, number):
     """Lightning would exit with 1 or 0, or go on."""
     handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
     folder = tmp_path / "run"
@@ -150,6 +150,7 @@ def test_a_signal_before_and_after_the_steps(tmp_path, monkeypatch, place, numbe
     assert str(caught.value) == f"stopped {said if ended else 'before the first step'}"
     assert (folder / "checkpoints" / "last.ckpt").exists() == ended
     assert folder.exists() == (place != "prepare")
+    assert capsys.readouterr().out.count(f"run_dir {folder}") == 1 + folder.exists()  # no path to what is deleted
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == handlers
 
 

@@ -82,7 +82,9 @@ def test_evaluate(own, invoke):
 
 
 def test_what_wandb_is_told(own):
-    config = train_config(*SMALL, "+task.brightness={_target_:own_tasks.Brightness,ridge:1}", "~task.knn")
+    config = train_config(
+        *SMALL, "task=[knn,logistic]", "+task.brightness={_target_:own_tasks.Brightness,ridge:1}", "~task.knn"
+    )
     run = build.run(config, own / "run")
     found = columns(config, run.tasks()[0], run.data)
     assert found["val/brightness_error"].better == "lower"

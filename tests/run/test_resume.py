@@ -22,7 +22,8 @@ def test_a_finished_run_says_so(finished, invoke):
     folder, _ = finished
     code, output, _ = invoke("train.py", f"resume={folder}")
     assert code == 0
-    assert "finished, all 3 steps are done" in output
+    hint = f"For other tasks: python evaluate.py checkpoint={folder} task=..."
+    assert output == f"run_dir {folder}: finished already; nothing is trained or evaluated. {hint}\n"
 
 
 def test_an_option_of_a_group_takes_the_place_of_the_run_s(invoke, tmp_path):
@@ -72,7 +73,7 @@ def test_what_differs_is_listed_and_can_be_insisted_on(finished, invoke, tmp_pat
     later = OmegaConf.load(copy / "config-000003.yaml")
     assert (later.objective.distance, later.schedule.max_steps, later.hardware.accumulation) == ("l1", 4, 1)
     code, output, _ = invoke("train.py", f"resume={copy}")  # what was insisted on stays
-    assert "finished, all 4 steps are done" in output
+    assert "finished already; " in output
     assert torch.load(copy / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 4
 
 
@@ -228,7 +229,7 @@ def test_nothing_is_dropped_before_the_run_goes_on(invoke, tmp_path, monkeypatch
     monkeypatch.setattr(runs, "_wire_checked", interrupted)
     code, _, error = invoke("train.py", f"resume={folder}/checkpoints/step-000001.ckpt", "objective=l1", "force=true")
     assert code == 130
-    assert "stopped before the first step; nothing has changed, run the same command again" in error
+    assert "stopped before any new step; nothing has changed, run the same command again" in error
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import ROOT, TINY, command, picture, train_config
+from helpers import ROOT, SMALL, TINY, command, picture, train_config
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
@@ -16,6 +16,7 @@ from ijepa.config import TrainConfig
 from ijepa.config.checks import parse
 from ijepa.data import sources
 from ijepa.data.datamodule import ResumableBatchSampler
+from ijepa.run import build, runs
 
 pytestmark = pytest.mark.slow
 
@@ -57,6 +58,15 @@ def test_a_run_s_folder(finished):
     saved = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
     saved.pop("defaults")
     assert parse(TrainConfig, saved).data.image_size == [16, 24]
+
+
+@pytest.mark.parametrize(("surplus", "prefix"), [("drop", ""), ("keep", "at least ")])
+def test_what_is_printed_of_the_masks(tmp_path, capsys, surplus, prefix):
+    """With surplus=keep the number of context patches is a minimum."""
+    run = build.run(train_config(*SMALL, f"masking.surplus={surplus}"), tmp_path)
+    runs._announce(run, resumed=False)
+    count = run.data.masking.context_patches
+    assert f"masks    multiblock, {prefix}{count} context patches per image\n" in capsys.readouterr().out
 
 
 def test_the_encoder_from_python(finished):

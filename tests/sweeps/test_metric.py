@@ -5,6 +5,7 @@ import csv
 import pytest
 from helpers import DIGITS
 
+from ijepa.cli.metrics import help_section
 from ijepa.evaluation.specs import KNN, lookup
 from ijepa.sweeps import metric
 from ijepa.util.errors import UserError
@@ -22,7 +23,7 @@ def test_a_metric_that_no_run_will_have_is_refused_before_training(invoke, tmp_p
     assert not list(tmp_path.glob("*/metrics.csv"))
 
 
-def test_every_column_of_numbers_can_be_a_metric(invoke, tmp_path):
+def test_every_column_with_a_better_direction_can_be_a_metric(invoke, tmp_path):
     code, _, error = invoke("train.py", *DIGITS, "callbacks.health_every_steps=1", f"run_dir={tmp_path / 'run'}")
     assert code == 0, error
     with (tmp_path / "run" / "metrics.csv").open() as file:
@@ -30,10 +31,34 @@ def test_every_column_of_numbers_can_be_a_metric(invoke, tmp_path):
     assert {f"health/{name}" for name in metric.HEALTH_METRICS} <= set(columns)
     for name in columns:
         assert "_" not in lookup(name).title, "has no spec"
-        metric.check(name, {"knn5": KNN.instance(k=5)}, has_health=True)
+        if lookup(name).better:
+            metric.check(name, {"knn5": KNN.instance(k=5)}, has_health=True)
     for name in ("health/rankmee", "health/", "knn6"):
         with pytest.raises(UserError, match=f"^metric={name}: a run will not have it"):
             metric.check(name, {"knn5": KNN.instance(k=5)}, has_health=True)
+
+
+@pytest.mark.parametrize("name", ["lr", "momentum", "epoch", "health/std", "health/cosine"])
+def test_a_metric_without_a_better_direction_is_refused(name):
+    """It would be maximised; unless the sweeper is given a direction."""
+    expected = f"^metric={name}: has no better direction; try train/loss, health/rankme or a result: knn5$"
+    with pytest.raises(UserError, match=expected):
+        metric.check(name, {"knn5": KNN.instance(k=5)}, has_health=True)
+    metric.check(name, {"knn5": KNN.instance(k=5)}, has_health=True, needs_direction=False)
+
+
+@pytest.mark.parametrize(("directions", "code"), [([], 2), (["hydra.sweeper.direction=maximize"], 0)])
+def test_a_search_for_a_metric_without_a_better_direction(invoke, tmp_path, directions, code):
+    search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=1", "optimizer.lr=1e-3,1e-4", *directions]
+    found, _, error = invoke("train.py", "-m", *DIGITS, *search, "metric=lr", f"run_dir={tmp_path}")
+    assert found == code, error
+    assert ("metric=lr: has no better direction; try " in error) == (code == 2)
+
+
+def test_help_lists_no_metric_without_a_better_direction():
+    names = {line.split()[0] for line in help_section(training_run=True)[2:]}
+    assert {"loss", "images_per_second", "health/rankme", "knnK"} <= names
+    assert not {"lr", "momentum", "health/std", "health/cosine"} & names
 
 
 def test_a_metric_of_what_is_switched_off(invoke, tmp_path):

@@ -123,7 +123,8 @@ def test_auto_begins_goes_on_and_ends(invoke, tmp_path):
     code, said, error = invoke("train.py", *DIGITS, "resume=auto", f"run_dir={folder}")
     assert code == 0, error
     code, said, error = invoke("train.py", *DIGITS, "resume=auto", f"run_dir={folder}")
-    assert (code, said) == (0, f"run_dir {folder}: finished already\n")
+    hint = f"For other tasks: python evaluate.py checkpoint={folder} task=..."
+    assert (code, said) == (0, f"run_dir {folder}: finished already; nothing is trained or evaluated. {hint}\n")
     code, _, error = invoke("train.py", *DIGITS, "resume=auto")
     assert (code, error) == (2, "error: resume=auto: resumes the run in run_dir; add run_dir=FOLDER\n")
 

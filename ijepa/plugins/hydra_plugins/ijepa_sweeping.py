@@ -104,7 +104,7 @@ class Jobs:
         self.sweeper, self.needs_value = sweeper, needs_value
         self.config: DictConfig = sweeper.config
         self.results: list[JobReturn] = []
-        self.quiet = folders.is_nonzero_rank()
+        self.quiet = not folders.is_rank_zero()
         self.local = isinstance(sweeper.launcher, BasicLauncher)
         parsed = OverridesParser.create().parse_overrides(arguments)
         swept = [each.get_key_element().lstrip("+~") for each in parsed if each.is_sweep_override()]
