@@ -12,7 +12,7 @@ from helpers import EXACT, SMALL, assert_same, fit, rows, train_config, weights
 
 from ijepa.callbacks import checkpoint as writing
 from ijepa.run import build
-from ijepa.run.resume import resume
+from ijepa.run.resume import point_from_path
 from ijepa.run_folder import RunFolder
 from ijepa.util.errors import UserError
 
@@ -205,5 +205,5 @@ def test_the_images_have_to_be_the_same(tmp_path, images, pictures):
 def test_a_folder_without_a_run(tmp_path):
     started = time.monotonic()
     with pytest.raises(UserError, match="no run to resume"):
-        resume(tmp_path, [])
+        point_from_path(tmp_path, [])
     assert time.monotonic() - started < 5
