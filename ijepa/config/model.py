@@ -26,8 +26,9 @@ class Vit(Section):
     or those of init= (stored)"""
     position_grid: Size | None
     """rows and columns of the grid of scaled or stored position embeddings; null: this run's grid"""
-    init: Literal["published", "reference"]
-    """weight initialisation: as published, or without the depth-wise rescaling, which the reference code undoes"""
+    init: Literal["published", "reference", "xavier"]
+    """initial weights of encoder and predictor: as published; without the depth-wise rescaling, which the reference
+    code undoes; or scaled by inputs and outputs, for small patches and widths"""
     registers: Annotated[int, Field(ge=0, strict=True)] = 0
     """number of register tokens: learnable tokens that patches attend to, never among the features"""
 

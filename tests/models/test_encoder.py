@@ -39,6 +39,34 @@ def test_initialisation():
     assert predictor.proj.weight.std().item() == pytest.approx(0.02, rel=0.05)
 
 
+def test_xavier_initialisation():
+    """Variance 2 / (inputs + outputs); query, key and value each on their own."""
+    network = small_encoder(width=192, depth=2, init="xavier")
+    predictor = Predictor(192, 192, (3, 5), 96, 2, 3, init="xavier")
+    for module, inputs, outputs in (
+        (network.blocks[1].attn.qkv, 192, 192),
+        (network.blocks[1].attn.proj, 192, 192),
+        (network.blocks[1].mlp.fc1, 192, 768),
+        (network.patch_embed.proj, 5 * 8 * 8, 192),
+        (predictor.embed, 192, 96),
+        (predictor.blocks[0].attn.qkv, 96, 96),
+    ):
+        assert module.weight.std().item() == pytest.approx(math.sqrt(2 / (inputs + outputs)), rel=0.03)
+        assert not module.bias.any()
+
+
+def test_content_is_not_lost_beside_positions():
+    """Small patches: at the start, most of the variance of the features is between images, not between positions."""
+    images = torch.randn(32, 3, 32, 32)
+    shares = {}
+    for init in ("published", "xavier"):
+        features = small_encoder((32, 32), 4, 3, 96, 6, init=init)(images)
+        across = features.var(dim=0).mean()
+        shares[init] = (across / (across + features.mean(dim=0).var(dim=0).mean())).item()
+    assert shares["published"] < 0.5
+    assert shares["xavier"] > 0.8
+
+
 def test_timm_agrees():
     network = small_encoder((32, 48), 8, 3, 48, 2, 3)
     judge = timm.models.VisionTransformer(
