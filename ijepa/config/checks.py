@@ -83,6 +83,9 @@ def check(config: TrainConfig) -> None:
             f"{config.hardware.accumulation} micro-batches; try {-(-data.batch_size // micro_batches) * micro_batches}"
         )
         raise ConfigError("data.batch_size", data.batch_size, problem)
+    objective = config.objective
+    if not any((objective.distance_weight, objective.variance_weight, objective.covariance_weight, *objective.terms)):
+        raise ConfigError("objective.distance_weight", objective.distance_weight, "nothing is left to minimise; try 1")
     regularizer_weight = config.objective.variance_weight + config.objective.covariance_weight
     if regularizer_weight and (config.hardware.accumulation > 1 or data.batch_size < 2):
         problem = (

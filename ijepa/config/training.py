@@ -24,6 +24,8 @@ class Objective(Section):
     """mask the target encoder's output (paper) or its input (table 11), or predict normalised pixels (table 7)"""
     normalize_targets: bool
     """layer norm on the target encoder's output"""
+    distance_weight: NonNegative = 1.0
+    """weight of the distance; 0: regularisers and terms of your own alone, to see what the prediction adds"""
     variance_weight: NonNegative
     """weight of the variance regulariser; published: 0"""
     covariance_weight: NonNegative

@@ -38,4 +38,5 @@ def build_objective(config: schema.TrainConfig, encoder: Spec) -> Objective:
         patches,
         sharding.sum_over_ranks,
         extra_terms,
+        config.objective.distance_weight,
     )

@@ -78,6 +78,7 @@ def latent_objective(
     num_patches: int = 1,
     all_reduce: Callable[[Tensor], Tensor] | None = None,
     extra_terms: Mapping[str, tuple[nn.Module, float]] | None = None,
+    distance_weight: float = 1.0,
 ) -> Objective:
     """Distance in latent space; plus both VICReg regularisers if either weight is not 0.
 
@@ -89,8 +90,9 @@ def latent_objective(
         num_patches: see `Objective`.
         all_reduce: see `Objective`.
         extra_terms: terms with their weights, by name.
+        distance_weight: weight of the distance.
     """
-    terms: dict[str, tuple[nn.Module, float]] = {"distance": (DISTANCES[distance](), 1.0)}
+    terms: dict[str, tuple[nn.Module, float]] = {"distance": (DISTANCES[distance](), distance_weight)}
     if variance_weight or covariance_weight:
         terms["variance"] = Variance(regularize), variance_weight
         terms["covariance"] = Covariance(regularize), covariance_weight

@@ -65,6 +65,12 @@ def test_a_fault_is_one_line_that_says_what_would_do(override, starts, mentions)
     assert mentions in line
 
 
+def test_something_is_minimised():
+    with pytest.raises(UserError, match=r"^objective.distance_weight=0.*: nothing is left to minimise; try 1"):
+        check(train_config("objective=l2", "objective.distance_weight=0"))
+    check(train_config("objective.distance_weight=0"))
+
+
 def test_regularisers_need_the_whole_batch():
     with pytest.raises(UserError, match=r"^objective.variance_weight=0.5: .*no gradient accumulation"):
         check(train_config("objective=variance_covariance", "hardware.accumulation=2"))

@@ -86,6 +86,7 @@ def test_published_recipes(name):
         "distance": "l2",
         "target": "output",
         "normalize_targets": True,
+        "distance_weight": 1,
         "variance_weight": 0,
         "covariance_weight": 0,
         "regularize": "context",

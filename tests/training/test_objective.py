@@ -38,6 +38,17 @@ def test_distances(name, expected):
     assert list(loss.parts) == ["distance"]
 
 
+def test_the_distance_has_a_weight():
+    predictions, targets, context = tensors()
+    full, half, none = (
+        latent_objective("l2", 0.5, 0.02, distance_weight=weight)(predictions, targets, context, PLACES)
+        for weight in (1, 0.5, 0)
+    )
+    assert full.parts == half.parts == none.parts
+    torch.testing.assert_close(full.total - half.total, full.parts["distance"] / 2)
+    torch.testing.assert_close(none.total, 0.5 * none.parts["variance"] + 0.02 * none.parts["covariance"])
+
+
 def test_regularisers_against_numpy():
     predictions, targets, context = tensors()
     pooled = context.mean(1).numpy()
