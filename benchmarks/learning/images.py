@@ -1,0 +1,61 @@
+"""The images that methods are compared on, in memory, with fixed parts for training, search and report."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from ijepa import compose_config
+from ijepa.data import sources
+from ijepa.data.sets import CLASS, Source, Uint8Images
+from ijepa.util.errors import UserError
+from ijepa.util.files import replacing
+
+Part = Literal["search", "report"]
+
+SPLIT_SEED = 0
+HELD_OUT = 5000
+"""CIFAR-10's training images less two parts of so many: choices look at the first, tables are read from the second."""
+
+
+def load(name: str, root: Path | None, part: Part) -> Source:
+    """The images called ``name``: ``cifar10`` (a folder per class in ``root``), ``scenes``, ``digits`` or ``folder``.
+
+    Only CIFAR-10 has a part for search: of the others, validation images serve for both.
+
+    Raises:
+        UserError: if ``root`` does not hold them.
+    """
+    if name == "cifar10":
+        if root is None:
+            raise UserError("cifar10 needs --root: a folder of its training images, with one folder per class")
+        return _cifar10(root, part)
+    overrides = [f"data={name}", *([f"data.root={root}"] if root else [])]
+    source = sources.build(compose_config(*overrides).data, seed=0)
+    source.prepare()
+    return source
+
+
+def _cifar10(root: Path, part: Part) -> Source:
+    """40,000 training images, and 5,000 for evaluation: those of the part."""
+    names = sorted(path.name for path in root.iterdir() if path.is_dir())
+    paths = [path for name in names for path in sorted((root / name).iterdir())]
+    if len(paths) != 50_000 or len(names) != 10:
+        raise UserError(f"{root}: has {len(paths)} images in {len(names)} folders, expected 50000 in 10")
+    stored = Path(os.environ.get("IJEPA_CACHE", "~/.cache/ijepa")).expanduser() / "benchmarks" / "cifar10.npy"
+    if not stored.exists():
+        images = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
+        with replacing(stored) as temporary, temporary.open("wb") as file:
+            np.save(file, images)
+    images = np.load(stored, mmap_mode="r")
+    labels = np.repeat(np.arange(10), [len(list((root / name).iterdir())) for name in names])
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(images))
+    train, search, report = np.split(order, [len(order) - 2 * HELD_OUT, len(order) - HELD_OUT])
+    held_out = {"search": search, "report": report}[part]
+    train_images, val_images = (
+        Uint8Images(images[rows], {CLASS: labels[rows].tolist()}, 3, f"CIFAR-10 {title}")
+        for rows, title in ((np.sort(train), "training"), (np.sort(held_out), part))
+    )
+    return Source(train_images, val_images, {CLASS: names})

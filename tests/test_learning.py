@@ -1,0 +1,36 @@
+"""The benchmark of learning: rows as they come, and none twice."""
+
+import csv
+
+import pytest
+
+from benchmarks.learning.__main__ import main
+from benchmarks.learning.images import load
+from ijepa.util.errors import UserError
+
+
+@pytest.mark.integration
+def test_rows_and_resume(tmp_path, capsys):
+    file = tmp_path / "rows.csv"
+    arguments = ["digits", "--methods", "no_prediction", "--name", "narrow", "--set", "model.width=24", "model.depth=1",
+                 "data.batch_size=8", "--budgets", "5e9", "--csv", str(file)]  # fmt: skip
+    main(arguments)
+    with file.open(newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    assert [float(row["share"]) for row in rows] == [0.1, 0.25, 0.5, 1]
+    assert {row["name"] for row in rows} == {"narrow"}
+    assert float(rows[-1]["flops"]) == pytest.approx(5e9, rel=0.1)  # the schedule ends where the budget does
+    images = [int(row["images"]) for row in rows]
+    assert images == sorted(images)
+    assert all(0 < float(row["knn20"]) < 100 and 0 < float(row["logistic"]) < 100 for row in rows)
+    assert "model.width=24" in rows[0]["command"]
+    capsys.readouterr()
+    main(arguments)  # trains nothing
+    assert capsys.readouterr().out == ""
+
+
+def test_images_that_are_not_there(tmp_path):
+    with pytest.raises(UserError, match="cifar10 needs --root"):
+        load("cifar10", None, "search")
+    with pytest.raises(UserError, match="has 0 images in 0 folders, expected 50000 in 10"):
+        load("cifar10", tmp_path, "search")
