@@ -30,7 +30,7 @@ OPTIMISATION = (
 )
 PROBES = (
     MetricSpec("knn", "k-NN along the run", "%", "higher", "held-out images, leave-one-out"),
-    MetricSpec("linear", "Linear probe along the run", "%", "higher", "held-out images, leave-one-out"),
+    MetricSpec("linear", "Ridge classifier along the run", "%", "higher", "held-out images, leave-one-out"),
 )
 GROUPS = {
     "Rank": RANK,

@@ -22,6 +22,8 @@ TOTALS = ("step", "images", "epoch", "flops", "seconds")
 """Columns that are x axes, not curves."""
 PANEL = (1.75, 1.35)
 """Width and height of a small multiple, in inches."""
+TITLE_LENGTH = 24
+"""Characters that fit above a small multiple; longer titles are smaller."""
 MAX_ACROSS = 4
 """Small multiples per row."""
 
@@ -79,7 +81,7 @@ def _panel(axis: "Axes", columns: Columns, against: str, title: str, lines: dict
                   linestyle="-" if number < len(LINES) else "--", label=label, **style)  # type: ignore[arg-type]  # fmt: skip
     if against == "step":
         axis.set_xlim(0, 1.02 * np.nanmax(columns[against]))
-    axis.set_title(title, fontsize=TITLE, pad=3)
+    axis.set_title(title, fontsize=TITLE * min(1.0, TITLE_LENGTH / len(title)), pad=3)
     axis.set_xlabel("FLOPs" if against == "flops" else against, fontsize=SMALL, labelpad=1)
     if len(lines) > 1:
         axis.legend(fontsize=SMALL - 1, frameon=False, handlelength=1.0, borderaxespad=0.2, labelspacing=0.2)
