@@ -27,8 +27,8 @@ class Vit(Section):
     position_grid: Size | None
     """rows and columns of the grid of scaled or stored position embeddings; null: this run's grid"""
     init: Literal["published", "reference", "xavier"]
-    """initial weights of encoder and predictor: as published; without the depth-wise rescaling, which the reference
-    code undoes; or scaled by inputs and outputs, for small patches and widths"""
+    """initial weights: as published; reference: without rescaling by depth, as in its code; xavier: for small patches
+    and widths"""
     registers: Annotated[int, Field(ge=0, strict=True)] = 0
     """number of register tokens: learnable tokens that patches attend to, never among the features"""
 
