@@ -119,7 +119,7 @@ RUN = ("data=digits", "hardware=cpu", "hardware.precision=32-true", "data.worker
     ("changes", "steps", "expected"),
     [
         ((), 120, "healthy"),
-        (("objective=l2",), 120, "warming up"),  # learns slowly, and is not accused
+        (("objective=l2",), 80, "warming up"),  # learns slowly, and is not accused
         (("objective=l2", "schedule.momentum.start=0", "schedule.momentum.end=0"), 60, "collapsing (complete)"),
         (("objective=l2", "optimizer.lr=0.03"), 60, "collapsing (complete)"),
     ],

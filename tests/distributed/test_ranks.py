@@ -101,6 +101,14 @@ def test_regularisers_see_the_whole_batch(images, runs, tmp_path, hardware, on):
     assert losses(tmp_path / "one") != losses(runs / "single")
 
 
+def test_an_encoder_of_timm_s_under_fsdp(images, tmp_path):
+    encoder = ("model=timm", "model.name=vit_tiny_patch16_224", "model.patch_size=4", "callbacks.pictures=null")
+    for name, processes in (("single", ()), ("two", FSDP)):
+        result = command("train.py", *images, *encoder, *processes, f"run_dir={tmp_path / name}")
+        assert result.returncode == 0, result.stderr
+    assert_same_run(tmp_path / "single", tmp_path / "two")
+
+
 @pytest.mark.parametrize(
     ("begun", "hardware"),
     [

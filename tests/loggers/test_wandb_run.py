@@ -54,7 +54,7 @@ def test_wandb_is_told_everything(invoke, tmp_path, offline):
 
 def test_wandb_goes_on_with_the_same_run(invoke, tmp_path, offline):
     folder = tmp_path / "run"
-    length = ("schedule=constant", "schedule.warmup_steps=1")
+    length = ("schedule=constant", "schedule.warmup_steps=1", "callbacks.pictures=null")
     assert invoke("train.py", *LOGGED, f"run_dir={folder}", *length, "schedule.max_steps=2")[0] == 0
     code, _, error = invoke("train.py", f"resume={folder}", "schedule.max_steps=4")
     assert code == 0, error
@@ -69,8 +69,8 @@ def test_wandb_goes_on_with_the_same_run(invoke, tmp_path, offline):
 
 
 def test_wandb_has_a_run_for_each_job_of_a_sweep(invoke, tmp_path, offline):
-    code, _, error = invoke("train.py", "-m", *LOGGED, f"run_dir={tmp_path / 'sweep'}", "seed=0,1",
-                            f"hydra.sweep.dir={tmp_path}")  # fmt: skip
+    code, _, error = invoke("train.py", "-m", *LOGGED, "callbacks.pictures=null", "seed=0,1",
+                            f"run_dir={tmp_path / 'sweep'}", f"hydra.sweep.dir={tmp_path}")  # fmt: skip
     assert code == 0, error
     runs = [told(folder).runs[-1] for folder in sorted((tmp_path / "sweep").iterdir()) if folder.is_dir()]
     assert len({run.run_id for run in runs}) == 2

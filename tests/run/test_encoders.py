@@ -5,12 +5,12 @@ import sys
 import pytest
 import timm
 import torch
-from helpers import EXACT, TINY, assert_same, rows, train_config
+from helpers import EXACT, SMALL, TINY, assert_same, rows, train_config
 from safetensors.torch import load_file
 
 import ijepa
 from ijepa.interop.__main__ import main as interop
-from ijepa.run import encoders
+from ijepa.run import build, encoders
 from ijepa.util.errors import UserError
 
 OWN = """
@@ -135,6 +135,21 @@ def test_a_run_with_a_timm_model(tmp_path, invoke, capsys):
         2,
         f"error: model=vit: init={run}/checkpoints/last.ckpt has vit_tiny_patch16_224; omit it\n",
     )
+
+
+def test_weights_that_timm_would_download(monkeypatch, tmp_path):
+    """A stand-in for the download; timm itself adapts the weights to other patches, channels and sizes."""
+    torch.manual_seed(1)
+    state = timm.create_model("vit_tiny_patch16_224").state_dict()
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *_, **__: dict(state))
+    config = train_config(*SMALL, "model.depth=null", "model.width=null", *TIMM, "model.pretrained=true",
+                          "model.patch_size=4", "predictor.width=12")  # fmt: skip
+    jepa = build.run(config, tmp_path).module.jepa
+    for network in (jepa.context_encoder, jepa.target_encoder):
+        assert torch.equal(network.blocks[3].mlp.fc1.weight, state["blocks.3.mlp.fc1.weight"])
+        assert network.patch_embed.proj.weight.shape == (192, 1, 4, 4)
+    resumed = build.run(config, tmp_path, step=1).module.jepa.context_encoder  # a checkpoint holds its weights
+    assert not torch.equal(resumed.blocks[3].mlp.fc1.weight, state["blocks.3.mlp.fc1.weight"])
 
 
 def test_a_run_with_registers(tmp_path, invoke, capsys):
