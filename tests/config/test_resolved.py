@@ -59,6 +59,7 @@ def recorded():
     return json.loads(RESOLVED.read_text())
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("group", ["", "data", "schedule", "model", "experiment"])
 def test_values_are_those_of_before(recorded, group):
     base = recorded[""]
