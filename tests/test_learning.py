@@ -27,10 +27,20 @@ def test_rows_and_resume(tmp_path, capsys):
     capsys.readouterr()
     main(arguments)  # trains nothing
     assert capsys.readouterr().out == ""
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[:3]))  # interrupted after two shares
+    main(arguments)
+    with file.open(newline="") as opened:
+        again = list(csv.DictReader(opened))
+    assert [(row["share"], row["knn20"]) for row in again] == [(row["share"], row["knn20"]) for row in rows]
 
 
 def test_images_that_are_not_there(tmp_path):
     with pytest.raises(UserError, match="cifar10 needs --root"):
         load("cifar10", None, "search")
+    with pytest.raises(UserError, match="no such folder"):
+        load("cifar10", tmp_path / "missing", "search")
+    with pytest.raises(UserError, match="--set needs --name"):
+        main(["digits", "--set", "model.depth=1"])
     with pytest.raises(UserError, match="has 0 images in 0 folders, expected 50000 in 10"):
         load("cifar10", tmp_path, "search")

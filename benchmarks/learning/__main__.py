@@ -2,8 +2,8 @@
 
 python -m benchmarks.learning cifar10 --root FOLDER --methods default published --budgets 2e13 8e13 --seeds 0 1 2
 
-Rows are appended to a CSV file as they come; what it holds already is not trained again. ``--set`` tries other values
-of configuration keys, in rows of a name of their own: ``--methods default --name xavier --set model.init=xavier``.
+Rows are added to a CSV file as they come; a run that it holds to the end is not trained again. ``--set`` tries other
+values of configuration keys, in rows of a name of their own: ``--name xavier --set model.init=xavier``.
 """
 
 import argparse
@@ -13,7 +13,6 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -26,6 +25,7 @@ from ijepa.evaluation.context import EvalContext, EvaluatedModel
 from ijepa.evaluation.runtime import Runtime
 from ijepa.run import build
 from ijepa.util.errors import UserError
+from ijepa.util.files import replacing
 
 METHODS: dict[str, list[str]] = {
     "default": [],
@@ -59,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--part", choices=("search", "report"), default="search")
     parser.add_argument("--csv", type=Path, default=Path("docs/learning/search.csv"))
     values = parser.parse_args(arguments)
+    if values.set and not values.name:
+        raise UserError("--set needs --name: rows are found again by it")
     command = shlex.join(["python", "-m", "benchmarks.learning", *(sys.argv[1:] if arguments is None else arguments)])
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)  # which devices there are, and what else one could install
@@ -68,50 +70,61 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for method in values.methods:
                 row = {"method": method, "name": values.name or method, "data": values.data, "part": values.part,
                        "budget": f"{budget:g}", "seed": str(seed), "command": command}  # fmt: skip
-                if not _has(values.csv, row):
+                if not _is_finished(values.csv, row):
                     overrides = [*DATA[values.data], *METHODS[method], *values.set, f"seed={seed}"]
                     _train(row, overrides, source, budget, values.csv)
 
 
 def _train(row: dict[str, str], overrides: list[str], source: Source, budget: float, file: Path) -> None:
     config = compose_config(*overrides, "task=[knn,logistic]")
-    steps = build.data(config.data, source, None, 1, config.hardware, config.seed)
+    data = build.data(config.data, source, None, 1, config.hardware, config.seed)
 
     def measure(point: Point) -> None:
-        context = EvalContext(steps, Runtime(torch.device("cpu")), config.seed, quiet=True)
+        context = EvalContext(data, Runtime(torch.device("cpu")), config.seed, quiet=True)
         model = EvaluatedModel("target encoder", point.encoder.eval())
         results = tasks.evaluate(config.task, model, context).values
-        found = {"share": f"{point.share:g}", "images": point.images, "flops": f"{point.flops:.4g}",
-                 "seconds": f"{point.seconds:.0f}", "knn20": f"{100 * results['knn20']:.2f}",
-                 "logistic": f"{100 * results['logistic']:.2f}"}  # fmt: skip
+        found = {"share": f"{point.share:g}", "images": str(point.images), "flops": f"{point.flops:.4g}",
+                 "seconds": f"{point.seconds:.0f}"}  # fmt: skip
+        for metric in ("knn20", "logistic"):
+            accuracies = [value for name, value in results.items() if name.rpartition("/")[2] == metric]
+            found[metric] = f"{100 * sum(accuracies) / len(accuracies):.2f}"  # mean over label sets
         _append(file, {**row, **found})
 
+    _write(file, [known for known in _rows(file) if not _same_run(known, row)])  # of a run that was interrupted
     pretrain(overrides, source, budget, measure)
 
 
-def _has(file: Path, row: dict[str, str]) -> bool:
-    """Whether the file has the last row of this run."""
+def _rows(file: Path) -> list[dict[str, str]]:
     if not file.exists():
-        return False
+        return []
     with file.open(newline="") as opened:
-        return any(
-            all(known[key] == row[key] for key in KEY) and known["share"] == "1" for known in csv.DictReader(opened)
-        )
+        return list(csv.DictReader(opened))
 
 
-def _append(file: Path, row: dict[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    new = not file.exists()
-    with file.open("a", newline="") as opened:
+def _same_run(one: dict[str, str], other: dict[str, str]) -> bool:
+    return all(one[key] == other[key] for key in KEY)
+
+
+def _is_finished(file: Path, row: dict[str, str]) -> bool:
+    """Whether the file has the last row of this run."""
+    return any(_same_run(known, row) and known["share"] == "1" for known in _rows(file))
+
+
+def _append(file: Path, row: dict[str, str]) -> None:
+    _write(file, [*_rows(file), row])
+    print(" ".join(row[name] for name in COLUMNS[:-1]), flush=True)
+
+
+def _write(file: Path, rows: list[dict[str, str]]) -> None:
+    with replacing(file) as temporary, temporary.open("w", newline="") as opened:
         writer = csv.DictWriter(opened, COLUMNS)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-    print(" ".join(str(row[name]) for name in COLUMNS[:-1]), flush=True)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 if __name__ == "__main__":
     try:
         main()
     except UserError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

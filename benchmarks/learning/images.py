@@ -1,5 +1,6 @@
 """The images that methods are compared on, in memory, with fixed parts for training, search and report."""
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Literal
@@ -40,17 +41,21 @@ def load(name: str, root: Path | None, part: Part) -> Source:
 
 def _cifar10(root: Path, part: Part) -> Source:
     """40,000 training images, and 5,000 for evaluation: those of the part."""
+    if not root.is_dir():
+        raise UserError(f"--root={root}: no such folder")
     names = sorted(path.name for path in root.iterdir() if path.is_dir())
     paths = [path for name in names for path in sorted((root / name).iterdir())]
     if len(paths) != 50_000 or len(names) != 10:
-        raise UserError(f"{root}: has {len(paths)} images in {len(names)} folders, expected 50000 in 10")
-    stored = Path(os.environ.get("IJEPA_CACHE", "~/.cache/ijepa")).expanduser() / "benchmarks" / "cifar10.npy"
+        raise UserError(f"--root={root}: has {len(paths)} images in {len(names)} folders, expected 50000 in 10")
+    digest = hashlib.sha256("\n".join(map(str, paths)).encode()).hexdigest()[:12]
+    cache = Path(os.environ.get("IJEPA_CACHE", "~/.cache/ijepa")).expanduser() / "benchmarks"
+    stored = cache / f"cifar10-{digest}.npy"
     if not stored.exists():
         images = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
         with replacing(stored) as temporary, temporary.open("wb") as file:
             np.save(file, images)
     images = np.load(stored, mmap_mode="r")
-    labels = np.repeat(np.arange(10), [len(list((root / name).iterdir())) for name in names])
+    labels = np.array([names.index(path.parent.name) for path in paths])
     order = np.random.default_rng(SPLIT_SEED).permutation(len(images))
     train, search, report = np.split(order, [len(order) - 2 * HELD_OUT, len(order) - HELD_OUT])
     held_out = {"search": search, "report": report}[part]
