@@ -26,7 +26,7 @@ def requeue(number: int) -> bool:
     """Requeues this job after a signal has stopped it, unless the user cancelled it; call it on one rank only.
 
     Slurm itself would not: a preempted job that ends within its grace time counts as failed. If requeueing succeeds,
-    Slurm ends this process.
+    Slurm ends this process, often before it can do anything more; so it is announced first.
 
     Args:
         number: the signal. `WARNING_SIGNALS` always requeue; SIGTERM does only if Slurm is preempting the job, because
@@ -38,11 +38,15 @@ def requeue(number: int) -> bool:
     job = job_id()
     if job is None or not (number in WARNING_SIGNALS or (number == signal.SIGTERM and _preempted(job))):
         return False
+    print("requeueing: the job resumes the run when Slurm restarts it", flush=True)
     previous = signal.getsignal(number)
     if callable(previous) and previous is not signal.default_int_handler:
         previous(number, None)  # submitit's handler, which requeues its own job and ends the process
         return True
-    return _scontrol("requeue", job) is not None
+    if _scontrol("requeue", job) is not None:
+        return True
+    print(f"not requeued: scontrol requeue {job} failed", flush=True)
+    return False
 
 
 def _preempted(job: str) -> bool:

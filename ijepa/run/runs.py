@@ -192,8 +192,8 @@ def execute(run: Run, checkpoint: Path | None = None, rewind_files: Callable[[],
             if run.folder.exists():
                 print(f"run_dir {run.folder}", flush=True)
         loggers.finish(run.trainer.loggers, failed)
-        if signal_number and run.trainer.is_global_zero and slurm.requeue(signal_number):
-            print("requeued: the job resumes the run when Slurm restarts it", flush=True)
+        if signal_number and run.trainer.is_global_zero:
+            slurm.requeue(signal_number)
 
 
 def _fit_and_finish(run: Run, checkpoint: Path | None, rewind: Rewind) -> float | None:
