@@ -24,6 +24,7 @@ def test_rows_and_resume(tmp_path, capsys):
     assert images == sorted(images)
     assert all(0 < float(row["knn20"]) < 100 and 0 < float(row["logistic"]) < 100 for row in rows)
     assert "model.width=24" in rows[0]["command"]
+    assert all(row["context_gain"] and row["verdict"] for row in rows)
     capsys.readouterr()
     main(arguments)  # trains nothing
     assert capsys.readouterr().out == ""
@@ -44,3 +45,29 @@ def test_images_that_are_not_there(tmp_path):
         main(["digits", "--set", "model.depth=1"])
     with pytest.raises(UserError, match="has 0 images in 0 folders, expected 50000 in 10"):
         load("cifar10", tmp_path, "search")
+
+
+@pytest.mark.integration
+def test_methods_that_it_is_compared_with(tmp_path):
+    file = tmp_path / "rows.csv"
+    methods = ["supervised", "random_init", "raw_pixels"]
+    small = ["--set", "model.width=24", "model.depth=1", "data.batch_size=8", "--name", "narrow", "--budgets", "1e9"]
+    for method in methods:
+        main(["digits", "--methods", method, *small, "--name", method, "--shares", "1", "--csv", str(file)])
+    with file.open(newline="") as opened:
+        rows = {row["method"]: row for row in csv.DictReader(opened)}
+    assert list(rows) == methods
+    assert float(rows["supervised"]["flops"]) == pytest.approx(1e9, rel=0.1)
+    assert float(rows["random_init"]["flops"]) == float(rows["raw_pixels"]["flops"]) == 0
+    assert float(rows["raw_pixels"]["knn20"]) > 90  # of digits, aligned as they are
+    assert all(row["verdict"] == "" for row in rows.values())  # they predict nothing
+
+
+@pytest.mark.integration
+def test_two_views(tmp_path):
+    pytest.importorskip("lightly")
+    file = tmp_path / "rows.csv"
+    main(["digits", "--methods", "two_views", "--set", "model.width=24", "model.depth=1", "data.batch_size=8",
+          "--name", "views", "--budgets", "1e9", "--shares", "1", "--csv", str(file)])  # fmt: skip
+    with file.open(newline="") as opened:
+        assert [row["method"] for row in csv.DictReader(opened)] == ["two_views"]

@@ -7,41 +7,71 @@ values of configuration keys, in rows of a name of their own: ``--name xavier --
 """
 
 import argparse
+import contextlib
 import csv
+import fcntl
 import logging
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.learning.images import load
-from benchmarks.learning.training import Point, pretrain
+from benchmarks.learning import baselines
+from benchmarks.learning.images import labelled, load
+from benchmarks.learning.training import SHARES, Point, train, untrained
 from ijepa import compose_config
 from ijepa.data.sets import Source
 from ijepa.evaluation import tasks
 from ijepa.evaluation.context import EvalContext, EvaluatedModel
 from ijepa.evaluation.runtime import Runtime
+from ijepa.health.verdict import HealthCheck, diagnose
 from ijepa.run import build
 from ijepa.util.errors import UserError
 from ijepa.util.files import replacing
 
-METHODS: dict[str, list[str]] = {
-    "default": [],
-    "no_prediction": ["objective.distance_weight=0"],  # the regularisers alone
-    "pixels": ["objective.target=pixels"],
-    "published": ["objective=smooth_l1"],
+
+class Method(NamedTuple):
+    """Overrides of the configuration; and what builds the module and its batches, None: I-JEPA."""
+
+    overrides: list[str]
+    baseline: Callable[..., Any] | None = None
+    trained: bool = True
+
+
+PUBLISHED = ["objective=smooth_l1", "masking=multiblock", "model.init=published", "optimizer.lr=5e-4",
+             "schedule.weight_decay.start=0.04", "schedule.weight_decay.end=0.4", "schedule.momentum.start=0.996",
+             "schedule.momentum.end=1.0"]  # fmt: skip
+MAE = ["objective=pixels", "masking=random", "masking.ratio=0.75", "optimizer.betas=[0.9,0.95]"]
+METHODS = {
+    "default": Method([]),
+    "published": Method(PUBLISHED),
+    "no_prediction": Method(["objective.distance_weight=0"]),  # the regularisers alone
+    "pixels": Method(["objective.target=pixels"]),  # all else as by default
+    "mae": Method(MAE),  # He et al. (2111.06377): the predictor is the decoder
+    "two_views": Method([], baselines.two_views),
+    "supervised": Method([], baselines.supervised),
+    "random_init": Method([], trained=False),
+    "raw_pixels": Method([], trained=False),
 }
-"""Overrides of each method."""
 DATA = {
-    "cifar10": ["data=cifar10", "model=vit_micro", "model.patch_size=4"],
+    "cifar10": ["data=cifar10", "model=vit_micro", "model.patch_size=4", "data.workers=0"],
     "digits": ["data=digits"],  # needs no files: to try the benchmark itself
     "scenes": ["data=scenes"],
     "folder": ["data=folder", "data.root=.", "data.image_size=48", "model.patch_size=6"],
 }
-COLUMNS = ("method", "name", "data", "part", "budget", "seed", "share", "images", "flops", "seconds", "knn20",
-           "logistic", "command")  # fmt: skip
+TASKS = {"search": ["knn", "logistic"], "report": ["knn", "logistic", "linear", "lowshot"]}
+"""What is measured in each part; the linear probe takes longer than most runs of the search."""
+PROBES = ["task.linear.epochs=20", "task.linear.lr=[0.05,0.5]", "task.linear.layers=[1]", "task.lowshot.draws=3",
+          "task.lowshot.shots=[]", "task.lowshot.shares=[0.01,0.1]"]  # fmt: skip
+ACCURACIES = {"knn20": "knn20", "logistic": "logistic", "linear": "linear", "labels10": "lowshot_10%",
+              "labels1": "lowshot_1%"}  # fmt: skip
+"""Column: the metric whose mean over label sets it holds."""
+MONITORS = ("rankme", "effective_rank", "context_gain", "cosine_gap", "position_explained", "verdict")
+COLUMNS = ("method", "name", "data", "part", "budget", "seed", "share", "images", "flops", "seconds", *ACCURACIES,
+           *MONITORS, "command")  # fmt: skip
 KEY = ("name", "data", "part", "budget", "seed")
 
 
@@ -55,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--name", help="of the row, with --set")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="changes to the method")
     parser.add_argument("--budgets", nargs="+", type=float, default=[2e13], metavar="FLOPS")
+    parser.add_argument("--shares", nargs="+", type=float, default=SHARES, help="of the budget, measured at each")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--part", choices=("search", "report"), default="search")
     parser.add_argument("--csv", type=Path, default=Path("docs/learning/search.csv"))
@@ -70,28 +101,55 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for method in values.methods:
                 row = {"method": method, "name": values.name or method, "data": values.data, "part": values.part,
                        "budget": f"{budget:g}", "seed": str(seed), "command": command}  # fmt: skip
-                if not _is_finished(values.csv, row):
-                    overrides = [*DATA[values.data], *METHODS[method], *values.set, f"seed={seed}"]
-                    _train(row, overrides, source, budget, values.csv)
+                if not is_finished(values.csv, row):
+                    shares = sorted({*values.shares, 1.0})
+                    _train(row, METHODS[method], values.set, source, budget, shares, values.csv)
 
 
-def _train(row: dict[str, str], overrides: list[str], source: Source, budget: float, file: Path) -> None:
-    config = compose_config(*overrides, "task=[knn,logistic]")
-    data = build.data(config.data, source, None, 1, config.hardware, config.seed)
+def _train(
+    row: dict[str, str], method: Method, changes: list[str], source: Source, budget: float, shares: list[float],
+    file: Path,
+) -> None:  # fmt: skip
+    names = TASKS[row["part"]]
+    probes = PROBES if "linear" in names else []
+    overrides = [*DATA[row["data"]], *method.overrides, *changes, f"seed={row['seed']}"]
+    config = compose_config(*overrides, f"task=[{','.join(names)}]", *probes)
+    data = build.data(config.data, labelled(source, row["part"]), None, 1, config.hardware, config.seed)
 
     def measure(point: Point) -> None:
         context = EvalContext(data, Runtime(torch.device("cpu")), config.seed, quiet=True)
-        model = EvaluatedModel("target encoder", point.encoder.eval())
-        results = tasks.evaluate(config.task, model, context).values
+        encoder = None if point.encoder is None else point.encoder.eval()
+        results = tasks.evaluate(config.task, EvaluatedModel("target encoder", encoder), context).values
         found = {"share": f"{point.share:g}", "images": str(point.images), "flops": f"{point.flops:.4g}",
                  "seconds": f"{point.seconds:.0f}"}  # fmt: skip
-        for metric in ("knn20", "logistic"):
-            accuracies = [value for name, value in results.items() if name.rpartition("/")[2] == metric]
-            found[metric] = f"{100 * sum(accuracies) / len(accuracies):.2f}"  # mean over label sets
-        _append(file, {**row, **found})
+        for column, metric in ACCURACIES.items():
+            values = [value for name, value in results.items() if name.rpartition("/")[2] == metric]
+            found[column] = f"{100 * sum(values) / len(values):.2f}" if values else ""  # mean over label sets
+        append_row(file, {**row, **found, **_health(point.checks)})
 
-    _write(file, [known for known in _rows(file) if not _same_run(known, row)])  # of a run that was interrupted
-    pretrain(overrides, source, budget, measure)
+    with _locked(file):  # rows of a run that was interrupted
+        _write(file, [known for known in _rows(file) if not _same_run(known, row)])
+    if method.trained:
+        train(overrides, source, budget, measure, shares, method.baseline)
+    else:
+        measure(untrained(config, source) if row["method"] == "random_init" else Point(1.0, 0, 0.0, 0.0, None, []))
+
+
+def _health(checks: list[HealthCheck]) -> dict[str, str]:
+    """The monitors' columns, from the health checks so far."""
+    if not checks:
+        return {}
+    values = {name: f"{checks[-1][name]:.3g}" for name in MONITORS if name in checks[-1]}
+    return {**values, "verdict": diagnose(checks).title}
+
+
+@contextlib.contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    """Several processes may write to the same file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.with_name(f".{file.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _rows(file: Path) -> list[dict[str, str]]:
@@ -105,14 +163,15 @@ def _same_run(one: dict[str, str], other: dict[str, str]) -> bool:
     return all(one[key] == other[key] for key in KEY)
 
 
-def _is_finished(file: Path, row: dict[str, str]) -> bool:
+def is_finished(file: Path, row: dict[str, str]) -> bool:
     """Whether the file has the last row of this run."""
     return any(_same_run(known, row) and known["share"] == "1" for known in _rows(file))
 
 
-def _append(file: Path, row: dict[str, str]) -> None:
-    _write(file, [*_rows(file), row])
-    print(" ".join(row[name] for name in COLUMNS[:-1]), flush=True)
+def append_row(file: Path, row: dict[str, str]) -> None:
+    with _locked(file):
+        _write(file, [*_rows(file), row])
+    print(" ".join(f"{name} {row[name]}" for name in COLUMNS[:-1] if row.get(name)), flush=True)
 
 
 def _write(file: Path, rows: list[dict[str, str]]) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +11,7 @@ from PIL import Image
 
 from ijepa import compose_config
 from ijepa.data import sources
-from ijepa.data.sets import CLASS, Source, Uint8Images
+from ijepa.data.sets import CLASS, Source, Subset, Uint8Images
 from ijepa.util.errors import UserError
 from ijepa.util.files import replacing
 
@@ -19,6 +20,8 @@ Part = Literal["search", "report"]
 SPLIT_SEED = 0
 HELD_OUT = 5000
 """CIFAR-10's training images less two parts of so many: choices look at the first, tables are read from the second."""
+SEARCH_LABELS = 10_000
+"""Labelled training images from which accuracy is measured in search; all of them in reports."""
 
 
 def load(name: str, root: Path | None, part: Part) -> Source:
@@ -37,6 +40,14 @@ def load(name: str, root: Path | None, part: Part) -> Source:
     source = sources.build(compose_config(*overrides).data, seed=0)
     source.prepare()
     return source
+
+
+def labelled(source: Source, part: str) -> Source:
+    """``source`` with the training images whose labels are used: all, or in search a fixed part, which is faster."""
+    if part == "report" or len(source.train) <= SEARCH_LABELS:
+        return source
+    chosen = np.random.default_rng(SPLIT_SEED).permutation(len(source.train))[:SEARCH_LABELS]
+    return replace(source, train=Subset(source.train, np.sort(chosen).tolist()))
 
 
 def _cifar10(root: Path, part: Part) -> Source:

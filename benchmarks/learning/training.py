@@ -7,64 +7,88 @@ from typing import Any, NamedTuple
 import lightning as L
 import torch
 
+from benchmarks.learning.baselines import Baseline
 from ijepa import build_module, compose_config
 from ijepa.api import NotebookPretraining
+from ijepa.callbacks.health import read_heldout
 from ijepa.config import TrainConfig
 from ijepa.data.datamodule import DataModule
 from ijepa.data.sets import Source
 from ijepa.distributed import devices
+from ijepa.health.check import Heldout, health_check
+from ijepa.health.verdict import HealthCheck
 from ijepa.models.pretrained import PretrainedEncoder
 from ijepa.run import build
+from ijepa.training.protocol import eval_mode
 
 SHARES = (0.1, 0.25, 0.5, 1.0)
 """Shares of the budget after which the encoder is measured."""
 WARMUP = 0.1
 """The learning rate's warm-up, as a share of the budget."""
+HEALTH_IMAGES = 256
+"""Held-out images of the health checks, as by default."""
 SAMPLED_STEPS = 64
 """Batches whose masks tell what a step costs on average."""
 
 
 class Point(NamedTuple):
-    """An encoder at a share of the budget, and what it has cost."""
+    """An encoder at a share of the budget, and what it has cost.
+
+    ``encoder``: None for raw pixels. ``checks``: health checks so far, the first before training; [] for baselines.
+    """
 
     share: float
     images: int
     flops: float
     seconds: float
-    encoder: PretrainedEncoder
-    module: NotebookPretraining
+    encoder: PretrainedEncoder | None
+    checks: list[HealthCheck]
 
 
-def pretrain(
+def untrained(config: TrainConfig, source: Source) -> Point:
+    """The encoder before training."""
+    return Point(1.0, 0, 0.0, 0.0, build_module(config, _data(config, source)).encoder(), [])
+
+
+def train(
     overrides: Sequence[str], source: Source, budget: float, measure: Callable[[Point], None],
-    shares: Sequence[float] = SHARES,
+    shares: Sequence[float] = SHARES, baseline: Callable[..., Any] | None = None,
 ) -> TrainConfig:  # fmt: skip
     """Trains; the schedule ends where the budget does.
 
     Args:
         overrides: of the configuration, as on the command line.
         source: training images.
-        budget: FLOPs of all of training: target encoder, context encoder and predictor, forward and backward.
+        budget: FLOPs of all of training: every forward and backward pass of every network.
         measure: called at each share; its time does not count.
         shares: of the budget.
+        baseline: builds module and batches; None: I-JEPA's.
 
     Returns:
         The configuration.
     """
     config = compose_config(*overrides, *_length(100_000))
-    data = _data(config, source)
-    steps = max(round(budget / _step_flops(config, data)), len(shares))
+    if baseline is None:
+        flops = _step_flops(config, _data(config, source))
+    else:
+        flops = baseline(config, source)[0].image_flops * config.data.batch_size
+    steps = max(round(budget / flops), len(shares))
     config = compose_config(*overrides, *_length(steps))
-    data = _data(config, source)
-    module = build_module(config, data)
+    batches: Any
+    if baseline is None:
+        batches = _data(config, source)
+        module = build_module(config, batches)
+    else:
+        module, batches = baseline(config, source)
     precision: Any = devices.precision(config.hardware, devices.device(config.hardware))
-    callback = _Shares({max(1, round(share * steps)): share for share in shares}, measure)
+    heldout = None if baseline else read_heldout(_evaluated(config, source), HEALTH_IMAGES, config.seed)
+    callback = _Shares({max(1, round(share * steps)): share for share in shares}, measure, heldout)
     trainer = L.Trainer(
         accelerator="auto", devices=1, max_steps=steps, precision=precision,
         gradient_clip_val=config.optimizer.clip_grad_norm, callbacks=[callback], logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
-    trainer.fit(module, data)
+    trainer.fit(module, batches)
     return config
 
 
@@ -76,6 +100,10 @@ def _length(steps: int) -> list[str]:
 def _data(config: TrainConfig, source: Source) -> DataModule:
     steps = build.schedule(config, len(source.train)).max_steps
     return build.data(config.data, source, build.sampler(config), steps, config.hardware, config.seed)
+
+
+def _evaluated(config: TrainConfig, source: Source) -> DataModule:
+    return build.data(config.data, source, build.sampler(config), 1, config.hardware, config.seed)
 
 
 def _step_flops(config: TrainConfig, data: DataModule) -> float:
@@ -91,22 +119,34 @@ def _step_flops(config: TrainConfig, data: DataModule) -> float:
 class _Shares(L.Callback):
     """Measures after certain steps; the clock stands still meanwhile."""
 
-    def __init__(self, steps: dict[int, float], measure: Callable[[Point], None]) -> None:
+    def __init__(self, steps: dict[int, float], measure: Callable[[Point], None], heldout: Heldout | None) -> None:
         self.steps = steps
         self.measure = measure
+        self.heldout = heldout
+        self.checks: list[HealthCheck] = []
         self.images, self.flops, self.seconds, self.resumed = 0, 0.0, 0.0, 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._check(trainer, pl_module)
         self.resumed = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, NotebookPretraining)
-        self.images += len(batch.images)
+        assert isinstance(pl_module, NotebookPretraining | Baseline)
+        self.images += len(batch[0])
         self.flops += pl_module.flops(batch)
         share = self.steps.get(trainer.global_step)
         if share is not None:
             self.seconds += time.perf_counter() - self.resumed
-            self.measure(Point(share, self.images, self.flops, self.seconds, pl_module.encoder(), pl_module))
+            self._check(trainer, pl_module)
+            encoder = pl_module.encoder()
+            self.measure(Point(share, self.images, self.flops, self.seconds, encoder, self.checks))
             self.resumed = time.perf_counter()
+
+    def _check(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if self.heldout is None:
+            return
+        assert isinstance(module, NotebookPretraining)
+        with eval_mode(module):
+            self.checks.append({"step": trainer.global_step, **health_check(module.monitor(), self.heldout)})

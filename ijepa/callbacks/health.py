@@ -87,9 +87,9 @@ class Health(L.Callback):
     def selection_scores(self, step: int) -> dict[str, float]:
         """Scores that choose the best checkpoints: ``rankme``, ``lidar``, and ``knn`` averaged over label sets.
 
-        Higher is better; {} if ``step`` has no health check, or its verdict is bad.
+        Higher is better; {} if ``step`` has no health check, or the run collapses or diverges there.
         """
-        if self.latest.get("step") != step or self.verdicts[-1].bad:
+        if self.latest.get("step") != step or self.verdicts[-1].verdict in ("collapsing", "diverging"):
             return {}
         accuracies = [value for name, value in self.latest.items() if name.rpartition("/")[2] == "knn"]
         accuracies = [value for value in accuracies if math.isfinite(value)]
@@ -133,7 +133,7 @@ class Health(L.Callback):
         start = time.perf_counter()
         step = trainer.global_step
         if self._heldout is None:
-            self._heldout = self._read_heldout()
+            self._heldout = read_heldout(self.data, self.images, self.seed)
         if not len(self._heldout.images):
             return
         with eval_mode(module), _tf32_eager():
@@ -167,34 +167,35 @@ class Health(L.Callback):
                     print(f"         try: {remedy}", flush=True)
                 alert(trainer.loggers, f"{verdict.title} at step {step}", verdict.text)
 
-    def _read_heldout(self) -> Heldout:
-        """Reads the images and makes their crops; unreadable images are skipped."""
-        images, transform = self.data.monitor_images, self.data.eval_transform
-        transformed: list[Tensor] = []
-        readable: list[int] = []
-        crops: list[Tensor] = []
-        indices = heldout_indices(images, self.images)
-        cropped = set(indices[:: max(min(CROP_EVERY, len(indices) // 2), 1)])  # LiDAR needs at least two
-        for index in indices:
-            try:
-                picture = images.read(index)
-            except UnreadableError:
-                continue
-            transformed.append(transform(picture))
-            readable.append(index)
-            if index in cropped:
-                seeds = [seed_of(self.seed, Stream.HEALTH_CROP, crop, index) for crop in range(CROPS_PER_IMAGE)]
-                crops += [self.data.transform(picture, seed) for seed in seeds]
-        labels = {name: torch.tensor([classes[index] for index in readable]) for name, classes in images.labels.items()}
-        masks = None if self.data.masking is None else self.data.masking.sample(self.seed, 0, np.arange(1))
-        empty = torch.empty(0, self.data.channels, *transform.size)
-        return Heldout(
-            torch.stack(transformed) if transformed else empty,
-            labels if readable else {},
-            torch.stack([floats(crop) for crop in crops]) if crops else empty,
-            CROPS_PER_IMAGE,
-            masks,
-        )
+
+def read_heldout(data: DataModule, count: int, seed: int) -> Heldout:
+    """Reads up to ``count`` held-out images and makes their crops; unreadable images are skipped."""
+    images, transform = data.monitor_images, data.eval_transform
+    transformed: list[Tensor] = []
+    readable: list[int] = []
+    crops: list[Tensor] = []
+    indices = heldout_indices(images, count)
+    cropped = set(indices[:: max(min(CROP_EVERY, len(indices) // 2), 1)])  # LiDAR needs at least two
+    for index in indices:
+        try:
+            picture = images.read(index)
+        except UnreadableError:
+            continue
+        transformed.append(transform(picture))
+        readable.append(index)
+        if index in cropped:
+            seeds = [seed_of(seed, Stream.HEALTH_CROP, crop, index) for crop in range(CROPS_PER_IMAGE)]
+            crops += [data.transform(picture, crop_seed) for crop_seed in seeds]
+    labels = {name: torch.tensor([classes[index] for index in readable]) for name, classes in images.labels.items()}
+    masks = None if data.masking is None else data.masking.sample(seed, 0, np.arange(1))
+    empty = torch.empty(0, data.channels, *transform.size)
+    return Heldout(
+        torch.stack(transformed) if transformed else empty,
+        labels if readable else {},
+        torch.stack([floats(crop) for crop in crops]) if crops else empty,
+        CROPS_PER_IMAGE,
+        masks,
+    )
 
 
 @contextlib.contextmanager

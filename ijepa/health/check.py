@@ -58,7 +58,8 @@ def health_check(monitor: Monitor, heldout: Heldout) -> dict[str, float]:
 
 def _token_measures(monitor: Monitor, heldout: Heldout) -> tuple[dict[str, float], Tensor]:
     """Spread of features and of predictions, agreement of predictions with targets; and pooled features [n, D]."""
-    encoder, predictor, agreement = measures.Moments(), measures.Moments(), measures.PredictionAgreement()
+    encoder, predictor, target = measures.Moments(), measures.Moments(), measures.Moments()
+    agreement = measures.PredictionAgreement()
     pooled = []
     for batch in heldout.images.split(BATCH):
         tokens = monitor.features(batch)  # [B, N, D]
@@ -72,11 +73,18 @@ def _token_measures(monitor: Monitor, heldout: Heldout) -> tuple[dict[str, float
         if pair is not None:
             predictions, targets = (part.flatten(1, 2) for part in pair)
             predictor.add(predictions)
+            target.add(targets)
             agreement.add(predictions, targets)
     result = encoder.spread()._asdict()
     if predictor.images:
         result |= {f"predictions_{name}": value for name, value in predictor.spread()._asdict().items()}
-        result |= {"cosine": agreement.cosine(), "correlation": agreement.correlation()}
+        result |= {
+            "cosine": agreement.cosine(),
+            "correlation": agreement.correlation(),
+            "context_gain": agreement.context_gain(),
+            "cosine_gap": agreement.cosine_gap(),
+            "position_explained": 1 - target.spread().share,
+        }
     return result, torch.cat(pooled)
 
 

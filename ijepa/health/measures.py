@@ -66,32 +66,56 @@ class Moments:
 
 
 class PredictionAgreement:
-    """Accumulates the agreement of predictions with targets at fixed positions, batch by batch."""
+    """Accumulates the agreement of predictions with targets at fixed positions, batch by batch.
+
+    Predictions are compared with the targets of their own image, and with the targets at the same position of all other
+    images: what agrees with those does not come from the context.
+    """
 
     def __init__(self) -> None:
         self.images = 0
-        self._cosine = 0.0
-        self._sums = self._products = torch.zeros(())
+        self._sums = self._products = self._directions = torch.zeros(())
 
     def add(self, predictions: Tensor, targets: Tensor) -> None:
         """Adds predictions and targets [B, N, D]; N and D must not change."""
         predictions, targets = predictions.double(), targets.double()
         self.images += len(targets)
-        self._cosine += float(torch.cosine_similarity(predictions, targets, dim=-1).mean(dim=1).sum())
         pair = torch.stack([predictions, targets])  # [2, B, N, D]
         self._sums = self._sums.to(pair) + pair.sum(dim=1)
-        products = torch.stack([predictions.square(), targets.square(), predictions * targets]).sum(dim=(1, 2, 3))
-        self._products = self._products.to(pair) + products
+        directions = torch.nn.functional.normalize(pair, dim=-1)
+        self._directions = self._directions.to(pair) + directions.sum(dim=1)
+        products = [predictions.square(), targets.square(), predictions * targets, directions[0] * directions[1]]
+        self._products = self._products.to(pair) + torch.stack(products).sum(dim=(1, 2, 3))
 
     def cosine(self) -> float:
         """Mean cosine similarity of predictions and targets; it includes what all images share."""
-        return self._cosine / self.images
+        return float(self._products[3]) / (self.images * self._sums.shape[1])
+
+    def cosine_gap(self) -> float:
+        """`cosine` minus that of predictions and the targets of other images; NaN with fewer than two images."""
+        own = float(self._products[3])
+        return (own / self.images - self._other_mean(own, self._directions)) / self._sums.shape[1]
+
+    def context_gain(self) -> float:
+        """1 - loss / loss with the context of another image, the loss being squared L2; NaN with fewer than two images.
+
+        0: the context is not used, or is of no use; 1: all comes from the context.
+        """
+        squares, own = float(self._products[0] + self._products[1]) / self.images, float(self._products[2])
+        loss = squares - 2 * own / self.images
+        exchanged = squares - 2 * self._other_mean(own, self._sums)
+        return _ratio(exchanged - loss, exchanged)
+
+    def _other_mean(self, own: float, sums: Tensor) -> float:
+        """Mean product of predictions and targets of different images, from the sums of both."""
+        pairs = self.images * (self.images - 1)
+        return (float((sums[0] * sums[1]).sum()) - own) / pairs if pairs else math.nan
 
     def correlation(self) -> float:
         """Correlation across images, pooled over dimensions and positions: 0 if predictions ignore the image."""
         first, second = self._sums / self.images
         means = torch.stack([first.square().sum(), second.square().sum(), (first * second).sum()])
-        first_variance, second_variance, covariance = (self._products / self.images - means).tolist()
+        first_variance, second_variance, covariance = (self._products[:3] / self.images - means).tolist()
         return _ratio(covariance, math.sqrt(max(first_variance, 0.0) * max(second_variance, 0.0)))
 
 

@@ -23,6 +23,9 @@ PREDICTIONS = (
     MetricSpec("predictions_relative", "Relative spread of predictions", "", None, "std / root mean square"),
     MetricSpec("cosine", "Cosine", "", None, "of predictions and targets"),
     MetricSpec("correlation", "Correlation", "", "higher", "of predictions and targets over images; 0: unrelated"),
+    MetricSpec("context_gain", "Context gain", "", "higher", "1 - loss / loss with another image's context; 0: unused"),
+    MetricSpec("cosine_gap", "Cosine gap", "", "higher", "cosine to own targets minus cosine to other images'"),
+    MetricSpec("position_explained", "Explained by position", "%", "lower", "share of the targets' variance"),
 )  # fmt: skip
 OPTIMISATION = (
     MetricSpec("gradient_norm", "Gradient norm", "", "lower"),

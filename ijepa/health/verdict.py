@@ -1,4 +1,4 @@
-"""The verdict from the measures: healthy, warming up, collapsing or diverging, with evidence and remedies.
+"""The verdict from the measures: healthy, warming up, context unused, collapsing or diverging; evidence and remedies.
 
 By any absolute measure, a randomly initialised encoder looks collapsed: its tokens differ between positions, hardly
 between images, and in two or three dimensions only. So every measure is compared with its value at step 0 and with its
@@ -18,6 +18,8 @@ LOST = 1 / 3
 """Collapsing: spread or rank, compared with the best so far, at most."""
 ACROSS = 0.3
 """Healthy in any case: fraction of the variance that is across images, at least; for runs from existing weights."""
+UNUSED = 0.02
+"""Context unused: context gain after warm-up, in two health checks in a row, less than."""
 JUMP = 3.0
 """Diverging: loss, compared with the largest so far (and with 1), more than."""
 EXPLODED = 20.0
@@ -25,7 +27,7 @@ EXPLODED = 20.0
 FORGOTTEN = 0.1
 """Diverging: drop of linear accuracy since step 0, averaged over label sets, more than."""
 MIN_CHECKS = 4
-"""Minimum number of health checks for a median."""
+"""Minimum number of health checks for a median, and before the context can count as unused."""
 
 HealthCheck = dict[str, float]
 """The measures of one health check, by name, and its ``step``."""
@@ -34,7 +36,7 @@ HealthCheck = dict[str, float]
 class Verdict(NamedTuple):
     """A verdict at a step.
 
-    verdict: ``healthy``, ``warming up``, ``collapsing`` or ``diverging``.
+    verdict: ``healthy``, ``warming up``, ``context unused``, ``collapsing`` or ``diverging``.
     kind: of a collapse: ``complete`` (all tokens alike), ``positional`` (tokens encode only their position) or
         ``dimensional`` (images differ in few dimensions); None otherwise.
     evidence: one line per observation.
@@ -55,7 +57,7 @@ class Verdict(NamedTuple):
     @property
     def bad(self) -> bool:
         """Whether the run needs attention."""
-        return self.verdict in ("collapsing", "diverging")
+        return self.verdict in ("context unused", "collapsing", "diverging")
 
     @property
     def text(self) -> str:
@@ -78,6 +80,12 @@ REMEDIES = {
         "regularisers at every position: objective=variance_covariance objective.regularize=tokens",
         "normalise with your images' mean and std: python -m ijepa.data.statistics",
         "more or more varied images: with few, position is the easiest thing to learn",
+    ],
+    "context unused": [
+        "targets that position cannot explain: objective=whitened, or objective.target=pixels",
+        "weights that let the content through: model.init=xavier",
+        "a larger context or other masks: masking=random",
+        "a higher learning rate: three times optimizer.lr",
     ],
     "dimensional": [
         "a stronger covariance regulariser: twice objective.covariance_weight",
@@ -112,6 +120,9 @@ def diagnose(checks: Sequence[HealthCheck], warmup_steps: int = 0) -> Verdict:
     forgetting = _forgetting(checks)
     if forgetting:
         return Verdict(step, "diverging", None, forgetting, REMEDIES["diverging"])
+    unused = _unused_context(checks) if step >= warmup_steps else []
+    if unused:
+        return Verdict(step, "context unused", None, unused, REMEDIES["context unused"])
     first = checks[0]
     evidence = [
         _compared("relative spread across images", _across(first), _across(now), first),
@@ -160,6 +171,20 @@ def _forgetting(checks: Sequence[HealthCheck]) -> list[str]:
         return []
     line = f"linear accuracy {100 * after:.0f} % (was {100 * before:.0f} % at step {int(first['step'])})"
     return [line, *_accuracies(first, now)]
+
+
+def _unused_context(checks: Sequence[HealthCheck]) -> list[str]:
+    """Evidence that predictions depend on the position only, although targets differ between images."""
+    now = checks[-1]
+    gains = [check.get("context_gain", math.inf) for check in checks[-2:]]  # it takes some steps to use the context
+    if len(checks) < MIN_CHECKS or not max(gains) < UNUSED:
+        return []
+    return [
+        f"predicts position only: context gain {now['context_gain']:.2f} (0: another image's context is as good)",
+        f"position explains {100 * now['position_explained']:.0f} % of the targets' variance",
+        f"cosine gap {now['cosine_gap']:.3f}",
+        *_accuracies(checks[0], now),
+    ]
 
 
 def _collapse(checks: Sequence[HealthCheck]) -> tuple[str, list[str]] | None:

@@ -54,10 +54,24 @@ def test_agreement_by_hand():
     assert agreement.cosine() == pytest.approx(torch.cosine_similarity(predictions, targets, dim=-1).mean().item())
     one, other = (x - x.mean(dim=0) for x in (predictions, targets))
     assert agreement.correlation() == pytest.approx(np.corrcoef(one.flatten(), other.flatten())[0, 1])
+    pairs = [(i, j) for i in range(20) for j in range(20) if i != j]
+    own = (predictions - targets).square().sum(dim=-1).mean()
+    exchanged = torch.stack([(predictions[i] - targets[j]).square().sum(dim=-1).mean() for i, j in pairs]).mean()
+    assert agreement.context_gain() == pytest.approx((1 - own / exchanged).item())
+    cosines = torch.stack([torch.cosine_similarity(predictions[i], targets[j], dim=-1).mean() for i, j in pairs])
+    assert agreement.cosine_gap() == pytest.approx(agreement.cosine() - cosines.mean().item())
     constant = measures.PredictionAgreement()
     constant.add(targets.mean(dim=0).expand(20, -1, -1), targets)
     assert constant.correlation() == pytest.approx(0, abs=1e-7)
     assert constant.cosine() > 0
+    assert constant.context_gain() == pytest.approx(0, abs=0.06)  # position only
+    exact = measures.PredictionAgreement()
+    exact.add(targets, targets)
+    assert exact.context_gain() == pytest.approx(1)
+    single = measures.PredictionAgreement()
+    single.add(predictions[:1], targets[:1])
+    assert math.isnan(single.context_gain())
+    assert math.isnan(single.cosine_gap())
 
 
 def test_rankme_by_hand():

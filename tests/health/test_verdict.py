@@ -55,6 +55,24 @@ def test_healthy():
     assert verdict(panel(100, tokens(0.4, rank=12)), warmup=101).verdict == "warming up"
 
 
+def test_context_unused():
+    def panels(*gains, **features):
+        given = features or {"across": 0.4, "rank": 12}
+        return [panel(100 * number, tokens(**given), context_gain=gain, position_explained=0.7, cosine_gap=0.002)
+                for number, gain in enumerate(gains, start=1)]  # fmt: skip
+
+    found = verdict(*panels(0.3, 0.01, 0.01))
+    assert (found.verdict, found.bad) == ("context unused", True)
+    assert found.remedies
+    assert "predicts position only: context gain 0.01" in found.text
+    assert "position explains 70 % of the targets' variance" in found.text
+    assert verdict(*panels(0.3, 0.01, 0.01), warmup=301).verdict == "warming up"
+    assert verdict(*panels(0.01, 0.01)).verdict == "healthy"  # too early to tell
+    assert verdict(*panels(0.01, 0.1, 0.01)).verdict == "healthy"
+    collapsed = panels(0.01, 0.01, 0.01, across=0.01, places=0.05, constant=2.0, rank=3)
+    assert verdict(*collapsed).verdict == "collapsing"  # the worse of the two
+
+
 def test_nothing_has_moved_yet():
     assert verdict(panel(100, tokens(**INITIAL, seed=1))).verdict == "warming up"
 
