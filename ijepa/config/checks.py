@@ -86,6 +86,12 @@ def check(config: TrainConfig) -> None:
     objective = config.objective
     if not any((objective.distance_weight, objective.variance_weight, objective.covariance_weight, *objective.terms)):
         raise ConfigError("objective.distance_weight", objective.distance_weight, "nothing is left to minimise; try 1")
+    if objective.target_depths is not None and objective.target == "pixels":
+        problem = "pixels have no depth; try null, or objective.target=output"
+        raise ConfigError("objective.target_depths", objective.target_depths, problem)
+    if objective.standardize_targets and (objective.target != "output" or data.batch_size < 2):
+        problem = "needs objective.target=output and a batch of at least 2; try false"
+        raise ConfigError("objective.standardize_targets", objective.standardize_targets, problem)
     regularizer_weight = config.objective.variance_weight + config.objective.covariance_weight
     if regularizer_weight and (config.hardware.accumulation > 1 or data.batch_size < 2):
         problem = (

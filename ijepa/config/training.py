@@ -24,6 +24,10 @@ class Objective(Section):
     """mask the target encoder's output (paper) or its input (table 11), or predict normalised pixels (table 7)"""
     normalize_targets: bool
     """layer norm on the target encoder's output"""
+    target_depths: Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(min_length=1)] | None = None
+    """predict the outputs of these blocks of the target encoder together (0: its patch embedding); null: the last"""
+    standardize_targets: bool = False
+    """subtract each position's mean from the targets and scale their dimensions to unit variance (running averages)"""
     distance_weight: NonNegative = 1.0
     """weight of the distance; 0: regularisers and terms of your own alone, to see what the prediction adds"""
     variance_weight: NonNegative

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ijepa.masking import Masks
 from ijepa.models.predictor import Predictor
 from ijepa.models.protocol import PatchEncoder
-from ijepa.models.targets import normalize_targets, pixel_targets
+from ijepa.models.targets import TargetStatistics, normalize_targets, pixel_targets
 from ijepa.models.transformer import gather
 
 Target = Literal["output", "input", "pixels"]
@@ -33,10 +33,19 @@ class JEPA(nn.Module):
             selected at the target patches; ``input`` (paper, table 11): it encodes each target block alone; ``pixels``
             (paper, table 7): normalised pixels.
         normalize: layer norm on the target encoder's output, without affine parameters.
+        depths: the outputs of these blocks of the target encoder are predicted together, see `PatchTransformer`; None:
+            the last block's.
+        standardize: see `TargetStatistics`; only for ``output``.
     """
 
     def __init__(
-        self, context_encoder: PatchEncoder, predictor: Predictor, target: Target = "output", normalize: bool = True
+        self,
+        context_encoder: PatchEncoder,
+        predictor: Predictor,
+        target: Target = "output",
+        normalize: bool = True,
+        depths: tuple[int, ...] | None = None,
+        standardize: bool = False,
     ) -> None:
         super().__init__()
         assert isinstance(context_encoder, nn.Module)
@@ -45,6 +54,11 @@ class JEPA(nn.Module):
         self.target_encoder = copy.deepcopy(context_encoder).requires_grad_(False)
         self.target = target
         self.normalize = normalize
+        self.depths = depths
+        self.statistics: TargetStatistics | None = None
+        if standardize:
+            rows, columns = predictor.grid
+            self.statistics = TargetStatistics(rows * columns, predictor.output_width)
 
     def forward(self, images: Tensor, masks: Masks) -> Prediction:
         """Predictions and targets for ``images`` [B, C, H, W], normalised."""
@@ -59,11 +73,20 @@ class JEPA(nn.Module):
         if self.target == "pixels":
             rows, _ = self.context_encoder.grid_of(*images.shape[-2:])
             return gather(pixel_targets(images, images.shape[-2] // rows), indices)
+        options = {} if self.depths is None else {"depths": self.depths}
         if self.target == "input":
-            features = self.target_encoder(images, indices)
-        else:
-            features = gather(self.target_encoder(images), indices)
-        return normalize_targets(features) if self.normalize else features
+            return self._normalized(self.target_encoder(images, indices, **options))
+        return self.select_targets(self.target_encoder(images, **options), indices)
+
+    @torch.no_grad()
+    def select_targets(self, features: Tensor, indices: Tensor) -> Tensor:
+        """The targets at ``indices`` [B, T, K], from the target encoder's features of whole images [B, N, D]."""
+        if self.statistics is None:
+            return self._normalized(gather(features, indices))
+        return gather(self.statistics(self._normalized(features)), indices)
+
+    def _normalized(self, features: Tensor) -> Tensor:
+        return normalize_targets(features, len(self.depths or (0,))) if self.normalize else features
 
     @torch.no_grad()
     def update_target_encoder(self, momentum: float) -> None:

@@ -1,5 +1,7 @@
 """Shared by vision transformers: masked patches are dropped before the blocks, extra tokens are added."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -8,6 +10,7 @@ class PatchTransformer(nn.Module):
     """A `PatchEncoder` made of blocks that map tokens [B, N, D] to tokens [B, N, D]."""
 
     blocks: nn.ModuleList
+    depth: int
 
     def embed(self, images: Tensor) -> Tensor:
         """The input of the first block: embedded patches plus position embeddings, [B, N, D].
@@ -26,8 +29,9 @@ class PatchTransformer(nn.Module):
         raise NotImplementedError
 
     def forward(
-        self, images: Tensor, indices: Tensor | None = None, valid: Tensor | None = None, last: int = 1
-    ) -> Tensor:
+        self, images: Tensor, indices: Tensor | None = None, valid: Tensor | None = None, last: int = 1,
+        depths: Sequence[int] | None = None,
+    ) -> Tensor:  # fmt: skip
         """Features of all patches, or of those at ``indices``, which then attend only to each other and extra tokens.
 
         Args:
@@ -35,16 +39,22 @@ class PatchTransformer(nn.Module):
             indices: [B, N'] or [B, T, K], patch indices in row-major order.
             valid: [B, N'], False for padding, which is masked in attention.
             last: number of last blocks whose outputs are concatenated, each through the final norm.
+            depths: instead of ``last``: the outputs after this many blocks, ascending, as they are (0: embedded
+                patches), but the last block's through the final norm. Blocks after the deepest are not computed.
 
         Returns:
-            [B, N, D * last]; with indices [B, N', D * last] or [B, T, K, D * last].
+            [B, N, D * L] for L = ``last`` or the number of depths; with indices [B, N', D * L] or [B, T, K, D * L].
         """
         tokens = self.embed(images)  # [B, N, D]
+        if depths is None:
+            outputs = [(depth, True) for depth in range(len(self.blocks) - last + 1, len(self.blocks) + 1)]
+        else:
+            outputs = [(depth, depth == len(self.blocks)) for depth in depths]
         if indices is None:
-            return self._blocks(tokens, None, last)
+            return self._blocks(tokens, None, outputs)
         tokens = gather(tokens, indices)
         mask = None if valid is None else valid[:, None, None, :]  # [B, 1, 1, N']
-        return self._blocks(tokens.flatten(0, -3), mask, last).unflatten(0, indices.shape[:-1])
+        return self._blocks(tokens.flatten(0, -3), mask, outputs).unflatten(0, indices.shape[:-1])
 
     def with_extra_tokens(self, tokens: Tensor) -> Tensor:
         """The extra tokens followed by ``tokens`` [B, N, D]: [B, R + N, D]."""
@@ -53,18 +63,21 @@ class PatchTransformer(nn.Module):
             return tokens
         return torch.cat([extra.to(tokens.dtype).expand(len(tokens), -1, -1), tokens], dim=1)
 
-    def _blocks(self, tokens: Tensor, mask: Tensor | None, last: int) -> Tensor:
+    def _blocks(self, tokens: Tensor, mask: Tensor | None, outputs: list[tuple[int, bool]]) -> Tensor:
+        """``outputs``: after how many blocks, ascending, and whether through the final norm; they are concatenated."""
         patches = tokens.shape[1]
         tokens = self.with_extra_tokens(tokens)
         extra = tokens.shape[1] - patches
         if mask is not None and extra:
             mask = torch.cat([mask.new_ones(*mask.shape[:-1], extra), mask], dim=-1)
-        outputs = []
-        for i, block in enumerate(self.blocks):
-            tokens = block(tokens, attn_mask=mask)
-            if i >= len(self.blocks) - last:
-                outputs.append(self.final(tokens[:, extra:] if extra else tokens))
-        return outputs[0] if last == 1 else torch.cat(outputs, dim=-1)
+        blocks, done, found = list(self.blocks), 0, []
+        for depth, normed in outputs:
+            for block in blocks[done:depth]:
+                tokens = block(tokens, attn_mask=mask)
+            done = depth
+            of_patches = tokens[:, extra:] if extra else tokens
+            found.append(self.final(of_patches) if normed else of_patches)
+        return found[0] if len(found) == 1 else torch.cat(found, dim=-1)
 
 
 def gather(tokens: Tensor, indices: Tensor) -> Tensor:

@@ -17,6 +17,8 @@ from ijepa.data.workers import worker_count
 from ijepa.distributed import devices
 from ijepa.models.jepa import JEPA
 from ijepa.models.predictor import Predictor
+from ijepa.models.protocol import PatchEncoder
+from ijepa.models.transformer import PatchTransformer
 from ijepa.run import warm_start
 from ijepa.run.assembly import Run, assemble
 from ijepa.run.encoders import configured_heads, spec
@@ -24,6 +26,7 @@ from ijepa.run.objective import build_objective
 from ijepa.training.flops import PretrainingFlops
 from ijepa.training.module import Pretraining
 from ijepa.training.schedule import EMASchedule, training_schedule
+from ijepa.util.errors import ConfigError
 
 ModuleT = TypeVar("ModuleT", bound=Pretraining)
 
@@ -36,10 +39,12 @@ def networks(config: schema.TrainConfig, pretrained: bool = False) -> JEPA:
     encoder_spec = spec(config.model, config.data)
     init = config.model.init if isinstance(config.model, schema.Vit) else "published"
     encoder = encoder_spec.build(init, pretrained)
+    objective = config.objective
+    depths = _target_depths(objective.target_depths, encoder)
     pixels = encoder_spec.patch_size**2 * encoder_spec.channels
     predictor = Predictor(
         encoder.width,
-        pixels if config.objective.target == "pixels" else encoder.width,
+        pixels if objective.target == "pixels" else encoder.width * len(depths or (0,)),
         encoder_spec.grid,
         config.predictor.width,
         config.predictor.depth,
@@ -49,7 +54,20 @@ def networks(config: schema.TrainConfig, pretrained: bool = False) -> JEPA:
         position_grid=encoder_spec.position_grid,
         init=init,
     )
-    return JEPA(encoder, predictor, config.objective.target, config.objective.normalize_targets)
+    return JEPA(
+        encoder, predictor, objective.target, objective.normalize_targets, depths, objective.standardize_targets
+    )
+
+
+def _target_depths(depths: list[int] | None, encoder: PatchEncoder) -> tuple[int, ...] | None:
+    if depths is None:
+        return None
+    key = "objective.target_depths"
+    if not isinstance(encoder, PatchTransformer):
+        raise ConfigError(key, depths, "this model gives only its last block's output; try null")
+    if depths != sorted(set(depths)) or depths[-1] > encoder.depth:
+        raise ConfigError(key, depths, f"must ascend, and be at most {encoder.depth}, the encoder's blocks; try null")
+    return tuple(depths)
 
 
 def sampler(config: schema.TrainConfig) -> masking.Masking:
@@ -152,7 +170,8 @@ def image_flops(config: schema.TrainConfig) -> PretrainingFlops:
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         jepa = networks(config)
     image = (config.data.channels, *_pair(config.data.image_size))
-    return PretrainingFlops(jepa.context_encoder, jepa.predictor, image, config.objective.target)
+    depth = None if jepa.depths is None else jepa.depths[-1]
+    return PretrainingFlops(jepa.context_encoder, jepa.predictor, image, config.objective.target, depth)
 
 
 def _pair(values: list[int]) -> tuple[int, int]:

@@ -37,14 +37,18 @@ class EncoderFlops:
         self.encoder = encoder
         self.image = image
         self.patches = rows * columns
-        self._counts: dict[tuple[int, int, bool], float] = {}
+        self._counts: dict[tuple[int, int, bool, int | None], float] = {}
         self._network: nn.Module | None = None
 
-    def forward(self, patches: int, blocks: int = 1) -> float:
-        """FLOPs of the forward pass on ``blocks`` sets of ``patches`` patches; the image is embedded once."""
+    def forward(self, patches: int, blocks: int = 1, depth: int | None = None) -> float:
+        """FLOPs of the forward pass on ``blocks`` sets of ``patches`` patches; the image is embedded once.
+
+        ``depth``: number of transformer blocks that are computed; None: all.
+        """
         if isinstance(self.encoder, AnalyticFlops):
-            return self.encoder.embedding_flops(self.patches) + blocks * self.encoder.block_flops(patches)
-        return self._count(patches, blocks, backward=False)
+            fraction = 1.0 if depth is None else depth / self.encoder.depth
+            return self.encoder.embedding_flops(self.patches) + blocks * fraction * self.encoder.block_flops(patches)
+        return self._count(patches, blocks, backward=False, depth=depth)
 
     def step(self, patches: int) -> float:
         """FLOPs of the forward and backward pass on ``patches`` patches.
@@ -56,16 +60,19 @@ class EncoderFlops:
             return 2.0 * self.encoder.embedding_flops(self.patches) + 3.0 * self.encoder.block_flops(patches)
         return self._count(patches, 1, backward=True)
 
-    def _count(self, patches: int, blocks: int, backward: bool) -> float:
-        key = (patches, blocks, backward)
+    def _count(self, patches: int, blocks: int, backward: bool, depth: int | None = None) -> float:
+        key = (patches, blocks, backward, depth)
         if key not in self._counts:
             if self._network is None:
                 self._network = _meta_copy(self.encoder)
-            self._counts[key] = count_flops(self._network, self.image, patches, blocks, backward)
+            self._counts[key] = count_flops(self._network, self.image, patches, blocks, backward, depth)
         return self._counts[key]
 
 
-def count_flops(network: nn.Module, image: tuple[int, int, int], patches: int, blocks: int, backward: bool) -> float:
+def count_flops(
+    network: nn.Module, image: tuple[int, int, int], patches: int, blocks: int, backward: bool,
+    depth: int | None = None,
+) -> float:  # fmt: skip
     """FLOPs of one image, counted by torch.
 
     Args:
@@ -74,10 +81,14 @@ def count_flops(network: nn.Module, image: tuple[int, int, int], patches: int, b
         patches: number of patches in each set.
         blocks: number of sets of patches.
         backward: also count the backward pass.
+        depth: number of transformer blocks that are computed; None: all.
     """
+    options = {} if depth is None else {"depths": (depth,)}
     indices = torch.zeros(1, blocks, patches, dtype=torch.long, device="meta")
     with torch.set_grad_enabled(backward), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        features: Tensor = network(torch.empty(1, *image, device="meta"), indices[:, 0] if blocks == 1 else indices)
+        features: Tensor = network(
+            torch.empty(1, *image, device="meta"), indices[:, 0] if blocks == 1 else indices, **options
+        )
         if backward:
             features.sum().backward()
     return float(counter.get_total_flops())
@@ -101,12 +112,17 @@ class PretrainingFlops:
         predictor: the predictor.
         image: channels, height and width.
         target: ``output``, ``input`` or ``pixels``, see `ijepa.models.jepa.JEPA`.
+        depth: number of the target encoder's blocks that are computed; None: all.
     """
 
-    def __init__(self, encoder: PatchEncoder, predictor: Predictor, image: tuple[int, int, int], target: str) -> None:
+    def __init__(
+        self, encoder: PatchEncoder, predictor: Predictor, image: tuple[int, int, int], target: str,
+        depth: int | None = None,
+    ) -> None:  # fmt: skip
         self.encoder = EncoderFlops(encoder, image)
         self.predictor = predictor
         self.target = target
+        self.depth = depth
 
     def encoder_flops(self) -> float:
         """FLOPs of an encoder's forward pass on one whole image."""
@@ -114,7 +130,8 @@ class PretrainingFlops:
 
     def forward_flops(self, context: int, blocks: int, patches: int) -> float:
         """FLOPs of the forward pass of all three networks on one image; see `step_flops`."""
-        return self.encoder_flops() + (self.step_flops(context, blocks, patches) - self.encoder_flops()) / 3
+        target = self._target_flops(blocks, patches)
+        return target + (self.step_flops(context, blocks, patches) - target) / 3
 
     def step_flops(self, context: int, blocks: int, patches: int) -> float:
         """FLOPs of one image in a training step; the target encoder has no backward pass.
@@ -125,8 +142,11 @@ class PretrainingFlops:
             patches: K, patches per target block.
         """
         trained = self.encoder.step(context) + 3.0 * self.predictor.forward_flops(context, blocks, patches)
+        return trained + self._target_flops(blocks, patches)
+
+    def _target_flops(self, blocks: int, patches: int) -> float:
         if self.target == "pixels":
-            return trained
+            return 0.0
         if self.target == "input":
-            return trained + self.encoder.forward(patches, blocks)
-        return trained + self.encoder_flops()
+            return self.encoder.forward(patches, blocks, self.depth)
+        return self.encoder.forward(self.encoder.patches, 1, self.depth)

@@ -10,8 +10,6 @@ from ijepa.distributed import sharding
 from ijepa.masking import Masks
 from ijepa.models.jepa import JEPA
 from ijepa.models.pretrained import SPEC_KEY, Spec
-from ijepa.models.targets import normalize_targets
-from ijepa.models.transformer import gather
 from ijepa.training.base import TrainingModule
 from ijepa.training.flops import PretrainingFlops
 from ijepa.training.objective import Objective
@@ -71,6 +69,8 @@ class Pretraining(TrainingModule):
         step = self.global_step
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.jepa.update_target_encoder(self.schedule.momentum(step))
+        if self.jepa.statistics is not None:
+            self.jepa.statistics.update(sharding.sum_over_ranks)
 
     def flops(self, batch: Batch) -> float:
         assert batch.masks is not None
@@ -113,18 +113,20 @@ class PretrainingMonitor(Monitor):
     def flops(self, masks: Masks | None) -> MonitorFlops:
         assert masks is not None
         image_flops = self.module.image_flops
-        encoder = image_flops.encoder_flops()
-        return MonitorFlops(encoder, image_flops.forward_flops(*_sizes(masks)) - encoder)
+        encoder, forward = image_flops.encoder_flops(), image_flops.forward_flops(*_sizes(masks))
+        return MonitorFlops(encoder, forward - encoder if self._targets_are_features() else forward)
 
     def predictions(self, images: Tensor, features: Tensor, masks: Masks) -> tuple[Tensor, Tensor]:
         jepa, images = self.jepa, self.module.normalised(images)
-        if jepa.target == "output":
-            targets = gather(features, masks.targets)  # [B, T, K, D]
-            targets = normalize_targets(targets) if jepa.normalize else targets
+        if self._targets_are_features():
+            targets = jepa.select_targets(features, masks.targets)  # [B, T, K, D]
         else:
             targets = jepa.targets(images, masks.targets)
         context = jepa.context_encoder(images, masks.context, masks.valid)
         return jepa.predictor(context, masks.context, masks.targets, masks.valid), targets
+
+    def _targets_are_features(self) -> bool:
+        return self.jepa.target == "output" and self.jepa.depths is None
 
     def measures(self) -> dict[str, float]:
         """``encoder_distance``: the distance between the weights of context encoder and target encoder."""

@@ -65,6 +65,16 @@ def test_a_fault_is_one_line_that_says_what_would_do(override, starts, mentions)
     assert mentions in line
 
 
+def test_targets_that_do_not_exist():
+    with pytest.raises(UserError, match=r"^objective.target_depths=\[0,2\]: pixels have no depth; try null"):
+        check(train_config("objective=pixels", "objective.target_depths=[0,2]"))
+    with pytest.raises(UserError, match=r"^objective.standardize_targets=true: needs objective.target=output"):
+        check(train_config("objective.target=input", "objective.standardize_targets=true"))
+    for depths in ("[0,7]", "[2,1]", "[1,1]"):
+        with pytest.raises(UserError, match=r"^objective.target_depths=.*must ascend, and be at most 6"):
+            build.networks(train_config(f"objective.target_depths={depths}"))
+
+
 def test_something_is_minimised():
     with pytest.raises(UserError, match=r"^objective.distance_weight=0.*: nothing is left to minimise; try 1"):
         check(train_config("objective=l2", "objective.distance_weight=0"))

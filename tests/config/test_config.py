@@ -86,6 +86,8 @@ def test_published_recipes(name):
         "distance": "l2",
         "target": "output",
         "normalize_targets": True,
+        "target_depths": None,
+        "standardize_targets": False,
         "distance_weight": 1,
         "variance_weight": 0,
         "covariance_weight": 0,

@@ -9,6 +9,7 @@ from helpers import small_encoder
 from ijepa.masking import Masks, MultiBlock
 from ijepa.models.jepa import JEPA
 from ijepa.models.predictor import Predictor
+from ijepa.models.targets import TargetStatistics
 from ijepa.models.transformer import gather
 
 
@@ -28,6 +29,59 @@ def test_target_options():
     patch = images[0, :, 0:8, 8:16].flatten()
     expected = (patch - patch.mean()) / patch.std()
     torch.testing.assert_close(targets[0, 0, 1], expected, atol=1e-4, rtol=0)
+
+
+def test_targets_of_several_depths():
+    network = small_encoder()
+    masks = Masks(torch.tensor([[2, 5, 9]]), torch.tensor([[[0, 1], [11, 12]]]))
+    images = torch.randn(1, 5, 24, 40)
+    depths = (0, 1, len(network.blocks))
+    jepa = JEPA(network, Predictor(24, 24 * 3, (3, 5), 12, 1, 3), depths=depths)
+    tokens = network.embed(images)
+    expected = [tokens]
+    for block in network.blocks:
+        tokens = block(tokens)
+        expected.append(tokens)
+    levels = [expected[0], expected[1], network.norm(tokens)]
+    whole = torch.cat([torch.nn.functional.layer_norm(level, (24,)) for level in levels], dim=-1)
+    predictions, targets, _ = jepa(images, masks)
+    torch.testing.assert_close(targets, gather(whole, masks.targets))
+    assert predictions.shape == targets.shape
+    alone = network(images, masks.targets, depths=(1,))
+    assert alone.shape == (1, 2, 2, 24)
+    torch.testing.assert_close(alone[:, 1], network.blocks[0](gather(network.embed(images), masks.targets[:, 1])))
+
+
+def test_standardized_targets():
+    draw = torch.Generator().manual_seed(0)
+    batches = torch.randn(5, 8, 6, 3, generator=draw) * torch.tensor([1.0, 5.0, 0.1]) + torch.arange(6.0)[:, None]
+    whole = TargetStatistics(6, 3, decay=0.9)
+    torch.testing.assert_close(whole(batches[0]), batches[0], atol=1e-5, rtol=0)  # nothing is known yet
+    for batch in batches[1:]:
+        whole.update()
+        whole(batch)
+    whole.update()
+    seen = batches.flatten(0, 1)
+    torch.testing.assert_close(whole.mean, seen.mean(dim=0))  # plain averages at first
+    new = torch.randn(100, 6, 3, generator=draw) * torch.tensor([1.0, 5.0, 0.1]) + torch.arange(6.0)[:, None]
+    found = whole.eval()(new)
+    assert found.mean(dim=0).abs().max() < 0.5
+    torch.testing.assert_close(found.std(dim=(0, 1)), torch.ones(3), atol=0.1, rtol=0)
+    micro = TargetStatistics(6, 3, decay=0.9)
+    for batch in batches:
+        for part in batch.split(2):
+            micro(part)
+        micro.update()
+    for name, tensor in whole.state_dict().items():
+        torch.testing.assert_close(micro.state_dict()[name], tensor, atol=1e-5, rtol=1e-5)
+    before = whole.mean.clone()
+    whole.train()(new + 10)
+    whole.update()
+    torch.testing.assert_close(whole.mean, before + (new.mean(dim=0) + 10 - before) / 6)
+    for _ in range(20):
+        whole(new)
+        whole.update()
+    torch.testing.assert_close(whole.mean, new.mean(dim=0), atol=1.5, rtol=0)  # the past is forgotten
 
 
 def test_momentum_update():

@@ -101,6 +101,20 @@ def test_a_run_goes_on_with_another_accumulation(tmp_path, images, before, after
     assert rest.recorder.flops == pytest.approx(whole.recorder.flops)
 
 
+def test_standardized_targets_of_several_depths(tmp_path, images):
+    """Their running averages are saved, and belong to steps, not to micro-batches."""
+    changes = (*images, "objective.target_depths=[0,1]", "objective.standardize_targets=true",
+               "callbacks.checkpoint_every_steps=1")  # fmt: skip
+    whole = fit(tmp_path / "whole", *changes)
+    fit(tmp_path / "cut", *changes, stop=2)
+    last = tmp_path / "cut" / "checkpoints" / "last.ckpt"
+    rest = fit(tmp_path / "cut", *changes, last=last)
+    assert_same(weights(whole), weights(rest), **EXACT)
+    assert weights(whole)["statistics.steps"] == 5
+    micro = fit(tmp_path / "micro", *changes, "hardware.accumulation=4")
+    assert_same(weights(whole), weights(micro), atol=2e-6, rtol=0)
+
+
 def test_bf16_true_keeps_weights_in_float32(tmp_path, images):
     """They agree with float32's within bf16's rounding; activations are bf16, gradients arrive in float32."""
     seen = []
