@@ -11,8 +11,9 @@ from ijepa.run import build
 @pytest.mark.parametrize("target", ["output", "input", "pixels", "output objective.target_depths=[0,2]"])
 @pytest.mark.parametrize("size", ["[32,48]", "64"])
 def test_flops_from_shapes_are_torch_s(target, size):
+    objective = f"objective.target={target}".split()
     config = train_config(
-        "model.width=48", "model.depth=3", "model.patch_size=8", f"data.image_size={size}", *f"objective.target={target}".split()
+        "model.width=48", "model.depth=3", "model.patch_size=8", f"data.image_size={size}", *objective
     )
     jepa = build.networks(config)
     for module in jepa.modules():
