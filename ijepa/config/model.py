@@ -26,9 +26,9 @@ class Vit(Section):
     or those of init= (stored)"""
     position_grid: Size | None
     """rows and columns of the grid of scaled or stored position embeddings; null: this run's grid"""
-    init: Literal["published", "reference", "xavier"]
-    """initial weights: as published; reference: without rescaling by depth, as in its code; xavier: for small patches
-    and widths"""
+    init: Literal["published", "reference", "xavier", "whitened"]
+    """initial weights: as published; reference: not rescaled by depth; xavier: for small patches; whitened: xavier and
+    a whitening patch embedding"""
     registers: Annotated[int, Field(ge=0, strict=True)] = 0
     """number of register tokens: learnable tokens that patches attend to, never among the features"""
 

@@ -67,6 +67,25 @@ def test_content_is_not_lost_beside_positions():
     assert shares["xavier"] > 0.8
 
 
+def test_whitened_initialisation():
+    """Patches in which neighbours and channels are alike are embedded with nearly the same variance in all directions."""
+    network = small_encoder((32, 32), 4, 3, 96, 2, init="whitened")
+    torch.testing.assert_close(
+        network.blocks[0].mlp.fc1.weight.std().item(), math.sqrt(2 / (96 + 384)), rtol=0.03, atol=0
+    )
+    at = torch.cartesian_prod(torch.arange(4.0), torch.arange(4.0))
+    alike = torch.kron(0.95 + 0.05 * torch.eye(3), 0.95 ** torch.cdist(at, at)).double()
+    patches = torch.randn(4000, 48, dtype=torch.double) @ torch.linalg.cholesky(alike).T
+    embedded = patches.float() @ network.patch_embed.proj.weight.flatten(1).T
+    assert embedded.std().item() == pytest.approx(0.5, rel=0.1)
+    spread = torch.linalg.eigvalsh(embedded.T.cov())[-48:]  # 48 pixels values: no more directions
+    plain = torch.linalg.eigvalsh(patches.T.cov())
+    assert plain.max() / plain.min() > 1000
+    assert spread.max() / spread.min() < 15
+    with torch.device("meta"):
+        small_encoder((32, 32), 4, 3, 96, 2, init="whitened")  # as for counting FLOPs
+
+
 def test_timm_agrees():
     network = small_encoder((32, 48), 8, 3, 48, 2, 3)
     judge = timm.models.VisionTransformer(
