@@ -82,10 +82,10 @@ REMEDIES = {
         "more or more varied images: with few, position is the easiest thing to learn",
     ],
     "context unused": [
-        "targets that position cannot explain: objective=whitened, or objective.target=pixels",
-        "weights that let the content through: model.init=xavier",
-        "a larger context or other masks: masking=random",
-        "a higher learning rate: three times optimizer.lr",
+        "targets less what position explains: objective.standardize_targets=true",
+        "weights that let the content through: model.init=whitened, for small patches",
+        "a larger context: masking=random",
+        "a faster start: three times optimizer.lr; schedule.momentum.start=0.98",
     ],
     "dimensional": [
         "a stronger covariance regulariser: twice objective.covariance_weight",
