@@ -48,7 +48,7 @@ class Baseline(TrainingModule):
         super().__init__(schedule, betas, config.optimizer.eps)
         self.spec: Spec = encoder_spec(config.model, config.data)
         torch.manual_seed(config.seed)
-        self.network = self.spec.build(getattr(config.model, "init", "published"), False)
+        self.network = self.spec.build()
         self.register_buffer("mean", torch.tensor(self.spec.mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(self.spec.std).view(-1, 1, 1), persistent=False)
         flops = build.image_flops(config).encoder

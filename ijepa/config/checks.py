@@ -93,11 +93,9 @@ def check(config: TrainConfig) -> None:
         problem = "needs objective.target=output and a batch of at least 2; try false"
         raise ConfigError("objective.standardize_targets", objective.standardize_targets, problem)
     regularizer_weight = config.objective.variance_weight + config.objective.covariance_weight
-    accumulated = config.hardware.accumulation > 1 and not objective.running_statistics
-    if regularizer_weight and (accumulated or data.batch_size < 2):
+    if regularizer_weight and (config.hardware.accumulation > 1 or data.batch_size < 2):
         problem = (
-            "regularisers need a batch of at least 2, and with gradient accumulation running averages; "
-            "try objective.running_statistics=true"
+            "regularisers need a batch of at least 2 and no gradient accumulation; try objective=l2, which has none"
         )
         raise ConfigError("objective.variance_weight", config.objective.variance_weight, problem)
 

@@ -37,8 +37,6 @@ class Objective(Section):
     regularize: Literal["tokens", "context", "predictions"]
     """what is regularised: tokens: variance over the batch at each patch position of the context; context,
     predictions: their average-pooled features"""
-    running_statistics: bool = False
-    """regularise running averages over the steps instead of the batch; for gradient accumulation and small batches"""
 
     terms: dict[str, CustomTerm] = Field(default_factory=dict)
     """additional terms by name, each with _target_, weight and its options (docs/extending.md)"""

@@ -15,7 +15,7 @@ from ijepa.models.protocol import PatchEncoder
 from ijepa.models.timm_vit import TIMM_ARGUMENTS, TimmEncoder
 
 Kind = Literal["vit", "timm", "custom"]
-OPTIONAL: dict[str, Any] = {"registers": 0, "kind": "vit", "name": "", "options": {}}
+OPTIONAL: dict[str, Any] = {"registers": 0, "kind": "vit", "name": "", "options": {}, "init": "published"}
 """Values that files omit, because older files do not have these keys."""
 VIT_ONLY: dict[str, Any] = {"mlp_ratio": 4.0, "positions": "stored", "position_grid": None}
 """Fields that only I-JEPA's ViT has; other encoders' descriptions have these values, and their files omit them."""
@@ -30,6 +30,7 @@ class Spec:
 
     ``kind``: ``vit`` is I-JEPA's ViT, ``timm`` timm's model ``name``, ``custom`` the user's class ``name``; the last
     two are built with ``options``. ``mean`` and ``std``: normalisation, one value per channel.
+    ``init``: the initial weights, to compare the encoder with an untrained one; only of I-JEPA's ViT.
     """
 
     image_size: tuple[int, int]
@@ -48,6 +49,7 @@ class Spec:
     kind: Kind = "vit"
     name: str = ""
     options: dict[str, Any] = field(default_factory=dict, hash=False)
+    init: Init = "published"
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> "Spec":
@@ -98,6 +100,7 @@ class Spec:
             "std": numbers(self.std, 0),
             "eval_crop": isinstance(self.eval_crop, int | float) and 0 < self.eval_crop <= 1,
             "registers": self.registers == 0 or whole(self.registers),
+            "init": self.init in get_args(Init),
         }
 
     def plain(self) -> dict[str, Any]:
@@ -111,7 +114,7 @@ class Spec:
         """Rows and columns of patches."""
         return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
 
-    def build(self, init: Init = "published", pretrained: bool = False) -> PatchEncoder:
+    def build(self, pretrained: bool = False) -> PatchEncoder:
         """A newly initialised encoder; with timm's weights if it is timm's and ``pretrained``.
 
         Raises:
@@ -132,7 +135,7 @@ class Spec:
             self.mlp_ratio,
             self.positions,
             self.position_grid,
-            init,
+            self.init,
             self.registers,
         )
 

@@ -37,8 +37,7 @@ def networks(config: schema.TrainConfig, pretrained: bool = False) -> JEPA:
     ``pretrained``: the encoders get timm's pretrained weights instead.
     """
     encoder_spec = spec(config.model, config.data)
-    init = config.model.init if isinstance(config.model, schema.Vit) else "published"
-    encoder = encoder_spec.build(init, pretrained)
+    encoder = encoder_spec.build(pretrained)
     objective = config.objective
     depths = _target_depths(objective.target_depths, encoder)
     pixels = encoder_spec.patch_size**2 * encoder_spec.channels
@@ -52,7 +51,7 @@ def networks(config: schema.TrainConfig, pretrained: bool = False) -> JEPA:
         config.predictor.mlp_ratio,
         positions=encoder_spec.positions,
         position_grid=encoder_spec.position_grid,
-        init=init,
+        init=encoder_spec.init,
     )
     return JEPA(
         encoder, predictor, objective.target, objective.normalize_targets, depths, objective.standardize_targets

@@ -30,7 +30,7 @@ def spec(model: schema.Model, data: schema.Data) -> Spec:
     images: dict[str, Any] = {"image_size": (height, width), "channels": data.channels, "mean": tuple(data.mean),
               "std": tuple(data.std), "eval_crop": data.eval_crop}  # fmt: skip
     if isinstance(model, schema.Vit):
-        values = model.model_dump(exclude={"init", "position_grid"})
+        values = model.model_dump(exclude={"position_grid"})
         grid = None if model.position_grid is None else (model.position_grid[0], model.position_grid[1])
         return Spec(**values, **images, position_grid=grid)
     kind: Kind = "timm" if isinstance(model, schema.TimmVit) else "custom"

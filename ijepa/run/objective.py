@@ -39,13 +39,4 @@ def build_objective(config: schema.TrainConfig, encoder: Spec) -> Objective:
         sharding.sum_over_ranks,
         extra_terms,
         config.objective.distance_weight,
-        _regularized_width(config.objective, encoder) if config.objective.running_statistics else None,
     )
-
-
-def _regularized_width(objective: schema.Objective, encoder: Spec) -> int:
-    if objective.regularize != "predictions":
-        return encoder.width
-    if objective.target == "pixels":
-        return encoder.patch_size**2 * encoder.channels
-    return encoder.width * len(objective.target_depths or (0,))

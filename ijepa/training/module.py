@@ -71,7 +71,6 @@ class Pretraining(TrainingModule):
         self.jepa.update_target_encoder(self.schedule.momentum(step))
         if self.jepa.statistics is not None:
             self.jepa.statistics.update(sharding.sum_over_ranks)
-        self.objective.update()
 
     def flops(self, batch: Batch) -> float:
         assert batch.masks is not None

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ijepa.training.terms import DISTANCES, Covariance, Distance, Outputs, Regularized, RunningCovariance, Variance
+from ijepa.training.terms import DISTANCES, Covariance, Distance, Outputs, Regularized, Variance
 from ijepa.util.errors import UserError
 
 BUILT_IN = ("distance", "variance", "covariance")
@@ -30,7 +30,6 @@ class Objective(nn.Module):
         weights: weight of each term, by name.
         num_patches: N, patches of an image.
         all_reduce: sums a tensor over all processes, with gradients; None: a single process.
-        running: see `Outputs`.
     """
 
     def __init__(
@@ -39,14 +38,12 @@ class Objective(nn.Module):
         weights: Mapping[str, float],
         num_patches: int = 1,
         all_reduce: Callable[[Tensor], Tensor] | None = None,
-        running: Mapping[str, RunningCovariance] | None = None,
     ) -> None:
         super().__init__()
         self.terms = nn.ModuleDict(terms)
         self.weights = dict(weights)
         self.num_patches = num_patches
         self.all_reduce = all_reduce
-        self.running = nn.ModuleDict(running or {})
 
     def forward(
         self, predictions: Tensor, targets: Tensor, context: Tensor, positions: Tensor, valid: Tensor | None = None
@@ -57,7 +54,6 @@ class Objective(nn.Module):
             UserError: when a term does not return a scalar tensor.
         """
         outputs = Outputs(predictions.float(), targets.float(), context.float(), positions, valid, self.num_patches)
-        outputs.running = dict(self.running.items())  # type: ignore[arg-type]
         if self.all_reduce is not None:
             outputs.all_reduce = self.all_reduce
         parts, total = {}, None
@@ -73,12 +69,6 @@ class Objective(nn.Module):
         assert total is not None
         return Loss(total, parts)
 
-    def update(self) -> None:
-        """Ends a step: the running averages take in its micro-batches."""
-        for covariance in self.running.values():
-            assert isinstance(covariance, RunningCovariance)
-            covariance.update(self.all_reduce) if self.all_reduce is not None else covariance.update()
-
 
 def latent_objective(
     distance: Distance,
@@ -89,7 +79,6 @@ def latent_objective(
     all_reduce: Callable[[Tensor], Tensor] | None = None,
     extra_terms: Mapping[str, tuple[nn.Module, float]] | None = None,
     distance_weight: float = 1.0,
-    running_width: int | None = None,
 ) -> Objective:
     """Distance in latent space; plus both VICReg regularisers if either weight is not 0.
 
@@ -102,15 +91,11 @@ def latent_objective(
         all_reduce: see `Objective`.
         extra_terms: terms with their weights, by name.
         distance_weight: weight of the distance.
-        running_width: width of the regularised features, to regularise their running covariance; None: the batch's.
     """
     terms: dict[str, tuple[nn.Module, float]] = {"distance": (DISTANCES[distance](), distance_weight)}
     if variance_weight or covariance_weight:
         terms["variance"] = Variance(regularize), variance_weight
         terms["covariance"] = Covariance(regularize), covariance_weight
-    running: dict[str, RunningCovariance] = {}
-    if running_width is not None and len(terms) > 1:
-        running[regularize] = RunningCovariance(num_patches if regularize == "tokens" else 1, running_width)
     terms |= extra_terms or {}
     modules = {name: module for name, (module, _) in terms.items()}
-    return Objective(modules, {name: weight for name, (_, weight) in terms.items()}, num_patches, all_reduce, running)
+    return Objective(modules, {name: weight for name, (_, weight) in terms.items()}, num_patches, all_reduce)

@@ -4,7 +4,7 @@ A term is an `nn.Module` from `Outputs` to a scalar; it may hold parameters or b
 the networks. To add one: docs/extending.md.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -32,7 +32,6 @@ class Outputs:
         valid: [B, C], False where a context patch is padding; None: no padding.
         num_patches: N, patches of an image.
         all_reduce: sums a tensor over all processes, with gradients.
-        running: running averages for `covariance`, by name of the features; without, the batch's own statistics.
     """
 
     predictions: Tensor
@@ -42,13 +41,10 @@ class Outputs:
     valid: Tensor | None = None
     num_patches: int = 1
     all_reduce: Callable[[Tensor], Tensor] = _single_process
-    running: Mapping[str, "RunningCovariance"] = field(default_factory=dict)
     _covariances: dict[str, Tensor] = field(default_factory=dict)
 
     def covariance(self, features: Regularized) -> Tensor:
         """The covariance [D, D] of features over the batch of all processes; computed once for all terms.
-
-        With `running`, its value is that of the steps before, and its gradient is that of this micro-batch's features.
 
         Args:
             features: ``context`` or ``predictions``, averaged over patches; or ``tokens``: the context's tokens, each
@@ -61,14 +57,10 @@ class Outputs:
     def _covariance(self, features: Regularized) -> Tensor:
         if features == "tokens":
             valid = torch.ones_like(self.positions, dtype=torch.bool) if self.valid is None else self.valid
-            rows, groups, count = self.context[valid], self.positions[valid], self.num_patches
-        else:
-            rows, count = self.pooled(features), 1
-            groups = self.positions.new_zeros(len(rows))
-        if features in self.running:
-            result: Tensor = self.running[features](rows, groups)
-            return result
-        return within_group_covariance(rows, groups, count, self.all_reduce)
+            tokens, positions = self.context[valid], self.positions[valid]
+            return within_group_covariance(tokens, positions, self.num_patches, self.all_reduce)
+        pooled = self.pooled(features)
+        return within_group_covariance(pooled, self.positions.new_zeros(len(pooled)), 1, self.all_reduce)
 
     def pooled(self, features: Literal["context", "predictions"]) -> Tensor:
         """Features averaged over the patches of each image, without padding: [B, D]."""
@@ -77,67 +69,6 @@ class Outputs:
         if self.valid is None:
             return self.context.mean(dim=1)
         return (self.context * (self.valid / self.valid.sum(dim=1, keepdim=True))[:, :, None]).sum(dim=1)
-
-
-class RunningCovariance(nn.Module):
-    """The covariance within groups as a running average over steps, for regularisers of small or divided batches.
-
-    A batch's own covariance needs the whole batch at once. This one depends neither on gradient accumulation nor on the
-    number of devices, if all micro-batches have the same number of features. Before the first `update` it is the
-    identity, with which neither regulariser has a gradient.
-
-    Args:
-        groups: number of groups; see `within_group_covariance`.
-        width: D.
-        decay: of the averages; they start as plain averages.
-    """
-
-    mean: Tensor
-    covariance: Tensor
-    steps: Tensor
-    counts: Tensor
-    sums: Tensor
-    products: Tensor
-
-    def __init__(self, groups: int, width: int, decay: float = 0.9) -> None:
-        super().__init__()
-        self.groups = groups
-        self.decay = decay
-        self.register_buffer("mean", torch.zeros(groups, width))
-        self.register_buffer("covariance", torch.eye(width))
-        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
-        self.register_buffer("counts", torch.zeros(groups, 1), persistent=False)
-        self.register_buffer("sums", torch.zeros(groups, width), persistent=False)
-        self.register_buffer("products", torch.zeros(width, width), persistent=False)
-
-    def forward(self, features: Tensor, groups: Tensor) -> Tensor:
-        """The running covariance [D, D], with the gradient of the covariance of ``features`` [n, D] around its mean.
-
-        The features count in the next `update`.
-        """
-        membership = F.one_hot(groups, self.groups).to(features.dtype)
-        centred = features - membership @ self.mean
-        products = centred.T @ centred
-        with torch.no_grad():
-            self.counts += membership.sum(dim=0)[:, None]
-            self.sums += membership.T @ centred
-            self.products += products
-        now = products / max(len(features), 1)
-        return self.covariance + (now - now.detach())
-
-    @torch.no_grad()
-    def update(self, all_reduce: Callable[[Tensor], Tensor] = _single_process) -> None:
-        """Takes in the features of one step; ``all_reduce`` sums a tensor over all processes."""
-        counts, sums, products = (all_reduce(part.clone()) for part in (self.counts, self.sums, self.products))
-        offsets = sums / counts.clamp(min=1)  # of the batch's means from the running ones
-        degrees_of_freedom = (counts.sum() - (counts > 0).sum()).clamp(min=1)
-        covariance = (products - offsets.T @ (counts * offsets)) / degrees_of_freedom
-        self.steps += 1
-        rate = torch.clamp(1 / self.steps, min=1 - self.decay)
-        self.mean.add_(rate * offsets)
-        self.covariance.lerp_(covariance, rate)
-        for part in (self.counts, self.sums, self.products):
-            part.zero_()
 
 
 class Term(nn.Module):

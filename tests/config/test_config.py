@@ -88,7 +88,6 @@ def test_published_recipes(name):
         "normalize_targets": True,
         "target_depths": None,
         "standardize_targets": False,
-        "running_statistics": False,
         "distance_weight": 1,
         "variance_weight": 0,
         "covariance_weight": 0,

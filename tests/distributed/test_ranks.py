@@ -102,9 +102,8 @@ def test_regularisers_see_the_whole_batch(images, runs, tmp_path, hardware, on):
 
 
 @pytest.mark.parametrize("hardware", [DDP, FSDP], ids=["ddp", "fsdp"])
-def test_running_statistics_see_the_whole_batch(images, tmp_path, hardware):
-    arguments = [*images, "objective=variance_covariance", "objective.target_depths=[0,1]",
-                 "objective.standardize_targets=true", "objective.running_statistics=true"]  # fmt: skip
+def test_target_statistics_see_the_whole_batch(images, tmp_path, hardware):
+    arguments = [*images, "objective.target_depths=[0,1]", "objective.standardize_targets=true"]
     for name, processes in (("one", ()), ("two", hardware)):
         result = command("train.py", *arguments, *processes, f"run_dir={tmp_path / name}")
         assert result.returncode == 0, result.stderr

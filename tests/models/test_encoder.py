@@ -68,7 +68,7 @@ def test_content_is_not_lost_beside_positions():
 
 
 def test_whitened_initialisation():
-    """Patches in which neighbours and channels are alike are embedded with nearly the same variance in all directions."""
+    """Patches in which neighbours and channels are alike are embedded with about equal variance in all directions."""
     network = small_encoder((32, 32), 4, 3, 96, 2, init="whitened")
     torch.testing.assert_close(
         network.blocks[0].mlp.fc1.weight.std().item(), math.sqrt(2 / (96 + 384)), rtol=0.03, atol=0

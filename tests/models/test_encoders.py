@@ -1,5 +1,7 @@
 """Encoders other than the default one: registers, timm's vision transformers by name, and what none may leak."""
 
+from dataclasses import replace
+
 import pytest
 import timm
 import torch
@@ -88,6 +90,20 @@ def test_a_timm_encoder_is_timm_s_model(name):
     assert Spec.of(spec.plain()) == spec
     first, second = (untrained_encoder(spec, 1).encoder.state_dict() for _ in range(2))
     assert_same(first, second, **EXACT)
+
+
+def test_the_untrained_encoder_has_the_run_s_initialisation():
+    """Else a trained encoder would be compared with a worse one than it started from."""
+    published = Spec((16, 24), 8, 3, 24, 1, 3, 4.0, "index", None, (0.5,) * 3, (0.5,) * 3)
+    assert "init" not in published.plain()
+    xavier = replace(published, init="xavier")
+    assert Spec.of(xavier.plain()) == xavier
+    scale = {spec.init: untrained_encoder(spec, 0).encoder.blocks[0].attn.proj.weight.std().item()
+             for spec in (published, xavier)}  # fmt: skip
+    assert scale["published"] == pytest.approx(0.02 / 2**0.5, rel=0.1)
+    assert scale["xavier"] == pytest.approx((2 / 48) ** 0.5, rel=0.1)
+    with pytest.raises(ValueError, match="init=zeros is not possible"):
+        Spec.of({**xavier.plain(), "init": "zeros"})
 
 
 def test_registers_are_timm_s():

@@ -138,22 +138,6 @@ def test_bf16_true_with_checkpointing_is_the_same(tmp_path, images):
     assert_same(weights(plain), weights(saving), **EXACT)
 
 
-@pytest.mark.parametrize("regularize", ["tokens", "context", "predictions"])
-def test_regularisers_with_accumulation(tmp_path, images, regularize):
-    """Running averages are saved, and belong to steps, not to micro-batches."""
-    changes = (*images, "objective=variance_covariance", f"objective.regularize={regularize}",
-               "objective.running_statistics=true", "callbacks.checkpoint_every_steps=1")  # fmt: skip
-    whole = fit(tmp_path / "whole", *changes)
-    fit(tmp_path / "cut", *changes, stop=2)
-    rest = fit(tmp_path / "cut", *changes, last=tmp_path / "cut" / "checkpoints" / "last.ckpt")
-    assert_same(whole.module.state_dict(), rest.module.state_dict(), **EXACT)
-    assert whole.module.objective.running[regularize].steps == 5
-    micro = fit(tmp_path / "micro", *changes, "hardware.accumulation=4")
-    assert_same(whole.module.state_dict(), micro.module.state_dict(), atol=1e-5, rtol=1e-4)
-    plain = fit(tmp_path / "plain", *images)
-    assert not torch.equal(weights(plain)["predictor.proj.weight"], weights(whole)["predictor.proj.weight"])
-
-
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 def test_the_momentum_update_does_not_vanish_in_bf16(tmp_path, images, precision):
     """At momentum .9999 a target weight moves by a ten-thousandth of the difference: bf16 would round that away."""

@@ -10,13 +10,7 @@ from torch.nn import functional as F
 
 from ijepa.models.targets import pixel_targets
 from ijepa.training.objective import Objective, latent_objective
-from ijepa.training.terms import (
-    RunningCovariance,
-    Term,
-    covariance_term,
-    variance_term,
-    within_group_covariance,
-)
+from ijepa.training.terms import Term, covariance_term, variance_term, within_group_covariance
 from ijepa.util.errors import UserError
 
 PLACES = torch.tensor([[0, 1, 2, 3, 7], [1, 2, 3, 4, 5], [0, 2, 3, 5, 7]] * 2)
@@ -213,32 +207,3 @@ def test_mistakes_in_terms(own, tmp_path, invoke):
     arguments = ["++objective.terms.norm._target_=own_terms.Whole", "hardware.accumulation=2"]
     code, _, err = invoke("train.py", *own, folder, *arguments)
     assert "hardware.accumulation=2: objective.terms.norm compares the images of a batch" in err
-
-
-def test_running_covariance():
-    """Its value is that of the steps before, its gradient the one that this batch has at that value."""
-    draw = torch.Generator().manual_seed(0)
-    positions = torch.arange(4).repeat(16)
-    batches = torch.randn(6, 64, 5, generator=draw) @ torch.randn(5, 5, generator=draw) + positions[:, None]
-    running = RunningCovariance(4, 5)
-    features = batches[0].clone().requires_grad_()
-    first = running(features, positions)
-    torch.testing.assert_close(first, torch.eye(5))
-    (variance_term(first) + covariance_term(first)).backward()
-    assert features.grad.abs().max() < 1e-6  # nothing is known yet
-    running.update()
-    for batch in batches[1:]:
-        running(batch, positions)
-        running.update()
-    within = [within_group_covariance(batch, positions, 4) for batch in batches]
-    torch.testing.assert_close(running.covariance, torch.stack(within).mean(dim=0), atol=1e-4, rtol=1e-4)
-    new = torch.randn(64, 5, generator=draw, requires_grad=True)
-    value = covariance_term(running(new, positions))
-    assert value == covariance_term(running.covariance)
-    value.backward()
-    point = running.covariance.clone().requires_grad_()
-    covariance_term(point).backward()
-    other = new.detach().requires_grad_()
-    centred = other - running.mean[positions]
-    (point.grad * (centred.T @ centred / 64)).sum().backward()
-    torch.testing.assert_close(new.grad, other.grad)
