@@ -14,6 +14,8 @@ from ijepa.config.fields import check_range
 from ijepa.util import commands
 from ijepa.util.errors import ConfigError, UserError, show
 
+MIN_REGULARIZED = 16
+"""Minimum number of images in a micro-batch that regularisers compare: fewer say too little about the covariance."""
 ConfigT = TypeVar("ConfigT", bound=Section)
 
 
@@ -93,9 +95,12 @@ def check(config: TrainConfig) -> None:
         problem = "needs objective.target=output and a batch of at least 2; try false"
         raise ConfigError("objective.standardize_targets", objective.standardize_targets, problem)
     regularizer_weight = config.objective.variance_weight + config.objective.covariance_weight
-    if regularizer_weight and (config.hardware.accumulation > 1 or data.batch_size < 2):
+    compared = data.batch_size // config.hardware.accumulation  # images of a micro-batch, over all devices
+    least = 2 if config.hardware.accumulation == 1 else MIN_REGULARIZED
+    if regularizer_weight and compared < least:
         problem = (
-            "regularisers need a batch of at least 2 and no gradient accumulation; try objective=l2, which has none"
+            f"regularisers compare the images of a micro-batch with each other, at least {least}, not {compared}; "
+            "try a smaller hardware.accumulation, or objective=l2, which has none"
         )
         raise ConfigError("objective.variance_weight", config.objective.variance_weight, problem)
 

@@ -44,7 +44,7 @@ class Outputs:
     _covariances: dict[str, Tensor] = field(default_factory=dict)
 
     def covariance(self, features: Regularized) -> Tensor:
-        """The covariance [D, D] of features over the batch of all processes; computed once for all terms.
+        """The covariance [D, D] of features over the micro-batch of all processes; computed once for all terms.
 
         Args:
             features: ``context`` or ``predictions``, averaged over patches; or ``tokens``: the context's tokens, each

@@ -81,6 +81,9 @@ def test_something_is_minimised():
     check(train_config("objective.distance_weight=0"))
 
 
-def test_regularisers_need_the_whole_batch():
-    with pytest.raises(UserError, match=r"^objective.variance_weight=0.5: .*no gradient accumulation"):
-        check(train_config("objective=variance_covariance", "hardware.accumulation=2"))
+def test_regularisers_need_images_to_compare():
+    check(train_config("objective=variance_covariance", "data.batch_size=64", "hardware.accumulation=4"))
+    with pytest.raises(UserError, match=r"^objective.variance_weight=0.5: .*at least 16, not 8; try"):
+        check(train_config("objective=variance_covariance", "data.batch_size=64", "hardware.accumulation=8"))
+    with pytest.raises(UserError, match=r"^objective.variance_weight=0.5: .*at least 2, not 1; try"):
+        check(train_config("objective=variance_covariance", "data.batch_size=1"))

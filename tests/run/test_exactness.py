@@ -138,6 +138,19 @@ def test_bf16_true_with_checkpointing_is_the_same(tmp_path, images):
     assert_same(weights(plain), weights(saving), **EXACT)
 
 
+def test_regularisers_with_accumulation(tmp_path, images):
+    """They compare the images of a micro-batch: other weights than of one large batch, and learnt by the same rules."""
+    changes = (*images, "data.batch_size=16", "objective=variance_covariance", "schedule.max_steps=2")
+    small = fit(tmp_path / "small", *changes)
+    large = (*images, "data.batch_size=32", "hardware.accumulation=2", "objective=variance_covariance")
+    run = fit(tmp_path / "large", *large, "schedule.max_steps=2")
+    assert run.trainer.accumulate_grad_batches == 2
+    for row in rows(tmp_path / "small") + rows(tmp_path / "large"):
+        assert 0 < float(row["train/variance"]) < 1
+        assert float(row["train/covariance"]) > 0
+    assert not torch.equal(weights(small)["predictor.proj.weight"], weights(run)["predictor.proj.weight"])
+
+
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 def test_the_momentum_update_does_not_vanish_in_bf16(tmp_path, images, precision):
     """At momentum .9999 a target weight moves by a ten-thousandth of the difference: bf16 would round that away."""
