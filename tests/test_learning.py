@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks.learning.__main__ import main
 from benchmarks.learning.images import load
+from benchmarks.learning.report import main as report
 from ijepa.util.errors import UserError
 
 
@@ -71,3 +72,28 @@ def test_two_views(tmp_path):
           "--name", "views", "--budgets", "1e9", "--shares", "1", "--csv", str(file)])  # fmt: skip
     with file.open(newline="") as opened:
         assert [row["method"] for row in csv.DictReader(opened)] == ["two_views"]
+
+
+@pytest.mark.integration
+def test_report(tmp_path, capsys):
+    file, picture = tmp_path / "rows.csv", tmp_path / "figure.png"
+    columns = ["name", "data", "part", "budget", "seed", "share", "images", "flops", "knn20", "logistic"]
+    with file.open("w", newline="") as opened:
+        writer = csv.writer(opened)
+        writer.writerow(columns)
+        for seed, accuracy in ((0, 40.0), (1, 42.0)):
+            writer.writerow(["ours", "cifar10", "search", "1e+13", seed, 0.5, 20_000, 5e12, 30, 31])
+            writer.writerow(["ours", "cifar10", "search", "1e+13", seed, 1, 40_000, 1e13, accuracy, 45])
+        writer.writerow(["raw", "cifar10", "search", "1e+13", 0, 1, 0, 0, 33.3, 38])
+        writer.writerow(["ours", "cifar10", "report", "1e+13", 0, 1, 40_000, 1e13, 99, 99])
+    report([str(file), "--names", "raw", "ours", "--figure", str(picture)])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2:] == [
+        "| raw | 1e+13 | 1 | 0k | 33.3 | 38.0 |",
+        "| ours | 1e+13 | 2 | 40k | 41.0 ± 1.4 | 45.0 ± 0.0 |",
+    ]
+    assert picture.stat().st_size > 10_000
+    with pytest.raises(UserError, match="--names mine: has no row; try ours, raw"):
+        report([str(file), "--names", "mine"])
+    with pytest.raises(UserError, match="no such file"):
+        report([str(tmp_path / "other.csv")])

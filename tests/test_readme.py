@@ -77,6 +77,8 @@ def test_every_command_of_the_readme(line, finished, checkpoint_file, pictures, 
         small += ["data.scenes.train=40", "data.scenes.val=24", "data.image_size=48"]
     if "data.batch_size=512" not in line:
         small += ["data.batch_size=8"]
+    if "small_images" in line:
+        small += ["objective.target_depths=[0,1]"]
     if "init=" in line:  # has sizes of its own
         small = [item for item in small if not item.startswith(("model.", "predictor."))] + ["model.heads=3"]
     if "sweep=masking" in line:

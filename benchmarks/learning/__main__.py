@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     values = parser.parse_args(arguments)
     if values.set and not values.name:
         raise UserError("--set needs --name: rows are found again by it")
-    command = shlex.join(["python", "-m", "benchmarks.learning", *(sys.argv[1:] if arguments is None else arguments)])
+    command = shown_command("benchmarks.learning", sys.argv[1:] if arguments is None else arguments)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)  # which devices there are, and what else one could install
     source = load(values.data, values.root, values.part)
@@ -104,6 +104,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 if not is_finished(values.csv, row):
                     shares = sorted({*values.shares, 1.0})
                     _train(row, METHODS[method], values.set, source, budget, shares, values.csv)
+
+
+def shown_command(module: str, arguments: Sequence[str]) -> str:
+    """The command of a row, without the paths of this machine."""
+    words = list(arguments)
+    if "--root" in words:
+        words[words.index("--root") + 1] = "FOLDER"
+    if "--csv" in words:
+        at = words.index("--csv")
+        del words[at : at + 2]
+    return shlex.join(["python", "-m", module, *words])
 
 
 def _train(
@@ -176,7 +187,7 @@ def append_row(file: Path, row: dict[str, str]) -> None:
 
 def _write(file: Path, rows: list[dict[str, str]]) -> None:
     with replacing(file) as temporary, temporary.open("w", newline="") as opened:
-        writer = csv.DictWriter(opened, COLUMNS)
+        writer = csv.DictWriter(opened, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
