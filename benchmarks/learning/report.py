@@ -87,7 +87,7 @@ def figure(rows: Sequence[Row], file: Path) -> None:
     names = list(dict.fromkeys(row["name"] for row in rows))
     for axis, column in zip(axes, ("knn20", "logistic"), strict=True):
         for number, name in enumerate(names):
-            color = f"C{number % 10}"
+            color = plt.get_cmap("tab10" if len(names) <= 10 else "tab20")(number % 20)
             own = [row for row in rows if row["name"] == name and float(row["flops"]) > 0]
             runs: dict[tuple[str, str], list[Row]] = {}
             for row in own:
