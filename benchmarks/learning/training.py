@@ -81,7 +81,7 @@ def train(
     else:
         module, batches = baseline(config, source)
     precision: Any = devices.precision(config.hardware, devices.device(config.hardware))
-    heldout = None if baseline else read_heldout(_evaluated(config, source), HEALTH_IMAGES, config.seed)
+    heldout = None if baseline else read_heldout(batches, HEALTH_IMAGES, config.seed)
     callback = _Shares({max(1, round(share * steps)): share for share in shares}, measure, heldout)
     trainer = L.Trainer(
         accelerator="auto", devices=1, max_steps=steps, precision=precision,
@@ -100,10 +100,6 @@ def _length(steps: int) -> list[str]:
 def _data(config: TrainConfig, source: Source) -> DataModule:
     steps = build.schedule(config, len(source.train)).max_steps
     return build.data(config.data, source, build.sampler(config), steps, config.hardware, config.seed)
-
-
-def _evaluated(config: TrainConfig, source: Source) -> DataModule:
-    return build.data(config.data, source, build.sampler(config), 1, config.hardware, config.seed)
 
 
 def _step_flops(config: TrainConfig, data: DataModule) -> float:

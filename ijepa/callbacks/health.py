@@ -89,7 +89,7 @@ class Health(L.Callback):
 
         Higher is better; {} if ``step`` has no health check, or the run collapses or diverges there.
         """
-        if self.latest.get("step") != step or self.verdicts[-1].verdict in ("collapsing", "diverging"):
+        if self.latest.get("step") != step or self.verdicts[-1].failing:
             return {}
         accuracies = [value for name, value in self.latest.items() if name.rpartition("/")[2] == "knn"]
         accuracies = [value for value in accuracies if math.isfinite(value)]

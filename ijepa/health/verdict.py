@@ -55,9 +55,14 @@ class Verdict(NamedTuple):
         return self.verdict if self.kind is None else f"{self.verdict} ({self.kind})"
 
     @property
+    def failing(self) -> bool:
+        """Whether features get worse: no checkpoint is chosen here."""
+        return self.verdict in ("collapsing", "diverging")
+
+    @property
     def bad(self) -> bool:
         """Whether the run needs attention."""
-        return self.verdict in ("context unused", "collapsing", "diverging")
+        return self.failing or self.verdict == "context unused"
 
     @property
     def text(self) -> str:

@@ -26,8 +26,8 @@ def initialise(network: nn.Module, blocks: Iterable[nn.Module], init: Init) -> N
 
     ``xavier``: uniform with variance 2 / (inputs + outputs) (Glorot and Bengio, 2010), the query, key and value
     matrices each on their own, the patch embedding as the linear layer that it is. Weights of std .02 are made for
-    widths of 768 and patches of 16x16 pixels: with 48 inputs they leave the content of a patch a fraction of
-    the size of its position embedding.
+    widths of 768 and patches of 16x16 pixels: with 48 inputs they leave the content of a patch a fraction of the size
+    of its position embedding.
 
     ``whitened``: the same, but the patch embedding is a random rotation of whitened pixels. A patch's mean colour has
     most of its variance; whitened, edges and textures count from the first step on. The covariance is a model of
