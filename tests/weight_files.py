@@ -29,20 +29,20 @@ def spec_of(name):
     return Spec(size, patch, channels, 48, 2, 3, 4.0, positions, grid, mean[:channels], std[:channels], 0.9)
 
 
-def networks(spec, seed=0):
+def networks(spec, seed=0, attention="joint"):
     """Three different networks, every parameter of which is far from its start."""
     torch.manual_seed(seed)
     predictor = Predictor(spec.width, spec.width, spec.grid, 24, 2, spec.heads, positions=spec.positions,
-                          position_grid=spec.position_grid)  # fmt: skip
+                          position_grid=spec.position_grid, attention=attention)  # fmt: skip
     jepa = JEPA(spec.build(), predictor)
     for parameter in jepa.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     return jepa
 
 
-def saved(spec, folder, seed=0):
+def saved(spec, folder, seed=0, attention="joint"):
     """A training run's checkpoint, and its networks."""
-    jepa = networks(spec, seed)
+    jepa = networks(spec, seed, attention)
     state = {f"jepa.{name}": tensor for name, tensor in jepa.state_dict().items()}
     torch.save({weights.SPEC_KEY: spec.plain(), "state_dict": state, "global_step": 7}, folder / "run.ckpt")
     return folder / "run.ckpt", jepa

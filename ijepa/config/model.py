@@ -70,3 +70,6 @@ class Predictor(Section):
     """number of transformer blocks"""
     mlp_ratio: Annotated[float, Field(gt=0)] = 4.0  # this default is for runs older than the key
     """hidden width of the MLPs / width"""
+    attention: Literal["joint", "cross"] = "joint"  # this default is for runs older than the key
+    """joint: context and mask tokens attend to each other, as published; cross: mask tokens to the context only, which
+    costs less"""

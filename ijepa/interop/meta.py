@@ -97,6 +97,8 @@ def write(path: Path, jepa: JEPA, spec: Spec) -> None:
         raise ValueError(f"it has {spec.registers} register tokens; the reference implementation's encoder has none")
     if spec.positions == "stored":
         raise ValueError("its position embeddings are learnt; the reference implementation's are sin-cos")
+    if jepa.predictor.attention != "joint":
+        raise ValueError("its predictor only cross-attends; the reference implementation's attends jointly")
     if jepa.predictor.output_width != spec.width:
         raise ValueError("its predictor predicts pixels; the reference implementation's predicts features")
     write_pickle(path, {**to_meta(jepa), SPEC_KEY: spec.plain()})  # the reference ignores other keys

@@ -13,7 +13,7 @@ from torch import Tensor
 from ijepa.models.encoder import Encoder
 from ijepa.models.jepa import JEPA
 from ijepa.models.positions import Grid, Positions, sincos_2d
-from ijepa.models.predictor import Predictor
+from ijepa.models.predictor import Attention, Predictor
 from ijepa.models.pretrained import SPEC_KEY as SPEC_KEY
 from ijepa.models.pretrained import Spec
 from ijepa.util.paths import CONF
@@ -66,11 +66,8 @@ class Weights:
 
     def networks(self) -> JEPA:
         """The three networks with these weights, none of which may be missing."""
-        sizes = self.predictor_sizes
-        spec = self.spec
-        predictor = Predictor(spec.width, sizes.output_width, spec.grid, sizes.width, sizes.depth, spec.heads,
-                              sizes.mlp_ratio, positions=spec.positions, position_grid=spec.position_grid)  # fmt: skip
-        jepa = JEPA(spec.build(), predictor)
+        predictor = self.predictor_sizes.build(self.spec)
+        jepa = JEPA(self.spec.build(), predictor)
         for network, state in ((jepa.context_encoder, self.encoder("context")), (predictor, self.predictor),
                                (jepa.target_encoder, self.encoder("target"))):  # fmt: skip
             assert state is not None
@@ -90,9 +87,8 @@ class Weights:
             if sizes.width % self.spec.heads:
                 raise ValueError(f"its predictor's width {sizes.width} is not a multiple of {self.spec.heads} heads")
             with torch.device("meta"):
-                network = Predictor(self.spec.width, sizes.output_width, self.spec.grid, sizes.width, sizes.depth,
-                                    self.spec.heads, sizes.mlp_ratio)  # fmt: skip
-            check_state_dict(self.predictor, network.state_dict(), "predictor")
+                expected = sizes.build(self.spec).state_dict()
+            check_state_dict(self.predictor, expected, "predictor")
         return self
 
 
@@ -103,6 +99,12 @@ class PredictorSizes(NamedTuple):
     depth: int
     output_width: int
     mlp_ratio: float
+    attention: Attention
+
+    def build(self, spec: Spec) -> Predictor:
+        """A predictor of these sizes for the encoder that ``spec`` describes."""
+        return Predictor(spec.width, self.output_width, spec.grid, self.width, self.depth, spec.heads, self.mlp_ratio,
+                         spec.positions, spec.position_grid, attention=self.attention)  # fmt: skip
 
 
 def check_state_dict(state: State, expected: Mapping[str, Tensor], network: str) -> None:
@@ -164,7 +166,8 @@ def predictor_sizes(state: State) -> PredictorSizes:
     """Infers the predictor's sizes from shapes; raises ValueError if a tensor is missing."""
     try:
         width, hidden = state["embed.weight"].shape[0], state["blocks.0.mlp.fc1.weight"].shape[0]
-        return PredictorSizes(width, count_blocks(state), state["proj.weight"].shape[0], hidden / width)
+        attention: Attention = "cross" if "blocks.0.attn.kv.weight" in state else "joint"
+        return PredictorSizes(width, count_blocks(state), state["proj.weight"].shape[0], hidden / width, attention)
     except KeyError as missing:
         raise ValueError(f"{missing.args[0]} of the predictor is missing") from None
 

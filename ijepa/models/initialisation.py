@@ -1,10 +1,9 @@
 """Weight initialisation: as published, as the reference implementation actually does it, and for small networks."""
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 Init = Literal["published", "reference", "xavier", "whitened"]
@@ -33,15 +32,17 @@ def initialise(network: nn.Module, blocks: Iterable[nn.Module], init: Init) -> N
     most of its variance; whitened, edges and textures count from the first step on. The covariance is a model of
     natural images (`CORRELATION`), so that no data are needed.
     """
-    transformer = [block for block in blocks if isinstance(block, Block)]
-    stacked = {block.attn.qkv for block in transformer}  # three matrices in one
+    transformer: list[Any] = list(blocks)
+    attentions = [block.attn for block in transformer]
+    stacked = {attn.qkv: 3 for attn in attentions if hasattr(attn, "qkv")}  # so many matrices in one
+    stacked |= {attn.kv: 2 for attn in attentions if hasattr(attn, "kv")}
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             if init not in ("xavier", "whitened"):
                 nn.init.trunc_normal_(module.weight, std=0.02)
             else:
                 weight = module.weight.data.flatten(1)  # [outputs, inputs]
-                for matrix in weight.chunk(3) if module in stacked else [weight]:
+                for matrix in weight.chunk(stacked.get(module, 1)):
                     nn.init.xavier_uniform_(matrix)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

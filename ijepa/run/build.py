@@ -52,6 +52,7 @@ def networks(config: schema.TrainConfig, pretrained: bool = False) -> JEPA:
         positions=encoder_spec.positions,
         position_grid=encoder_spec.position_grid,
         init=encoder_spec.init,
+        attention=config.predictor.attention,
     )
     return JEPA(
         encoder, predictor, objective.target, objective.normalize_targets, depths, objective.standardize_targets

@@ -72,7 +72,7 @@ def apply_checkpoint_sizes(values: dict[str, Any], start: WarmStart, given: Call
 
     def set_from_file(section: dict[str, Any], prefix: str, name: str, value: Any) -> None:
         key = f"{prefix}.{name}"
-        if given(key) and (not isinstance(section[name], int | float) or abs(section[name] - value) > 1e-6):
+        if given(key) and not _same(section[name], value):
             raise ConfigError(key, section[name], f"{KEY}={start.file} has {show(value)}; omit it, or set the same")
         section[name] = value
 
@@ -84,7 +84,7 @@ def apply_checkpoint_sizes(values: dict[str, Any], start: WarmStart, given: Call
         set_from_file(model, "model", name, getattr(spec, name))
     if start.weights.predictor is not None:
         sizes = start.weights.predictor_sizes
-        for name in ("width", "depth", "mlp_ratio"):
+        for name in ("width", "depth", "mlp_ratio", "attention"):
             set_from_file(predictor, "predictor", name, getattr(sizes, name))
     else:
         defaults = _predictor_sizes(spec.width, spec.depth)
@@ -93,6 +93,13 @@ def apply_checkpoint_sizes(values: dict[str, Any], start: WarmStart, given: Call
     if spec.kind == "vit":
         _apply_positions(model, data["image_size"], spec, given)
     return {**values, "model": model, "predictor": predictor, "data": data}
+
+
+def _same(chosen: Any, value: Any) -> bool:
+    """Whether a value that the user has set is that of the file; numbers within rounding."""
+    if isinstance(chosen, int | float) and isinstance(value, int | float):
+        return abs(chosen - value) <= 1e-6
+    return bool(chosen == value)
 
 
 def _predictor_sizes(width: int, depth: int) -> dict[str, Any]:

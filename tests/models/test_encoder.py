@@ -43,6 +43,7 @@ def test_xavier_initialisation():
     """Variance 2 / (inputs + outputs); query, key and value each on their own."""
     network = small_encoder(width=192, depth=2, init="xavier")
     predictor = Predictor(192, 192, (3, 5), 96, 2, 3, init="xavier")
+    cross = Predictor(192, 192, (3, 5), 96, 2, 3, init="xavier", attention="cross")
     for module, inputs, outputs in (
         (network.blocks[1].attn.qkv, 192, 192),
         (network.blocks[1].attn.proj, 192, 192),
@@ -50,6 +51,7 @@ def test_xavier_initialisation():
         (network.patch_embed.proj, 5 * 8 * 8, 192),
         (predictor.embed, 192, 96),
         (predictor.blocks[0].attn.qkv, 96, 96),
+        (cross.blocks[0].attn.kv, 96, 96),
     ):
         assert module.weight.std().item() == pytest.approx(math.sqrt(2 / (inputs + outputs)), rel=0.03)
         assert not module.bias.any()

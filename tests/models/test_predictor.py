@@ -1,14 +1,16 @@
 """The predictor: padding, and blocks that do not see each other."""
 
+import pytest
 import torch
 from helpers import small_encoder
 
 from ijepa.models.predictor import Predictor
 
 
-def test_padding_changes_nothing():
+@pytest.mark.parametrize("attention", ["joint", "cross"])
+def test_padding_changes_nothing(attention):
     network = small_encoder()
-    predictor = Predictor(24, 24, (3, 5), 12, 2, 3)
+    predictor = Predictor(24, 24, (3, 5), 12, 2, 3, attention=attention)
     images = torch.randn(1, 5, 24, 40)
     indices, targets = torch.tensor([[2, 5, 9]]), torch.tensor([[[0, 1], [11, 12]]])
     padded = torch.tensor([[2, 5, 9, 0, 0]])
@@ -20,8 +22,9 @@ def test_padding_changes_nothing():
     )
 
 
-def test_each_block_is_predicted_on_its_own():
-    network, predictor = small_encoder(), Predictor(24, 24, (3, 5), 12, 2, 3)
+@pytest.mark.parametrize("attention", ["joint", "cross"])
+def test_each_block_is_predicted_on_its_own(attention):
+    network, predictor = small_encoder(), Predictor(24, 24, (3, 5), 12, 2, 3, attention=attention)
     indices, targets = torch.tensor([[2, 5, 9]]), torch.tensor([[[0, 1], [11, 12], [3, 4]]])
     context = network(torch.randn(1, 5, 24, 40), indices)
     together = predictor(context, indices, targets)
@@ -29,3 +32,14 @@ def test_each_block_is_predicted_on_its_own():
     for block in range(3):
         alone = predictor(context, indices, targets[:, block : block + 1])
         torch.testing.assert_close(alone[:, 0], together[:, block], atol=1e-6, rtol=0)
+
+
+def test_queries_do_not_see_each_other_in_cross_attention():
+    """So a patch's prediction is the same alone; with joint attention, it depends on the block's other patches."""
+    network = small_encoder()
+    indices, targets = torch.tensor([[2, 5, 9]]), torch.tensor([[[0, 1, 11]]])
+    context = network(torch.randn(1, 5, 24, 40), indices)
+    for attention, independent in (("cross", True), ("joint", False)):
+        predictor = Predictor(24, 24, (3, 5), 12, 2, 3, init="xavier", attention=attention)
+        together, alone = (predictor(context, indices, chosen)[:, :, 0] for chosen in (targets, targets[..., :1]))
+        assert torch.allclose(together, alone, atol=1e-5) is independent

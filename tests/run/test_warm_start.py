@@ -14,6 +14,7 @@ from weight_files import networks, normalised, saved, spec_of
 import ijepa
 from ijepa.data.datamodule import Batch
 from ijepa.interop import timm
+from ijepa.interop.__main__ import main
 from ijepa.masking import Masks
 from ijepa.run import build, warm_start
 
@@ -93,7 +94,7 @@ def test_all_three_networks_of_a_checkpoint(invoke, tmp_path, name):
     assert config["data"]["mean"] == list(spec.mean)
     assert config["data"]["eval_crop"] == spec.eval_crop
     assert config["model"]["heads"] == 3
-    assert config["predictor"] == {"width": 24, "depth": 2, "mlp_ratio": 4.0}
+    assert config["predictor"] == {"width": 24, "depth": 2, "mlp_ratio": 4.0, "attention": "joint"}
     assert config["optimizer"]["lr"] == 1e-4  # of experiment=continued
     assert_same(first(tmp_path / "run").state_dict(), jepa.state_dict(), **EXACT)
 
@@ -126,6 +127,7 @@ def test_from_every_format(invoke, tmp_path, kind):
             "width": 24,
             "depth": 1,
             "mlp_ratio": 4.0,
+            "attention": "joint",
         }  # half the encoder's
     assert len(rows(tmp_path / "run")) == 3
 
@@ -247,6 +249,17 @@ def test_mistakes(invoke, tmp_path, overrides, says):
     error = refused(invoke, *map(filled, overrides), f"run_dir={tmp_path / 'run'}")
     assert filled(says) in error
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_predictor_that_only_cross_attends(tmp_path, invoke):
+    """It is recognised by its weights, and other attention is refused."""
+    file, jepa = saved(spec_of("square"), tmp_path, attention="cross")
+    start(invoke, tmp_path / "run", f"init={file}")
+    assert config_of(tmp_path / "run")["predictor"]["attention"] == "cross"
+    assert_same(first(tmp_path / "run").state_dict(), jepa.state_dict(), **EXACT)
+    error = refused(invoke, f"init={file}", "predictor.attention=joint", f"run_dir={tmp_path / 'other'}")
+    assert f"predictor.attention=joint: init={file} has cross; omit it" in error
+    assert main(["convert", str(file), str(tmp_path / "m.pth.tar"), "--to", "meta"]) == 2
 
 
 def test_a_predictor_that_tells_something_else(tmp_path, invoke):
