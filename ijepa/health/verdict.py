@@ -1,4 +1,5 @@
-"""The verdict from the measures: healthy, warming up, context unused, collapsing or diverging; evidence and remedies.
+"""The verdict from the measures: healthy, warming up, context unused, nothing learnt, collapsing or
+diverging; evidence and remedies.
 
 By any absolute measure, a randomly initialised encoder looks collapsed: its tokens differ between positions, hardly
 between images, and in two or three dimensions only. So every measure is compared with its value at step 0 and with its
@@ -36,7 +37,7 @@ HealthCheck = dict[str, float]
 class Verdict(NamedTuple):
     """A verdict at a step.
 
-    verdict: ``healthy``, ``warming up``, ``context unused``, ``collapsing`` or ``diverging``.
+    verdict: ``healthy``, ``warming up``, ``context unused``, ``nothing learnt``, ``collapsing`` or ``diverging``.
     kind: of a collapse: ``complete`` (all tokens alike), ``positional`` (tokens encode only their position) or
         ``dimensional`` (images differ in few dimensions); None otherwise.
     evidence: one line per observation.
@@ -62,7 +63,7 @@ class Verdict(NamedTuple):
     @property
     def bad(self) -> bool:
         """Whether the run needs attention."""
-        return self.failing or self.verdict == "context unused"
+        return self.failing or self.verdict in ("context unused", "nothing learnt")
 
     @property
     def text(self) -> str:
@@ -91,6 +92,11 @@ REMEDIES = {
         "weights that let the content through: model.init=whitened, for small patches",
         "a larger context: masking=random",
         "a faster start: three times optimizer.lr; schedule.momentum.start=0.98",
+    ],
+    "nothing learnt": [
+        "a larger budget: schedule.epochs; published recipes need far more than small ones do",
+        "the recipe for small images: experiment=small_images",
+        "a higher learning rate: three times optimizer.lr",
     ],
     "dimensional": [
         "a stronger covariance regulariser: twice objective.covariance_weight",
@@ -128,6 +134,9 @@ def diagnose(checks: Sequence[HealthCheck], warmup_steps: int = 0) -> Verdict:
     unused = _unused_context(checks) if step >= warmup_steps else []
     if unused:
         return Verdict(step, "context unused", None, unused, REMEDIES["context unused"])
+    idle = _nothing_learnt(checks) if step >= warmup_steps else []
+    if idle:
+        return Verdict(step, "nothing learnt", None, idle, REMEDIES["nothing learnt"])
     first = checks[0]
     evidence = [
         _compared("relative spread across images", _across(first), _across(now), first),
@@ -171,7 +180,7 @@ def _divergence(checks: Sequence[HealthCheck]) -> list[str]:
 def _forgetting(checks: Sequence[HealthCheck]) -> list[str]:
     """Evidence that features, although spread, are less informative than those of an untrained encoder."""
     first, now = checks[0], checks[-1]
-    before, after = _linear(first), _linear(now)
+    before, after = _accuracy(first, "linear"), _accuracy(now, "linear")
     if not after < before - FORGOTTEN:  # also true without labels, of NaN
         return []
     line = f"linear accuracy {100 * after:.0f} % (was {100 * before:.0f} % at step {int(first['step'])})"
@@ -190,6 +199,21 @@ def _unused_context(checks: Sequence[HealthCheck]) -> list[str]:
         f"cosine gap {now['cosine_gap']:.3f}",
         *_accuracies(checks[0], now),
     ]
+
+
+def _nothing_learnt(checks: Sequence[HealthCheck]) -> list[str]:
+    """Evidence that features tell no more about the labels than before training, in half of the checks on average."""
+    first, late = checks[0], checks[len(checks) // 2 :]
+    if first["step"] or len(late) < MIN_CHECKS:  # one check is of few images
+        return []
+    evidence = []
+    for title, probe in (("k-NN", "knn"), ("linear", "linear")):
+        before, after = _accuracy(first, probe), sum(_accuracy(check, probe) for check in late) / len(late)
+        if not after <= before:  # also true without labels, of NaN
+            return []
+        rise = f"{100 * after:.0f} % in the last {len(late)} checks (was {100 * before:.0f} % before training)"
+        evidence.append(f"{title} accuracy {rise}")
+    return evidence
 
 
 def _collapse(checks: Sequence[HealthCheck]) -> tuple[str, list[str]] | None:
@@ -217,10 +241,10 @@ def _fall(name: str, values: list[float], checks: Sequence[HealthCheck]) -> str 
     return None
 
 
-def _linear(check: HealthCheck) -> float:
-    """Linear accuracy, averaged over label sets; NaN without labels."""
-    linear = {name: value for name, value in check.items() if name.rpartition("/")[2] == "linear"}
-    accuracies = [value for value in linear.values() if math.isfinite(value)]
+def _accuracy(check: HealthCheck, probe: str) -> float:
+    """Accuracy of ``knn`` or ``linear``, averaged over label sets; NaN without labels."""
+    values = [value for name, value in check.items() if name.rpartition("/")[2] == probe]
+    accuracies = [value for value in values if math.isfinite(value)]
     return sum(accuracies) / len(accuracies) if accuracies else math.nan
 
 

@@ -21,7 +21,8 @@ COLOURS = 8
 """Size of the palette; further runs repeat the colours, with dashed lines."""
 FIRST_PICTURES = ("features", "masks", "progress")
 """The pictures that the page shows first."""
-VERDICTS = {"healthy": "good", "warming up": "early", "collapsing": "bad", "diverging": "worse"}
+VERDICTS = {"healthy": "good", "warming up": "early", "context unused": "bad", "nothing learnt": "bad",
+            "collapsing": "bad", "diverging": "worse"}  # fmt: skip
 """CSS class of each verdict; others are neutral."""
 
 

@@ -73,6 +73,28 @@ def test_context_unused():
     assert verdict(*collapsed).verdict == "collapsing"  # the worse of the two
 
 
+def test_nothing_learnt():
+    """Spread-out features that tell no more about the labels than before training."""
+
+    def panels(*knn, linear=0.4):
+        start = START | {"knn": 0.3, "linear": 0.4}
+        checks = [panel(10 * n, tokens(0.4, rank=12), knn=k, linear=linear) for n, k in enumerate(knn, start=1)]
+        return [start, *checks]
+
+    found = diagnose(panels(0.4, 0.4, 0.3, 0.28, 0.31, 0.3, 0.3))
+    assert (found.verdict, found.bad, found.failing) == ("nothing learnt", True, False)
+    assert found.remedies
+    assert "k-NN accuracy 30 % in the last 4 checks (was 30 % before training)" in found.text
+    for checks in (
+        panels(0.3, 0.3, 0.3, 0.3, 0.3, 0.34, 0.3),  # k-NN has risen
+        panels(0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, linear=0.45),
+        panels(0.3, 0.3, 0.3, 0.3, 0.3),  # too early to tell
+        panels(*[math.nan] * 8, linear=math.nan),  # no labels
+    ):
+        assert diagnose(checks).verdict == "healthy"
+    assert diagnose(panels(*[0.3] * 8), warmup_steps=100).verdict == "warming up"
+
+
 def test_nothing_has_moved_yet():
     assert verdict(panel(100, tokens(**INITIAL, seed=1))).verdict == "warming up"
 
