@@ -45,7 +45,7 @@ class Baseline(TrainingModule):
             config.schedule, config.optimizer, config.data.batch_size, images, TrainingSchedule
         )
         betas = config.optimizer.betas[0], config.optimizer.betas[1]
-        super().__init__(schedule, betas, config.optimizer.eps)
+        super().__init__(schedule, betas, config.optimizer.eps, config.optimizer.name == "muon")
         self.spec: Spec = encoder_spec(config.model, config.data)
         torch.manual_seed(config.seed)
         self.network = self.spec.build()

@@ -69,9 +69,11 @@ def train(
     """
     config = compose_config(*overrides, *_length(100_000))
     if baseline is None:
-        flops = _step_flops(config, _data(config, source))
+        data = _data(config, source)
+        flops = _step_flops(config, data) + build_module(config, data).optimizer_flops()
     else:
-        flops = baseline(config, source)[0].image_flops * config.data.batch_size
+        module = baseline(config, source)[0]
+        flops = module.image_flops * config.data.batch_size + module.optimizer_flops()
     steps = max(round(budget / flops), len(shares))
     config = compose_config(*overrides, *_length(steps))
     batches: Any
@@ -103,7 +105,7 @@ def _data(config: TrainConfig, source: Source) -> DataModule:
 
 
 def _step_flops(config: TrainConfig, data: DataModule) -> float:
-    """FLOPs of a step, averaged over the masks of the first steps."""
+    """FLOPs of a step before the optimiser's, averaged over the masks of the first steps."""
     image_flops, sampler = build.image_flops(config), build.sampler(config)
     total = 0.0
     for step in range(SAMPLED_STEPS):
@@ -131,7 +133,7 @@ class _Shares(L.Callback):
     ) -> None:
         assert isinstance(pl_module, NotebookPretraining | Baseline)
         self.images += len(batch[0])
-        self.flops += pl_module.flops(batch)
+        self.flops += pl_module.flops(batch) + pl_module.optimizer_flops()
         share = self.steps.get(trainer.global_step)
         if share is not None:
             self.seconds += time.perf_counter() - self.resumed

@@ -78,6 +78,7 @@ class Recorder(L.Callback):
         if trainer.global_step == self._step:
             return  # within gradient accumulation
         self._step = trainer.global_step
+        self.flops += pl_module.optimizer_flops() * trainer.world_size
         self.images = trainer.global_step * self.batch_size
         now = time.perf_counter()
         self.seconds += now - self._clock

@@ -43,8 +43,10 @@ class Objective(Section):
 
 
 class Optimizer(Section):
-    """AdamW; no weight decay for biases and 1-D parameters."""
+    """AdamW or Muon; no weight decay for biases and 1-D parameters."""
 
+    name: Literal["adamw", "muon"] = "adamw"  # this default is for runs older than the key
+    """adamw; or muon: Muon on the matrices of transformer blocks, AdamW on all else; for both the same lr"""
     lr: Annotated[float, Field(gt=0)]
     """peak learning rate"""
     lr_per_256: bool

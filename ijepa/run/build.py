@@ -161,8 +161,9 @@ def pretraining(
         notes += warm_start.load(jepa, start, config.data.channels, config.init_channels)
     encoder = spec(config.model, config.data)
     objective = build_objective(config, encoder)
-    betas = config.optimizer.betas[0], config.optimizer.betas[1]
-    return kind(jepa, encoder, image_flops(config), objective, steps, betas, config.optimizer.eps), notes
+    optimizer = config.optimizer
+    betas, muon = (optimizer.betas[0], optimizer.betas[1]), optimizer.name == "muon"
+    return kind(jepa, encoder, image_flops(config), objective, steps, betas, optimizer.eps, muon), notes
 
 
 def image_flops(config: schema.TrainConfig) -> PretrainingFlops:

@@ -15,7 +15,7 @@ from ijepa.training.protocol import Execution, Monitor, RunSchedule, TrainedEnco
 
 
 class TrainingModule(L.LightningModule, ABC):
-    """A LightningModule trained by AdamW on a schedule; its checkpoints can be resumed with any Lightning strategy.
+    """A LightningModule trained by AdamW or Muon on a schedule; any Lightning strategy can resume its checkpoints.
 
     A subclass sets the networks as attributes and defines `training_step` and `flops`; every other method has a
     default. Callbacks and the run use only the methods of this class.
@@ -23,14 +23,16 @@ class TrainingModule(L.LightningModule, ABC):
     Args:
         schedule: length of the run, and learning rate and weight decay of each step.
         betas, eps: of AdamW.
+        muon: Muon instead of AdamW on the matrices of transformer blocks.
 
     Attributes:
         execution: precision, activation checkpointing and compilation; the run sets it before training.
     """
 
-    def __init__(self, schedule: RunSchedule, betas: tuple[float, float], eps: float) -> None:
+    def __init__(self, schedule: RunSchedule, betas: tuple[float, float], eps: float, muon: bool = False) -> None:
         super().__init__()
         self.schedule = schedule
+        self.muon = muon
         self.betas = betas
         self.eps = eps
         self.execution = Execution()
@@ -48,6 +50,10 @@ class TrainingModule(L.LightningModule, ABC):
     @abstractmethod
     def flops(self, batch: Batch) -> float:
         """FLOPs of the forward and backward pass on this micro-batch; they depend only on its shapes."""
+
+    def optimizer_flops(self) -> float:
+        """FLOPs of an optimiser's step on each device: its products of matrices; AdamW has none."""
+        return optim.orthogonalisation_flops(self.named_parameters()) if self.muon else 0.0
 
     def networks(self) -> list[nn.Module]:
         """The networks to shard, compile and activation-checkpoint; together they hold every parameter.
@@ -88,9 +94,10 @@ class TrainingModule(L.LightningModule, ABC):
             sharding.prepare(self.networks(), execution.bf16, execution.checkpointing, execution.compiled, mesh)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW; `optimizer_step` sets its learning rate and weight decay before each step."""
+        """AdamW or Muon; `optimizer_step` sets its learning rate and weight decay before each step."""
         fused = self.device.type == "cuda"
-        return optim.adamw(self.named_parameters(), self.schedule.lr(0), self.betas, self.eps, fused)
+        kind = optim.MuonAdamW if self.muon else optim.adamw
+        return kind(self.named_parameters(), self.schedule.lr(0), self.betas, self.eps, fused)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """Sets the scheduled learning rate and weight decay, then steps the optimiser.
@@ -128,4 +135,4 @@ class TrainingModule(L.LightningModule, ABC):
 
     def _optimized_names(self) -> list[str]:
         """Names of the trainable parameters, in the optimiser's order."""
-        return [name for group in optim.groups(self.named_parameters()) for name, _ in group]
+        return [name for group in optim.groups(self.named_parameters(), self.muon) for name, _ in group]

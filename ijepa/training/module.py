@@ -27,6 +27,7 @@ class Pretraining(TrainingModule):
         objective: the loss.
         schedule: learning rate, weight decay and EMA momentum of each step.
         betas, eps: of AdamW.
+        muon: see `TrainingModule`.
     """
 
     mean: Tensor
@@ -42,8 +43,9 @@ class Pretraining(TrainingModule):
         schedule: EMASchedule,
         betas: tuple[float, float],
         eps: float,
+        muon: bool = False,
     ) -> None:
-        super().__init__(schedule, betas, eps)
+        super().__init__(schedule, betas, eps, muon)
         self.jepa = jepa
         self.spec = spec
         self.image_flops = image_flops

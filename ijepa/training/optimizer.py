@@ -1,34 +1,109 @@
-"""AdamW with the reference implementation's parameter groups: no weight decay on biases and 1-D parameters."""
+"""AdamW with the reference implementation's parameter groups, or Muon on the blocks' matrices and AdamW on the rest."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch import nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
+
+from ijepa.util.errors import UserError
 
 Named = tuple[str, nn.Parameter]
 
+ORTHOGONALISATION_STEPS = 5
+"""Of Muon's Newton-Schulz iteration."""
 
-def groups(named: Iterable[Named]) -> tuple[list[Named], list[Named]]:
-    """The trainable parameters among ``named``: those with weight decay, and those without."""
+
+def groups(named: Iterable[Named], muon: bool = False) -> list[list[Named]]:
+    """The trainable parameters among ``named``, in groups: with weight decay, and in the last without.
+
+    Biases and 1-D parameters have none. With ``muon``, the matrices of transformer blocks are a first group.
+    """
     trained = [(name, parameter) for name, parameter in named if parameter.requires_grad]
-    decayed = [(name, p) for name, p in trained if p.ndim > 1 and not name.endswith("bias")]
-    undecayed = [(name, p) for name, p in trained if p.ndim <= 1 or name.endswith("bias")]
-    return decayed, undecayed
+    found: list[list[Named]] = [[], [], []] if muon else [[], []]
+    for name, parameter in trained:
+        if parameter.ndim <= 1 or name.endswith("bias"):
+            found[-1].append((name, parameter))
+        elif muon and parameter.ndim == 2 and ".blocks." in f".{name}":
+            found[0].append((name, parameter))
+        else:
+            found[-2].append((name, parameter))
+    return found
 
 
 def adamw(named: Iterable[Named], lr: float, betas: tuple[float, float], eps: float, fused: bool) -> AdamW:
     """AdamW on the two parameter groups of `groups`."""
-    decayed, undecayed = ([parameter for _, parameter in group] for group in groups(named))
-    arguments: list[dict[str, Any]] = [{"params": decayed}, {"params": undecayed, "weight_decay": 0.0}]
-    return AdamW(arguments, lr=lr, betas=betas, eps=eps, fused=fused)
+    return AdamW(_arguments(groups(named)), lr=lr, betas=betas, eps=eps, fused=fused)
 
 
-def set_hyperparameters(optimizer: AdamW, lr: float, weight_decay: float) -> None:
-    """Sets the learning rate of both groups, and the weight decay of the first."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    optimizer.param_groups[0]["weight_decay"] = weight_decay
+class MuonAdamW(Optimizer):
+    """Muon on the matrices of transformer blocks, AdamW on all else, as one optimiser.
+
+    torch's Muon (https://kellerjordan.github.io/posts/muon/), scaled so that updates are as large as AdamW's and one
+    learning rate serves both (2502.16982, section 2.2).
+
+    Args:
+        named: parameters with their names.
+        lr: learning rate.
+        betas, eps: of AdamW.
+        fused: AdamW's fused implementation.
+
+    Raises:
+        UserError: if this version of torch has no Muon.
+    """
+
+    def __init__(self, named: Iterable[Named], lr: float, betas: tuple[float, float], eps: float, fused: bool) -> None:
+        if not hasattr(torch.optim, "Muon"):
+            raise UserError("optimizer=muon: needs torch 2.9 or newer; update torch, or use optimizer=adamw")
+        arguments = _arguments(groups(named, muon=True))
+        self._parts: tuple[Optimizer, ...] = (
+            torch.optim.Muon(arguments[:1], lr=lr, ns_steps=ORTHOGONALISATION_STEPS, adjust_lr_fn="match_rms_adamw"),
+            AdamW(arguments[1:], lr=lr, betas=betas, eps=eps, fused=fused),
+        )
+        super().__init__([group for part in self._parts for group in part.param_groups], {"lr": lr})
+        self._share()
+
+    def _share(self) -> None:
+        """Makes both parts use this optimiser's groups and state, which are what is saved and loaded."""
+        for part, chosen in zip(self._parts, (slice(0, 1), slice(1, None)), strict=True):
+            part.param_groups, part.state = self.param_groups[chosen], self.state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._share()
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self._parts:
+            part.step()
+        return loss
+
+
+def orthogonalisation_flops(named: Iterable[Named]) -> float:
+    """FLOPs of Muon's products of matrices in one step, two per multiply-add."""
+    total = 0.0
+    for _, matrix in groups(named, muon=True)[0]:
+        low, high = sorted(matrix.shape)
+        total += ORTHOGONALISATION_STEPS * (4.0 * low * low * high + 2.0 * low**3)
+    return total
+
+
+def _arguments(grouped: list[list[Named]]) -> list[dict[str, Any]]:
+    arguments: list[dict[str, Any]] = [{"params": [parameter for _, parameter in group]} for group in grouped]
+    arguments[-1]["weight_decay"] = 0.0
+    return arguments
+
+
+def set_hyperparameters(optimizer: Optimizer, lr: float, weight_decay: float) -> None:
+    """Sets the learning rate of all groups, and the weight decay of all but the last."""
+    *decayed, undecayed = optimizer.param_groups
+    for group in decayed:
+        group["lr"], group["weight_decay"] = lr, weight_decay
+    undecayed["lr"] = lr
 
 
 def rekey(state: dict[str, Any], keys: dict[Any, Any]) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def test_published_recipes(name):
         "regularize": "context",
     }
     assert config.optimizer.model_dump() == {
-        "lr": 1e-3, "lr_per_256": False, "betas": [0.9, 0.999], "eps": 1e-8, "clip_grad_norm": None,
+        "name": "adamw", "lr": 1e-3, "lr_per_256": False, "betas": [0.9, 0.999], "eps": 1e-8, "clip_grad_norm": None,
     }  # fmt: skip
     assert (schedule.epochs, schedule.max_steps, schedule.warmup_epochs) == (epochs, None, warmup)
     rate = schedule.learning_rate

@@ -101,6 +101,15 @@ def test_a_run_goes_on_with_another_accumulation(tmp_path, images, before, after
     assert rest.recorder.flops == pytest.approx(whole.recorder.flops)
 
 
+def test_muon_resumes_to_the_bit(tmp_path, images):
+    changes = (*images, "optimizer=muon", "callbacks.checkpoint_every_steps=1")
+    whole = fit(tmp_path / "whole", *changes)
+    fit(tmp_path / "cut", *changes, stop=2)
+    rest = fit(tmp_path / "cut", *changes, last=tmp_path / "cut" / "checkpoints" / "last.ckpt")
+    assert_same(weights(whole), weights(rest), **EXACT)
+    assert rest.recorder.flops == whole.recorder.flops > fit(tmp_path / "adamw", *images).recorder.flops
+
+
 def test_standardized_targets_of_several_depths(tmp_path, images):
     """Their running averages are saved, and belong to steps, not to micro-batches."""
     changes = (*images, "objective.target_depths=[0,1]", "objective.standardize_targets=true",

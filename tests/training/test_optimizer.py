@@ -1,0 +1,75 @@
+"""Muon and AdamW as one optimiser."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from helpers import EXACT, assert_same, small_encoder
+from torch.utils.flop_counter import FlopCounterMode
+
+from ijepa.training import optimizer as optim
+from ijepa.util.errors import UserError
+
+OPTIONS = {"lr": 1e-2, "betas": (0.9, 0.95), "eps": 1e-8, "fused": False}
+
+
+def stepped(network, optimizers, steps=3):
+    draw = torch.Generator().manual_seed(0)
+    for step in range(steps):
+        for parameter in network.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=draw)
+        for optimizer in optimizers:
+            optim.set_hyperparameters(optimizer, 1e-2 / (step + 1), 0.1)
+            optimizer.step()
+    return network.state_dict()
+
+
+def test_it_is_torch_s_muon_and_adamw():
+    torch.manual_seed(0)
+    ours, theirs = small_encoder(), small_encoder()
+    theirs.load_state_dict(ours.state_dict())
+    named = dict(theirs.named_parameters())
+    matrices = [p for name, p in named.items() if name.startswith("blocks.") and p.ndim == 2]
+    assert len(matrices) == 4 * len(theirs.blocks)
+    embedding = named["patch_embed.proj.weight"]
+    rest = [p for p in named.values() if p.ndim == 1]
+    muon = torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw")
+    adamw = torch.optim.AdamW([{"params": [embedding]}, {"params": rest, "weight_decay": 0.0}], betas=(0.9, 0.95))
+    draw = torch.Generator().manual_seed(0)
+    for step in range(3):
+        for parameter in theirs.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=draw)
+        for group, decayed in ((muon.param_groups[0], True), *zip(adamw.param_groups, (True, False), strict=True)):
+            group["lr"] = 1e-2 / (step + 1)
+            group["weight_decay"] = 0.1 if decayed else 0.0
+        muon.step()
+        adamw.step()
+    found = stepped(ours, [optim.MuonAdamW(ours.named_parameters(), **OPTIONS)])
+    assert_same(found, theirs.state_dict(), **EXACT)
+
+
+def test_its_state_is_saved_and_loaded():
+    torch.manual_seed(0)
+    network = small_encoder()
+    optimizer = optim.MuonAdamW(network.named_parameters(), **OPTIONS)
+    stepped(network, [optimizer])
+    copy = small_encoder()
+    copy.load_state_dict(network.state_dict())
+    loaded = optim.MuonAdamW(copy.named_parameters(), **OPTIONS)
+    loaded.load_state_dict(deepcopy(optimizer.state_dict()))
+    assert_same(stepped(network, [optimizer]), stepped(copy, [loaded]), **EXACT)
+
+
+def test_flops_of_orthogonalisation():
+    """Those of its matrix products, as torch counts them."""
+    network = small_encoder()
+    optimizer = optim.MuonAdamW(network.named_parameters(), **OPTIONS)
+    with FlopCounterMode(display=False) as counter:
+        stepped(network, [optimizer], steps=1)
+    assert optim.orthogonalisation_flops(network.named_parameters()) == counter.get_total_flops()
+
+
+def test_torch_without_muon(monkeypatch):
+    monkeypatch.delattr(torch.optim, "Muon")
+    with pytest.raises(UserError, match=r"needs torch 2\.9"):
+        optim.MuonAdamW(small_encoder().named_parameters(), **OPTIONS)
