@@ -13,7 +13,7 @@ from ijepa.util.errors import UserError
 @pytest.mark.integration
 def test_rows_and_resume(tmp_path, capsys):
     file = tmp_path / "rows.csv"
-    arguments = ["digits", "--methods", "no_prediction", "--name", "narrow", "--set", "model.width=24", "model.depth=1",
+    arguments = ["digits", "--methods", "no_prediction", "--name", "narrow", "--set", "model.width=24", "model.depth=2",
                  "data.batch_size=8", "--budgets", "5e9", "--csv", str(file)]  # fmt: skip
     main(arguments)
     with file.open(newline="") as opened:
@@ -43,7 +43,7 @@ def test_images_that_are_not_there(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         load("cifar10", tmp_path / "missing", "search")
     with pytest.raises(UserError, match="--set needs --name"):
-        main(["digits", "--set", "model.depth=1"])
+        main(["digits", "--set", "model.depth=2"])
     with pytest.raises(UserError, match="has 0 images in 0 folders, expected 50000 in 10"):
         load("cifar10", tmp_path, "search")
 
@@ -52,7 +52,7 @@ def test_images_that_are_not_there(tmp_path):
 def test_methods_that_it_is_compared_with(tmp_path):
     file = tmp_path / "rows.csv"
     methods = ["supervised", "random_init", "raw_pixels"]
-    small = ["--set", "model.width=24", "model.depth=1", "data.batch_size=8", "--name", "narrow", "--budgets", "1e9"]
+    small = ["--set", "model.width=24", "model.depth=2", "data.batch_size=8", "--name", "narrow", "--budgets", "1e9"]
     for method in methods:
         main(["digits", "--methods", method, *small, "--name", method, "--shares", "1", "--csv", str(file)])
     with file.open(newline="") as opened:
@@ -68,7 +68,7 @@ def test_methods_that_it_is_compared_with(tmp_path):
 def test_two_views(tmp_path):
     pytest.importorskip("lightly")
     file = tmp_path / "rows.csv"
-    main(["digits", "--methods", "two_views", "--set", "model.width=24", "model.depth=1", "data.batch_size=8",
+    main(["digits", "--methods", "two_views", "--set", "model.width=24", "model.depth=2", "data.batch_size=8",
           "--name", "views", "--budgets", "1e9", "--shares", "1", "--csv", str(file)])  # fmt: skip
     with file.open(newline="") as opened:
         assert [row["method"] for row in csv.DictReader(opened)] == ["two_views"]

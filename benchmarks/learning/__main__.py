@@ -1,6 +1,6 @@
 """How much does each method learn for its compute? One row per method, budget, seed and share of the budget.
 
-python -m benchmarks.learning cifar10 --root FOLDER --methods default published --budgets 2e13 8e13 --seeds 0 1 2
+python -m benchmarks.learning cifar10 --root FOLDER --methods ours published --budgets 2e13 8e13 --seeds 0 1 2
 
 Rows are added to a CSV file as they come; a run that it holds to the end is not trained again. ``--set`` tries other
 values of configuration keys, in rows of a name of their own: ``--name xavier --set model.init=xavier``.
@@ -34,25 +34,35 @@ from ijepa.util.files import replacing
 
 
 class Method(NamedTuple):
-    """Overrides of the configuration; and what builds the module and its batches, None: I-JEPA."""
+    """A way to train the encoder.
+
+    overrides: of the configuration.
+    baseline: builds the module and its batches; None: I-JEPA.
+    trained: whether there is anything to train.
+    encoder_only: predictor and target encoder only serve the health checks, so they do not count.
+    """
 
     overrides: list[str]
     baseline: Callable[..., Any] | None = None
     trained: bool = True
+    encoder_only: bool = False
 
 
 PUBLISHED = ["objective=smooth_l1", "masking=multiblock", "model.init=published", "optimizer.lr=5e-4",
              "schedule.weight_decay.start=0.04", "schedule.weight_decay.end=0.4", "schedule.momentum.start=0.996",
              "schedule.momentum.end=1.0"]  # fmt: skip
-MAE = ["objective=pixels", "masking=random", "masking.ratio=0.75", "optimizer.betas=[0.9,0.95]"]
+OURS = ["experiment=small_images"]
+PIXELS = [*OURS, "objective.target=pixels", "objective.target_depths=null", "objective.standardize_targets=false"]
+MAE = ["objective=pixels", "masking=random", "masking.ratio=0.75", "model.init=xavier", "optimizer.betas=[0.9,0.95]"]
 METHODS = {
+    "ours": Method(OURS),
     "default": Method([]),
     "published": Method(PUBLISHED),
-    "no_prediction": Method(["objective.distance_weight=0"]),  # the regularisers alone
-    "pixels": Method(["objective.target=pixels"]),  # all else as by default
+    "no_prediction": Method([*OURS, "objective.distance_weight=0"], encoder_only=True),  # the regularisers alone
+    "pixels": Method(PIXELS),  # all else as ours
     "mae": Method(MAE),  # He et al. (2111.06377): the predictor is the decoder
-    "two_views": Method([], baselines.two_views),
-    "supervised": Method([], baselines.supervised),
+    "two_views": Method(OURS, baselines.two_views),
+    "supervised": Method(OURS, baselines.supervised),
     "random_init": Method([], trained=False),
     "raw_pixels": Method([], trained=False),
 }
@@ -81,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("data", choices=DATA)
     parser.add_argument("--root", type=Path, help="the images' folder")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["default"])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["ours"])
     parser.add_argument("--name", help="of the row, with --set")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="changes to the method")
     parser.add_argument("--budgets", nargs="+", type=float, default=[2e13], metavar="FLOPS")
@@ -141,7 +151,7 @@ def _train(
     with _locked(file):  # rows of a run that was interrupted
         _write(file, [known for known in _rows(file) if not _same_run(known, row)])
     if method.trained:
-        train(overrides, source, budget, measure, shares, method.baseline)
+        train(overrides, source, budget, measure, shares, method.baseline, method.encoder_only)
     else:
         measure(untrained(config, source) if row["method"] == "random_init" else Point(1.0, 0, 0.0, 0.0, None, []))
 

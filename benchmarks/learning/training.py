@@ -52,7 +52,7 @@ def untrained(config: TrainConfig, source: Source) -> Point:
 
 def train(
     overrides: Sequence[str], source: Source, budget: float, measure: Callable[[Point], None],
-    shares: Sequence[float] = SHARES, baseline: Callable[..., Any] | None = None,
+    shares: Sequence[float] = SHARES, baseline: Callable[..., Any] | None = None, encoder_only: bool = False,
 ) -> TrainConfig:  # fmt: skip
     """Trains; the schedule ends where the budget does.
 
@@ -63,6 +63,7 @@ def train(
         measure: called at each share; its time does not count.
         shares: of the budget.
         baseline: builds module and batches; None: I-JEPA's.
+        encoder_only: only the context encoder's passes count, and the optimiser's.
 
     Returns:
         The configuration.
@@ -70,7 +71,7 @@ def train(
     config = compose_config(*overrides, *_length(100_000))
     if baseline is None:
         data = _data(config, source)
-        flops = _step_flops(config, data) + build_module(config, data).optimizer_flops()
+        flops = _step_flops(config, data, encoder_only) + build_module(config, data).optimizer_flops()
     else:
         module = baseline(config, source)[0]
         flops = module.image_flops * config.data.batch_size + module.optimizer_flops()
@@ -84,7 +85,7 @@ def train(
         module, batches = baseline(config, source)
     precision: Any = devices.precision(config.hardware, devices.device(config.hardware))
     heldout = None if baseline else read_heldout(batches, HEALTH_IMAGES, config.seed)
-    callback = _Shares({max(1, round(share * steps)): share for share in shares}, measure, heldout)
+    callback = _Shares({max(1, round(share * steps)): share for share in shares}, measure, heldout, encoder_only)
     trainer = L.Trainer(
         accelerator="auto", devices=1, max_steps=steps, precision=precision,
         gradient_clip_val=config.optimizer.clip_grad_norm, callbacks=[callback], logger=False,
@@ -104,23 +105,30 @@ def _data(config: TrainConfig, source: Source) -> DataModule:
     return build.data(config.data, source, build.sampler(config), steps, config.hardware, config.seed)
 
 
-def _step_flops(config: TrainConfig, data: DataModule) -> float:
+def _step_flops(config: TrainConfig, data: DataModule, encoder_only: bool) -> float:
     """FLOPs of a step before the optimiser's, averaged over the masks of the first steps."""
     image_flops, sampler = build.image_flops(config), build.sampler(config)
     total = 0.0
     for step in range(SAMPLED_STEPS):
         masks = sampler.sample(config.seed, step, torch.arange(1).numpy())
-        total += image_flops.step_flops(masks.context.shape[1], *masks.targets.shape[1:])
+        context = masks.context.shape[1]
+        if encoder_only:
+            total += image_flops.encoder.step(context)
+        else:
+            total += image_flops.step_flops(context, *masks.targets.shape[1:])
     return total / SAMPLED_STEPS * data.batch_size
 
 
 class _Shares(L.Callback):
     """Measures after certain steps; the clock stands still meanwhile."""
 
-    def __init__(self, steps: dict[int, float], measure: Callable[[Point], None], heldout: Heldout | None) -> None:
+    def __init__(
+        self, steps: dict[int, float], measure: Callable[[Point], None], heldout: Heldout | None, encoder_only: bool
+    ) -> None:
         self.steps = steps
         self.measure = measure
         self.heldout = heldout
+        self.encoder_only = encoder_only
         self.checks: list[HealthCheck] = []
         self.images, self.flops, self.seconds, self.resumed = 0, 0.0, 0.0, 0.0
 
@@ -133,7 +141,7 @@ class _Shares(L.Callback):
     ) -> None:
         assert isinstance(pl_module, NotebookPretraining | Baseline)
         self.images += len(batch[0])
-        self.flops += pl_module.flops(batch) + pl_module.optimizer_flops()
+        self.flops += self._flops(pl_module, batch) + pl_module.optimizer_flops()
         share = self.steps.get(trainer.global_step)
         if share is not None:
             self.seconds += time.perf_counter() - self.resumed
@@ -141,6 +149,12 @@ class _Shares(L.Callback):
             encoder = pl_module.encoder()
             self.measure(Point(share, self.images, self.flops, self.seconds, encoder, self.checks))
             self.resumed = time.perf_counter()
+
+    def _flops(self, module: NotebookPretraining | Baseline, batch: Any) -> float:
+        if not self.encoder_only:
+            return module.flops(batch)
+        assert isinstance(module, NotebookPretraining)
+        return len(batch.images) * module.image_flops.encoder.step(batch.masks.context.shape[1])
 
     def _check(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if self.heldout is None:
