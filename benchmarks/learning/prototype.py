@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from benchmarks.learning.__main__ import DATA, append_row, is_finished, shown_command
 from benchmarks.learning.images import labelled, load
 from ijepa import compose_config
+from ijepa.data.sets import CLASS
 from ijepa.evaluation import tasks
 from ijepa.evaluation.context import EvalContext, EvaluatedModel
 from ijepa.evaluation.runtime import Runtime
@@ -30,6 +31,7 @@ from ijepa.masking import MultiBlock
 from ijepa.models.encoder import Encoder, LayerNorm
 from ijepa.models.initialisation import initialise
 from ijepa.models.positions import PositionTable
+from ijepa.models.predictor import CrossBlock
 from ijepa.models.pretrained import PretrainedEncoder
 from ijepa.models.targets import pixel_targets
 from ijepa.models.transformer import gather, transformer_flops
@@ -52,28 +54,9 @@ OPTIONS: dict[str, Any] = {
     "white": 0.0, "white_model": 0.0, "white_freeze": 0,
     "view": 0.0, "proj": 0, "sym": 0,
     "crop": 0.3, "flip": 0, "jitter": 0.0,
+    "reg_end": 1.0, "pool_var": 0.0, "pool_cov": 0.0, "rope": 0, "layers": 0, "muon_steps": 5,
 }  # fmt: skip
 GRID = 8
-
-
-class CrossBlock(nn.Module):
-    """Queries attend to the context only, then a MLP."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm_context, self.norm2 = LayerNorm(width), LayerNorm(width), LayerNorm(width)
-        self.q, self.kv, self.out = nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-
-    def forward(self, tokens: Tensor, context: Tensor) -> Tensor:
-        def split(x: Tensor) -> Tensor:
-            return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-
-        keys, values = self.kv(self.norm_context(context)).chunk(2, dim=-1)
-        found = F.scaled_dot_product_attention(split(self.q(self.norm1(tokens))), split(keys), split(values))
-        tokens = tokens + self.out(found.transpose(1, 2).flatten(2))
-        return tokens + self.mlp(self.norm2(tokens))
 
 
 class Predictor(nn.Module):
@@ -88,8 +71,12 @@ class Predictor(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(1, 1, p))
         self.image_token = nn.Parameter(torch.zeros(1, 1, p))
         self.cross = bool(o["cross"])
-        make = CrossBlock if self.cross else lambda w, h: Block(w, h, 4.0, qkv_bias=True, norm_layer=LayerNorm)
-        self.blocks = nn.ModuleList(make(p, o["heads"]) for _ in range(o["pred_depth"]))
+        self.blocks = nn.ModuleList(
+            CrossBlock(p, o["heads"], 4.0)
+            if self.cross
+            else Block(p, o["heads"], 4.0, qkv_bias=True, norm_layer=LayerNorm)
+            for _ in range(o["pred_depth"])
+        )
         self.norm, self.proj, self.image_proj = LayerNorm(p), nn.Linear(p, outputs), nn.Linear(p, width)
         self.register_buffer("table", PositionTable(p, (GRID, GRID), "index")((GRID, GRID), torch.device("cpu")))
         for token in (self.mask_token, self.image_token):
@@ -233,6 +220,58 @@ class Masker:
         return torch.from_numpy(order[:, : o["context"]]), torch.from_numpy(order[:, o["context"] :][:, : o["targets"]])
 
 
+class RotaryAttention(nn.Module):
+    """Self-attention with axial rotations of queries and keys by patch position."""
+
+    cos: Tensor
+    sin: Tensor
+    positions: Tensor | None = None  # of the patches, in the pass that is computed; None: all
+
+    def __init__(self, old: Any, heads: int) -> None:
+        super().__init__()
+        self.qkv, self.proj, self.heads = old.qkv, old.proj, heads
+        count = old.qkv.in_features // heads // 4
+        frequencies = 10.0 ** (-torch.arange(count) / count) * (math.pi / 2)
+        rows, columns = torch.meshgrid(torch.arange(GRID), torch.arange(GRID), indexing="ij")
+        angle = torch.cat([rows.flatten()[:, None] * frequencies, columns.flatten()[:, None] * frequencies], 1)
+        self.register_buffer("cos", angle.cos())
+        self.register_buffer("sin", angle.sin())
+
+    def forward(self, x: Tensor, attn_mask: Any = None, **_: Any) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        at = RotaryAttention.positions
+        cos, sin = (self.cos, self.sin) if at is None else (self.cos[at][:, None], self.sin[at][:, None])
+        q, k = (torch.cat([a * cos - b * sin, a * sin + b * cos], -1) for a, b in (q.chunk(2, -1), k.chunk(2, -1)))
+        found: Tensor = self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return found
+
+
+def show_layers(title: str, encoder: Encoder, source: Any, spec: Any) -> None:
+    """Prints k-NN and ridge accuracy of every block's average-pooled features."""
+    mean, std = torch.tensor(spec.mean).view(3, 1, 1), torch.tensor(spec.std).view(3, 1, 1)
+
+    def features(part: Any, count: int) -> tuple[Tensor, Tensor]:
+        every = max(1, len(part.images) // count)
+        images = torch.from_numpy(np.ascontiguousarray(part.images[::every])).permute(0, 3, 1, 2)
+        depths = list(range(len(encoder.blocks) + 1))
+        with torch.no_grad():
+            pooled = [hidden(encoder, (x.float() / 255 - mean) / std, depths)[0].mean(1) for x in images.split(500)]
+        return torch.cat(pooled), torch.as_tensor(np.asarray(part.labels[CLASS])[::every])
+
+    train_features, train_labels = features(source.train, 10_000)
+    val_features, val_labels = features(source.val, 5_000)
+    for level in range(train_features.shape[1]):
+        known, asked = train_features[:, level], val_features[:, level]
+        near = (F.normalize(asked, dim=-1) @ F.normalize(known, dim=-1).T).topk(20).indices
+        knn = (F.one_hot(train_labels[near], 10).sum(1).argmax(1) == val_labels).float().mean()
+        center, scale = known.mean(0), known.std(0) + 1e-6
+        known, asked = (known - center) / scale, (asked - center) / scale
+        gram = known.T @ known + 30 * torch.eye(known.shape[1])
+        weights = torch.linalg.solve(gram, known.T @ (F.one_hot(train_labels, 10).float() - 0.1))
+        ridge = ((asked @ weights).argmax(1) == val_labels).float().mean()
+        print(f"{title}, block {level}: k-NN {100 * knn:.1f} ridge {100 * ridge:.1f}", flush=True)
+
+
 def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list[float], measure: Any) -> None:
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -244,6 +283,9 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
         whiten_embedding(student, source, spec, o["white"], o["white_model"])
         if o["white_freeze"]:
             student.patch_embed.proj.requires_grad_(False)
+    if o["rope"]:
+        for block in student.blocks:
+            block.attn = RotaryAttention(block.attn, o["heads"])
     teacher = copy.deepcopy(student).requires_grad_(False)
     depths = [int(d) for d in str(o["depths"]).split("-")]
     latent = o["target"] == "latent"
@@ -265,7 +307,11 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
         matrices = [(n, p) for n, p in named if p.ndim == 2 and "blocks" in n]
         rest = [(n, p) for n, p in named if not (p.ndim == 2 and "blocks" in n)]
         muon = torch.optim.Muon(
-            [p for _, p in matrices], lr=o["lr"], weight_decay=o["wd"], adjust_lr_fn="match_rms_adamw"
+            [p for _, p in matrices],
+            lr=o["lr"],
+            weight_decay=o["wd"],
+            adjust_lr_fn="match_rms_adamw",
+            ns_steps=o["muon_steps"],
         )
         adam = optim.adamw(rest, o["lr"], (0.9, o["beta2"]), 1e-8, False)
     else:
@@ -288,7 +334,7 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
         per = transformer_flops(c + k + 1, p, o["pred_depth"], 4.0)
     per += 2.0 * p * (c * width + k * outputs)
     trained = 2 * embedding + 3 * student.block_flops(c) + 3 * per
-    deepest = o["depth"] if o["image"] else max(depths)
+    deepest = max(depths)
     whole = embedding + student.block_flops(64) * deepest / o["depth"]
     extra = 2.0 * 64 * width * width * (len(depths) + 1) if o["stat"] == "whiten" else 0
     needs_teacher = (latent and o["tokens"]) or o["image"]
@@ -297,6 +343,10 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
     if not o["tokens"] and not o["image"]:
         trained -= 3 * per
     image_flops = o["masks"] * trained + (whole + extra if needs_teacher else 0)
+    if o["opt"] == "muon":
+        for _, matrix in matrices:
+            low, high = min(matrix.shape), max(matrix.shape)
+            image_flops += o["muon_steps"] * (4 * low * low * high + 2 * low**3) / o["batch"]
     steps = max(round(budget / image_flops / o["batch"]), 8)
     if o["pixel_share"]:  # the pixel phase has no teacher
         raise UserError("pixel_share: not yet")
@@ -330,7 +380,7 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
         goals = []
         with torch.set_grad_enabled(bool(o["sym"])):
             if needs_teacher:
-                levels, last = hidden(student if o["sym"] else teacher, x, depths, full=bool(o["image"] or o["sym"]))
+                levels, last = hidden(student if o["sym"] else teacher, x, depths, full=bool(o["sym"]))
                 if latent and o["tokens"]:
                     if o["inst"]:  # over the patches of an image
                         levels = levels - levels.mean(1, keepdim=True)
@@ -342,14 +392,17 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
                     levels = F.layer_norm(levels, levels.shape[-1:]) if o["layer_norm"] else levels
                     whole_targets = torch.cat([s(levels[:, :, i]) for i, s in enumerate(token_stats)], -1)
                     goals.append(whole_targets)
-                image_goal = image_stats(last.mean(1, keepdim=True))[:, 0] if o["image"] else None
+                deep = levels[:, :, -1].mean(1, keepdim=True)
+                image_goal = image_stats(deep)[:, 0] if o["image"] else None
             if o["pixels"] or not latent:
                 goals.append(pixel_targets(x, 4) * (o["pixels"] ** 0.5 if latent else 1))
             if goals:
                 all_targets = torch.cat(goals, -1)
                 all_targets = all_targets.repeat_interleave(m, 0) if m > 1 else all_targets
                 token_goal = gather(all_targets, target_i)
+        RotaryAttention.positions = context_i
         context = student(xs, context_i)
+        RotaryAttention.positions = None
         total = torch.zeros(())
         if o["tokens"] or o["image"]:
             tokens, image = predictor(context, context_i, target_i)
@@ -389,6 +442,11 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
             else:
                 parts["image"] = F.mse_loss(image, goal)
             total = total + o["image"] * parts["image"]
+        if o["pool_var"] or o["pool_cov"]:
+            pc = within_group_covariance(pooled, torch.zeros(len(pooled), dtype=torch.long), 1)
+            parts["pvar"], parts["pcov"] = variance_term(pc), covariance_term(pc)
+            total = total + o["pool_var"] * parts["pvar"] + o["pool_cov"] * parts["pcov"]
+        regs = o["reg_end"] + (1 - o["reg_end"]) * 0.5 * (1 + math.cos(math.pi * done))
         if o["var"] or o["cov"]:
             if o["sym"]:
                 cov = within_group_covariance(last.flatten(0, 1), torch.arange(64).repeat(len(x)), 64)
@@ -407,7 +465,7 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
                 parts["var"], parts["cov"] = variance_term(now), covariance_term(now)
             else:
                 parts["var"], parts["cov"] = variance_term(cov), covariance_term(cov)
-                total = total + o["var"] * parts["var"] + o["cov"] * parts["cov"]
+                total = total + regs * (o["var"] * parts["var"] + o["cov"] * parts["cov"])
         adam.zero_grad()
         if muon:
             muon.zero_grad()
@@ -425,8 +483,10 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
         if step + 1 in marks:
             seconds += time.perf_counter() - resumed
             print(" ".join(f"{name} {value:.4f}" for name, value in sums.items()), flush=True)
-            network = spec.build()
-            network.load_state_dict(teacher.state_dict())
+            network = copy.deepcopy(teacher)
+            if o["layers"]:
+                show_layers("target", teacher, source, spec)
+                show_layers("context", student, source, spec)
             done_images = (step + 1) * o["batch"]
             measure(marks[step + 1], done_images, done_images * image_flops, seconds, PretrainedEncoder(network, spec))
             resumed = time.perf_counter()
