@@ -7,13 +7,9 @@ values of configuration keys, in rows of a name of their own: ``--name xavier --
 """
 
 import argparse
-import contextlib
-import csv
-import fcntl
 import logging
-import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +17,18 @@ import torch
 
 from benchmarks.learning import baselines
 from benchmarks.learning.images import labelled, load
+from benchmarks.learning.rows import (
+    ACCURACIES,
+    MONITORS,
+    append_row,
+    is_finished,
+    locked,
+    read_rows,
+    run,
+    same_run,
+    shown_command,
+    write_rows,
+)  # fmt: skip
 from benchmarks.learning.training import SHARES, Point, train, untrained
 from ijepa import compose_config
 from ijepa.data.sets import Source
@@ -30,7 +38,6 @@ from ijepa.evaluation.runtime import Runtime
 from ijepa.health.verdict import HealthCheck, diagnose
 from ijepa.run import build
 from ijepa.util.errors import UserError
-from ijepa.util.files import replacing
 
 
 class Method(NamedTuple):
@@ -76,13 +83,6 @@ TASKS = {"search": ["knn", "logistic"], "report": ["knn", "logistic", "linear", 
 """What is measured in each part; the linear probe takes longer than most runs of the search."""
 PROBES = ["task.linear.epochs=20", "task.linear.lr=[0.05,0.5]", "task.linear.layers=[1]", "task.lowshot.draws=3",
           "task.lowshot.shots=[]", "task.lowshot.shares=[0.01,0.1]"]  # fmt: skip
-ACCURACIES = {"knn20": "knn20", "logistic": "logistic", "linear": "linear", "labels10": "lowshot_10%",
-              "labels1": "lowshot_1%"}  # fmt: skip
-"""Column: the metric whose mean over label sets it holds."""
-MONITORS = ("rankme", "effective_rank", "context_gain", "cosine_gap", "position_explained", "verdict")
-COLUMNS = ("method", "name", "data", "part", "budget", "seed", "share", "images", "flops", "seconds", *ACCURACIES,
-           *MONITORS, "command")  # fmt: skip
-KEY = ("name", "data", "part", "budget", "seed")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -116,17 +116,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     _train(row, METHODS[method], values.set, source, budget, shares, values.csv)
 
 
-def shown_command(module: str, arguments: Sequence[str]) -> str:
-    """The command of a row, without the paths of this machine."""
-    words = list(arguments)
-    if "--root" in words:
-        words[words.index("--root") + 1] = "FOLDER"
-    if "--csv" in words:
-        at = words.index("--csv")
-        del words[at : at + 2]
-    return shlex.join(["python", "-m", module, *words])
-
-
 def _train(
     row: dict[str, str], method: Method, changes: list[str], source: Source, budget: float, shares: list[float],
     file: Path,
@@ -148,8 +137,8 @@ def _train(
             found[column] = f"{100 * sum(values) / len(values):.2f}" if values else ""  # mean over label sets
         append_row(file, {**row, **found, **_health(point.checks)})
 
-    with _locked(file):  # rows of a run that was interrupted
-        _write(file, [known for known in _rows(file) if not _same_run(known, row)])
+    with locked(file):  # rows of a run that was interrupted
+        write_rows(file, [known for known in read_rows(file) if not same_run(known, row)])
     if method.trained:
         train(overrides, source, budget, measure, shares, method.baseline, method.encoder_only)
     else:
@@ -164,47 +153,5 @@ def _health(checks: list[HealthCheck]) -> dict[str, str]:
     return {**values, "verdict": diagnose(checks).title}
 
 
-@contextlib.contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    """Several processes may write to the same file."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.with_name(f".{file.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _rows(file: Path) -> list[dict[str, str]]:
-    if not file.exists():
-        return []
-    with file.open(newline="") as opened:
-        return list(csv.DictReader(opened))
-
-
-def _same_run(one: dict[str, str], other: dict[str, str]) -> bool:
-    return all(one[key] == other[key] for key in KEY)
-
-
-def is_finished(file: Path, row: dict[str, str]) -> bool:
-    """Whether the file has the last row of this run."""
-    return any(_same_run(known, row) and known["share"] == "1" for known in _rows(file))
-
-
-def append_row(file: Path, row: dict[str, str]) -> None:
-    with _locked(file):
-        _write(file, [*_rows(file), row])
-    print(" ".join(f"{name} {row[name]}" for name in COLUMNS[:-1] if row.get(name)), flush=True)
-
-
-def _write(file: Path, rows: list[dict[str, str]]) -> None:
-    with replacing(file) as temporary, temporary.open("w", newline="") as opened:
-        writer = csv.DictWriter(opened, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run(main)

@@ -20,8 +20,9 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.learning.__main__ import DATA, append_row, is_finished, shown_command
+from benchmarks.learning.__main__ import DATA
 from benchmarks.learning.images import labelled, load
+from benchmarks.learning.rows import append_row, is_finished, run, shown_command
 from ijepa import compose_config
 from ijepa.data.sets import CLASS
 from ijepa.evaluation import tasks
@@ -533,4 +534,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -4,8 +4,6 @@ python -m benchmarks.learning.report docs/learning/search.csv --names default pu
 """
 
 import argparse
-import csv
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -14,12 +12,12 @@ import matplotlib
 import matplotlib.pyplot as plt
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from benchmarks.learning.rows import Row, read_rows, run
 from ijepa.util.errors import UserError
 from ijepa.util.files import replacing
 
 TITLES = {"knn20": "k-NN", "logistic": "logistic", "linear": "probe", "labels10": "10 % of labels",
           "labels1": "1 %", "context_gain": "context gain"}  # fmt: skip
-Row = dict[str, str]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -44,8 +42,7 @@ def read(files: Sequence[Path], data: str, part: str, names: Sequence[str] | Non
     for file in files:
         if not file.is_file():
             raise UserError(f"{file}: no such file; python -m benchmarks.learning writes it")
-        with file.open(newline="") as opened:
-            rows += [row for row in csv.DictReader(opened) if (row["data"], row["part"]) == (data, part)]
+        rows += [row for row in read_rows(file) if (row["data"], row["part"]) == (data, part)]
     known = list(dict.fromkeys(row["name"] for row in rows))
     for name in names or []:
         if name not in known:
@@ -92,9 +89,9 @@ def figure(rows: Sequence[Row], file: Path) -> None:
             runs: dict[tuple[str, str], list[Row]] = {}
             for row in own:
                 runs.setdefault((row["budget"], row["seed"]), []).append(row)
-            for run in runs.values():
-                run.sort(key=lambda row: float(row["flops"]))
-                axis.plot([float(row["flops"]) for row in run], [float(row[column]) for row in run], color=color,
+            for points in runs.values():
+                points.sort(key=lambda row: float(row["flops"]))
+                axis.plot([float(row["flops"]) for row in points], [float(row[column]) for row in points], color=color,
                           alpha=0.35, linewidth=0.8)  # fmt: skip
             ends = sorted(
                 (mean(float(row["flops"]) for row in group), mean(float(row[column]) for row in group))
@@ -118,8 +115,4 @@ def figure(rows: Sequence[Row], file: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run(main)
