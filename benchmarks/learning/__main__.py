@@ -20,15 +20,13 @@ from benchmarks.learning.images import labelled, load
 from benchmarks.learning.rows import (
     ACCURACIES,
     MONITORS,
+    Row,
     append_row,
+    discard_run,
     is_finished,
-    locked,
-    read_rows,
     run,
-    same_run,
     shown_command,
-    write_rows,
-)  # fmt: skip
+)
 from benchmarks.learning.training import SHARES, Point, train, untrained
 from ijepa import compose_config
 from ijepa.data.sets import Source
@@ -117,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _train(
-    row: dict[str, str], method: Method, changes: list[str], source: Source, budget: float, shares: list[float],
+    row: Row, method: Method, changes: list[str], source: Source, budget: float, shares: list[float],
     file: Path,
 ) -> None:  # fmt: skip
     names = TASKS[row["part"]]
@@ -137,8 +135,7 @@ def _train(
             found[column] = f"{100 * sum(values) / len(values):.2f}" if values else ""  # mean over label sets
         append_row(file, {**row, **found, **_health(point.checks)})
 
-    with locked(file):  # rows of a run that was interrupted
-        write_rows(file, [known for known in read_rows(file) if not same_run(known, row)])
+    discard_run(file, row)
     if method.trained:
         train(overrides, source, budget, measure, shares, method.baseline, method.encoder_only)
     else:

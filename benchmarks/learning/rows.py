@@ -44,7 +44,7 @@ def shown_command(module: str, arguments: Sequence[str]) -> str:
 
 
 @contextlib.contextmanager
-def locked(file: Path) -> Iterator[None]:
+def _locked(file: Path) -> Iterator[None]:
     """Several processes may write to the same file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.with_name(f".{file.name}.lock").open("w") as lock:
@@ -59,22 +59,28 @@ def read_rows(file: Path) -> list[Row]:
         return list(csv.DictReader(opened))
 
 
-def same_run(one: Row, other: Row) -> bool:
+def _same_run(one: Row, other: Row) -> bool:
     return all(one[key] == other[key] for key in KEY)
 
 
 def is_finished(file: Path, row: Row) -> bool:
     """Whether the file has the last row of this run."""
-    return any(same_run(known, row) and known["share"] == "1" for known in read_rows(file))
+    return any(_same_run(known, row) and known["share"] == "1" for known in read_rows(file))
+
+
+def discard_run(file: Path, row: Row) -> None:
+    """Removes the rows of a run that was interrupted."""
+    with _locked(file):
+        _write(file, [known for known in read_rows(file) if not _same_run(known, row)])
 
 
 def append_row(file: Path, row: Row) -> None:
-    with locked(file):
-        write_rows(file, [*read_rows(file), row])
+    with _locked(file):
+        _write(file, [*read_rows(file), row])
     print(" ".join(f"{name} {row[name]}" for name in COLUMNS[:-1] if row.get(name)), flush=True)
 
 
-def write_rows(file: Path, rows: list[Row]) -> None:
+def _write(file: Path, rows: list[Row]) -> None:
     with replacing(file) as temporary, temporary.open("w", newline="") as opened:
         writer = csv.DictWriter(opened, COLUMNS, lineterminator="\n")
         writer.writeheader()

@@ -27,7 +27,7 @@ class CrossAttention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, queries: Tensor, tokens: Tensor, mask: Tensor | None) -> Tensor:
-        """The attended values [B, K, P] of ``queries`` [B, K, P], from ``tokens`` [B, C, P]; ``mask``: see `Block`."""
+        """What ``queries`` [B, K, P] attend to in ``tokens`` [B, C, P]: [B, K, P]; for ``mask`` see `CrossBlock`."""
         q, k, v = (
             x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (self.q(queries), *self.kv(tokens).chunk(2, -1))
         )  # [B, heads, K or C, P / heads]
@@ -74,8 +74,8 @@ class Predictor(nn.Module):
         position_grid: rows and columns of the grid that ``scaled`` positions are mapped onto; None: ``grid``.
         init: see `initialise`.
         attention: ``joint``: context and mask tokens attend to each other, as published. ``cross``: mask tokens attend
-            to the context only (CAPI, 2502.08769, section 3.3), which costs less, most for several target blocks: a
-            prediction then depends on no other, so that they need no pass each.
+            to the context only (CAPI, 2502.08769), which costs less, above all with several target blocks: predictions
+            do not depend on each other, so all blocks share one pass.
     """
 
     def __init__(
