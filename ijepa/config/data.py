@@ -49,6 +49,8 @@ class Data(Section):
     """range of a random crop's aspect ratio, width / height"""
     flip: bool
     """random horizontal flip; not in the published recipe"""
+    jitter: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """random change of brightness, contrast and saturation, by up to this fraction; not in the published recipe"""
     eval_crop: Annotated[float, Field(gt=0, le=1)]
     """fraction of the shorter side that the evaluation's centre crop keeps (ImageNet: .875)"""
     eval_resize: Literal["cover", "stretch"] = "cover"  # the defaults in this class are for runs older than their keys

@@ -18,23 +18,42 @@ MAX_ASPECT = 8
 
 
 class TrainTransform:
-    """A random resized crop (bilinear), as in the published recipe, and optionally a horizontal flip.
+    """A random resized crop (bilinear), as in the published recipe; optionally a flip and `jittered` colours.
 
-    The result depends only on (image, seed); the process's random state is not changed.
+    Context and targets are of the same crop. The result depends only on (image, seed); the process's random state is
+    not changed.
     """
 
     def __init__(
-        self, size: tuple[int, int], scale: tuple[float, float], aspect: tuple[float, float], flip: bool
-    ) -> None:
+        self, size: tuple[int, int], scale: tuple[float, float], aspect: tuple[float, float], flip: bool,
+        jitter: float = 0.0,
+    ) -> None:  # fmt: skip
         crop = v2.RandomResizedCrop(size, scale=scale, ratio=aspect, antialias=True)
         self.transform = v2.Compose([crop, v2.RandomHorizontalFlip()] if flip else [crop])
+        self.jitter = jitter
 
     def __call__(self, image: Picture, seed: int) -> Tensor:
         """[C, H, W]: uint8 for a PIL image, float32 for a float32 tensor [C, H, W]."""
         with torch.random.fork_rng(devices=[]), without_pillow_limit():
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed CUDA: 1 ms
             cropped: Any = self.transform(image)
-            return cropped if isinstance(cropped, Tensor) else TF.pil_to_tensor(cropped)
+            pixels = cropped if isinstance(cropped, Tensor) else TF.pil_to_tensor(cropped)
+            return jittered(pixels, self.jitter) if self.jitter else pixels
+
+
+def jittered(image: Tensor, strength: float) -> Tensor:
+    """Changes brightness, contrast and saturation of [C, H, W], each by a random factor in 1 +- ``strength``.
+
+    Unlike torchvision's ColorJitter, for any number of channels (saturation: three) and for floats of any range.
+    """
+    brightness, contrast, saturation = (1 + strength * (2 * torch.rand(3) - 1)).tolist()
+    values = image.float() * brightness
+    mean = values.mean()
+    values = mean + contrast * (values - mean)
+    if len(values) == 3:
+        grey = values.mean(dim=0, keepdim=True)
+        values = grey + saturation * (values - grey)
+    return values if image.is_floating_point() else values.round().clamp(0, 255).to(image.dtype)
 
 
 class EvalTransform:

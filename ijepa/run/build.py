@@ -97,7 +97,7 @@ def data(
     return DataModule(
         source,
         masks,
-        TrainTransform(size, _floats(config.crop_scale), _floats(config.crop_aspect), config.flip),
+        TrainTransform(size, _floats(config.crop_scale), _floats(config.crop_aspect), config.flip, config.jitter),
         EvalTransform(size, config.eval_crop, stretch=config.eval_resize == "stretch"),
         config.channels,
         config.batch_size,

@@ -35,6 +35,21 @@ def test_crops_and_order_depend_on_seed_and_epoch(pictures):
     assert all(sorted(order) == list(range(24)) for order in orders)
 
 
+@pytest.mark.parametrize(("channels", "top", "dtype"), [(3, 255, torch.uint8), (5, 3000, torch.float32)])
+def test_jitter_changes_the_crop_by_seed_alone(channels, top, dtype):
+    """For integers and for floats, of any range and number of channels."""
+    image = torch.linspace(0, top, channels * 64).view(channels, 8, 8).to(dtype)
+    plain, changed = (TrainTransform((8, 8), (0.5, 1.0), (0.75, 1.33), False, jitter) for jitter in (0.0, 0.4))
+    before = torch.get_rng_state()
+    assert torch.equal(changed(image, 1), changed(image, 1))
+    assert torch.equal(before, torch.get_rng_state())
+    assert not torch.equal(changed(image, 1), changed(image, 2))
+    for seed in range(20):
+        original, result = plain(image, seed).float(), changed(image, seed)
+        assert result.dtype == image.dtype
+        assert 0.59 < result.float().mean() / original.mean() < 1.41
+
+
 def test_faulty_files_are_named_and_replaced(pictures, tmp_path):
     shutil.copytree(pictures, tmp_path / "data")
     folder = tmp_path / "data" / "train" / "cold"
