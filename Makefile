@@ -14,8 +14,8 @@ help: ## list the targets
 
 install: $(VENV)/installed ## create the virtual environment with everything that training needs
 
-train: $(VENV)/installed ## set up, then python train.py $(ARGS)
-	$(BIN)/python train.py $(ARGS)
+train: $(VENV)/installed ## set up, then python train.py $(ARGS), without ARGS experiment=scenes
+	$(BIN)/python train.py $(or $(ARGS),experiment=scenes)
 
 test: $(VENV)/installed-dev ## set up, then run all tests, on two cores (ARGS='-m "not slow"': without whole runs)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)

@@ -56,6 +56,7 @@ OPTIONS: dict[str, Any] = {
     "view": 0.0, "proj": 0, "sym": 0,
     "crop": 0.3, "flip": 0, "jitter": 0.0,
     "reg_end": 1.0, "pool_var": 0.0, "pool_cov": 0.0, "rope": 0, "layers": 0, "muon_steps": 5,
+    "teacher": "", "save": "",
 }  # fmt: skip
 GRID = 8
 
@@ -288,6 +289,8 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
         for block in student.blocks:
             block.attn = RotaryAttention(block.attn, o["heads"])
     teacher = copy.deepcopy(student).requires_grad_(False)
+    if o["teacher"]:  # frozen, trained by a run with save=FILE, whose FLOPs are not counted
+        teacher.load_state_dict(torch.load(o["teacher"]))
     depths = [int(d) for d in str(o["depths"]).split("-")]
     latent = o["target"] == "latent"
     width, pixel_count = o["width"], 16 * 3
@@ -478,13 +481,16 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
             muon.step()
         momentum = o["ema0"] + (o["ema1"] - o["ema0"]) * done
         with torch.no_grad():
-            torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1 - momentum)
+            if not o["teacher"]:
+                torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1 - momentum)
         for name, value in parts.items():
             sums[name] = 0.98 * sums.get(name, value.item()) + 0.02 * value.item()
         if step + 1 in marks:
             seconds += time.perf_counter() - resumed
             print(" ".join(f"{name} {value:.4f}" for name, value in sums.items()), flush=True)
-            network = copy.deepcopy(teacher)
+            network = copy.deepcopy(student if o["teacher"] else teacher)
+            if o["save"]:
+                torch.save(network.state_dict(), o["save"])
             if o["layers"]:
                 show_layers("target", teacher, source, spec)
                 show_layers("context", student, source, spec)
