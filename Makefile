@@ -14,7 +14,7 @@ help: ## list the targets
 
 install: $(VENV)/installed ## create the virtual environment with everything that training needs
 
-train: $(VENV)/installed ## set up, then python train.py $(ARGS), without ARGS experiment=scenes
+train: $(VENV)/installed ## set up, then python train.py $(ARGS), by default experiment=scenes
 	$(BIN)/python train.py $(or $(ARGS),experiment=scenes)
 
 test: $(VENV)/installed-dev ## set up, then run all tests, on two cores (ARGS='-m "not slow"': without whole runs)

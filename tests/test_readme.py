@@ -73,13 +73,11 @@ def test_every_command_of_the_readme(line, finished, checkpoint_file, pictures, 
         "schedule.warmup_steps=0", "data.workers=0", "callbacks.baselines=false", "callbacks.pictures=null",
         f"hydra.sweep.dir={tmp_path}",
     ]  # fmt: skip
-    if "data=" not in line and (
-        "experiment=" not in line or "experiment=ablation" in line or "experiment=scenes" in line
-    ):
+    if "data=" not in line and "experiment=smoke" not in line:
         small += ["data.scenes.train=40", "data.scenes.val=24", "data.image_size=48"]
     if "data.batch_size=512" not in line:
         small += ["data.batch_size=8"]
-    if "small_images" in line or "experiment=scenes" in line:
+    if any(f"experiment={name}" in line for name in ("small_images", "scenes")):
         small += ["objective.target_depths=[0,1]"]
     if "init=" in line:  # has sizes of its own
         small = [item for item in small if not item.startswith(("model.", "predictor."))] + ["model.heads=3"]

@@ -49,7 +49,7 @@ OPTIONS: dict[str, Any] = {
     "mask": "random", "context": 26, "targets": 38, "masks": 1,
     "target": "latent", "depths": "6", "layer_norm": 1, "inst": 0, "avg": 0, "stat": "none",
     "stat_decay": 0.99, "eps": 1e-4,
-    "tokens": 1.0, "pixels": 0.0, "pixel_share": 0.0,
+    "tokens": 1.0, "pixels": 0.0,
     "image": 0.0, "image_stat": "whiten", "tau": 0.0,
     "var": 0.5, "cov": 0.02, "reg": "tokens", "reg_decay": 0.0, "loss": "l2", "nce": 0.0, "nce_tau": 0.2,
     "white": 0.0, "white_model": 0.0, "white_freeze": 0,
@@ -352,8 +352,6 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
             low, high = min(matrix.shape), max(matrix.shape)
             image_flops += o["muon_steps"] * (4 * low * low * high + 2 * low**3) / o["batch"]
     steps = max(round(budget / image_flops / o["batch"]), 8)
-    if o["pixel_share"]:  # the pixel phase has no teacher
-        raise UserError("pixel_share: not yet")
     images = torch.from_numpy(np.ascontiguousarray(source.train.images)).permute(0, 3, 1, 2)
     mean, std = torch.tensor(spec.mean).view(3, 1, 1), torch.tensor(spec.std).view(3, 1, 1)
     order = torch.empty(0, dtype=torch.long)
