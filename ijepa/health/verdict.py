@@ -94,6 +94,7 @@ REMEDIES = {
         "a faster start: three times optimizer.lr; schedule.momentum.start=0.98",
     ],
     "nothing learnt": [
+        "regularisers: objective=variance_covariance",
         "a larger budget: schedule.epochs; published recipes need far more than small ones do",
         "the recipe for small images: experiment=small_images",
         "a higher learning rate: three times optimizer.lr",
@@ -202,18 +203,20 @@ def _unused_context(checks: Sequence[HealthCheck]) -> list[str]:
 
 
 def _nothing_learnt(checks: Sequence[HealthCheck]) -> list[str]:
-    """Evidence that features tell no more about the labels than before training, in half of the checks on average."""
+    """Evidence that features tell no more about the labels than before training, in half of the checks on average.
+
+    The mean of both probes counts: a linear classifier's accuracy alone rises by an image or two in most runs.
+    """
     first, late = checks[0], checks[len(checks) // 2 :]
     if first["step"] or len(late) < MIN_CHECKS:  # one check is of few images
         return []
-    evidence = []
+    evidence, gained = [], 0.0
     for title, probe in (("k-NN", "knn"), ("linear", "linear")):
         before, after = _accuracy(first, probe), sum(_accuracy(check, probe) for check in late) / len(late)
-        if not after <= before:  # also true without labels, of NaN
-            return []
+        gained += after - before
         rise = f"{100 * after:.0f} % in the last {len(late)} checks (was {100 * before:.0f} % before training)"
         evidence.append(f"{title} accuracy {rise}")
-    return evidence
+    return evidence if gained <= 1e-9 else []  # without labels NaN
 
 
 def _collapse(checks: Sequence[HealthCheck]) -> tuple[str, list[str]] | None:

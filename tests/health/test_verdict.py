@@ -85,6 +85,8 @@ def test_nothing_learnt():
     assert (found.verdict, found.bad, found.failing) == ("nothing learnt", True, False)
     assert found.remedies
     assert "k-NN accuracy 30 % in the last 4 checks (was 30 % before training)" in found.text
+    lost = panels(0.3, 0.3, 0.3, 0.25, 0.25, 0.25, 0.25, linear=0.42)  # k-NN has lost more than linear has gained
+    assert diagnose(lost).verdict == "nothing learnt"
     for checks in (
         panels(0.3, 0.3, 0.3, 0.3, 0.3, 0.34, 0.3),  # k-NN has risen
         panels(0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, linear=0.45),
