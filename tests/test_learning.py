@@ -4,6 +4,9 @@ import csv
 
 import pytest
 
+import benchmarks.learning.__main__ as benchmark
+from benchmarks.learning import rows as row_files
+from benchmarks.learning import training
 from benchmarks.learning.__main__ import main
 from benchmarks.learning.images import load
 from benchmarks.learning.report import main as report
@@ -35,6 +38,36 @@ def test_rows_and_resume(tmp_path, capsys):
     with file.open(newline="") as opened:
         again = list(csv.DictReader(opened))
     assert [(row["share"], row["knn20"]) for row in again] == [(row["share"], row["knn20"]) for row in rows]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("method", ["ours", "supervised"])
+def test_a_stopped_run_goes_on(tmp_path, monkeypatch, method):
+    """With checkpoints, its rows are those of a run that was not stopped."""
+    small = ["digits", "--methods", method, "--name", "narrow", "--budgets", "2e9", "--shares", ".25", ".5", "--set",
+             "model.width=24", "model.depth=2", "data.batch_size=8"]  # fmt: skip
+    small += ["optimizer=adamw", "data.workers=0"] + (["objective.target_depths=[0,1]"] if method == "ours" else [])
+    whole, parts, folder = tmp_path / "whole.csv", tmp_path / "parts.csv", tmp_path / "checkpoints"
+    main([*small, "--csv", str(whole)])
+
+    def stop(file, row, write=row_files.append_row):
+        if row["share"] == "0.5":
+            raise InterruptedError
+        write(file, row)
+
+    monkeypatch.setattr(benchmark, "append_row", stop)
+    monkeypatch.setattr(training, "SAVED_EVERY", 0)  # after every step
+    with pytest.raises(InterruptedError):
+        main([*small, "--csv", str(parts), "--checkpoints", str(folder)])
+    assert [row["share"] for row in row_files.read_rows(parts)] == ["0.25"]
+    assert len(list(folder.iterdir())) == 1
+    monkeypatch.undo()
+    main([*small, "--csv", str(parts), "--checkpoints", str(folder)])
+    assert not list(folder.iterdir())
+    kept = [column for column in row_files.COLUMNS if column not in ("seconds", "command")]
+    assert [[row[name] for name in kept] for row in row_files.read_rows(parts)] == [
+        [row[name] for name in kept] for row in row_files.read_rows(whole)
+    ]
 
 
 def test_images_that_are_not_there(tmp_path):

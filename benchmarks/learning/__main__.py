@@ -7,6 +7,7 @@ values of configuration keys, in rows of a name of their own: ``--name xavier --
 """
 
 import argparse
+import hashlib
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -97,6 +98,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--part", choices=("search", "report"), default="search")
     parser.add_argument("--csv", type=Path, default=Path("docs/learning/search.csv"))
+    parser.add_argument(
+        "--checkpoints",
+        type=Path,
+        metavar="FOLDER",
+        help="where a run keeps its newest checkpoint, to go on after a stop; else it starts again",
+    )
     values = parser.parse_args(arguments)
     if values.set and not values.name:
         raise UserError("--set needs --name: rows are found again by it")
@@ -111,12 +118,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
                        "budget": f"{budget:g}", "seed": str(seed), "command": command}  # fmt: skip
                 if not is_finished(values.csv, row):
                     shares = sorted({*values.shares, 1.0})
-                    _train(row, METHODS[method], values.set, source, budget, shares, values.csv)
+                    _train(row, METHODS[method], values.set, source, budget, shares, values.csv, values.checkpoints)
 
 
 def _train(
     row: Row, method: Method, changes: list[str], source: Source, budget: float, shares: list[float],
-    file: Path,
+    file: Path, checkpoints: Path | None,
 ) -> None:  # fmt: skip
     names = TASKS[row["part"]]
     probes = PROBES if "linear" in names else []
@@ -135,9 +142,15 @@ def _train(
             found[column] = f"{100 * sum(values) / len(values):.2f}" if values else ""  # mean over label sets
         append_row(file, {**row, **found, **_health(point.checks)})
 
-    discard_run(file, row)
+    checkpoint = None
+    if checkpoints is not None:  # of the same settings only
+        settings = hashlib.sha256(repr((row["method"], row["part"], budget, shares, overrides)).encode()).hexdigest()
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        checkpoint = checkpoints / f"{row['name']}-{settings[:16]}.ckpt"
+    if checkpoint is None or not checkpoint.exists():
+        discard_run(file, row)
     if method.trained:
-        train(overrides, source, budget, measure, shares, method.baseline, method.encoder_only)
+        train(overrides, source, budget, measure, shares, method.baseline, method.encoder_only, checkpoint)
     else:
         measure(untrained(config, source) if row["method"] == "random_init" else Point(1.0, 0, 0.0, 0.0, None, []))
 

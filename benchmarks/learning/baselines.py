@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import lightning as L
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as TF
 
 from ijepa.config import TrainConfig
+from ijepa.data.datamodule import ResumableBatchSampler, SampleIndex
 from ijepa.data.images import TrainTransform
 from ijepa.data.sets import CLASS, Images, Source
 from ijepa.models.pretrained import PretrainedEncoder, Spec
@@ -19,6 +21,7 @@ from ijepa.run.encoders import spec as encoder_spec
 from ijepa.training.base import TrainingModule
 from ijepa.training.schedule import TrainingSchedule, training_schedule
 from ijepa.util.errors import UserError
+from ijepa.util.randomness import Stream, seed_of
 
 HIDDEN = 256
 """Width of SimCLR's projection head."""
@@ -100,54 +103,66 @@ class TwoViews(Baseline):
 class _Crops(Dataset[tuple[Tensor, int]]):
     """Random crops and labels; other crops in each pass."""
 
-    def __init__(self, images: Images, transform: TrainTransform) -> None:
+    def __init__(self, images: Images, transform: TrainTransform, seed: int) -> None:
         self.images = images
         self.transform = transform
+        self.seed = seed
 
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        seed = int(torch.randint(2**31, ()))
-        return self.transform(self.images.read(index), seed), self.images.labels[CLASS][index]
+    def __getitem__(self, sample: SampleIndex) -> tuple[Tensor, int]:
+        seed = seed_of(self.seed, Stream.TRAIN_CROP, sample.epoch, sample.image)
+        return self.transform(self.images.read(sample.image), seed), self.images.labels[CLASS][sample.image]
 
 
 class _Views(Dataset[Pair]):
     """Two augmented views of each image."""
 
-    def __init__(self, images: Images, transform: Callable[[Image.Image], list[Image.Image]]) -> None:
+    def __init__(
+        self, images: Images, transform: Callable[[Image.Image], list[Image.Image]], seed: int
+    ) -> None:  # fmt: skip
         self.images = images
         self.transform = transform
+        self.seed = seed
 
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Pair:
-        image: Any = self.images.read(index)
-        first, second = (TF.pil_to_tensor(view) for view in self.transform(image))
+    def __getitem__(self, sample: SampleIndex) -> Pair:
+        image: Any = self.images.read(sample.image)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed_of(self.seed, Stream.TRAIN_CROP, sample.epoch, sample.image))
+            first, second = (TF.pil_to_tensor(view) for view in self.transform(image))
         return first, second
 
 
-def supervised(config: TrainConfig, source: Source) -> tuple[Baseline, DataLoader[Any]]:
+class _Batches(L.LightningDataModule):
+    """Batches from the trainer's step to the end of the schedule, so that a run goes on after a stop as without it."""
+
+    def __init__(self, items: _Crops | _Views, config: TrainConfig) -> None:
+        super().__init__()
+        self.items = items
+        self.config = config
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        batch_size, seed, steps = self.config.data.batch_size, self.config.seed, self.config.schedule.max_steps
+        assert self.trainer is not None
+        assert steps is not None
+        sampler = ResumableBatchSampler(
+            len(self.items.images), batch_size, seed, steps, self.trainer.global_step, 1, 0, 1
+        )
+        items: Any = self.items  # by SampleIndex, not int
+        return DataLoader(items, batch_sampler=sampler, num_workers=self.config.data.workers or 0)  # type: ignore[arg-type]
+
+
+def supervised(config: TrainConfig, source: Source) -> tuple[Baseline, L.LightningDataModule]:
     """The module and its batches."""
     data = build.data(config.data, source, None, 1, config.hardware, config.seed)
-    return Supervised(config, source), _loader(_Crops(source.train, data.transform), config)
+    return Supervised(config, source), _Batches(_Crops(source.train, data.transform, config.seed), config)
 
 
-def two_views(config: TrainConfig, source: Source) -> tuple[Baseline, DataLoader[Any]]:
+def two_views(config: TrainConfig, source: Source) -> tuple[Baseline, L.LightningDataModule]:
     """The module and its batches."""
     side = config.data.image_size[0]
     transform = _lightly("transforms").SimCLRTransform(input_size=side, gaussian_blur=0.0, normalize=None)
     for view in transform.transforms:  # images stay images: the module normalises them
         del view.transform.transforms[-1]  # to float tensors
-    return TwoViews(config, source), _loader(_Views(source.train, transform), config)
-
-
-def _loader(images: Dataset[Any], config: TrainConfig) -> DataLoader[Any]:
-    generator = torch.Generator().manual_seed(config.seed)
-    workers = config.data.workers or 0
-    return DataLoader(images, config.data.batch_size, shuffle=True, drop_last=True, num_workers=workers,
-                      generator=generator)  # fmt: skip
+    return TwoViews(config, source), _Batches(_Views(source.train, transform, config.seed), config)
 
 
 def _lightly(name: str) -> Any:

@@ -56,7 +56,7 @@ OPTIONS: dict[str, Any] = {
     "view": 0.0, "proj": 0, "sym": 0,
     "crop": 0.3, "flip": 0, "jitter": 0.0,
     "reg_end": 1.0, "pool_var": 0.0, "pool_cov": 0.0, "rope": 0, "layers": 0, "muon_steps": 5,
-    "teacher": "", "save": "",
+    "teacher": "", "start": "", "save": "", "bottle": 0,
 }  # fmt: skip
 GRID = 8
 
@@ -87,7 +87,7 @@ class Predictor(nn.Module):
 
     def forward(self, context: Tensor, indices: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         table = self.table.expand(len(context), -1, -1)
-        visible = self.embed(context) + gather(table, indices)
+        visible = self.embed(context) + (gather(table, indices) if len(indices) else 0)
         queries = torch.cat(
             [self.image_token.expand(len(context), -1, -1), self.mask_token + gather(table, targets)], 1
         )
@@ -289,6 +289,9 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
         for block in student.blocks:
             block.attn = RotaryAttention(block.attn, o["heads"])
     teacher = copy.deepcopy(student).requires_grad_(False)
+    if o["start"]:
+        student.load_state_dict(torch.load(o["start"]))
+        teacher.load_state_dict(student.state_dict())
     if o["teacher"]:  # frozen, trained by a run with save=FILE, whose FLOPs are not counted
         teacher.load_state_dict(torch.load(o["teacher"]))
     depths = [int(d) for d in str(o["depths"]).split("-")]
@@ -333,7 +336,9 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
     p = o["pred_width"]
     embedding = student.embedding_flops(64)
     if o["cross"]:
-        per = o["pred_depth"] * 2.0 * ((k + 1) * (2 * p * p + 8 * p * p + 2 * c * p) + c * 2 * p * p)
+        per = 0.0
+        for seen in {0: (c,), 1: (1,), 2: (c, 1)}[o["bottle"]]:
+            per += o["pred_depth"] * 2.0 * ((k + 1) * (2 * p * p + 8 * p * p + 2 * seen * p) + seen * 2 * p * p)
     else:
         per = transformer_flops(c + k + 1, p, o["pred_depth"], 4.0)
     per += 2.0 * p * (c * width + k * outputs)
@@ -407,7 +412,13 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
         RotaryAttention.positions = None
         total = torch.zeros(())
         if o["tokens"] or o["image"]:
-            tokens, image = predictor(context, context_i, target_i)
+            none = torch.empty(0)
+            if o["bottle"] != 1:
+                tokens, image = predictor(context, context_i, target_i)
+            if o["bottle"]:  # all targets from the average-pooled context alone
+                narrow, image = predictor(context.mean(1, keepdim=True), none, target_i)
+                parts["bottle"] = F.mse_loss(narrow, token_goal)
+                tokens = narrow if o["bottle"] == 1 else tokens
         if not o["tokens"]:
             pass
         elif o["loss"] == "l2":
@@ -418,6 +429,8 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
             parts["tokens"] = 2 - 2 * F.cosine_similarity(tokens, token_goal, dim=-1).mean()
         if o["tokens"]:
             total = o["tokens"] * parts["tokens"]
+            if o["bottle"] == 2:
+                total = 0.5 * (total + parts["bottle"])
         pooled = projector(context.mean(1))
         if o["view"]:
             views = pooled.unflatten(0, (len(x), m))

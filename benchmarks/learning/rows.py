@@ -75,8 +75,10 @@ def discard_run(file: Path, row: Row) -> None:
 
 
 def append_row(file: Path, row: Row) -> None:
+    """Adds a row; a run that was stopped between a measurement and its checkpoint replaces it."""
     with _locked(file):
-        _write(file, [*read_rows(file), row])
+        others = [known for known in read_rows(file) if not (_same_run(known, row) and known["share"] == row["share"])]
+        _write(file, [*others, row])
     print(" ".join(f"{name} {row[name]}" for name in COLUMNS[:-1] if row.get(name)), flush=True)
 
 

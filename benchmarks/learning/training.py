@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -10,6 +11,7 @@ import torch
 from benchmarks.learning.baselines import Baseline
 from ijepa import build_module, compose_config
 from ijepa.api import NotebookPretraining
+from ijepa.callbacks.checkpoint import AtomicCheckpointIO
 from ijepa.callbacks.health import read_heldout
 from ijepa.config import TrainConfig
 from ijepa.data.datamodule import DataModule
@@ -27,6 +29,8 @@ WARMUP = 0.1
 """The learning rate's warm-up, as a share of the budget."""
 HEALTH_IMAGES = 256
 """Held-out images of the health checks, as by default."""
+SAVED_EVERY = 300.0
+"""Seconds of training between checkpoints, if there are any; there is also one after each share."""
 SAMPLED_STEPS = 64
 """Batches whose masks tell what a step costs on average."""
 
@@ -53,6 +57,7 @@ def untrained(config: TrainConfig, source: Source) -> Point:
 def train(
     overrides: Sequence[str], source: Source, budget: float, measure: Callable[[Point], None],
     shares: Sequence[float] = SHARES, baseline: Callable[..., Any] | None = None, encoder_only: bool = False,
+    checkpoint: Path | None = None,
 ) -> TrainConfig:  # fmt: skip
     """Trains; the schedule ends where the budget does.
 
@@ -64,6 +69,7 @@ def train(
         shares: of the budget.
         baseline: builds module and batches; None: I-JEPA's.
         encoder_only: only the context encoder's passes count, and the optimiser's.
+        checkpoint: a file to go on from after a stop, exactly, without measuring again; deleted at the end.
 
     Returns:
         The configuration.
@@ -85,13 +91,18 @@ def train(
         module, batches = baseline(config, source)
     precision: Any = devices.precision(config.hardware, devices.device(config.hardware))
     heldout = None if baseline else read_heldout(batches, HEALTH_IMAGES, config.seed)
-    callback = _Shares({max(1, round(share * steps)): share for share in shares}, measure, heldout, encoder_only)
+    at = {max(1, round(share * steps)): share for share in shares}
+    callback = _Shares(at, measure, heldout, encoder_only, checkpoint)
     trainer = L.Trainer(
         accelerator="auto", devices=1, max_steps=steps, precision=precision,
         gradient_clip_val=config.optimizer.clip_grad_norm, callbacks=[callback], logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        plugins=[AtomicCheckpointIO()],
     )  # fmt: skip
-    trainer.fit(module, batches)
+    resumed = checkpoint if checkpoint is not None and checkpoint.exists() else None
+    trainer.fit(module, batches, ckpt_path=resumed, weights_only=True)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
     return config
 
 
@@ -123,17 +134,27 @@ class _Shares(L.Callback):
     """Measures after certain steps; the clock stands still meanwhile."""
 
     def __init__(
-        self, steps: dict[int, float], measure: Callable[[Point], None], heldout: Heldout | None, encoder_only: bool
-    ) -> None:
+        self, steps: dict[int, float], measure: Callable[[Point], None], heldout: Heldout | None, encoder_only: bool,
+        checkpoint: Path | None,
+    ) -> None:  # fmt: skip
         self.steps = steps
         self.measure = measure
         self.heldout = heldout
         self.encoder_only = encoder_only
+        self.checkpoint = checkpoint
         self.checks: list[HealthCheck] = []
         self.images, self.flops, self.seconds, self.resumed = 0, 0.0, 0.0, 0.0
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"images": self.images, "flops": self.flops, "seconds": self.seconds, "checks": self.checks}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.images, self.flops, self.seconds = (state_dict[name] for name in ("images", "flops", "seconds"))
+        self.checks = state_dict["checks"]
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._check(trainer, pl_module)
+        if not trainer.global_step:
+            self._check(trainer, pl_module)
         self.resumed = time.perf_counter()
 
     def on_train_batch_end(
@@ -142,13 +163,16 @@ class _Shares(L.Callback):
         assert isinstance(pl_module, NotebookPretraining | Baseline)
         self.images += len(batch[0])
         self.flops += self._flops(pl_module, batch) + pl_module.optimizer_flops()
-        share = self.steps.get(trainer.global_step)
+        share, trained = self.steps.get(trainer.global_step), time.perf_counter() - self.resumed
+        if share is None and (self.checkpoint is None or trained < SAVED_EVERY):
+            return
+        self.seconds += trained
         if share is not None:
-            self.seconds += time.perf_counter() - self.resumed
             self._check(trainer, pl_module)
-            encoder = pl_module.encoder()
-            self.measure(Point(share, self.images, self.flops, self.seconds, encoder, self.checks))
-            self.resumed = time.perf_counter()
+            self.measure(Point(share, self.images, self.flops, self.seconds, pl_module.encoder(), self.checks))
+        if self.checkpoint is not None:
+            trainer.save_checkpoint(self.checkpoint, weights_only=False)
+        self.resumed = time.perf_counter()
 
     def _flops(self, module: NotebookPretraining | Baseline, batch: Any) -> float:
         if not self.encoder_only:
