@@ -42,7 +42,7 @@ def test_rows_and_resume(tmp_path, capsys):
 
 @pytest.mark.integration
 @pytest.mark.parametrize("method", ["ours", "supervised"])
-def test_a_stopped_run_goes_on(tmp_path, monkeypatch, method):
+def test_a_stopped_run_resumes(tmp_path, monkeypatch, method):
     """With checkpoints, its rows are those of a run that was not stopped."""
     small = ["digits", "--methods", method, "--name", "narrow", "--budgets", "2e9", "--shares", ".25", ".5", "--set",
              "model.width=24", "model.depth=2", "data.batch_size=8"]  # fmt: skip

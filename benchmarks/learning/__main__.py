@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--checkpoints",
         type=Path,
         metavar="FOLDER",
-        help="where a run keeps its newest checkpoint, to go on after a stop; else it starts again",
+        help="where a run keeps its newest checkpoint, to resume after a stop; else it starts again",
     )
     values = parser.parse_args(arguments)
     if values.set and not values.name:

@@ -116,9 +116,7 @@ class _Crops(Dataset[tuple[Tensor, int]]):
 class _Views(Dataset[Pair]):
     """Two augmented views of each image."""
 
-    def __init__(
-        self, images: Images, transform: Callable[[Image.Image], list[Image.Image]], seed: int
-    ) -> None:  # fmt: skip
+    def __init__(self, images: Images, transform: Callable[[Image.Image], list[Image.Image]], seed: int) -> None:
         self.images = images
         self.transform = transform
         self.seed = seed
@@ -132,7 +130,7 @@ class _Views(Dataset[Pair]):
 
 
 class _Batches(L.LightningDataModule):
-    """Batches from the trainer's step to the end of the schedule, so that a run goes on after a stop as without it."""
+    """Batches from the trainer's step to the end of the schedule, so that a run resumes exactly."""
 
     def __init__(self, items: _Crops | _Views, config: TrainConfig) -> None:
         super().__init__()

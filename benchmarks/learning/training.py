@@ -69,7 +69,7 @@ def train(
         shares: of the budget.
         baseline: builds module and batches; None: I-JEPA's.
         encoder_only: only the context encoder's passes count, and the optimiser's.
-        checkpoint: a file to go on from after a stop, exactly, without measuring again; deleted at the end.
+        checkpoint: file to resume from, exactly, after a stop; deleted at the end.
 
     Returns:
         The configuration.

@@ -205,7 +205,7 @@ def _unused_context(checks: Sequence[HealthCheck]) -> list[str]:
 def _nothing_learnt(checks: Sequence[HealthCheck]) -> list[str]:
     """Evidence that features tell no more about the labels than before training, in half of the checks on average.
 
-    The mean of both probes counts: a linear classifier's accuracy alone rises by an image or two in most runs.
+    The mean of both probes counts: one of them may rise by an image or two by chance.
     """
     first, late = checks[0], checks[len(checks) // 2 :]
     if first["step"] or len(late) < MIN_CHECKS:  # one check is of few images
