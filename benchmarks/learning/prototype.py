@@ -55,7 +55,7 @@ OPTIONS: dict[str, Any] = {
     "white": 0.0, "white_model": 0.0, "white_freeze": 0,
     "view": 0.0, "proj": 0, "sym": 0,
     "crop": 0.3, "flip": 0, "jitter": 0.0,
-    "reg_end": 1.0, "pool_var": 0.0, "pool_cov": 0.0, "rope": 0, "layers": 0, "muon_steps": 5,
+    "reg_end": 1.0, "pool_var": 0.0, "pool_cov": 0.0, "rope": 0, "layers": 0,
     "teacher": "", "start": "", "save": "", "bottle": 0,
 }  # fmt: skip
 GRID = 8
@@ -313,13 +313,8 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
     if o["opt"] == "muon":
         matrices = [(n, p) for n, p in named if p.ndim == 2 and "blocks" in n]
         rest = [(n, p) for n, p in named if not (p.ndim == 2 and "blocks" in n)]
-        muon = torch.optim.Muon(
-            [p for _, p in matrices],
-            lr=o["lr"],
-            weight_decay=o["wd"],
-            adjust_lr_fn="match_rms_adamw",
-            ns_steps=o["muon_steps"],
-        )
+        muon = optim.Muon([p for _, p in matrices], lr=o["lr"])
+        muon.param_groups[0]["weight_decay"] = o["wd"]
         adam = optim.adamw(rest, o["lr"], (0.9, o["beta2"]), 1e-8, False)
     else:
         adam = optim.adamw(named, o["lr"], (0.9, o["beta2"]), 1e-8, False)
@@ -355,7 +350,7 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
     if o["opt"] == "muon":
         for _, matrix in matrices:
             low, high = min(matrix.shape), max(matrix.shape)
-            image_flops += o["muon_steps"] * (4 * low * low * high + 2 * low**3) / o["batch"]
+            image_flops += optim.ORTHOGONALISATION_STEPS * (4 * low * low * high + 2 * low**3) / o["batch"]
     steps = max(round(budget / image_flops / o["batch"]), 8)
     images = torch.from_numpy(np.ascontiguousarray(source.train.images)).permute(0, 3, 1, 2)
     mean, std = torch.tensor(spec.mean).view(3, 1, 1), torch.tensor(spec.std).view(3, 1, 1)

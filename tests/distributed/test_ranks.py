@@ -111,17 +111,11 @@ def test_target_statistics_see_the_whole_batch(images, tmp_path):
 
 
 def test_muon_on_two_ranks(images, tmp_path):
-    """It orthogonalises in bf16, which enlarges differences of rounding: matrices agree to a step's size."""
     for name, processes in (("single", ()), ("ddp", DDP), ("fsdp", FSDP)):
         result = command("train.py", *images, "optimizer=muon", *processes, f"run_dir={tmp_path / name}")
         assert result.returncode == 0, result.stderr
     for name in ("ddp", "fsdp"):
-        found, expected = losses(tmp_path / name), losses(tmp_path / "single")
-        assert [loss for _, loss in found] == pytest.approx([loss for _, loss in expected], abs=1e-5)
-        saved = [
-            torch.load(tmp_path / run / "checkpoints" / "last.ckpt", weights_only=True) for run in ("single", name)
-        ]
-        assert_same(saved[0]["state_dict"], saved[1]["state_dict"], atol=3e-3, rtol=0)
+        assert_same_run(tmp_path / "single", tmp_path / name)
 
 
 def test_an_encoder_of_timm_s_under_fsdp(images, tmp_path):
