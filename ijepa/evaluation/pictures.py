@@ -25,6 +25,9 @@ from ijepa.util.errors import UserError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+LAST_BLOCKS = 1 / 3
+"""Share of the blocks that are the last ones: the features before them are drawn, too."""
+
 DrawFigure = Callable[[], "Figure | None"]
 """Draws a figure; None if there is nothing to draw."""
 
@@ -102,7 +105,11 @@ class EncoderPictures:
         self.runtime = runtime
         self.patch_size = encoder.spec.patch_size
         self.grid = encoder.encoder.grid_of(*images.shape[-2:])
-        self.features = patches(encoder, images, runtime)
+        width, depth = encoder.spec.width, encoder.spec.depth
+        last = round(LAST_BLOCKS * depth)
+        features = patches(encoder, images, runtime, last + 1)
+        self.features = features[..., -width:]
+        self.earlier = {f"block {depth - last} of {depth}": features[..., :width]} if last else {}
 
     def patch_at(self, query: list[float]) -> tuple[int, int]:
         """Row and column of the patch at ``query``: fractions of the height and the width."""
@@ -110,8 +117,8 @@ class EncoderPictures:
         return row, column
 
     def components(self, baseline: PretrainedEncoder | None) -> "Figure":
-        """Principal components of the encoder's features and the baseline's."""
-        named = {self.name: self.features}
+        """Principal components of the features of the encoder, of an earlier block of it, and of the baseline."""
+        named = {self.name: self.features, **self.earlier}
         if baseline is not None:
             named[UNTRAINED] = patches(baseline, self.images, self.runtime)
         return pictures.components(self.images[: self.count], named, self.grid)
@@ -149,9 +156,11 @@ def curves(file: Path) -> dict[str, DrawFigure]:
 
 
 @torch.inference_mode()
-def patches(encoder: PretrainedEncoder, images: Tensor, runtime: Runtime, batch_size: int = 16) -> Tensor:
-    """Patch features [B, N, D] of images [B, C, H, W], on the CPU."""
-    embed = runtime.patches(encoder)
+def patches(
+    encoder: PretrainedEncoder, images: Tensor, runtime: Runtime, layers: int = 1, batch_size: int = 16
+) -> Tensor:
+    """Patch features [B, N, D * layers] of images [B, C, H, W], on the CPU."""
+    embed = runtime.patches(encoder, layers)
     return torch.cat([embed(part.to(runtime.device)).cpu() for part in images.split(batch_size)])
 
 

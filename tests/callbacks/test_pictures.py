@@ -42,11 +42,11 @@ def test_pictures_of_a_run_on_a_user_s_own_images(finished, grey, invoke, tmp_pa
         assert f"written  {tmp_path / 'out' / name}" in output
     assert output.count("unreadable, skipped") == 1
     with Image.open(tmp_path / "out" / "components.png") as image:
-        assert image.width > image.height / 2  # encoder and random init beside 6 images, 16 x 24 pixels each
+        assert image.width > image.height * 2 / 3  # beside 6 images of 16 x 24 pixels: encoder, block, random init
     few = [*arguments, "baselines=false", "task.pictures.images=1", "task.pictures.heads=1"]
     assert invoke("evaluate.py", f"checkpoint={folder}", *few)[0] == 0
     with Image.open(tmp_path / "out" / "components.png") as image:
-        assert image.width < 2.2 * 200  # without random init, one row of two
+        assert image.width < 3.2 * 200  # without random init, one row of three
         assert image.height < 1.2 * 200
 
 
