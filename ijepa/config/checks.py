@@ -91,6 +91,9 @@ def check(config: TrainConfig) -> None:
     if objective.target_depths is not None and objective.target == "pixels":
         problem = "pixels have no depth; try null, or objective.target=output"
         raise ConfigError("objective.target_depths", objective.target_depths, problem)
+    if objective.pixel_weight and objective.target != "output":
+        problem = "pixels are predicted beside objective.target=output only; try 0"
+        raise ConfigError("objective.pixel_weight", objective.pixel_weight, problem)
     if objective.standardize_targets and (objective.target != "output" or data.batch_size < 2):
         problem = "needs objective.target=output and a batch of at least 2; try false"
         raise ConfigError("objective.standardize_targets", objective.standardize_targets, problem)

@@ -30,6 +30,8 @@ class Objective(Section):
     """subtract each position's mean from the targets and scale their dimensions to unit variance (running averages)"""
     distance_weight: NonNegative = 1.0
     """weight of the distance; 0: regularisers and terms of your own alone, to see what the prediction adds"""
+    pixel_weight: NonNegative = 0.0
+    """weight of the distance to normalised pixels, predicted beside the target encoder's output; 0: no pixels"""
     variance_weight: NonNegative
     """weight of the variance regulariser; published: 0"""
     covariance_weight: NonNegative

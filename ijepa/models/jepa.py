@@ -36,6 +36,8 @@ class JEPA(nn.Module):
         depths: the outputs of these blocks of the target encoder are predicted together, see `PatchTransformer`; None:
             the last block's.
         standardize: see `TargetStatistics`; only for ``output``.
+        pixels: number of a patch's pixel values, which are predicted beside the target encoder's output and are the
+            last dimensions of predictions and targets; 0: they are not.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class JEPA(nn.Module):
         normalize: bool = True,
         depths: tuple[int, ...] | None = None,
         standardize: bool = False,
+        pixels: int = 0,
     ) -> None:
         super().__init__()
         assert isinstance(context_encoder, nn.Module)
@@ -55,10 +58,11 @@ class JEPA(nn.Module):
         self.target = target
         self.normalize = normalize
         self.depths = depths
+        self.pixels = pixels
         self.statistics: TargetStatistics | None = None
         if standardize:
             rows, columns = predictor.grid
-            self.statistics = TargetStatistics(rows * columns, predictor.output_width)
+            self.statistics = TargetStatistics(rows * columns, predictor.output_width - pixels)
 
     def forward(self, images: Tensor, masks: Masks) -> Prediction:
         """Predictions and targets for ``images`` [B, C, H, W], normalised."""
@@ -71,12 +75,12 @@ class JEPA(nn.Module):
     def targets(self, images: Tensor, indices: Tensor) -> Tensor:
         """The targets at ``indices`` [B, T, K]: [B, T, K, D], without gradient."""
         if self.target == "pixels":
-            rows, _ = self.context_encoder.grid_of(*images.shape[-2:])
-            return gather(pixel_targets(images, images.shape[-2] // rows), indices)
+            return self._pixels(images, indices)
         options = {} if self.depths is None else {"depths": self.depths}
         if self.target == "input":
             return self._normalized(self.target_encoder(images, indices, **options))
-        return self.select_targets(self.target_encoder(images, **options), indices)
+        found = self.select_targets(self.target_encoder(images, **options), indices)
+        return torch.cat([found, self._pixels(images, indices)], dim=-1) if self.pixels else found
 
     @torch.no_grad()
     def select_targets(self, features: Tensor, indices: Tensor) -> Tensor:
@@ -84,6 +88,10 @@ class JEPA(nn.Module):
         if self.statistics is None:
             return self._normalized(gather(features, indices))
         return gather(self.statistics(self._normalized(features)), indices)
+
+    def _pixels(self, images: Tensor, indices: Tensor) -> Tensor:
+        rows, _ = self.context_encoder.grid_of(*images.shape[-2:])
+        return gather(pixel_targets(images, images.shape[-2] // rows), indices)
 
     def _normalized(self, features: Tensor) -> Tensor:
         return normalize_targets(features, len(self.depths or (0,))) if self.normalize else features

@@ -22,7 +22,7 @@ from ijepa.models.transformer import PatchTransformer
 from ijepa.run import warm_start
 from ijepa.run.assembly import Run, assemble
 from ijepa.run.encoders import configured_heads, spec
-from ijepa.run.objective import build_objective
+from ijepa.run.objective import build_objective, pixels_beside_features
 from ijepa.training.flops import PretrainingFlops
 from ijepa.training.module import Pretraining
 from ijepa.training.schedule import EMASchedule, training_schedule
@@ -41,9 +41,10 @@ def networks(config: schema.TrainConfig, pretrained: bool = False) -> JEPA:
     objective = config.objective
     depths = _target_depths(objective.target_depths, encoder)
     pixels = encoder_spec.patch_size**2 * encoder_spec.channels
+    beside = pixels_beside_features(objective, encoder_spec)
     predictor = Predictor(
         encoder.width,
-        pixels if objective.target == "pixels" else encoder.width * len(depths or (0,)),
+        pixels if objective.target == "pixels" else encoder.width * len(depths or (0,)) + beside,
         encoder_spec.grid,
         config.predictor.width,
         config.predictor.depth,
@@ -55,7 +56,7 @@ def networks(config: schema.TrainConfig, pretrained: bool = False) -> JEPA:
         attention=config.predictor.attention,
     )
     return JEPA(
-        encoder, predictor, objective.target, objective.normalize_targets, depths, objective.standardize_targets
+        encoder, predictor, objective.target, objective.normalize_targets, depths, objective.standardize_targets, beside
     )
 
 

@@ -39,4 +39,11 @@ def build_objective(config: schema.TrainConfig, encoder: Spec) -> Objective:
         sharding.sum_over_ranks,
         extra_terms,
         config.objective.distance_weight,
+        pixels_beside_features(config.objective, encoder),
+        config.objective.pixel_weight,
     )
+
+
+def pixels_beside_features(objective: schema.Objective, encoder: Spec) -> int:
+    """The number of a patch's pixel values if they are predicted beside the target encoder's output, else 0."""
+    return encoder.patch_size**2 * encoder.channels if objective.pixel_weight else 0

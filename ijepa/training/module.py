@@ -125,7 +125,9 @@ class PretrainingMonitor(Monitor):
         else:
             targets = jepa.targets(images, masks.targets)
         context = jepa.context_encoder(images, masks.context, masks.valid)
-        return jepa.predictor(context, masks.context, masks.targets, masks.valid), targets
+        predictions = jepa.predictor(context, masks.context, masks.targets, masks.valid)
+        width = predictions.shape[-1] - jepa.pixels
+        return predictions[..., :width], targets[..., :width]
 
     def _targets_are_features(self) -> bool:
         return self.jepa.target == "output" and self.jepa.depths is None

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ijepa.training.terms import DISTANCES, Covariance, Distance, Outputs, Regularized, Variance
+from ijepa.training.terms import DISTANCES, Covariance, Distance, Outputs, Pixels, Regularized, Variance
 from ijepa.util.errors import UserError
 
-BUILT_IN = ("distance", "variance", "covariance")
+BUILT_IN = ("distance", "pixels", "variance", "covariance")
 """Names of the terms that come with this software."""
 RESERVED = (*BUILT_IN, "total", "loss")
 """Names that a term of the user's cannot have."""
@@ -30,6 +30,7 @@ class Objective(nn.Module):
         weights: weight of each term, by name.
         num_patches: N, patches of an image.
         all_reduce: sums a tensor over all processes, with gradients; None: a single process.
+        pixels: how many of the last dimensions of predictions and targets are pixels, see `Outputs.pixels`.
     """
 
     def __init__(
@@ -38,8 +39,10 @@ class Objective(nn.Module):
         weights: Mapping[str, float],
         num_patches: int = 1,
         all_reduce: Callable[[Tensor], Tensor] | None = None,
+        pixels: int = 0,
     ) -> None:
         super().__init__()
+        self.pixels = pixels
         self.terms = nn.ModuleDict(terms)
         self.weights = dict(weights)
         self.num_patches = num_patches
@@ -53,7 +56,12 @@ class Objective(nn.Module):
         Raises:
             UserError: when a term does not return a scalar tensor.
         """
-        outputs = Outputs(predictions.float(), targets.float(), context.float(), positions, valid, self.num_patches)
+        predictions, targets, pixels = predictions.float(), targets.float(), None
+        if self.pixels:
+            widths = [predictions.shape[-1] - self.pixels, self.pixels]
+            (predictions, predicted), (targets, true) = (part.split(widths, -1) for part in (predictions, targets))
+            pixels = predicted, true
+        outputs = Outputs(predictions, targets, context.float(), positions, valid, self.num_patches, pixels=pixels)
         if self.all_reduce is not None:
             outputs.all_reduce = self.all_reduce
         parts, total = {}, None
@@ -79,6 +87,8 @@ def latent_objective(
     all_reduce: Callable[[Tensor], Tensor] | None = None,
     extra_terms: Mapping[str, tuple[nn.Module, float]] | None = None,
     distance_weight: float = 1.0,
+    pixels: int = 0,
+    pixel_weight: float = 0.0,
 ) -> Objective:
     """Distance in latent space; plus both VICReg regularisers if either weight is not 0.
 
@@ -91,11 +101,15 @@ def latent_objective(
         all_reduce: see `Objective`.
         extra_terms: terms with their weights, by name.
         distance_weight: weight of the distance.
+        pixels: see `Objective`.
+        pixel_weight: weight of the distance to pixels, if there are any.
     """
     terms: dict[str, tuple[nn.Module, float]] = {"distance": (DISTANCES[distance](), distance_weight)}
+    if pixels:
+        terms["pixels"] = Pixels(distance), pixel_weight
     if variance_weight or covariance_weight:
         terms["variance"] = Variance(regularize), variance_weight
         terms["covariance"] = Covariance(regularize), covariance_weight
     terms |= extra_terms or {}
     modules = {name: module for name, (module, _) in terms.items()}
-    return Objective(modules, {name: weight for name, (_, weight) in terms.items()}, num_patches, all_reduce)
+    return Objective(modules, {name: weight for name, (_, weight) in terms.items()}, num_patches, all_reduce, pixels)

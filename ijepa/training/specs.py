@@ -5,6 +5,7 @@ from ijepa.util.metric_spec import MetricSpec
 LOSS = (
     MetricSpec("train/loss", "Loss", "", "lower", "what is minimised, on training images"),
     MetricSpec("train/distance", "Prediction error", "", "lower", "distance of predictions to their targets"),
+    MetricSpec("train/pixels", "Pixel error", "", "lower", "distance of predicted to true pixels, beside features"),
     MetricSpec("train/variance", "Variance term", "", "lower", "shortfall of each dimension's standard deviation"),
     MetricSpec("train/covariance", "Covariance term", "", "lower", "redundancy between dimensions"),
 )

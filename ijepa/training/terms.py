@@ -5,7 +5,7 @@ the networks. To add one: docs/extending.md.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -32,6 +32,7 @@ class Outputs:
         valid: [B, C], False where a context patch is padding; None: no padding.
         num_patches: N, patches of an image.
         all_reduce: sums a tensor over all processes, with gradients.
+        pixels: predicted and true pixel values [B, T, K, P], where they are targets beside features.
     """
 
     predictions: Tensor
@@ -41,6 +42,7 @@ class Outputs:
     valid: Tensor | None = None
     num_patches: int = 1
     all_reduce: Callable[[Tensor], Tensor] = _single_process
+    pixels: tuple[Tensor, Tensor] | None = None
     _covariances: dict[str, Tensor] = field(default_factory=dict)
 
     def covariance(self, features: Regularized) -> Tensor:
@@ -107,6 +109,20 @@ class L1(Term):
 
 
 DISTANCES: dict[Distance, type[Term]] = {"l2": L2, "smooth_l1": SmoothL1, "l1": L1}
+
+
+class Pixels(Term):
+    """Distance of the predicted to the true pixels, where both features and pixels are predicted."""
+
+    def __init__(self, distance: Distance) -> None:
+        super().__init__()
+        self.distance = DISTANCES[distance]()
+
+    def forward(self, outputs: Outputs) -> Tensor:
+        assert outputs.pixels is not None
+        predictions, targets = outputs.pixels
+        found: Tensor = self.distance(replace(outputs, predictions=predictions, targets=targets))
+        return found
 
 
 class Variance(Term):

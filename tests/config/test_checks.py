@@ -81,6 +81,12 @@ def test_something_is_minimised():
     check(train_config("objective.distance_weight=0"))
 
 
+def test_pixels_are_predicted_beside_the_output_only():
+    check(train_config("objective.pixel_weight=0.5"))
+    with pytest.raises(UserError, match=r"^objective.pixel_weight=0.5.*: pixels are predicted beside .*; try 0"):
+        check(train_config("objective=pixels", "objective.pixel_weight=0.5"))
+
+
 def test_regularisers_need_images_to_compare():
     check(train_config("objective=variance_covariance", "data.batch_size=64", "hardware.accumulation=4"))
     with pytest.raises(UserError, match=r"^objective.variance_weight=0.5: .*at least 16, not 8; try"):

@@ -17,6 +17,7 @@ from ijepa.util.metric_spec import MetricSpec, from_plain
         ("knn200", "k-NN, k = 200", "%", "higher"),
         ("count/distance", "Distance", "%", "higher"),
         ("train/distance", "Prediction error", "", "lower"),
+        ("train/pixels", "Pixel error", "", "lower"),
         ("val/depth_rmse", "Depth, RMSE", "", "lower"),
         ("class/lowshot_1pct", "Few labels: 1 %", "%", "higher"),
         ("lowshot_finetune_5shot", "Fine-tuning, few labels: 5 per class", "%", "higher"),

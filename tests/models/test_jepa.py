@@ -31,6 +31,20 @@ def test_target_options():
     torch.testing.assert_close(targets[0, 0, 1], expected, atol=1e-4, rtol=0)
 
 
+def test_pixels_beside_features():
+    """The last dimensions are those of target=pixels, the others those of the target encoder alone."""
+    network = small_encoder()
+    masks = Masks(torch.tensor([[2, 5, 9]]), torch.tensor([[[0, 1], [11, 12]]]))
+    images = torch.randn(1, 5, 24, 40)
+    features = JEPA(network, Predictor(24, 24, (3, 5), 12, 1, 3), standardize=True)
+    pixels = JEPA(network, Predictor(24, 320, (3, 5), 12, 1, 3), "pixels")
+    both = JEPA(network, Predictor(24, 24 + 320, (3, 5), 12, 1, 3), standardize=True, pixels=320)
+    expected = torch.cat([jepa.targets(images, masks.targets) for jepa in (features, pixels)], dim=-1)
+    predictions, targets, _ = both(images, masks)
+    torch.testing.assert_close(targets, expected)
+    assert predictions.shape == targets.shape
+
+
 def test_targets_of_several_depths():
     network = small_encoder()
     masks = Masks(torch.tensor([[2, 5, 9]]), torch.tensor([[[0, 1], [11, 12]]]))

@@ -49,6 +49,18 @@ def test_the_distance_has_a_weight():
     torch.testing.assert_close(none.total, 0.5 * none.parts["variance"] + 0.02 * none.parts["covariance"])
 
 
+def test_pixels_have_a_term_of_their_own():
+    predictions, targets, context = tensors()
+    predicted, true = (part.split([3, predictions.shape[-1] - 3], -1) for part in (predictions, targets))
+    plain = latent_objective("l2", 0.5, 0.02, "predictions")(predicted[0], true[0], context, PLACES)
+    both = latent_objective("l2", 0.5, 0.02, "predictions", pixels=predictions.shape[-1] - 3, pixel_weight=0.25)
+    loss = both(predictions, targets, context, PLACES)
+    for name, value in plain.parts.items():
+        torch.testing.assert_close(loss.parts[name], value)
+    torch.testing.assert_close(loss.parts["pixels"], (predicted[1] - true[1]).square().mean())
+    torch.testing.assert_close(loss.total, plain.total + 0.25 * loss.parts["pixels"])
+
+
 def test_regularisers_against_numpy():
     predictions, targets, context = tensors()
     pooled = context.mean(1).numpy()
