@@ -29,8 +29,11 @@ def test_every_command_of_the_readme(line, finished, checkpoint_file, pictures, 
     """Composes; and runs at a small size where it is possible here."""
     folder, _ = finished
     template = line
+    classes = [f"{path.relative_to(pictures)},{path.parent.name}" for path in pictures.rglob("*.png")]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,class", *classes]))
     for name, value in {"RUN_DIR": folder, "IMAGES": pictures, "NEW": tmp_path / "new", "PROJECT": "test",
-                        "OUT": tmp_path / "out", "PTH_TAR": checkpoint_file, "n_trials=20": "n_trials=2",
+                        "OUT": tmp_path / "out", "PTH_TAR": checkpoint_file,
+                        "LABELS": tmp_path / "labels.csv", "n_trials=20": "n_trials=2",
                         "seed=0,1,2": "seed=0"}.items():  # fmt: skip
         line = line.replace(name, str(value))
     script, *arguments = shlex.split(line)

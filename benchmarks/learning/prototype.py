@@ -403,7 +403,13 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
                 all_targets = all_targets.repeat_interleave(m, 0) if m > 1 else all_targets
                 token_goal = gather(all_targets, target_i)
         RotaryAttention.positions = context_i
-        context = student(xs, context_i)
+        inner: Tensor = torch.empty(0)
+        if o["reg"] == "depths":  # the context's tokens after each block that is a target, too
+            wanted = [d for d in depths if 0 < d < o["depth"]]
+            both = student(xs, context_i, depths=[*wanted, o["depth"]]).unflatten(-1, (-1, width))
+            inner, context = F.layer_norm(both[:, :, :-1], (width,)), both[:, :, -1]
+        else:
+            context = student(xs, context_i)
         RotaryAttention.positions = None
         total = torch.zeros(())
         if o["tokens"] or o["image"]:
@@ -460,7 +466,7 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
         if o["var"] or o["cov"]:
             if o["sym"]:
                 cov = within_group_covariance(last.flatten(0, 1), torch.arange(64).repeat(len(x)), 64)
-            elif o["reg"] == "tokens":
+            elif o["reg"] in ("tokens", "depths"):
                 cov = within_group_covariance(context.flatten(0, 1), context_i.flatten(), 64)
             else:
                 cov = within_group_covariance(pooled, torch.zeros(len(pooled), dtype=torch.long), 1)
@@ -476,6 +482,9 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
             else:
                 parts["var"], parts["cov"] = variance_term(cov), covariance_term(cov)
                 total = total + regs * (o["var"] * parts["var"] + o["cov"] * parts["cov"])
+                for level in inner.unbind(2) if inner.numel() else ():
+                    cov = within_group_covariance(level.flatten(0, 1), context_i.flatten(), 64)
+                    total = total + o["var"] * variance_term(cov) + o["cov"] * covariance_term(cov)
         adam.zero_grad()
         if muon:
             muon.zero_grad()

@@ -31,6 +31,8 @@ class Data(Section):
     """folder, scenes, digits, a published data set such as cifar10, or package.module.function (see docs/data.md)"""
     root: Folder | None
     """folder of images: ROOT/train and ROOT/val, or ROOT alone, split by seed; or of a published set (docs/data.md)"""
+    labels: Folder | None = None
+    """CSV file with the columns file and class, or several label sets; instead of class folders (docs/data.md)"""
     val_fraction: Annotated[float, Field(ge=0, lt=1)]
     """fraction of images held out for validation, if the source has no validation images"""
     image_size: Size

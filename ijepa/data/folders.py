@@ -7,7 +7,8 @@ from typing import NamedTuple, TypeVar
 
 from ijepa import config
 from ijepa.data import maps
-from ijepa.data.sets import CLASS, Files, Images, Source, UnreadableError, split
+from ijepa.data.labels import read_labels
+from ijepa.data.sets import CLASS, UNLABELLED, Files, Images, Labels, Source, UnreadableError, split
 from ijepa.util.errors import ConfigError, UserError
 
 FilesT = TypeVar("FilesT", bound=Files)
@@ -40,13 +41,16 @@ def folder(data: config.Data, seed: int) -> Source:
     parts = [scan_folder(part) for part in (split_folders if root / "train" in split_folders else [root])]
     if not parts[0].paths:
         raise ConfigError("data.root", data.root, f"no image ({' '.join(SUFFIXES)}) in {parts[0].root}")
-    classes = _class_names(parts)
-    is_labelled = len(classes) > 1 and "" not in classes
-    files = [_build_files(part, classes if is_labelled else [], data) for part in parts]
+    classes, labels = _listed_labels(parts, data) if data.labels is not None else _folder_labels(parts)
+    files = [_build_files(part, of_part, data) for part, of_part in zip(parts, labels, strict=True)]
     train: Images
     val: Images
     train, val = files if len(files) == 2 and len(files[1]) else split(files[0], data.val_fraction, seed)
-    return Source(train, val, {CLASS: classes} if is_labelled else {}, *_skipped_files(parts))
+    notes, others = _skipped_files(parts)
+    stray = [path for part in parts for path, name in zip(part.paths, part.classes, strict=True) if not name]
+    if classes and stray and data.labels is None:
+        notes.append(f"{_counted(stray, 'image')} in no class folder and without a label: {_first_names(stray)}")
+    return Source(train, val, classes, notes, others)
 
 
 def labelled_source(
@@ -64,7 +68,7 @@ def labelled_source(
             path = part.paths[part.classes.index("")]
             raise ConfigError("data.root", data.root, f"{path} is not in a class folder")
     classes = _class_names([train, val])
-    files = [_build_files(part, classes, data) for part in (train, val)]
+    files = [_build_files(part, _labels(part, classes), data) for part in (train, val)]
     return Source(files[0], files[1], {CLASS: [title(name) for name in classes]}, *_skipped_files([train, val]))
 
 
@@ -135,12 +139,29 @@ def check_readable(files: FilesT, data: config.Data) -> FilesT:
 
 
 def _class_names(parts: list[FolderContents]) -> list[str]:
-    return sorted({name for part in parts for name in part.classes})
+    return sorted({name for part in parts for name in part.classes} - {""})
 
 
-def _build_files(part: FolderContents, classes: list[str], data: config.Data) -> Files:
-    index = {name: i for i, name in enumerate(classes)}
-    labels = {CLASS: [index[name] for name in part.classes]} if classes else {}
+def _labels(part: FolderContents, classes: list[str]) -> Labels:
+    index = {"": UNLABELLED} | {name: i for i, name in enumerate(classes)}
+    return {CLASS: [index[name] for name in part.classes]}
+
+
+def _folder_labels(parts: list[FolderContents]) -> tuple[dict[str, list[str]], list[Labels]]:
+    """Class names by label set, and each part's labels: {} with fewer than two class folders."""
+    classes = _class_names(parts)
+    if len(classes) < 2:
+        return {}, [{} for _ in parts]
+    return {CLASS: classes}, [_labels(part, classes) for part in parts]
+
+
+def _listed_labels(parts: list[FolderContents], data: config.Data) -> tuple[dict[str, list[str]], list[Labels]]:
+    assert data.labels is not None
+    table = read_labels(Path(data.labels))
+    return table.classes, [*table.labels([part.paths for part in parts])]
+
+
+def _build_files(part: FolderContents, labels: Labels, data: config.Data) -> Files:
     readers = maps.map_folders(data)
     files = check_readable(Files(part.paths, labels, data.channels, data.max_pixels, readers), data)
     maps.check_any_map(readers, part.paths)
@@ -152,5 +173,12 @@ def _skipped_files(parts: list[FolderContents]) -> tuple[list[str], list[str]]:
     others = [name for part in parts for name in part.others]
     if not others:
         return [], []
-    listed = ", ".join(Path(name).name for name in others[:3]) + (", ..." if len(others) > 3 else "")
-    return [f"{len(others)} files are not images and were skipped: {listed}"], others
+    return [f"{len(others)} files are not images and were skipped: {_first_names(others)}"], others
+
+
+def _first_names(paths: list[str]) -> str:
+    return ", ".join(Path(name).name for name in paths[:3]) + (", ..." if len(paths) > 3 else "")
+
+
+def _counted(items: list[str], noun: str) -> str:
+    return f"1 {noun} is" if len(items) == 1 else f"{len(items)} {noun}s are"

@@ -19,11 +19,14 @@ CLASS = "class"
 """The label set's name in sources that have only one."""
 
 
+UNLABELLED = -1
+"""The class index of an image without a label."""
+
 Labels = Mapping[str, Sequence[int]]
 
 
 class Images(Protocol):
-    """A set of images. ``labels``: class indices by label set, or {}. ``read`` may raise `UnreadableError`.
+    """A set of images. ``labels``: class indices (or `UNLABELLED`) by label set. ``read`` may raise `UnreadableError`.
 
     An image is a PIL image or a float32 tensor [C, H, W], with the model's number of channels.
     """
@@ -219,8 +222,13 @@ class Subset:
         return whole and hashlib.sha256(f"{whole} {self.indices}".encode()).hexdigest()
 
 
+def has_label(images: Images, name: str) -> NDArray[np.bool_]:
+    """Whether each image has a label in label set ``name``: [n]."""
+    return np.asarray(images.labels[name], dtype=np.int64) != UNLABELLED
+
+
 def split(images: Images, fraction: float, seed: int) -> tuple[Images, Images]:
-    """Splits off ``fraction`` of the images for validation, chosen by ``seed``."""
+    """Splits off ``fraction`` of the images for validation, chosen by ``seed``, whatever their labels."""
     validation = set(shuffled(seed, Stream.VALIDATION_SPLIT, 0, len(images))[: round(fraction * len(images))].tolist())
     train = [i for i in range(len(images)) if i not in validation]
     return Subset(images, train), Subset(images, sorted(validation))

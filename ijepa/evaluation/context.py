@@ -1,15 +1,17 @@
 """What the tasks of one command share: images, hardware, and extracted features."""
 
-from dataclasses import dataclass, field
+import copy
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ijepa.data.datamodule import DataModule
-from ijepa.data.sets import Images, UnreadableError
+from ijepa.data.sets import Images, Subset, UnreadableError, has_label
 from ijepa.evaluation import cache
 from ijepa.evaluation.features import Features, last_layers, pixel_patches, pixels
 from ijepa.evaluation.measures import MetricValue
@@ -66,9 +68,10 @@ class EvaluatedModel:
 
 
 def label_sets(data: DataModule) -> list[str]:
-    """The label sets that both training and validation images have; empty without images in either."""
+    """The label sets in which both a training and a validation image have a label."""
     train, val = data.source.train, data.source.val
-    return [name for name in train.labels if name in val.labels and len(train) and len(val)]
+    common = [name for name in train.labels if name in val.labels]
+    return [name for name in common if has_label(train, name).any() and has_label(val, name).any()]
 
 
 @dataclass
@@ -102,6 +105,35 @@ class EvalContext:
     scratch: dict[str, Any] = field(default_factory=dict)
     _features: dict[tuple[str, int], tuple[Features, Features]] = field(default_factory=dict)
     _mirrored_features: dict[str, Tensor] = field(default_factory=dict)
+    _labelled: "list[EvalContext] | None" = None
+
+    def labelled(self) -> "list[EvalContext]":
+        """Contexts of only the labelled images: one for the label sets in which the same images have a label.
+
+        Just this context if all images have a label in every label set.
+        """
+        if self._labelled is None:
+            self._labelled = self._divided()
+        return self._labelled
+
+    def _divided(self) -> "list[EvalContext]":
+        source, groups = self.data.source, dict[bytes, list[str]]()
+        masks = {name: (has_label(source.train, name), has_label(source.val, name)) for name in label_sets(self.data)}
+        if all(mask.all() for pair in masks.values() for mask in pair):
+            return [self]
+        for name, (train, val) in masks.items():
+            groups.setdefault(train.tobytes() + val.tobytes(), []).append(name)
+        divided = []
+        for names in groups.values():
+            parts: list[Images] = []
+            for images, mask in zip((source.train, source.val), masks[names[0]], strict=True):
+                part = Subset(images, np.flatnonzero(mask).tolist())
+                part.labels = {name: part.labels[name] for name in names}
+                parts.append(part)
+            data = copy.copy(self.data)
+            data.source = replace(source, train=parts[0], val=parts[1])
+            divided.append(replace(self, data=data, _features={}, _mirrored_features={}, _labelled=None))
+        return divided
 
     def features(self, model: EvaluatedModel, layers: int, batch_size: int) -> tuple[Features, Features]:
         """Pooled features of training and validation images, extracted once per model.

@@ -1,6 +1,5 @@
 """Selects the labelled images of low-shot tasks: a fraction of each class, a number per class, or a list in a file."""
 
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ijepa.config import Lowshot, LowshotFinetune
+from ijepa.data.labels import matching
 from ijepa.data.sets import Images
 from ijepa.evaluation.augmentation import row_by_index
 from ijepa.evaluation.context import EvalContext
@@ -82,22 +82,16 @@ def listed_rows(file: Path, names: list[str], key: str) -> Tensor:
         ConfigError: if a line matches none or several of ``names``, or the list is empty; it names ``key``.
     """
     lines = [line.strip() for line in file.read_text(encoding="utf-8", errors="surrogateescape").splitlines()]
-    listed = [Path(line).parts for line in lines if line]
-    rows: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    lengths = {len(parts) for parts in listed}
-    for row, name in enumerate(names):
-        parts = Path(name).parts
-        for length in lengths:
-            rows[parts[-length:]].append(row)
-    for parts in listed:
-        matches = len(rows.get(parts, []))
+    listed = [line for line in lines if line]
+    found = matching(listed, names)
+    for line, rows in zip(listed, found, strict=True):
+        matches = len(rows)
         if matches != 1:
-            line = "/".join(parts)
             problem = f"{line} is {'no' if not matches else 'the name of more than one'} training image"
             raise ConfigError(key, file, problem + ("; give the folder, too" if matches else ""))
     if not listed:
         raise ConfigError(key, file, "the list is empty")
-    return torch.tensor(sorted({rows[parts][0] for parts in listed}))
+    return torch.tensor(sorted({rows[0] for rows in found}))
 
 
 def _names(images: Images) -> list[str]:

@@ -9,6 +9,7 @@ from ijepa import pictures
 from ijepa.config import Retrieval
 from ijepa.data.datamodule import DataModule
 from ijepa.data.heldout import evenly_spaced
+from ijepa.data.sets import UNLABELLED
 from ijepa.evaluation import specs
 from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult, label_sets
 from ijepa.evaluation.features import Features
@@ -25,12 +26,17 @@ class RetrievalTask(ConfiguredTask[Retrieval]):
     needs_labels = False
 
     def evaluate(self, model: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
-        """By label set: the fraction of the nearest training images that have the image's class (precision at k)."""
+        """By label set: the fraction of the nearest training images that have the image's class (precision at k).
+
+        Over the validation images that have a label; a neighbour without one does not count as of the same class.
+        """
         train, test = ctx.features(model, ctx.layers, self.config.batch_size)
         nearest = _nearest(train.values, test.values, self.config.neighbours)
         results = {}
         for name in label_sets(ctx.data):
-            precision = (train.labels[name][nearest] == test.labels[name][:, None]).double().mean(dim=1)
+            classes = test.labels[name]
+            known = classes != UNLABELLED
+            precision = (train.labels[name][nearest[known]] == classes[known, None]).double().mean(dim=1)
             per_image = torch.stack([precision, torch.ones_like(precision)], dim=1)
             results[name] = TaskResult({self.metrics(True)[0].name: MetricValue(precision.mean().item(), per_image)})
         return results

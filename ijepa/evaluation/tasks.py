@@ -88,16 +88,17 @@ def evaluate(tasks: Tasks, model: EvaluatedModel, ctx: EvalContext) -> ModelResu
     names = label_sets(ctx.data)
     collected = ModelResults(model.name, {})
     for task_name, task in build_tasks(tasks).items():
-        for name, result in task.evaluate(model, ctx).items():
-            values = {result_key(names, name, metric): value for metric, value in result.results.items()}
-            collected.results.update(values)
-            if result.details is not None:
-                collected.details.setdefault(task_name, {})[name] = result.details
-        if ctx.folder is not None:
-            ctx.folder.mkdir(parents=True, exist_ok=True)
-            collected.files.extend(task.write(model, ctx, ctx.folder))
-        collected.files.extend(ctx.files)
-        ctx.files.clear()
+        for part in ctx.labelled() if task.needs_labels else [ctx]:
+            for name, result in task.evaluate(model, part).items():
+                values = {result_key(names, name, metric): value for metric, value in result.results.items()}
+                collected.results.update(values)
+                if result.details is not None:
+                    collected.details.setdefault(task_name, {})[name] = result.details
+            if ctx.folder is not None:
+                ctx.folder.mkdir(parents=True, exist_ok=True)
+                collected.files.extend(task.write(model, part, ctx.folder))
+            collected.files.extend(ctx.files)
+            ctx.files.clear()
     return collected
 
 
@@ -125,7 +126,7 @@ def validate(tasks: Tasks, data: DataModule, images: Data | None = None) -> None
             if images is not None and images.source != "folder":
                 problem = f"has no labels, which task={name} needs; try another data="
                 raise UnavailableError("data.source", images.source, problem)
-            problem = f"task={name} needs labels: a folder per class, for training and validation"
+            problem = f"task={name} needs labels of training and validation images: class folders, or data.labels=CSV"
             raise UnavailableError("data.root", images and images.root, problem)
         task.validate(data)
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ijepa.data.sets import UNLABELLED
+
 NEIGHBOURS, TEMPERATURE = 10, 0.07
 """Number of voting neighbours (few, because there are few images per class), and softmax temperature."""
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Candidates for the ridge penalty, in units of the features' mean variance."""
-UNKNOWN = -1
-"""The class of an image without a label."""
 
 
 def knn(features: Tensor, labels: Tensor) -> float:
@@ -22,7 +22,7 @@ def knn(features: Tensor, labels: Tensor) -> float:
 
     Args:
         features: [n, D]; centred, then compared by cosine similarity.
-        labels: [n] class indices, `UNKNOWN` if there is no label.
+        labels: [n] class indices, `UNLABELLED` if there is no label.
     """
     features, labels = _labelled(features, labels)
     if not _can_classify(features, labels):
@@ -44,7 +44,7 @@ def linear(features: Tensor, labels: Tensor) -> float:
 
     Args:
         features: [n, D].
-        labels: [n] class indices, `UNKNOWN` if there is no label.
+        labels: [n] class indices, `UNLABELLED` if there is no label.
     """
     features, labels = _labelled(features, labels)
     if not _can_classify(features, labels):
@@ -66,7 +66,7 @@ def linear(features: Tensor, labels: Tensor) -> float:
 
 
 def _labelled(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    is_labelled = labels != UNKNOWN
+    is_labelled = labels != UNLABELLED
     return features[is_labelled].double().cpu(), labels[is_labelled].cpu()
 
 

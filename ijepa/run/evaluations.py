@@ -15,6 +15,7 @@ from ijepa.config import TRAINING, EvaluateConfig
 from ijepa.config.checks import check_data, check_model, check_task, parse
 from ijepa.data import sources
 from ijepa.data.datamodule import DataModule
+from ijepa.data.sets import has_label
 from ijepa.distributed import devices
 from ijepa.evaluation import paper, tables, tasks
 from ijepa.evaluation.context import UNTRAINED, EvalContext, EvaluatedModel, label_sets
@@ -106,6 +107,12 @@ def _run_tasks(
         folders.create(folder, "output")
         images = f"{len(source.train)} training and {len(source.val)} validation images"
         print(f"{_task_names(config)} on {images}", flush=True)
+        for part in (source.train, source.val):
+            for name in names:
+                count = int(has_label(part, name).sum())
+                if count < len(part):
+                    which = "training" if part is source.train else "validation"
+                    print(f"labels   {name}: {count} of the {len(part)} {which} images have one", flush=True)
     cache = None if config.cache is None else Path(config.cache).expanduser()
     ctx = EvalContext(
         data, runtime, config.seed, config.layers, cache, folder if first else None, not first, config.baselines,

@@ -8,6 +8,7 @@ import torch
 from sklearn.linear_model import RidgeClassifier
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
+from ijepa.data.sets import UNLABELLED
 from ijepa.health import measures, probes
 
 N, D = 40, 12
@@ -148,7 +149,7 @@ def test_probes_without_knowledge(labelled):
         assert probe(torch.ones(60, D), labels) <= 0.5
         assert math.isnan(probe(values, torch.zeros(60, dtype=torch.int64)))
         assert math.isnan(probe(values * torch.nan, labels))
-        some = torch.where(torch.arange(60) < 30, labels, probes.UNKNOWN)
+        some = torch.where(torch.arange(60) < 30, labels, UNLABELLED)
         assert probe(values, some) == probe(values[:30], labels[:30])
 
 

@@ -35,6 +35,36 @@ def test_evaluate(finished, invoke, pictures, tmp_path, task):
     assert set(json.loads((tmp_path / "metrics.json").read_text())["results"]) == {"context encoder"}
 
 
+def test_labels_of_some_images_in_a_file(finished, invoke, pictures, tmp_path):
+    """The same results as in folders that hold only the images with a label; the others are still exported."""
+    folder, _ = finished
+    chosen = [path for part, count in (("train", 9), ("val", 3)) for kind in ("cold", "warm")
+              for path in sorted((pictures / part / kind).iterdir())[:count]]  # fmt: skip
+    lines = [f"{path.relative_to(pictures)},{path.parent.name},{path.parent.name if i % 2 else ''}"
+             for i, path in enumerate(chosen)]  # fmt: skip
+    (tmp_path / "labels.csv").write_text("\n".join(["file,class,half", *lines]))
+    for path in chosen:
+        (tmp_path / "few" / path.parent.relative_to(pictures)).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, tmp_path / "few" / path.relative_to(pictures))
+    arguments = [f"checkpoint={folder}", "data=folder", "data.image_size=[32,48]", "data.workers=0",
+                 "task.linear.epochs=2", "task.linear.layers=[1,2]"]  # fmt: skip
+    named = [f"data.root={pictures}", f"data.labels={tmp_path / 'labels.csv'}", f"output={tmp_path / 'named'}"]
+    code, output, error = invoke("evaluate.py", *arguments, *named, "task=[knn,logistic,linear,features,retrieval]")
+    assert code == 0, error
+    assert "labels   half: 9 of the 24 training images have one" in output
+    few = [f"data.root={tmp_path / 'few'}", f"output={tmp_path / 'found'}", "task=[knn,logistic,linear]"]
+    assert invoke("evaluate.py", *arguments, *few)[0] == 0
+    named, found = (
+        json.loads((tmp_path / name / "metrics.json").read_text())["results"] for name in ("named", "found")
+    )
+    for model, expected in found.items():
+        assert {name: named[model][f"class/{name}"] for name in expected} == expected
+        assert named[model]["half/knn20"] >= 0
+    with np.load(tmp_path / "named" / "features.npz") as features:
+        assert len(features["features"]) == 32
+        assert (features["label_class"] == -1).sum() == 32 - 24
+
+
 def test_evaluations_do_not_replace_each_other(finished, invoke):
     folder, _ = finished
     for changes in ((), ("encoder=context",), ("data.image_size=32",)):
