@@ -1,5 +1,7 @@
 """task=retrieval: the nearest training images of validation images: a picture, and how many have the same class."""
 
+import csv
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -17,10 +19,13 @@ from ijepa.evaluation.knn import neighbours
 from ijepa.evaluation.measures import MetricValue
 from ijepa.evaluation.task import ConfiguredTask, MetricSpec
 from ijepa.util.errors import UnavailableError
+from ijepa.util.files import replacing
+
+TABLE = "neighbours.csv"
 
 
 class RetrievalTask(ConfiguredTask[Retrieval]):
-    """Precision of the nearest neighbours, and a picture of them."""
+    """Precision of the nearest neighbours, a picture and a table of them."""
 
     name = "retrieval"
     needs_labels = False
@@ -31,7 +36,7 @@ class RetrievalTask(ConfiguredTask[Retrieval]):
         Over the validation images that have a label; a neighbour without one does not count as of the same class.
         """
         train, test = ctx.features(model, ctx.layers, self.config.batch_size)
-        nearest = _nearest(train.values, test.values, self.config.neighbours)
+        _, nearest = _nearest(train.values, test.values, self.config.neighbours)
         results = {}
         for name in label_sets(ctx.data):
             classes = test.labels[name]
@@ -51,22 +56,47 @@ class RetrievalTask(ConfiguredTask[Retrieval]):
             raise UnavailableError("data.val_fraction", 0, "leaves no validation images to find neighbours for")
 
     def write(self, model: EvaluatedModel, ctx: EvalContext, folder: Path) -> list[Path]:
-        """Draws a row per query image, evenly spaced among the validation images, with its nearest training images."""
+        """Draws some validation images with their nearest training images; not for baselines, a table of all.
+
+        The table, ``neighbours.csv``, has a row per neighbour: query, rank, file, cosine, and the classes of both.
+        """
         train, test = ctx.features(model, ctx.layers, self.config.batch_size)
-        queries = torch.tensor(evenly_spaced(len(test.values), self.config.queries))
-        nearest = _nearest(train.values, test.values[queries], self.config.neighbours)
+        similarity, nearest = _nearest(train.values, test.values, self.config.neighbours)
         rows = [
-            torch.stack([_image(ctx, "val", test, int(query)), *(_image(ctx, "train", train, i) for i in row.tolist())])
-            for query, row in zip(queries, nearest, strict=True)
+            torch.stack([_image(ctx, "val", test, query), *(_image(ctx, "train", train, i) for i in row.tolist())])
+            for query, row in ((query, nearest[query]) for query in evenly_spaced(len(nearest), self.config.queries))
         ]
         path = folder / f"retrieval-{model.name.replace(' ', '-')}.png"
         pictures.write(pictures.neighbours(torch.stack(rows)), path)
-        return [path]
+        if model.baseline:
+            return [path]
+        with replacing(folder / TABLE) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(_table(ctx, train, test, similarity, nearest))
+        return [path, folder / TABLE]
 
 
-def _nearest(train: Tensor, values: Tensor, count: int) -> Tensor:
-    """The rows of ``train`` nearest to each row of ``values``: [n, count]."""
-    return torch.cat([nearest for _, nearest in neighbours(train, values, count, center=True)])
+def _nearest(train: Tensor, values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The rows of ``train`` nearest to each row of ``values``: cosine similarities, rows; both [n, count]."""
+    similarity, rows = zip(*neighbours(train, values, count, center=True), strict=True)
+    return torch.cat(similarity), torch.cat(rows)
+
+
+def _table(
+    ctx: EvalContext, train: Features, test: Features, similarity: Tensor, nearest: Tensor
+) -> Iterator[list[str]]:
+    """The lines of the table of neighbours, the first one with the columns' names."""
+    source, names = ctx.data.source, label_sets(ctx.data)
+
+    def classes(features: Features, row: int) -> list[str]:
+        labels = [(name, int(features.labels[name][row])) for name in names]
+        return ["" if label == UNLABELLED else source.classes[name][label] for name, label in labels]
+
+    yield ["query", "rank", "file", "cosine", *(f"query_{name}" for name in names), *names]
+    for query, (cosines, rows) in enumerate(zip(similarity.tolist(), nearest.tolist(), strict=True)):
+        image = source.val.name(int(test.indices[query]))
+        for rank, (cosine, row) in enumerate(zip(cosines, rows, strict=True), start=1):
+            file = source.train.name(int(train.indices[row]))
+            yield [image, str(rank), file, f"{cosine:.6f}", *classes(test, query), *classes(train, row)]
 
 
 def _image(ctx: EvalContext, split: str, features: Features, row: int) -> Tensor:

@@ -1,5 +1,6 @@
 """evaluate.py on whole runs and on foreign files; every kind of data from pretraining to evaluation."""
 
+import csv
 import importlib.util
 import json
 import os
@@ -155,6 +156,16 @@ def test_retrieval_draws_neighbours(finished, pictures, tmp_path, invoke):
             assert image.width > 300
         assert f"retrieval-{name}.png" in output
     assert 0 <= json.loads((tmp_path / "metrics.json").read_text())["results"]["target encoder"]["retrieval3"] <= 1
+    with (tmp_path / "neighbours.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 8 * 3
+    assert len({line["query"] for line in lines}) == 8
+    for line in lines:
+        assert f"/val/{line['query_class']}/" in line["query"]
+        assert f"/train/{line['class']}/" in line["file"]
+    assert [line["rank"] for line in lines] == ["1", "2", "3"] * 8
+    cosines = np.array([float(line["cosine"]) for line in lines]).reshape(8, 3)
+    assert (np.diff(cosines, axis=1) <= 0).all()
     flat = tmp_path / "flat"
     shutil.copytree(pictures / "train" / "cold", flat)
     images = ["data=folder", f"data.root={flat}", "data.val_fraction=0.5", "baselines=false"]
