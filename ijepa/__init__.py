@@ -3,6 +3,8 @@
 >>> import ijepa
 >>> encoder = ijepa.load_encoder("runs/digits-001")  # or a checkpoint, encoder.safetensors, Meta's .pth.tar
 >>> features = encoder(encoder.transform(image)[None])  # [1, N, D]; images in 0..1
+>>> classifier = ijepa.load_classifier("runs/digits-001/evaluation/logistic")  # after evaluate.py task=logistic
+>>> classifier.predict(["a.png"])  # names and probabilities
 
 To train in a notebook: docs/library.md.
 """
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ijepa.api import build_datamodule, build_module, compose_config, save_encoder
     from ijepa.data.datamodule import DataModule
+    from ijepa.interop.classifier import load_classifier
     from ijepa.interop.loading import load_encoder
     from ijepa.training.module import Pretraining
 
@@ -23,12 +26,14 @@ __all__ = [
     "build_datamodule",
     "build_module",
     "compose_config",
+    "load_classifier",
     "load_encoder",
     "save_encoder",
 ]
 _HOMES = {
     "DataModule": "ijepa.data.datamodule",
     "Pretraining": "ijepa.training.module",
+    "load_classifier": "ijepa.interop.classifier",
     "load_encoder": "ijepa.interop.loading",
 }
 

@@ -88,6 +88,9 @@ class EvalContext:
         quiet: no progress bars.
         baselines: whether pictures compare the encoder with random init.
         run: folder of the encoder's run; None: unknown, or not needed.
+        keep_classifiers: whether tasks write the classifiers that they train, to be used afterwards.
+        encoder: which encoder is evaluated: ``target`` or ``context``.
+        max_pixels: images with more pixels are not decoded; None: no limit.
         files: paths of the files that `Task.evaluate` has written.
         scratch: what a task stores for later: for its picture, or for the next model.
     """
@@ -101,6 +104,9 @@ class EvalContext:
     quiet: bool = False
     baselines: bool = True
     run: Path | None = None
+    keep_classifiers: bool = False
+    encoder: str = "target"
+    max_pixels: int | None = None
     files: list[Path] = field(default_factory=list)
     scratch: dict[str, Any] = field(default_factory=dict)
     _features: dict[tuple[str, int], tuple[Features, Features]] = field(default_factory=dict)

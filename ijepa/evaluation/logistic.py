@@ -1,18 +1,21 @@
 """Logistic regression on standardised frozen features; the L2 penalty is chosen on held-out training images."""
 
-from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from sklearn.decomposition import PCA
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ijepa.config import Logistic
-from ijepa.evaluation import specs
+from ijepa.evaluation import calibration, specs
+from ijepa.evaluation.classifiers import keep
 from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.measures import MetricValue, accuracy
 from ijepa.evaluation.task import ConfiguredTask, MetricSpec
+from ijepa.interop.classifier import linear
 from ijepa.util.randomness import Stream, shuffled
 
 HISTORY = 20
@@ -33,33 +36,99 @@ class LogisticTask(ConfiguredTask[Logistic]):
     """Accuracy of logistic regression."""
 
     name = "logistic"
+    fitted: "Fitted | None" = None
 
     def evaluate(self, model: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
-        """By label set: top-1 accuracy on the validation images."""
-        return score(self.config, *ctx.features(model, ctx.layers, self.config.batch_size), ctx.seed)
+        """By label set: top-1 accuracy on the validation images; details: the calibration of its probabilities."""
+        train, test = ctx.features(model, ctx.layers, self.config.batch_size)
+        self.fitted = fit_to(self.config, train, ctx.seed)
+        return results(self.fitted, test)
 
     def metrics(self, several: bool) -> list[MetricSpec]:
         """The accuracy, and the chosen L2 penalty."""
         return [specs.LOGISTIC, specs.LOGISTIC_L2]
 
+    def write(self, model: EvaluatedModel, ctx: EvalContext, folder: Path) -> list[Path]:
+        """Writes the classifier, not for baselines."""
+        if model.baseline or model.encoder is None or not ctx.keep_classifiers or self.fitted is None:
+            return []
+        facts = {"task": self.name, "l2": self.fitted.l2, "images": self.fitted.images}
+        return [keep(self.fitted.heads(), self.fitted.temperatures, model, ctx, folder, facts)]
 
-def score(config: Logistic, train: Features, test: Features, seed: int) -> dict[str, TaskResult]:
-    """By label set: top-1 accuracy on ``test``, and the chosen L2 penalty."""
+
+class Projection(NamedTuple):
+    """Standardises features [n, D] and projects them onto principal axes [D, A]."""
+
+    mean: Tensor
+    scale: Tensor
+    axes: Tensor
+
+    def __call__(self, features: Tensor) -> Tensor:
+        return (features - self.mean) / self.scale @ self.axes
+
+    def unprojected(self, weights: Tensor) -> nn.Linear:
+        """The same classifier of features as ``weights`` [A + 1, K] of projected ones, which end with the bias."""
+        weight = (self.axes.double() @ weights[:-1].double()) / self.scale[:, None].double()
+        return linear(weight.T, weights[-1] - self.mean.double() @ weight)
+
+
+class Fitted(NamedTuple):
+    """Classifiers by label set, of ``images`` training images.
+
+    weights: of projected features; l2: the chosen penalty; temperatures: see `calibration.temperature`.
+    """
+
+    project: Projection
+    weights: Weights
+    l2: dict[str, float]
+    temperatures: dict[str, float | None]
+    images: int
+
+    def heads(self) -> dict[str, nn.Linear]:
+        """Classifiers of features as they are, by label set."""
+        return {name: self.project.unprojected(weights) for name, weights in self.weights.items()}
+
+
+def fit_to(config: Logistic, train: Features, seed: int) -> Fitted:
+    """Logistic regression by label set; the L2 penalty and a temperature are chosen on held-out images of ``train``.
+
+    The temperature is that of a classifier to which these images are unknown; the classifier itself is then fitted to
+    all of them.
+    """
     project = projection(train.values, config.components, seed)
     order = torch.from_numpy(shuffled(seed, Stream.PROBE_HOLDOUT, 0, len(train.values)))
     values = project(train.values)[order]
     labels = {name: classes[order] for name, classes in train.labels.items()}
     chosen, start = _choose_l2(config, values, labels)
-    predicted = predict(fit(values, labels, chosen, start, config.max_iterations), project(test.values))
-    return {
-        name: TaskResult(
-            {
-                specs.LOGISTIC.name: accuracy(predicted[name], test.labels[name]),
-                specs.LOGISTIC_L2.name: MetricValue(chosen[name]),
-            }
-        )
-        for name in labels
+    holdout = holdout_count(config, len(values))
+    temperatures = {
+        name: calibration.temperature(_logits(start[name], values[:holdout]), classes[:holdout])
+        for name, classes in labels.items()
     }
+    return Fitted(project, fit(values, labels, chosen, start, config.max_iterations), chosen, temperatures, len(values))
+
+
+def results(fitted: Fitted, test: Features) -> dict[str, TaskResult]:
+    """By label set: top-1 accuracy on ``test``, the L2 penalty, and as details the calibration error before and after.
+
+    Too few images for a temperature: no details.
+    """
+    found = {}
+    for name, weights in fitted.weights.items():
+        logits, temperature = _logits(weights, fitted.project(test.values)), fitted.temperatures[name]
+        labels, details = test.labels[name], None
+        if temperature is not None:
+            after = calibration.calibration_error(logits / temperature, labels)
+            details = {"temperature": temperature, "ece": calibration.calibration_error(logits, labels),
+                       "ece_calibrated": after}  # fmt: skip
+        found[name] = TaskResult(
+            {
+                specs.LOGISTIC.name: accuracy(logits.argmax(dim=1), labels),
+                specs.LOGISTIC_L2.name: MetricValue(fitted.l2[name]),
+            },
+            details,
+        )
+    return found
 
 
 def fit(values: Tensor, labels: Labels, l2: dict[str, float], start: Weights, max_iterations: int) -> Weights:
@@ -111,7 +180,7 @@ def _choose_l2(config: Logistic, values: Tensor, labels: Labels) -> tuple[dict[s
 
     The strongest penalty is fitted first; each fit starts from the weights of the one before.
     """
-    holdout = min(max(round(config.holdout * len(values)), 1), len(values) - 1)
+    holdout = holdout_count(config, len(values))
     holdout_labels = {name: classes[:holdout] for name, classes in labels.items()}
     train_labels = {name: classes[holdout:] for name, classes in labels.items()}
     weights = {name: torch.zeros(values.shape[1] + 1, int(classes.max()) + 1) for name, classes in labels.items()}
@@ -131,13 +200,22 @@ def _choose_l2(config: Logistic, values: Tensor, labels: Labels) -> tuple[dict[s
     return {name: l2 for name, (_, l2) in best.items()}, best_weights
 
 
+def holdout_count(config: Logistic, count: int) -> int:
+    """How many of ``count`` training images are held out to choose by."""
+    return min(max(round(config.holdout * count), 1), count - 1)
+
+
 def predict(weights: Weights, values: Tensor) -> Labels:
     """The most likely class of each row of ``values`` [n, D], by label set: [n]."""
-    return {name: torch.addmm(matrix[-1], values, matrix[:-1]).argmax(dim=1) for name, matrix in weights.items()}
+    return {name: _logits(matrix, values).argmax(dim=1) for name, matrix in weights.items()}
 
 
-def projection(values: Tensor, components: int | None, seed: int) -> Callable[[Tensor], Tensor]:
-    """A function that standardises features [n, D] and projects them onto the principal axes of ``values``.
+def _logits(matrix: Tensor, values: Tensor) -> Tensor:
+    return torch.addmm(matrix[-1], values, matrix[:-1])
+
+
+def projection(values: Tensor, components: int | None, seed: int) -> Projection:
+    """Standardisation of features [n, D], and projection onto the principal axes of ``values``.
 
     More than ``components`` axes are reduced to the first ``components``.
     """
@@ -151,4 +229,4 @@ def projection(values: Tensor, components: int | None, seed: int) -> Callable[[T
         axes = torch.linalg.svd(standardised, full_matrices=False).Vh.T
     else:
         axes = torch.linalg.eigh(standardised.T @ standardised).eigenvectors
-    return lambda features: (features - mean) / scale @ axes
+    return Projection(mean, scale, axes)

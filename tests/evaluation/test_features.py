@@ -27,12 +27,12 @@ def test_wide_features_are_reduced_to_their_principal_components():
     """The judge: exact PCA of the standardised features, then the same regression."""
     train, test = blobs(400, 1, width=60), blobs(200, 2, width=60)
     task = Logistic(components=20, l2=[0.01], holdout=0.25, max_iterations=500, batch_size=8)
-    results = {name: found.value for name, found in logistic.score(task, train, test, 0)["class"].results.items()}
+    found = logistic.results(logistic.fit_to(task, train, 0), test)["class"].results["logistic"].value
     scaler = StandardScaler().fit(train.values)
     pca = PCA(20, svd_solver="full").fit(scaler.transform(train.values))
     values = [pca.transform(scaler.transform(part.values)) for part in (train, test)]
     judge = LogisticRegression(C=1 / (0.01 * 400), max_iter=500).fit(values[0], train.labels["class"])
-    assert results["logistic"] == pytest.approx(judge.score(values[1], test.labels["class"]), abs=0.02)
+    assert found == pytest.approx(judge.score(values[1], test.labels["class"]), abs=0.02)
 
 
 def test_pooling_and_pixels():

@@ -33,7 +33,10 @@ def test_logistic_regression_is_scikit_learn_s(l2):
 def test_logistic_is_scikit_learn_s_at_the_chosen_strength():
     train, test = blobs(400, 1), blobs(200, 2)
     task = Logistic(components=None, l2=[0.001, 0.01, 0.1], holdout=0.25, max_iterations=500, batch_size=8)
-    results = {name: found.value for name, found in logistic.score(task, train, test, 0)["class"].results.items()}
+    results = {
+        name: found.value
+        for name, found in logistic.results(logistic.fit_to(task, train, 0), test)["class"].results.items()
+    }
     scaler = StandardScaler().fit(train.values)
     judge = LogisticRegression(C=1 / (results["logistic_l2"] * 400), max_iter=500)
     judge.fit(scaler.transform(train.values), train.labels["class"])
@@ -44,7 +47,7 @@ def test_logistic_is_scikit_learn_s_at_the_chosen_strength():
 def test_logistic_on_fewer_images_than_features_is_scikit_learn_s():
     train, test = blobs(30, 1, width=200, spread=4), blobs(100, 2, width=200, spread=4)
     task = Logistic(components=1024, l2=[0.1], holdout=0.25, max_iterations=500, batch_size=8)
-    found = logistic.score(task, train, test, 0)["class"].results["logistic"].value
+    found = logistic.results(logistic.fit_to(task, train, 0), test)["class"].results["logistic"].value
     scaler = StandardScaler().fit(train.values)
     judge = LogisticRegression(C=1 / (0.1 * 30), max_iter=5000, tol=1e-8)
     judge.fit(scaler.transform(train.values), train.labels["class"])
@@ -58,6 +61,6 @@ def test_logistic_with_a_class_of_one_image():
     for row in range(8):  # held out or not
         train.labels["class"][:] = train.labels["class"] % 2
         train.labels["class"][row] = 2
-        found = logistic.score(task, train, test, 0)
+        found = logistic.results(logistic.fit_to(task, train, 0), test)
         assert found["parity"].results["logistic"].value == 1
         assert 0 < found["class"].results["logistic"].value < 1

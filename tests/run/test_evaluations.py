@@ -36,6 +36,23 @@ def test_evaluate(finished, invoke, pictures, tmp_path, task):
     assert set(json.loads((tmp_path / "metrics.json").read_text())["results"]) == {"context encoder"}
 
 
+def test_a_classifier_is_left_and_agrees_with_the_metrics(finished, invoke, pictures, tmp_path):
+    folder, _ = finished
+    arguments = ["task=[knn,logistic]", "layers=2", "task.logistic.holdout=0.4", f"output={tmp_path}"]
+    code, output, error = invoke("evaluate.py", f"checkpoint={folder}", *arguments)
+    assert code == 0, error
+    assert f"written  {tmp_path / 'classifier.safetensors'}" in output
+    classifier = ijepa.load_classifier(tmp_path)
+    assert classifier.classes == {"class": ["cold", "warm"]}
+    assert classifier.description.label_sets["class"].temperature is None  # too few images
+    files = sorted((pictures / "val").rglob("*.png"))
+    found = classifier.predict(files)
+    right = [prediction.name == file.parent.name for prediction, file in zip(found, files, strict=True)]
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert written["results"]["target encoder"]["logistic"] == pytest.approx(sum(right) / len(right))
+    assert len(list(tmp_path.glob("classifier*"))) == 1  # none of the baselines
+
+
 def test_labels_of_some_images_in_a_file(finished, invoke, pictures, tmp_path):
     """The same results as in folders that hold only the images with a label; the others are still exported."""
     folder, _ = finished

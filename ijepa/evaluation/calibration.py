@@ -1,0 +1,50 @@
+"""Calibration of a classifier's probabilities by a temperature (Guo et al., 1706.04599)."""
+
+import math
+
+import torch
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+LEAST = 50
+"""Images that a temperature is fitted to, at least."""
+RANGE = (-3.0, 4.0)
+"""Of the temperature's natural logarithm."""
+BINS = 15
+"""Of the expected calibration error, as in the paper."""
+
+
+def temperature(logits: Tensor, labels: Tensor) -> float | None:
+    """The temperature with the least cross-entropy; None with fewer than `LEAST` images.
+
+    Args:
+        logits: [n, K], of images to which the classifier was not fitted.
+        labels: [n] class indices.
+    """
+    if len(labels) < LEAST:
+        return None
+    values = logits.double()
+
+    def cross_entropy(logarithm: float) -> float:
+        return F.cross_entropy(values / math.exp(logarithm), labels).item()
+
+    return math.exp(minimize_scalar(cross_entropy, bounds=RANGE, method="bounded").x)
+
+
+def calibration_error(logits: Tensor, labels: Tensor) -> float:
+    """Expected calibration error: mean distance between confidence and accuracy, over `BINS` bins of confidence."""
+    known = labels < logits.shape[1]  # a class without training images has no logit
+    if not known.any():
+        return math.nan
+    probabilities = logits[known].softmax(dim=1)
+    if logits.shape[1] < 2:
+        return math.nan
+    error: Tensor = multiclass_calibration_error(probabilities, labels[known], logits.shape[1], BINS)
+    return float(error)
+
+
+def scaled(logits: Tensor, found: float | None) -> Tensor:
+    """Logits divided by the temperature, if there is one."""
+    return logits if found is None else logits / torch.tensor(found, dtype=logits.dtype)

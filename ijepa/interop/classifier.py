@@ -1,0 +1,235 @@
+"""classifier.safetensors: an encoder with trained classifiers, their classes and all that is needed to predict."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from ijepa.data.decode import Picture, decode
+from ijepa.data.images import EvalTransform
+from ijepa.interop import native, timm
+from ijepa.interop.loading import build_encoder
+from ijepa.interop.reading import read_safetensors
+from ijepa.interop.weights import SPEC_KEY
+from ijepa.models.pretrained import PretrainedEncoder
+from ijepa.util.errors import ConfigError, UserError
+from ijepa.util.files import write_safetensors
+
+FILE = "classifier.safetensors"
+KEY = "ijepa_classifier"
+"""Metadata key of the classifiers' description."""
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """What a head distinguishes.
+
+    Attributes:
+        classes: names, in the order of the logits.
+        temperature: divides the logits, so that probabilities are calibrated; None: they are not calibrated.
+    """
+
+    classes: list[str]
+    temperature: float | None = None
+
+
+class Prediction(NamedTuple):
+    """The most likely class of an image, its probability, and the probabilities of all classes by name."""
+
+    name: str
+    probability: float
+    probabilities: dict[str, float]
+
+
+@dataclass
+class Description:
+    """Everything but the weights.
+
+    Attributes:
+        label_sets: by name.
+        layers: features are those of the last ``layers`` blocks.
+        stretch: see `EvalTransform`.
+        max_pixels: images with more pixels are not decoded; None: no limit.
+        facts: how the heads were trained and how good they are; for people, not used.
+    """
+
+    label_sets: dict[str, LabelSet]
+    layers: int = 1
+    stretch: bool = False
+    max_pixels: int | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class ImageClassifier(nn.Module):
+    """Linear classifiers on average-pooled features; `predict` takes files.
+
+    Args:
+        encoder: frozen.
+        heads: from [B, D * layers] to [B, K], by label set.
+        description: of the heads.
+    """
+
+    def __init__(self, encoder: PretrainedEncoder, heads: dict[str, nn.Linear], description: Description) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.heads = nn.ModuleList(heads.values())
+        self.description = description
+        spec = encoder.spec
+        self.transform = EvalTransform(spec.image_size, spec.eval_crop, spec.channels, description.stretch)
+        self.eval()
+
+    @property
+    def classes(self) -> dict[str, list[str]]:
+        """Class names by label set."""
+        return {name: labels.classes for name, labels in self.description.label_sets.items()}
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Logits [B, K] by label set, divided by their temperature, of images [B, C, H, W] from `transform`."""
+        pooled = self.encoder(images, last=self.description.layers).mean(dim=1)
+        return {
+            name: head(pooled) / (labels.temperature or 1.0)
+            for (name, labels), head in zip(self.description.label_sets.items(), self.heads, strict=True)
+        }
+
+    @torch.inference_mode()
+    def predict(
+        self, images: Iterable[str | Path | Picture], label_set: str | None = None, batch_size: int = 64
+    ) -> list[Prediction]:
+        """The class of each image.
+
+        Args:
+            images: files, PIL images, or tensors [C, H, W], uint8 or in 0..1.
+            label_set: which classes to choose from; needed if there are several label sets.
+            batch_size: images per forward pass.
+
+        Raises:
+            UserError: if a file cannot be read, or there is no such label set.
+        """
+        name = self._label_set(label_set)
+        classes = self.classes[name]
+        predictions: list[Prediction] = []
+        batch: list[Tensor] = []
+        device = next(self.parameters()).device
+
+        def flush() -> None:
+            if not batch:
+                return
+            for values in self(torch.stack(batch).to(device))[name].softmax(dim=1).tolist():
+                found = dict(zip(classes, values, strict=True))
+                best = max(classes, key=found.__getitem__)
+                predictions.append(Prediction(best, found[best], found))
+            batch.clear()
+
+        for image in images:
+            batch.append(self.transform(self._read(image)))
+            if len(batch) == batch_size:
+                flush()
+        flush()
+        return predictions
+
+    def _read(self, image: str | Path | Picture) -> Picture:
+        if isinstance(image, Image.Image | Tensor):
+            return image
+        try:
+            return decode(str(image), self.encoder.spec.channels, self.description.max_pixels)
+        except Exception as error:  # damaged files make decoders raise anything
+            raise UserError(f"{image}: cannot be read as an image ({error})") from None
+
+    def _label_set(self, name: str | None) -> str:
+        names = list(self.classes)
+        if name is None and len(names) == 1:
+            return names[0]
+        if name not in self.classes:
+            raise UserError(f"label_set={name}: the classifier has {', '.join(names)}; choose one")
+        return name
+
+
+def write_classifier(path: Path, classifier: ImageClassifier, which: str) -> None:
+    """Writes a classifier atomically; the encoder in it can be loaded from the file, too.
+
+    Args:
+        path: the file.
+        classifier: what is written.
+        which: which encoder it has: ``target`` or ``context``.
+    """
+    spec, description = classifier.encoder.spec, classifier.description
+    state = timm.to_timm(classifier.encoder.encoder)
+    for number, head in enumerate(classifier.heads):
+        state |= {
+            f"{timm.CLASSIFIER}{number}.{name}": value.detach().cpu() for name, value in head.state_dict().items()
+        }
+    sets = {
+        name: {"classes": labels.classes, "temperature": labels.temperature}
+        for name, labels in description.label_sets.items()
+    }
+    plain = {"label_sets": sets, "layers": description.layers, "stretch": description.stretch,
+             "max_pixels": description.max_pixels, "facts": description.facts}  # fmt: skip
+    metadata = {SPEC_KEY: json.dumps({**spec.plain(), "encoder": which}), KEY: json.dumps(plain), "format": "pt"}
+    write_safetensors(path, {name: tensor.contiguous() for name, tensor in state.items()}, metadata)
+
+
+def load_classifier(path: str | Path) -> ImageClassifier:
+    """Loads a classifier that an evaluation has left, in eval mode.
+
+    Args:
+        path: ``classifier.safetensors``, or the folder that contains it.
+
+    Raises:
+        UserError: if the file is missing, or does not contain a classifier.
+    """
+    file = Path(path).expanduser()
+    file = file / FILE if file.is_dir() else file
+    if not file.is_file():
+        problem = f"no such file; python evaluate.py checkpoint=RUN_DIR task=logistic leaves a {FILE} in its output"
+        raise UserError(f"{file}: {problem}")
+    try:
+        metadata, state = read_safetensors(file)
+        if KEY not in metadata:
+            raise ValueError(f"holds no classifier; give a {FILE}")
+        description = _described(json.loads(metadata[KEY]))
+        which = native.read_description(metadata)["encoder"]
+        pretrained = build_encoder(native.read_export(metadata, state), file, which)
+        heads = _heads(state, description, pretrained.spec.width * description.layers)
+    except ConfigError as error:
+        raise UserError(f"{file}: {error.problem}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # edited by hand, it can be anything
+        raise UserError(f"{file}: {error}") from None
+    return ImageClassifier(pretrained, heads, description)
+
+
+def _described(values: dict[str, Any]) -> Description:
+    sets = {
+        name: LabelSet(list(labels["classes"]), labels["temperature"]) for name, labels in values["label_sets"].items()
+    }
+    return Description(sets, values["layers"], values["stretch"], values["max_pixels"], values["facts"])
+
+
+def _heads(state: dict[str, Tensor], description: Description, width: int) -> dict[str, nn.Linear]:
+    heads = {}
+    for number, (name, labels) in enumerate(description.label_sets.items()):
+        heads[name] = nn.Linear(width, len(labels.classes))
+        prefix = f"{timm.CLASSIFIER}{number}."
+        try:
+            heads[name].load_state_dict({part: state[prefix + part] for part in ("weight", "bias")})
+        except (KeyError, RuntimeError):
+            raise ValueError(f"its classifier of {name} does not match its description") from None
+    return heads
+
+
+def linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """A linear layer with this weight [K, D] and bias [K]."""
+    head = nn.Linear(weight.shape[1], weight.shape[0])
+    with torch.no_grad():
+        head.weight.copy_(weight)
+        head.bias.copy_(bias)
+    return head
+
+
+def names_of(classes: Sequence[str] | None, count: int) -> list[str]:
+    """The first ``count`` class names; numbers if there are none."""
+    return list(classes[:count]) if classes else [str(number) for number in range(count)]

@@ -1,0 +1,38 @@
+"""The temperature that calibrates probabilities, and their error."""
+
+import pytest
+import torch
+
+from ijepa.evaluation.calibration import LEAST, calibration_error, temperature
+
+COUNT = 20_000
+
+
+@pytest.fixture(scope="module")
+def calibrated():
+    """Logits whose softmax is the distribution of the labels."""
+    draw = torch.Generator().manual_seed(0)
+    logits = torch.randn(COUNT, 4, generator=draw) * 2
+    return logits, torch.multinomial(logits.softmax(dim=1), 1, generator=draw)[:, 0]
+
+
+@pytest.mark.parametrize("factor", [0.25, 1.0, 5.0])
+def test_the_temperature_undoes_a_factor(calibrated, factor):
+    logits, labels = calibrated
+    found = temperature(factor * logits, labels)
+    assert found == pytest.approx(factor, rel=0.03)
+    assert calibration_error(logits, labels) < 0.015
+    assert calibration_error(5 * logits, labels) > 0.1
+    assert calibration_error(factor * logits / found, labels) < 0.015
+
+
+def test_too_few_images_have_no_temperature(calibrated):
+    logits, labels = calibrated
+    assert temperature(logits[: LEAST - 1], labels[: LEAST - 1]) is None
+    assert temperature(logits[:LEAST], labels[:LEAST]) is not None
+
+
+def test_classes_without_a_logit_do_not_count(calibrated):
+    logits, labels = calibrated
+    more = torch.cat([labels, torch.full((COUNT,), 4)])
+    assert calibration_error(logits.repeat(2, 1), more) == pytest.approx(calibration_error(logits, labels))

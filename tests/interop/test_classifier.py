@@ -1,0 +1,97 @@
+"""classifier.safetensors: written, loaded, used, and refused."""
+
+import json
+
+import pytest
+import torch
+from helpers import picture
+from safetensors.torch import load_file, save_file
+
+import ijepa
+from ijepa.interop import classifier as files
+from ijepa.models.pretrained import PretrainedEncoder, Spec, untrained_encoder
+from ijepa.util.errors import UserError
+
+
+def spec(**changes):
+    values = {"image_size": (24, 32), "patch_size": 8, "channels": 3, "width": 24, "depth": 2, "heads": 3,
+              "mlp_ratio": 4.0, "positions": "index", "position_grid": None, "mean": (0.5,) * 3,
+              "std": (0.2,) * 3}  # fmt: skip
+    return Spec(**{**values, **changes})
+
+
+@pytest.fixture
+def made():
+    """A classifier of two label sets on the last two layers."""
+    torch.manual_seed(0)
+    sets = {"animal": files.LabelSet(["cat", "dog", "owl"], 2.0), "odd.name": files.LabelSet(["0", "1"])}
+    heads = {name: torch.nn.Linear(48, len(labels.classes)) for name, labels in sets.items()}
+    description = files.Description(sets, layers=2, stretch=True, facts={"task": "logistic"})
+    return files.ImageClassifier(untrained_encoder(spec(), 0), heads, description)
+
+
+def test_what_is_written_is_loaded(made, tmp_path):
+    files.write_classifier(tmp_path / files.FILE, made, "target")
+    loaded = ijepa.load_classifier(tmp_path)  # the folder will do
+    assert loaded.description == made.description
+    assert loaded.classes == {"animal": ["cat", "dog", "owl"], "odd.name": ["0", "1"]}
+    assert not loaded.training
+    images = torch.rand(3, 3, 24, 32)
+    expected = made(images)
+    for name, logits in loaded(images).items():
+        assert torch.equal(logits, expected[name])
+    encoder = ijepa.load_encoder(tmp_path / files.FILE)
+    assert isinstance(encoder, PretrainedEncoder)
+    assert torch.equal(encoder(images), made.encoder(images))
+
+
+def test_predictions_of_files_pictures_and_tensors(made, tmp_path):
+    pictures = [picture(seed, 40, 40) for seed in range(5)]
+    for number, image in enumerate(pictures):
+        image.save(tmp_path / f"{number}.png")
+    paths = [tmp_path / f"{number}.png" for number in range(5)]
+    found = made.predict(paths, "animal", batch_size=2)
+    assert found == made.predict(pictures, "animal", batch_size=2)
+    logits = made(torch.stack([made.transform(image) for image in pictures]))["animal"]
+    for prediction, row in zip(found, logits.softmax(dim=1), strict=True):
+        assert list(prediction.probabilities) == ["cat", "dog", "owl"]
+        assert list(prediction.probabilities.values()) == pytest.approx(row.tolist(), abs=1e-6)
+        assert prediction.name == max(prediction.probabilities, key=prediction.probabilities.get)
+        assert prediction.probability == max(prediction.probabilities.values())
+    pooled = made.encoder(torch.stack([made.transform(image) for image in pictures]), last=2).mean(1)
+    torch.testing.assert_close(logits, made.heads[0](pooled) / 2.0)
+    assert made.predict([], "animal") == []
+
+
+def test_mistakes_in_use(made, tmp_path):
+    with pytest.raises(UserError, match=r"label_set=None: the classifier has animal, odd.name; choose one"):
+        made.predict([])
+    with pytest.raises(UserError, match=r"label_set=plant: the classifier has"):
+        made.predict([], "plant")
+    (tmp_path / "note.txt").write_text("no image")
+    with pytest.raises(UserError, match=r"note.txt: cannot be read as an image"):
+        made.predict([tmp_path / "note.txt"], "animal")
+
+
+def test_files_that_hold_no_classifier(made, tmp_path):
+    with pytest.raises(UserError, match=r"nowhere: no such file; .* task=logistic leaves a classifier.safetensors"):
+        ijepa.load_classifier(tmp_path / "nowhere")
+    file = tmp_path / files.FILE
+    ijepa.save_encoder(made.encoder, file)
+    with pytest.raises(UserError, match=r"classifier.safetensors: holds no classifier; give a classifier.safetensors"):
+        ijepa.load_classifier(file)
+    file.write_bytes(b"\0" * 20)
+    with pytest.raises(UserError, match=r"classifier.safetensors: cannot be read"):
+        ijepa.load_classifier(file)
+    files.write_classifier(file, made, "target")
+    written = file.read_bytes()
+    state, size = load_file(file), int.from_bytes(written[:8], "little")
+    metadata = json.loads(written[8 : 8 + size])["__metadata__"]
+    for change in ({"ijepa_classifier.0.weight": torch.zeros(3, 24)}, {"norm.weight": torch.zeros(5)}):
+        save_file({**state, **change}, file, metadata)
+        with pytest.raises(UserError, match="does not match"):
+            ijepa.load_classifier(file)
+    for text in ("{}", "[]", "not JSON"):
+        save_file(state, file, {**metadata, files.KEY: text})
+        with pytest.raises(UserError, match=r"classifier.safetensors: "):
+            ijepa.load_classifier(file)
