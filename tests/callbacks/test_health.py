@@ -34,8 +34,8 @@ def test_a_run_tells_how_it_is(tmp_path):
 
 @pytest.mark.parametrize(
     "override",
-    ["objective=pixels", "objective.target=input", "objective=variance_covariance", "masking=random",
-     "masking.surplus=keep", "hardware.precision=bf16-true", "hardware.precision=bf16-mixed",
+    ["objective=pixels", "objective=latents_and_pixels", "objective.target=input", "objective=variance_covariance",
+     "masking=random", "masking.surplus=keep", "hardware.precision=bf16-true", "hardware.precision=bf16-mixed",
      "hardware.checkpointing=true", "hardware.accumulation=2", "data.val_fraction=0", "data.image_size=[32,48]"],
 )  # fmt: skip
 def test_every_kind_of_run_is_looked_at(tmp_path, override):
