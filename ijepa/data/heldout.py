@@ -29,6 +29,8 @@ def heldout_indices(images: Images, count: int) -> list[int]:
         indices += members[evenly_spaced(len(members), number)].tolist()
         if len(indices) == count:
             break
+    unlabelled = np.flatnonzero(labels < 0)  # fill up: most measures need no labels
+    indices += unlabelled[evenly_spaced(len(unlabelled), count - len(indices))].tolist()
     return sorted(indices)
 
 

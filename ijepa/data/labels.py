@@ -2,7 +2,7 @@
 
 import csv
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,6 +86,9 @@ def read_labels(path: Path) -> LabelTable:
     if header.count(FILE) != 1 or not sets or len(set(sets)) < len(sets) or "" in sets:
         shown = ",".join(header) or "nothing"
         raise ConfigError(KEY, path, f"its first line should name the columns, as in file,class, not {shown}")
+    for name in sets:
+        if any(sign in name for sign in "./\\"):
+            raise ConfigError(KEY, path, f"column {name}: its name may not contain . or /")
     column = header.index(FILE)
     rows = []
     for number, values in lines[1:]:
@@ -112,5 +115,6 @@ def matching(listed: Sequence[str], names: Sequence[str]) -> list[list[int]]:
     return [rows.get(parts, []) for parts in wanted]
 
 
-def _order(values: set[str]) -> "type[int] | None":
-    return int if all(value.isdecimal() for value in values) else None
+def _order(values: set[str]) -> Callable[[str], tuple[int, str]]:
+    numbers = all(value.isdecimal() for value in values)
+    return lambda value: (int(value) if numbers else 0, value)

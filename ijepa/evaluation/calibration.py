@@ -2,7 +2,6 @@
 
 import math
 
-import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn import functional as F
@@ -34,17 +33,11 @@ def temperature(logits: Tensor, labels: Tensor) -> float | None:
 
 
 def calibration_error(logits: Tensor, labels: Tensor) -> float:
-    """Expected calibration error: mean distance between confidence and accuracy, over `BINS` bins of confidence."""
-    known = labels < logits.shape[1]  # a class without training images has no logit
-    if not known.any():
-        return math.nan
-    probabilities = logits[known].softmax(dim=1)
-    if logits.shape[1] < 2:
-        return math.nan
-    error: Tensor = multiclass_calibration_error(probabilities, labels[known], logits.shape[1], BINS)
+    """Expected calibration error: mean distance between confidence and accuracy, over `BINS` bins of confidence.
+
+    Images of a class without a logit, because no training image has it, count as wrong.
+    """
+    classes = max(logits.shape[1], int(labels.max()) + 1, 2)
+    probabilities = F.pad(logits, (0, classes - logits.shape[1]), value=-math.inf).softmax(dim=1)
+    error: Tensor = multiclass_calibration_error(probabilities, labels, classes, BINS)
     return float(error)
-
-
-def scaled(logits: Tensor, found: float | None) -> Tensor:
-    """Logits divided by the temperature, if there is one."""
-    return logits if found is None else logits / torch.tensor(found, dtype=logits.dtype)

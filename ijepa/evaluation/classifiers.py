@@ -15,8 +15,6 @@ def keep(
 ) -> Path:  # fmt: skip
     """Writes classifiers of pooled features to ``folder``; returns the file.
 
-    It is named after its label sets if the images have others, of which other images have a label.
-
     Args:
         heads: from [B, D * layers] to [B, K], by label set.
         temperatures: by label set; None: not calibrated.
@@ -29,8 +27,9 @@ def keep(
     source = ctx.data.source
     sets = {name: LabelSet(names_of(source.classes.get(name), head.out_features), temperatures[name])
             for name, head in heads.items()}  # fmt: skip
-    description = Description(sets, ctx.layers, ctx.data.eval_transform.stretch, ctx.max_pixels, facts)
-    others = [name for name in source.classes if name not in heads]
-    path = folder / (FILE.replace(".", f"-{'-'.join(heads)}.") if others else FILE)
+    transform = ctx.data.eval_transform
+    shape = transform.size, transform.crop, transform.stretch
+    description = Description(sets, *shape, ctx.layers, ctx.max_pixels, facts)
+    path = folder / FILE.replace(".", f"{ctx.part}.")
     write_classifier(path, ImageClassifier(model.encoder, heads, description), ctx.encoder)
     return path

@@ -88,6 +88,7 @@ class EvalContext:
         quiet: no progress bars.
         baselines: whether pictures compare the encoder with random init.
         run: folder of the encoder's run; None: unknown, or not needed.
+        part: for the names of files, if there are several contexts of labelled images: "-" and its label sets.
         keep_classifiers: whether tasks write the classifiers that they train, to be used afterwards.
         encoder: which encoder is evaluated: ``target`` or ``context``.
         max_pixels: images with more pixels are not decoded; None: no limit.
@@ -104,6 +105,7 @@ class EvalContext:
     quiet: bool = False
     baselines: bool = True
     run: Path | None = None
+    part: str = ""
     keep_classifiers: bool = False
     encoder: str = "target"
     max_pixels: int | None = None
@@ -138,7 +140,8 @@ class EvalContext:
                 parts.append(part)
             data = copy.copy(self.data)
             data.source = replace(source, train=parts[0], val=parts[1])
-            divided.append(replace(self, data=data, _features={}, _mirrored_features={}, _labelled=None))
+            title = f"-{'-'.join(names)}" if len(groups) > 1 else ""
+            divided.append(replace(self, data=data, part=title, _features={}, _mirrored_features={}, _labelled=None))
         return divided
 
     def features(self, model: EvaluatedModel, layers: int, batch_size: int) -> tuple[Features, Features]:

@@ -51,11 +51,11 @@ class FinetuneTask(ConfiguredTask[Finetune]):
         if model.encoder is None:
             return {}
         train, test = ctx.features(model, 1, self.config.batch_size)
-        names = self.config.labels or list(train.labels)
+        names = [name for name in self.config.labels or train.labels if name in train.labels]
         rows = torch.arange(len(train.values))
         tuned = tune(self.config, model, ctx, train.select_labels(names), test, rows, f"{model.name}: fine-tuning")
         if ctx.folder is not None:
-            path = ctx.folder / f"finetuned-{model.name.replace(' ', '-')}.safetensors"
+            path = ctx.folder / f"finetuned-{model.name.replace(' ', '-')}{ctx.part}.safetensors"
             encoder = tuned.network.pretrained
             timm.write(path, encoder.encoder, encoder.spec, "target", dict(tuned.network.heads.items()))
             ctx.files.append(path)

@@ -98,7 +98,7 @@ class LowshotFinetuneTask(FewLabelsTask[LowshotFinetune]):
             tuned = finetune.tune(self.config, model, ctx, labelled, test, rows, draw_title, draw)
             return tuned.results[name], []
 
-        names = self.config.labels or train.labels
+        names = [name for name in self.config.labels or train.labels if name in train.labels]
         return {name: self.over_draws(score, model.name, ctx, train, name, show_progress=False) for name in names}
 
 

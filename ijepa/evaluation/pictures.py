@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LAST_BLOCKS = 1 / 3
-"""Share of the blocks that are the last ones: the features before them are drawn, too."""
+"""Share of the blocks that are the last ones; the output of the block before these is drawn, too."""
 
 DrawFigure = Callable[[], "Figure | None"]
 """Draws a figure; None if there is nothing to draw."""
@@ -108,8 +108,8 @@ class EncoderPictures:
         width, depth = encoder.spec.width, encoder.spec.depth
         last = round(LAST_BLOCKS * depth)
         features = patches(encoder, images, runtime, last + 1)
-        self.features = features[..., -width:]
-        self.earlier = {f"block {depth - last} of {depth}": features[..., :width]} if last else {}
+        self.features = features[..., -width:].clone()  # clones, so that the blocks between need no memory
+        self.earlier = {f"block {depth - last} of {depth}": features[..., :width].clone()} if last else {}
 
     def patch_at(self, query: list[float]) -> tuple[int, int]:
         """Row and column of the patch at ``query``: fractions of the height and the width."""

@@ -70,7 +70,10 @@ class RetrievalTask(ConfiguredTask[Retrieval]):
         pictures.write(pictures.neighbours(torch.stack(rows)), path)
         if model.baseline:
             return [path]
-        with replacing(folder / TABLE) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        with (
+            replacing(folder / TABLE) as temporary,
+            temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+        ):
             csv.writer(file).writerows(_table(ctx, train, test, similarity, nearest))
         return [path, folder / TABLE]
 
@@ -88,10 +91,11 @@ def _table(
     source, names = ctx.data.source, label_sets(ctx.data)
 
     def classes(features: Features, row: int) -> list[str]:
-        labels = [(name, int(features.labels[name][row])) for name in names]
-        return ["" if label == UNLABELLED else source.classes[name][label] for name, label in labels]
+        labels = [(source.classes.get(name), int(features.labels[name][row])) for name in names]
+        return ["" if i == UNLABELLED else titles[i] if titles else str(i) for titles, i in labels]
 
-    yield ["query", "rank", "file", "cosine", *(f"query_{name}" for name in names), *names]
+    named = [f"{image}_{name}" for image in ("query", "file") for name in names]
+    yield ["query", "rank", "file", "cosine", *named]
     for query, (cosines, rows) in enumerate(zip(similarity.tolist(), nearest.tolist(), strict=True)):
         image = source.val.name(int(test.indices[query]))
         for rank, (cosine, row) in enumerate(zip(cosines, rows, strict=True), start=1):

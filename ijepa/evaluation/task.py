@@ -42,6 +42,10 @@ class Task(ABC):
             ConfigError: if an option is invalid.
         """
 
+    def concerns(self, names: list[str]) -> bool:
+        """Whether it evaluates any of the label sets ``names``."""
+        return True
+
     @abstractmethod
     def evaluate(self, model: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
         """The results by label set, or under "" if the task needs none; every process calls it."""
@@ -56,6 +60,11 @@ class ConfiguredTask(Task, Generic[ConfigT]):
 
     def __init__(self, config: ConfigT) -> None:
         self.config = config
+
+    def concerns(self, names: list[str]) -> bool:
+        """Whether ``labels`` among its options, if it has them, names any of the label sets ``names``."""
+        labels = getattr(self.config, "labels", None)
+        return labels is None or any(name in names for name in labels)
 
     @property
     def key(self) -> str:

@@ -52,15 +52,17 @@ class Description:
 
     Attributes:
         label_sets: by name.
+        size, crop, stretch: how images are transformed, see `EvalTransform`.
         layers: features are those of the last ``layers`` blocks.
-        stretch: see `EvalTransform`.
         max_pixels: images with more pixels are not decoded; None: no limit.
         facts: how the heads were trained and how good they are; for people, not used.
     """
 
     label_sets: dict[str, LabelSet]
-    layers: int = 1
+    size: tuple[int, int]
+    crop: float = 1.0
     stretch: bool = False
+    layers: int = 1
     max_pixels: int | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -79,8 +81,8 @@ class ImageClassifier(nn.Module):
         self.encoder = encoder
         self.heads = nn.ModuleList(heads.values())
         self.description = description
-        spec = encoder.spec
-        self.transform = EvalTransform(spec.image_size, spec.eval_crop, spec.channels, description.stretch)
+        channels = encoder.spec.channels
+        self.transform = EvalTransform(description.size, description.crop, channels, description.stretch)
         self.eval()
 
     @property
@@ -98,12 +100,12 @@ class ImageClassifier(nn.Module):
 
     @torch.inference_mode()
     def predict(
-        self, images: Iterable[str | Path | Picture], label_set: str | None = None, batch_size: int = 64
+        self, images: Iterable[str | Path | Picture] | str | Path, label_set: str | None = None, batch_size: int = 64
     ) -> list[Prediction]:
         """The class of each image.
 
         Args:
-            images: files, PIL images, or tensors [C, H, W], uint8 or in 0..1.
+            images: files, PIL images, or tensors [C, H, W], uint8 or in 0..1; or a single file.
             label_set: which classes to choose from; needed if there are several label sets.
             batch_size: images per forward pass.
 
@@ -120,12 +122,11 @@ class ImageClassifier(nn.Module):
             if not batch:
                 return
             for values in self(torch.stack(batch).to(device))[name].softmax(dim=1).tolist():
-                found = dict(zip(classes, values, strict=True))
-                best = max(classes, key=found.__getitem__)
-                predictions.append(Prediction(best, found[best], found))
+                best = max(range(len(values)), key=values.__getitem__)
+                predictions.append(Prediction(classes[best], values[best], dict(zip(classes, values, strict=True))))
             batch.clear()
 
-        for image in images:
+        for image in [images] if isinstance(images, str | Path) else images:
             batch.append(self.transform(self._read(image)))
             if len(batch) == batch_size:
                 flush()
@@ -145,7 +146,7 @@ class ImageClassifier(nn.Module):
         if name is None and len(names) == 1:
             return names[0]
         if name not in self.classes:
-            raise UserError(f"label_set={name}: the classifier has {', '.join(names)}; choose one")
+            raise UserError(f"label_set={name}: give one of {', '.join(names)}")
         return name
 
 
@@ -167,8 +168,9 @@ def write_classifier(path: Path, classifier: ImageClassifier, which: str) -> Non
         name: {"classes": labels.classes, "temperature": labels.temperature}
         for name, labels in description.label_sets.items()
     }
-    plain = {"label_sets": sets, "layers": description.layers, "stretch": description.stretch,
-             "max_pixels": description.max_pixels, "facts": description.facts}  # fmt: skip
+    plain = {"label_sets": sets, "size": description.size, "crop": description.crop, "stretch": description.stretch,
+             "layers": description.layers, "max_pixels": description.max_pixels,
+             "facts": description.facts}  # fmt: skip
     metadata = {SPEC_KEY: json.dumps({**spec.plain(), "encoder": which}), KEY: json.dumps(plain), "format": "pt"}
     write_safetensors(path, {name: tensor.contiguous() for name, tensor in state.items()}, metadata)
 
@@ -183,7 +185,11 @@ def load_classifier(path: str | Path) -> ImageClassifier:
         UserError: if the file is missing, or does not contain a classifier.
     """
     file = Path(path).expanduser()
-    file = file / FILE if file.is_dir() else file
+    if file.is_dir():
+        found = sorted(file.glob(FILE.replace(".", "*.")))
+        if len(found) > 1:
+            raise UserError(f"{file}: holds {', '.join(path.name for path in found)}; give one of these files")
+        file = found[0] if found else file / FILE
     if not file.is_file():
         problem = f"no such file; python evaluate.py checkpoint=RUN_DIR task=logistic leaves a {FILE} in its output"
         raise UserError(f"{file}: {problem}")
@@ -193,7 +199,8 @@ def load_classifier(path: str | Path) -> ImageClassifier:
             raise ValueError(f"holds no classifier; give a {FILE}")
         description = _described(json.loads(metadata[KEY]))
         which = native.read_description(metadata)["encoder"]
-        pretrained = build_encoder(native.read_export(metadata, state), file, which)
+        weights = native.read_export(metadata, state)
+        pretrained = build_encoder(weights, file, which, weights.spec.positions)
         heads = _heads(state, description, pretrained.spec.width * description.layers)
     except ConfigError as error:
         raise UserError(f"{file}: {error.problem}") from None
@@ -206,7 +213,9 @@ def _described(values: dict[str, Any]) -> Description:
     sets = {
         name: LabelSet(list(labels["classes"]), labels["temperature"]) for name, labels in values["label_sets"].items()
     }
-    return Description(sets, values["layers"], values["stretch"], values["max_pixels"], values["facts"])
+    height, width = values["size"]
+    rest = (values[name] for name in ("crop", "stretch", "layers", "max_pixels", "facts"))
+    return Description(sets, (height, width), *rest)
 
 
 def _heads(state: dict[str, Tensor], description: Description, width: int) -> dict[str, nn.Linear]:
@@ -231,5 +240,6 @@ def linear(weight: Tensor, bias: Tensor) -> nn.Linear:
 
 
 def names_of(classes: Sequence[str] | None, count: int) -> list[str]:
-    """The first ``count`` class names; numbers if there are none."""
-    return list(classes[:count]) if classes else [str(number) for number in range(count)]
+    """The first ``count`` class names, each once: a second one gets its number; only numbers if there are none."""
+    names = list(classes[:count]) if classes else [str(number) for number in range(count)]
+    return [f"{name} ({number})" if name in names[:number] else name for number, name in enumerate(names)]

@@ -62,6 +62,12 @@ def test_several_label_sets_in_parts(pictures, tmp_path):
     assert found.val.labels["kind"].count(1) == 1
 
 
+def test_equal_numbers_have_a_fixed_order(flat, tmp_path):
+    first, second, third, *_ = names(flat)
+    labels = write(tmp_path, f"file,class\n{first},1\n{second},01\n{third},001\n")
+    assert source(flat, labels, "data.val_fraction=0").classes == {"class": ["001", "01", "1"]}
+
+
 def test_labels_do_not_change_what_is_held_out(flat, tmp_path):
     labels = write(tmp_path, "file,class\n" + "".join(f"{name},{i % 2}\n" for i, name in enumerate(names(flat)[:6])))
     without, with_labels = (source(flat, *more, "data.val_fraction=0.25") for more in ([], [labels]))
@@ -74,6 +80,7 @@ def test_labels_do_not_change_what_is_held_out(flat, tmp_path):
         ("", "its first line should name the columns, as in file,class, not nothing"),
         ("a.png,cat\n", "its first line should name the columns, as in file,class, not a.png,cat"),
         ("file\na.png\n", "its first line should name the columns, as in file,class, not file"),
+        ("file,a.b\n{0},a\n", "column a.b: its name may not contain . or /"),
         ("file,class\n{0},a\n{1}\n", "line 3: should have 2 values: file,class"),
         ("file,class\n{0},a\nnowhere.png,b\n", "line 3: nowhere.png is the name of none of the images"),
         ("file,class\n{0},a\n{1},b\n{0},b\n", "line 4: {0} is in line 2 already"),

@@ -26,7 +26,7 @@ def made():
     torch.manual_seed(0)
     sets = {"animal": files.LabelSet(["cat", "dog", "owl"], 2.0), "odd.name": files.LabelSet(["0", "1"])}
     heads = {name: torch.nn.Linear(48, len(labels.classes)) for name, labels in sets.items()}
-    description = files.Description(sets, layers=2, stretch=True, facts={"task": "logistic"})
+    description = files.Description(sets, (16, 24), 0.9, True, layers=2, facts={"task": "logistic"})
     return files.ImageClassifier(untrained_encoder(spec(), 0), heads, description)
 
 
@@ -36,11 +36,12 @@ def test_what_is_written_is_loaded(made, tmp_path):
     assert loaded.description == made.description
     assert loaded.classes == {"animal": ["cat", "dog", "owl"], "odd.name": ["0", "1"]}
     assert not loaded.training
-    images = torch.rand(3, 3, 24, 32)
+    assert loaded.transform.size == (16, 24)  # not the encoder's
+    images = torch.rand(3, 3, 16, 24)
     expected = made(images)
     for name, logits in loaded(images).items():
         assert torch.equal(logits, expected[name])
-    encoder = ijepa.load_encoder(tmp_path / files.FILE)
+    encoder = ijepa.load_encoder(tmp_path / files.FILE, positions="index")
     assert isinstance(encoder, PretrainedEncoder)
     assert torch.equal(encoder(images), made.encoder(images))
 
@@ -61,16 +62,31 @@ def test_predictions_of_files_pictures_and_tensors(made, tmp_path):
     pooled = made.encoder(torch.stack([made.transform(image) for image in pictures]), last=2).mean(1)
     torch.testing.assert_close(logits, made.heads[0](pooled) / 2.0)
     assert made.predict([], "animal") == []
+    assert made.predict(str(paths[0]), "animal") == found[:1]  # a single file
+
+
+def test_names_are_unique():
+    assert files.names_of(["crane", "owl", "crane", "cat"], 3) == ["crane", "owl", "crane (2)"]
+    assert files.names_of(None, 2) == ["0", "1"]
 
 
 def test_mistakes_in_use(made, tmp_path):
-    with pytest.raises(UserError, match=r"label_set=None: the classifier has animal, odd.name; choose one"):
+    with pytest.raises(UserError, match=r"label_set=None: give one of animal, odd.name"):
         made.predict([])
-    with pytest.raises(UserError, match=r"label_set=plant: the classifier has"):
+    with pytest.raises(UserError, match=r"label_set=plant: give one of"):
         made.predict([], "plant")
     (tmp_path / "note.txt").write_text("no image")
     with pytest.raises(UserError, match=r"note.txt: cannot be read as an image"):
         made.predict([tmp_path / "note.txt"], "animal")
+
+
+def test_several_files_in_a_folder(made, tmp_path):
+    for name in ("a", "b"):
+        files.write_classifier(tmp_path / f"classifier-{name}.safetensors", made, "target")
+    with pytest.raises(UserError, match=r"holds classifier-a.safetensors, classifier-b.safetensors; give one of these"):
+        ijepa.load_classifier(tmp_path)
+    (tmp_path / "classifier-b.safetensors").unlink()
+    assert ijepa.load_classifier(tmp_path).classes == made.classes
 
 
 def test_files_that_hold_no_classifier(made, tmp_path):

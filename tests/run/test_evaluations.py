@@ -67,7 +67,8 @@ def test_labels_of_some_images_in_a_file(finished, invoke, pictures, tmp_path):
     arguments = [f"checkpoint={folder}", "data=folder", "data.image_size=[32,48]", "data.workers=0",
                  "task.linear.epochs=2", "task.linear.layers=[1,2]"]  # fmt: skip
     named = [f"data.root={pictures}", f"data.labels={tmp_path / 'labels.csv'}", f"output={tmp_path / 'named'}"]
-    code, output, error = invoke("evaluate.py", *arguments, *named, "task=[knn,logistic,linear,features,retrieval]")
+    code, output, error = invoke("evaluate.py", *arguments, *named, "task=[knn,logistic,linear,features,retrieval]",
+                                 "task.linear.labels=[half]")  # fmt: skip
     assert code == 0, error
     assert "labels   half: 9 of the 24 training images have one" in output
     few = [f"data.root={tmp_path / 'few'}", f"output={tmp_path / 'found'}", "task=[knn,logistic,linear]"]
@@ -76,8 +77,12 @@ def test_labels_of_some_images_in_a_file(finished, invoke, pictures, tmp_path):
         json.loads((tmp_path / name / "metrics.json").read_text())["results"] for name in ("named", "found")
     )
     for model, expected in found.items():
-        assert {name: named[model][f"class/{name}"] for name in expected} == expected
+        assert {name: named[model].get(f"class/{name}", expected["linear"]) for name in expected} == expected
+        assert "class/linear" not in named[model]  # task.linear.labels
         assert named[model]["half/knn20"] >= 0
+        assert named[model]["half/linear"] >= 0
+    for name in ("class", "half"):
+        assert list(ijepa.load_classifier(tmp_path / "named" / f"classifier-{name}.safetensors").classes) == [name]
     with np.load(tmp_path / "named" / "features.npz") as features:
         assert len(features["features"]) == 32
         assert (features["label_class"] == -1).sum() == 32 - 24
@@ -179,7 +184,7 @@ def test_retrieval_draws_neighbours(finished, pictures, tmp_path, invoke):
     assert len({line["query"] for line in lines}) == 8
     for line in lines:
         assert f"/val/{line['query_class']}/" in line["query"]
-        assert f"/train/{line['class']}/" in line["file"]
+        assert f"/train/{line['file_class']}/" in line["file"]
     assert [line["rank"] for line in lines] == ["1", "2", "3"] * 8
     cosines = np.array([float(line["cosine"]) for line in lines]).reshape(8, 3)
     assert (np.diff(cosines, axis=1) <= 0).all()
