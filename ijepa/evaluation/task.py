@@ -42,10 +42,6 @@ class Task(ABC):
             ConfigError: if an option is invalid.
         """
 
-    def concerns(self, names: list[str]) -> bool:
-        """Whether it evaluates any of the label sets ``names``."""
-        return True
-
     @abstractmethod
     def evaluate(self, model: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
         """The results by label set, or under "" if the task needs none; every process calls it."""
