@@ -311,8 +311,8 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
     ]
     muon = None
     if o["opt"] == "muon":
-        matrices = [(n, p) for n, p in named if p.ndim == 2 and "blocks" in n]
-        rest = [(n, p) for n, p in named if not (p.ndim == 2 and "blocks" in n)]
+        matrices, *others = optim.groups(named, muon=True)
+        rest = [item for group in others for item in group]
         muon = optim.Muon([p for _, p in matrices], lr=o["lr"])
         muon.param_groups[0]["weight_decay"] = o["wd"]
         adam = optim.adamw(rest, o["lr"], (0.9, o["beta2"]), 1e-8, False)
@@ -348,9 +348,7 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
         trained -= 3 * per
     image_flops = o["masks"] * trained + (whole + extra if needs_teacher else 0)
     if o["opt"] == "muon":
-        for _, matrix in matrices:
-            low, high = min(matrix.shape), max(matrix.shape)
-            image_flops += optim.ORTHOGONALISATION_STEPS * (4 * low * low * high + 2 * low**3) / o["batch"]
+        image_flops += optim.orthogonalisation_flops(named) / o["batch"]
     steps = max(round(budget / image_flops / o["batch"]), 8)
     images = torch.from_numpy(np.ascontiguousarray(source.train.images)).permute(0, 3, 1, 2)
     mean, std = torch.tensor(spec.mean).view(3, 1, 1), torch.tensor(spec.std).view(3, 1, 1)

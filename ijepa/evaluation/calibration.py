@@ -7,29 +7,29 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-LEAST = 50
+MIN_IMAGES = 50
 """Images that a temperature is fitted to, at least."""
-RANGE = (-3.0, 4.0)
+LOG_RANGE = (-3.0, 4.0)
 """Of the temperature's natural logarithm."""
 BINS = 15
 """Of the expected calibration error, as in the paper."""
 
 
 def temperature(logits: Tensor, labels: Tensor) -> float | None:
-    """The temperature with the least cross-entropy; None with fewer than `LEAST` images.
+    """The temperature with the least cross-entropy; None with fewer than `MIN_IMAGES` images.
 
     Args:
         logits: [n, K], of images to which the classifier was not fitted.
         labels: [n] class indices.
     """
-    if len(labels) < LEAST:
+    if len(labels) < MIN_IMAGES:
         return None
     values = logits.double()
 
     def cross_entropy(logarithm: float) -> float:
         return F.cross_entropy(values / math.exp(logarithm), labels).item()
 
-    return math.exp(minimize_scalar(cross_entropy, bounds=RANGE, method="bounded").x)
+    return math.exp(minimize_scalar(cross_entropy, bounds=LOG_RANGE, method="bounded").x)
 
 
 def calibration_error(logits: Tensor, labels: Tensor) -> float:

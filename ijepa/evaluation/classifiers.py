@@ -9,7 +9,7 @@ from ijepa.evaluation.context import EvalContext, EvaluatedModel
 from ijepa.interop.classifier import FILE, Description, ImageClassifier, LabelSet, names_of, write_classifier
 
 
-def keep(
+def save_classifier(
     heads: dict[str, nn.Linear], temperatures: dict[str, float | None], model: EvaluatedModel, ctx: EvalContext,
     folder: Path, facts: dict[str, Any],
 ) -> Path:  # fmt: skip
@@ -30,6 +30,6 @@ def keep(
     transform = ctx.data.eval_transform
     shape = transform.size, transform.crop, transform.stretch
     description = Description(sets, *shape, ctx.layers, ctx.max_pixels, facts)
-    path = folder / FILE.replace(".", f"{ctx.part}.")
+    path = folder / FILE.replace(".", f"{ctx.file_suffix}.")
     write_classifier(path, ImageClassifier(model.encoder, heads, description), ctx.encoder)
     return path

@@ -88,8 +88,8 @@ class EvalContext:
         quiet: no progress bars.
         baselines: whether pictures compare the encoder with random init.
         run: folder of the encoder's run; None: unknown, or not needed.
-        part: for the names of files, if there are several contexts of labelled images: "-" and its label sets.
-        keep_classifiers: whether tasks write the classifiers that they train, to be used afterwards.
+        file_suffix: for the names of files, if there are several `labelled_contexts`: "-" and the label sets.
+        save_classifiers: whether tasks write the classifiers that they train, to be used afterwards.
         encoder: which encoder is evaluated: ``target`` or ``context``.
         max_pixels: images with more pixels are not decoded; None: no limit.
         files: paths of the files that `Task.evaluate` has written.
@@ -105,8 +105,8 @@ class EvalContext:
     quiet: bool = False
     baselines: bool = True
     run: Path | None = None
-    part: str = ""
-    keep_classifiers: bool = False
+    file_suffix: str = ""
+    save_classifiers: bool = False
     encoder: str = "target"
     max_pixels: int | None = None
     files: list[Path] = field(default_factory=list)
@@ -115,7 +115,7 @@ class EvalContext:
     _mirrored_features: dict[str, Tensor] = field(default_factory=dict)
     _labelled: "list[EvalContext] | None" = None
 
-    def labelled(self) -> "list[EvalContext]":
+    def labelled_contexts(self) -> "list[EvalContext]":
         """Contexts of only the labelled images: one for the label sets in which the same images have a label.
 
         Just this context if all images have a label in every label set.
@@ -140,8 +140,10 @@ class EvalContext:
                 parts.append(part)
             data = copy.copy(self.data)
             data.source = replace(source, train=parts[0], val=parts[1])
-            title = f"-{'-'.join(names)}" if len(groups) > 1 else ""
-            divided.append(replace(self, data=data, part=title, _features={}, _mirrored_features={}, _labelled=None))
+            suffix = f"-{'-'.join(names)}" if len(groups) > 1 else ""
+            divided.append(
+                replace(self, data=data, file_suffix=suffix, _features={}, _mirrored_features={}, _labelled=None)
+            )
         return divided
 
     def features(self, model: EvaluatedModel, layers: int, batch_size: int) -> tuple[Features, Features]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ijepa.config import Lowshot, LowshotFinetune
 from ijepa.data.labels import matching
-from ijepa.data.sets import Images
+from ijepa.data.sets import Images, has_label
 from ijepa.evaluation.augmentation import row_by_index
 from ijepa.evaluation.context import EvalContext
 from ijepa.evaluation.features import Features
@@ -34,13 +34,14 @@ def amounts(config: FewLabelsConfig) -> Iterator[tuple[str, Amount]]:
 
 
 def validate(config: FewLabelsConfig, key: str, images: Images) -> None:
-    """Checks that there is an amount, and that each list names training images; raises ConfigError."""
+    """Checks that there is an amount, and that each list names labelled training images; raises ConfigError."""
     if not config.shares + config.shots + config.lists:
         raise ConfigError(f"{key}.shares", [], f"needs at least one value here, in {key}.shots or in {key}.lists")
     for file in config.lists:
         if not Path(file).expanduser().is_file():
             raise ConfigError(f"{key}.lists", config.lists, f"no such file: {file}")
-        listed_rows(Path(file).expanduser(), _names(images), f"{key}.lists")
+        labelled = np.any([has_label(images, name) for name in images.labels], axis=0).nonzero()[0].tolist()
+        listed_rows(Path(file).expanduser(), [images.name(index) for index in labelled], f"{key}.lists")
     names = [name for name, _ in amounts(config)]
     for name in names:
         if names.count(name) > 1:
@@ -87,7 +88,7 @@ def listed_rows(file: Path, names: list[str], key: str) -> Tensor:
     for line, rows in zip(listed, found, strict=True):
         matches = len(rows)
         if matches != 1:
-            problem = f"{line} is {'no' if not matches else 'the name of more than one'} training image"
+            problem = f"{line} is {'no' if not matches else 'the name of more than one'} training image with a label"
             raise ConfigError(key, file, problem + ("; give the folder, too" if matches else ""))
     if not listed:
         raise ConfigError(key, file, "the list is empty")

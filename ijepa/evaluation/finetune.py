@@ -55,7 +55,7 @@ class FinetuneTask(ConfiguredTask[Finetune]):
         rows = torch.arange(len(train.values))
         tuned = tune(self.config, model, ctx, train.select_labels(names), test, rows, f"{model.name}: fine-tuning")
         if ctx.folder is not None:
-            path = ctx.folder / f"finetuned-{model.name.replace(' ', '-')}{ctx.part}.safetensors"
+            path = ctx.folder / f"finetuned-{model.name.replace(' ', '-')}{ctx.file_suffix}.safetensors"
             encoder = tuned.network.pretrained
             timm.write(path, encoder.encoder, encoder.spec, "target", dict(tuned.network.heads.items()))
             ctx.files.append(path)

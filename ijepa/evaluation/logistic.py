@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ijepa.config import Logistic
 from ijepa.evaluation import calibration, specs
-from ijepa.evaluation.classifiers import keep
+from ijepa.evaluation.classifiers import save_classifier
 from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.measures import MetricValue, accuracy
@@ -50,10 +50,10 @@ class LogisticTask(ConfiguredTask[Logistic]):
 
     def write(self, model: EvaluatedModel, ctx: EvalContext, folder: Path) -> list[Path]:
         """Writes the classifier, not for baselines."""
-        if model.baseline or model.encoder is None or not ctx.keep_classifiers or self.fitted is None:
+        if model.baseline or model.encoder is None or not ctx.save_classifiers or self.fitted is None:
             return []
         facts = {"task": self.name, "l2": self.fitted.l2, "images": self.fitted.images}
-        return [keep(self.fitted.heads(), self.fitted.temperatures, model, ctx, folder, facts)]
+        return [save_classifier(self.fitted.heads(), self.fitted.temperatures, model, ctx, folder, facts)]
 
 
 class Projection(NamedTuple):

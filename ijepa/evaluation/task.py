@@ -57,7 +57,7 @@ class ConfiguredTask(Task, Generic[ConfigT]):
     def __init__(self, config: ConfigT) -> None:
         self.config = config
 
-    def concerns(self, names: list[str]) -> bool:
+    def applies_to(self, names: list[str]) -> bool:
         """Whether ``labels`` among its options, if it has them, names any of the label sets ``names``."""
         labels = getattr(self.config, "labels", None)
         return labels is None or any(name in names for name in labels)

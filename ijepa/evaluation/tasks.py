@@ -88,8 +88,8 @@ def evaluate(tasks: Tasks, model: EvaluatedModel, ctx: EvalContext) -> ModelResu
     names = label_sets(ctx.data)
     collected = ModelResults(model.name, {})
     for task_name, task in build_tasks(tasks).items():
-        for part in ctx.labelled() if task.needs_labels else [ctx]:
-            if part is not ctx and isinstance(task, ConfiguredTask) and not task.concerns(label_sets(part.data)):
+        for part in ctx.labelled_contexts() if task.needs_labels else [ctx]:
+            if part is not ctx and isinstance(task, ConfiguredTask) and not task.applies_to(label_sets(part.data)):
                 continue
             for name, result in task.evaluate(model, part).items():
                 values = {result_key(names, name, metric): value for metric, value in result.results.items()}

@@ -28,3 +28,11 @@ def test_heldout_images_are_spread_and_have_company():
     rare = np.repeat(np.arange(1000), 3)
     assert set(np.bincount(rare[heldout_indices(Listed(label=rare), 256)], minlength=1000)) <= {0, 1, 3}
     assert heldout_indices(Listed(label=few[:7]), 256) == list(range(7))
+
+
+def test_images_without_a_label_fill_up():
+    labels = np.full(10_000, -1)
+    labels[::200] = np.arange(50)
+    chosen = heldout_indices(Listed(label=labels), 256)
+    assert len(chosen) == len(set(chosen)) == 256
+    assert set(np.flatnonzero(labels >= 0)) <= set(chosen)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ijepa.evaluation.calibration import LEAST, calibration_error, temperature
+from ijepa.evaluation.calibration import MIN_IMAGES, calibration_error, temperature
 
 COUNT = 20_000
 
@@ -28,8 +28,8 @@ def test_the_temperature_undoes_a_factor(calibrated, factor):
 
 def test_too_few_images_have_no_temperature(calibrated):
     logits, labels = calibrated
-    assert temperature(logits[: LEAST - 1], labels[: LEAST - 1]) is None
-    assert temperature(logits[:LEAST], labels[:LEAST]) is not None
+    assert temperature(logits[: MIN_IMAGES - 1], labels[: MIN_IMAGES - 1]) is None
+    assert temperature(logits[:MIN_IMAGES], labels[:MIN_IMAGES]) is not None
 
 
 def test_classes_without_a_logit_count_as_wrong(calibrated):

@@ -71,7 +71,9 @@ def test_its_state_is_saved_and_loaded():
     copy = small_encoder()
     copy.load_state_dict(network.state_dict())
     loaded = optim.MuonAdamW(copy.named_parameters(), **OPTIONS)
-    loaded.load_state_dict(deepcopy(optimizer.state_dict()))
+    state = deepcopy(optimizer.state_dict())
+    state["param_groups"][0] |= {"nesterov": True, "ns_steps": 5, "adjust_lr_fn": "match_rms_adamw"}  # as torch's has
+    loaded.load_state_dict(state)
     assert_same(stepped(network, [optimizer]), stepped(copy, [loaded]), **EXACT)
 
 
