@@ -25,19 +25,16 @@ from ijepa.config.tasks import (
     Depth,
     Distance,
     Export,
-    Finetune,
     Knn,
     Linear,
     Logistic,
-    Lowshot,
-    LowshotFinetune,
     Paper,
     Retrieval,
     Segmentation,
     Tasks,
-    Tuning,
 )
 from ijepa.config.training import Curve, LearningRate, Objective, Optimizer, Schedule
+from ijepa.config.tuning import Finetune, Lowshot, LowshotFinetune, Tuning
 
 __all__ = [
     "COMBINED",

@@ -1,42 +1,32 @@
-"""The attentive probe: a learnt query attends to frozen patches, followed by an MLP and a linear classifier.
+"""The attentive probe (`AttentiveProbe`) on frozen patches.
 
 The protocol is that of V-JEPA's evaluations, for encoders whose average-pooled patches were not trained to be useful.
 Several learning rates and weight decays are trained at once; the best is chosen on held-out training images.
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from timm.layers import AttentionPoolLatent
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ijepa.config import Attentive
 from ijepa.data.sets import Images, Subset
-from ijepa.evaluation import augmentation, specs
+from ijepa.evaluation import augmentation, calibration, specs
+from ijepa.evaluation.classifiers import ClassifierTask, Trained
 from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.measures import accuracy
 from ijepa.evaluation.progress import progress
-from ijepa.evaluation.task import ConfiguredTask, MetricSpec
-from ijepa.models.encoder import LayerNorm
+from ijepa.evaluation.task import MetricSpec
+from ijepa.models.attentive import AttentiveProbe
 from ijepa.training import curves
 from ijepa.util.randomness import Stream, seed_of
 
-
-class AttentiveProbe(nn.Module):
-    """An attentive probe: patch features [B, N, D] to logits [B, K]."""
-
-    def __init__(self, width: int, heads: int, classes: int) -> None:
-        super().__init__()
-        self.norm = LayerNorm(width)
-        self.pool = AttentionPoolLatent(width, num_heads=heads, norm_layer=LayerNorm)
-        self.head = nn.Linear(width, classes)
-
-    def forward(self, patches: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.pool(self.norm(patches)))
-        return logits
+CALIBRATION_IMAGES = 10_000
+"""Held-out training images that a temperature is fitted to, at most."""
 
 
 class Candidate(NamedTuple):
@@ -47,8 +37,13 @@ class Candidate(NamedTuple):
     weight_decay: float
     probe: AttentiveProbe
 
+    @property
+    def setting(self) -> dict[str, float]:
+        """The hyperparameters."""
+        return {"lr": self.lr, "weight_decay": self.weight_decay}
 
-class AttentiveTask(ConfiguredTask[Attentive]):
+
+class AttentiveTask(ClassifierTask[Attentive]):
     """Accuracy of an attentive probe."""
 
     name = "attentive"
@@ -64,20 +59,34 @@ class AttentiveTask(ConfiguredTask[Attentive]):
         holdout_rows, train_rows = augmentation.hold_out(self.config.holdout, len(train.values), ctx.seed)
         candidates = _train(self.config, model, ctx, train, train_rows)
         source = ctx.data.source
-        holdout_classes = _predict(self.config, model, ctx, candidates, source.train, train.indices[holdout_rows])
-        test_classes = _predict(self.config, model, ctx, candidates, source.val, test.indices)
-        results = {}
-        for name in train.labels:
-            scores = []
-            for candidate, on_holdout, on_test in zip(candidates, holdout_classes, test_classes, strict=True):
-                if candidate.label_set == name:
-                    holdout = (on_holdout == train.labels[name][holdout_rows]).float().mean().item()
-                    scores.append((holdout, candidate, accuracy(on_test, test.labels[name])))
-            _, best, result = max(scores, key=lambda score: score[0])
-            listed = [{"lr": c.lr, "weight_decay": c.weight_decay, "holdout": s, "test": r.value} for s, c, r in scores]
+        asked = train.indices[holdout_rows]
+        holdout_classes, _ = _predict(self.config, model, ctx, candidates, source.train, asked)
+        chosen, held_out = dict[str, Candidate](), dict[Candidate, float]()
+        for candidate, on_holdout in zip(candidates, holdout_classes, strict=True):
+            name = candidate.label_set
+            held_out[candidate] = (on_holdout == train.labels[name][holdout_rows]).float().mean().item()
+            if name not in chosen or held_out[candidate] > held_out[chosen[name]]:
+                chosen[name] = candidate
+        kept = list(chosen.values())
+        _, known = _predict(self.config, model, ctx, kept, source.train, asked[:CALIBRATION_IMAGES], kept)
+        test_classes, logits = _predict(self.config, model, ctx, candidates, source.val, test.indices, kept)
+        accuracies = {
+            candidate: accuracy(on_test, test.labels[candidate.label_set])
+            for candidate, on_test in zip(candidates, test_classes, strict=True)
+        }
+        results, self.trained = {}, Trained({}, {}, 1, {"images": len(train_rows), "chosen": {}})
+        for name, best in chosen.items():
+            labels = train.labels[name][holdout_rows][:CALIBRATION_IMAGES]
+            temperature = calibration.temperature(known[best], labels)
+            self.trained.add(name, best.probe.cpu(), temperature, best.setting)
+            listed = [
+                {**c.setting, "holdout": held_out[c], "test": accuracies[c].value}
+                for c in candidates
+                if c.label_set == name
+            ]
+            details = calibration.details(logits[best], test.labels[name], temperature)
             results[name] = TaskResult(
-                {specs.ATTENTIVE.name: result},
-                {"chosen": {"lr": best.lr, "weight_decay": best.weight_decay}, "probes": listed},
+                {specs.ATTENTIVE.name: accuracies[best]}, {"chosen": best.setting, "probes": listed, **details}
             )
         return results
 
@@ -129,22 +138,23 @@ def _train(
 
 @torch.inference_mode()
 def _predict(
-    config: Attentive,
-    model: EvaluatedModel,
-    ctx: EvalContext,
-    candidates: list[Candidate],
-    images: Images,
-    indices: Tensor,
-) -> Tensor:
-    """The class that each probe predicts for each image: [probes, n]."""
+    config: Attentive, model: EvaluatedModel, ctx: EvalContext, candidates: list[Candidate], images: Images,
+    indices: Tensor, with_logits: Sequence[Candidate] = (),
+) -> tuple[Tensor, dict[Candidate, Tensor]]:  # fmt: skip
+    """The class that each probe predicts for each image, [probes, n], and logits [n, K] of the probes asked for."""
     assert model.encoder is not None
     embed, device = ctx.runtime.patches(model.encoder), ctx.runtime.device
     for candidate in candidates:
         candidate.probe.eval()
     ranks = ctx.runtime.ranks
     classes = [torch.empty(0, len(candidates), dtype=torch.int64)]
+    logits: dict[Candidate, list[Tensor]] = {candidate: [] for candidate in with_logits}
     own = ranks.share(len(indices))
     for batch, _ in ctx.data.eval_dataloader(Subset(images, indices[own.start : own.stop].tolist()), config.batch_size):
         patches = embed(batch.to(device, non_blocking=True))
-        classes.append(torch.stack([c.probe(patches).argmax(dim=1).cpu() for c in candidates], dim=1))
-    return ranks.joined(torch.cat(classes)).T
+        found = {candidate: candidate.probe(patches).cpu() for candidate in candidates}
+        classes.append(torch.stack([values.argmax(dim=1) for values in found.values()], dim=1))
+        for candidate, parts in logits.items():
+            parts.append(found[candidate])
+    joined = {candidate: ranks.joined(torch.cat(parts or [torch.empty(0)])) for candidate, parts in logits.items()}
+    return ranks.joined(torch.cat(classes)).T, joined

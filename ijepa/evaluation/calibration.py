@@ -1,6 +1,7 @@
 """Calibration of a classifier's probabilities by a temperature (Guo et al., 1706.04599)."""
 
 import math
+from typing import Any
 
 from scipy.optimize import minimize_scalar
 from torch import Tensor
@@ -41,3 +42,14 @@ def calibration_error(logits: Tensor, labels: Tensor) -> float:
     probabilities = F.pad(logits, (0, classes - logits.shape[1]), value=-math.inf).softmax(dim=1)
     error: Tensor = multiclass_calibration_error(probabilities, labels, classes, BINS)
     return float(error)
+
+
+def details(logits: Tensor, labels: Tensor, chosen: float | None) -> dict[str, Any]:
+    """For metrics.json: the temperature ``chosen``, and the calibration error of ``logits`` before and after.
+
+    {} if there is no temperature.
+    """
+    if chosen is None:
+        return {}
+    before, after = (calibration_error(values, labels) for values in (logits, logits / chosen))
+    return {"temperature": chosen, "ece": before, "ece_calibrated": after}

@@ -16,6 +16,7 @@ from ijepa.evaluation import cache
 from ijepa.evaluation.features import Features, last_layers, pixel_patches, pixels
 from ijepa.evaluation.measures import MetricValue
 from ijepa.evaluation.runtime import Embed, Runtime
+from ijepa.interop.classifier import FILE
 from ijepa.models.pretrained import PretrainedEncoder
 from ijepa.util.errors import UserError
 
@@ -89,7 +90,7 @@ class EvalContext:
         baselines: whether pictures compare the encoder with random init.
         run: folder of the encoder's run; None: unknown, or not needed.
         file_suffix: for the names of files, if there are several `labelled_contexts`: "-" and the label sets.
-        save_classifiers: whether tasks write the classifiers that they train, to be used afterwards.
+        classifiers: names of the tasks that write the classifiers that they train, to be used afterwards.
         encoder: which encoder is evaluated: ``target`` or ``context``.
         max_pixels: images with more pixels are not decoded; None: no limit.
         files: paths of the files that `Task.evaluate` has written.
@@ -106,7 +107,7 @@ class EvalContext:
     baselines: bool = True
     run: Path | None = None
     file_suffix: str = ""
-    save_classifiers: bool = False
+    classifiers: tuple[str, ...] = ()
     encoder: str = "target"
     max_pixels: int | None = None
     files: list[Path] = field(default_factory=list)
@@ -184,6 +185,11 @@ class EvalContext:
             )  # fmt: skip
             self._mirrored_features = {name: values}  # of one model at a time, to save memory
         return self._mirrored_features[name]
+
+    def classifier_file(self, task: str) -> str:
+        """The name of the file for the classifiers that ``task`` trains; with its name if there are several tasks."""
+        name = f"-{task}" if len(self.classifiers) > 1 else ""
+        return FILE.replace(".", f"{name}{self.file_suffix}.")
 
     def title(self, text: str) -> str:
         """The title of a progress bar; empty, hence no bar, if ``quiet``."""

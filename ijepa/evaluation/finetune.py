@@ -4,7 +4,7 @@ The paper follows the usual protocol: AdamW, layer-wise learning rate decay, mix
 RandAugment. Started from random init, it is the supervised baseline.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from PIL import Image
@@ -16,15 +16,17 @@ from torch.optim import AdamW
 
 from ijepa.config import Finetune, Tuning
 from ijepa.data.datamodule import DataModule
-from ijepa.data.sets import UnreadableError
-from ijepa.evaluation import augmentation, specs
+from ijepa.data.sets import Images, Subset, UnreadableError
+from ijepa.evaluation import augmentation, calibration, specs
 from ijepa.evaluation.cache import cached_features
+from ijepa.evaluation.classifiers import ClassifierTask, Trained
 from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult, label_sets
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.measures import MetricValue, accuracy
 from ijepa.evaluation.progress import progress
-from ijepa.evaluation.task import ConfiguredTask, MetricSpec
+from ijepa.evaluation.task import MetricSpec
 from ijepa.interop import timm
+from ijepa.interop.classifier import Head
 from ijepa.models.classifier import Classifier
 from ijepa.training import curves
 from ijepa.util.errors import ConfigError
@@ -35,13 +37,14 @@ MAX_TRIED = 10
 
 
 class TunedModel(NamedTuple):
-    """A fine-tuned network, and its accuracy on the validation images by label set."""
+    """A fine-tuned network, and its logits [n, K] and accuracy on the validation images by label set."""
 
     network: Classifier
+    logits: dict[str, Tensor]
     results: dict[str, MetricValue]
 
 
-class FinetuneTask(ConfiguredTask[Finetune]):
+class FinetuneTask(ClassifierTask[Finetune]):
     """Accuracy after fine-tuning."""
 
     name = "finetune"
@@ -52,14 +55,35 @@ class FinetuneTask(ConfiguredTask[Finetune]):
             return {}
         train, test = ctx.features(model, 1, self.config.batch_size)
         names = [name for name in self.config.labels or train.labels if name in train.labels]
-        rows = torch.arange(len(train.values))
-        tuned = tune(self.config, model, ctx, train.select_labels(names), test, rows, f"{model.name}: fine-tuning")
+        train = train.select_labels(names)
+        count = len(train.values)
+        holdout_rows, rows = torch.empty(0, dtype=torch.int64), torch.arange(count)
+        if round(self.config.holdout * count) >= calibration.MIN_IMAGES:
+            holdout_rows, rows = augmentation.hold_out(self.config.holdout, count, ctx.seed)
+        tuned = tune(self.config, model, ctx, train, test, rows, f"{model.name}: fine-tuning")
+        held_out = Subset(ctx.data.source.train, train.indices[holdout_rows].tolist())
+        known = logits(tuned.network, held_out, ctx, self.config.batch_size) if len(held_out) else {}
+        temperatures = {
+            name: calibration.temperature(known[name], train.labels[name][holdout_rows]) if known else None
+            for name in tuned.results
+        }
+        heads = cast(dict[str, Head], dict(tuned.network.heads.items()))
+        self.trained = Trained(heads, temperatures, 1, {"images": len(rows)}, tuned.network.pretrained)
         if ctx.folder is not None:
             path = ctx.folder / f"finetuned-{model.name.replace(' ', '-')}{ctx.file_suffix}.safetensors"
             encoder = tuned.network.pretrained
             timm.write(path, encoder.encoder, encoder.spec, "target", dict(tuned.network.heads.items()))
             ctx.files.append(path)
-        return {name: TaskResult({specs.FINETUNE.name: result}) for name, result in tuned.results.items()}
+        found = {}
+        for name, result in tuned.results.items():
+            details = calibration.details(tuned.logits[name], test.labels[name], temperatures[name])
+            found[name] = TaskResult({specs.FINETUNE.name: result}, details or None)
+        return found
+
+    @property
+    def uncalibrated(self) -> str:
+        """Why there is no temperature."""
+        return f"{self.key}.holdout={self.config.holdout:g} holds out fewer than {calibration.MIN_IMAGES} images"
 
     def metrics(self, several: bool) -> list[MetricSpec]:
         """The accuracy."""
@@ -140,13 +164,18 @@ def tune(
         torch.manual_seed(seed_of(seed, Stream.FINETUNE_INIT, 1, ctx.runtime.ranks.rank))  # for stochastic depth
         _train(config, network, ctx, train, rows, seed, ctx.title(title))
     network.eval()
+    found = logits(network, ctx.data.source.val, ctx, config.batch_size)
+    results = {name: accuracy(values.argmax(dim=1), test.labels[name]) for name, values in found.items()}
+    return TunedModel(network, found, results)
+
+
+@torch.inference_mode()
+def logits(network: Classifier, images: Images, ctx: EvalContext, batch_size: int) -> dict[str, Tensor]:
+    """Logits [n, K] of the readable ones among ``images``, by label set."""
     embed = ctx.runtime.pooled(network.pretrained)
-    pooled, _ = cached_features(embed, ctx.data.source.val, ctx.data, config.batch_size, ctx.runtime, None, "")
-    results = {}
-    with torch.inference_mode():
-        for name, head in network.heads.items():
-            results[name] = accuracy(head(pooled.to(device)).argmax(dim=1).cpu(), test.labels[name])
-    return TunedModel(network, results)
+    pooled, _ = cached_features(embed, images, ctx.data, batch_size, ctx.runtime, None, "")
+    pooled = pooled.to(ctx.runtime.device)
+    return {name: head(pooled).cpu() for name, head in network.heads.items()}
 
 
 def build_optimizer(config: Tuning, network: nn.Module) -> AdamW:
@@ -179,9 +208,9 @@ def _train(
         mixed, weights = mix(config, images, seed_of(seed, Stream.MIXUP, step, ranks.rank))
         mixed, weights = mixed.to(device, non_blocking=True), weights.to(device, non_blocking=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=ctx.runtime.bf16):
-            logits = network(mixed)
+            predicted = network(mixed)
         loss = torch.zeros((), device=device)
-        for name, label_set_logits in logits.items():
+        for name, label_set_logits in predicted.items():
             labels = train.labels[name][row_of[indices]].to(device)
             targets = weights @ smoothed_targets(labels, label_set_logits.shape[1], config.label_smoothing)
             loss = loss + F.cross_entropy(label_set_logits.float(), targets)

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ijepa.interop.classifier import linear
+
 TRUST_COEFFICIENT = 0.001
 """Of LARS: norm of a step / norm of the weights, before the learning rate."""
 EPS = 1e-12
@@ -59,6 +61,18 @@ class Heads(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Logits [H, B, K] of features [B, D]."""
         return self.norm(features) @ self.weight + self.bias
+
+    @torch.no_grad()
+    def head(self, number: int, width: int) -> nn.Linear:
+        """A head in eval mode as a linear layer of features [B, ``width``], of which it takes the last D."""
+        weight, bias = self.weight[number], self.bias[number, 0]  # [D, K], [K]
+        if isinstance(self.norm, nn.BatchNorm1d):
+            assert self.norm.running_mean is not None
+            assert self.norm.running_var is not None
+            weight = weight / (self.norm.running_var + self.norm.eps).sqrt()[:, None]
+            bias = bias - self.norm.running_mean @ weight
+        padded = F.pad(weight.T, (width - len(weight), 0))
+        return linear(padded, bias)
 
     def loss(self, features: Tensor, labels: Tensor) -> Tensor:
         """The sum over heads of the mean cross-entropy; no head changes another's gradients."""

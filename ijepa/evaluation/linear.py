@@ -10,18 +10,19 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ijepa.config import Linear
 from ijepa.data.datamodule import DataModule
 from ijepa.distributed.ranks import SINGLE_PROCESS
-from ijepa.evaluation import augmentation, specs
+from ijepa.evaluation import augmentation, calibration, specs
+from ijepa.evaluation.classifiers import ClassifierTask, Trained
 from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult, label_sets
 from ijepa.evaluation.features import Features, last_layers
 from ijepa.evaluation.heads import Heads, Setting, setting_grid
 from ijepa.evaluation.measures import MetricValue, accuracy
 from ijepa.evaluation.progress import progress
-from ijepa.evaluation.task import ConfiguredTask, MetricSpec
+from ijepa.evaluation.task import MetricSpec
 from ijepa.util.errors import ConfigError, UnavailableError
 from ijepa.util.randomness import Stream, seed_of
 
@@ -43,11 +44,13 @@ class HeadGroup(NamedTuple):
 
 
 class HeadScore(NamedTuple):
-    """A head's accuracy on held-out training images, and its result on the validation images."""
+    """A head, ``number`` in its group: accuracy on held-out training images, and result on the validation images."""
 
     holdout: float
     setting: Setting
     val: MetricValue
+    group: HeadGroup
+    number: int
 
 
 class TrainingData(NamedTuple):
@@ -67,7 +70,7 @@ FeatureBatches = Iterator[tuple[Tensor, Tensor]]
 """Features [B, D * total_layers] on the device, and their images' rows in `TrainingData.features`: [B]."""
 
 
-class LinearTask(ConfiguredTask[Linear]):
+class LinearTask(ClassifierTask[Linear]):
     """Accuracy of a linear probe."""
 
     name = "linear"
@@ -91,16 +94,24 @@ class LinearTask(ConfiguredTask[Linear]):
             labels = train.labels[group.label_set][holdout_rows]
             holdout_classes = _predict(group, train.values[holdout_rows], total_layers)
             val_classes = _predict(group, val.values, total_layers)
-            for setting, on_holdout, on_val in zip(group.settings, holdout_classes, val_classes, strict=True):
+            predicted = zip(group.settings, holdout_classes, val_classes, strict=True)
+            for number, (setting, on_holdout, on_val) in enumerate(predicted):
                 holdout = (on_holdout == labels).float().mean().item()
                 result = accuracy(on_val, val.labels[group.label_set])
-                scores[group.label_set].append(HeadScore(holdout, setting, result))
-        results = {}
+                scores[group.label_set].append(HeadScore(holdout, setting, result, group, number))
+        results, self.trained = {}, Trained({}, {}, total_layers, {"images": len(train_rows), "chosen": {}})
         for name, candidates in scores.items():
             best = max(candidates, key=lambda candidate: candidate.holdout)
+            chosen = best.setting._asdict()
+            head = best.group.heads.head(best.number, len(train.values[0]))
+            with torch.no_grad():
+                on_holdout, on_val = (_logits(head, values) for values in (train.values[holdout_rows], val.values))
+            temperature = calibration.temperature(on_holdout, train.labels[name][holdout_rows])
+            self.trained.add(name, head, temperature, chosen)
             # "test": its name in metrics.json
             listed = [{**c.setting._asdict(), "holdout": c.holdout, "test": c.val.value} for c in candidates]
-            results[name] = TaskResult({self.spec.name: best.val}, {"chosen": best.setting._asdict(), "heads": listed})
+            details = {"chosen": chosen, "heads": listed, **calibration.details(on_val, val.labels[name], temperature)}
+            results[name] = TaskResult({self.spec.name: best.val}, details)
         return results
 
     def metrics(self, several: bool) -> list[MetricSpec]:
@@ -209,6 +220,10 @@ def _lr_factor(config: Linear, epoch: float) -> float:
     if config.milestones is not None:
         return float(0.1 ** sum(epoch >= milestone for milestone in config.milestones))
     return float(config.lr_end + (1 - config.lr_end) * (1 + math.cos(math.pi * epoch / config.epochs)) / 2)
+
+
+def _logits(head: nn.Linear, values: Tensor) -> Tensor:
+    return torch.cat([head(chunk) for chunk in values.split(PREDICTION_BATCH_SIZE)])
 
 
 @torch.no_grad()

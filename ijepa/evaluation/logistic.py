@@ -1,6 +1,5 @@
 """Logistic regression on standardised frozen features; the L2 penalty is chosen on held-out training images."""
 
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -10,12 +9,12 @@ from torch.nn import functional as F
 
 from ijepa.config import Logistic
 from ijepa.evaluation import calibration, specs
-from ijepa.evaluation.classifiers import save_classifier
+from ijepa.evaluation.classifiers import ClassifierTask, Trained
 from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.measures import MetricValue, accuracy
-from ijepa.evaluation.task import ConfiguredTask, MetricSpec
-from ijepa.interop.classifier import linear
+from ijepa.evaluation.task import MetricSpec
+from ijepa.interop.classifier import Head, linear
 from ijepa.util.randomness import Stream, shuffled
 
 HISTORY = 20
@@ -32,28 +31,22 @@ Weights = dict[str, Tensor]
 """[D + 1, K] weights of a linear classifier by label set; the last row is the bias."""
 
 
-class LogisticTask(ConfiguredTask[Logistic]):
+class LogisticTask(ClassifierTask[Logistic]):
     """Accuracy of logistic regression."""
 
     name = "logistic"
-    fitted: "Fitted | None" = None
 
     def evaluate(self, model: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
         """By label set: top-1 accuracy on the validation images; details: the calibration of its probabilities."""
         train, test = ctx.features(model, ctx.layers, self.config.batch_size)
-        self.fitted = fit_to(self.config, train, ctx.seed)
-        return results(self.fitted, test)
+        fitted = fit_to(self.config, train, ctx.seed)
+        facts = {"l2": fitted.l2, "images": len(train.values)}
+        self.trained = Trained(fitted.heads(), fitted.temperatures, ctx.layers, facts)
+        return results(fitted, test)
 
     def metrics(self, several: bool) -> list[MetricSpec]:
         """The accuracy, and the chosen L2 penalty."""
         return [specs.LOGISTIC, specs.LOGISTIC_L2]
-
-    def write(self, model: EvaluatedModel, ctx: EvalContext, folder: Path) -> list[Path]:
-        """Writes the classifier, not for baselines."""
-        if model.baseline or model.encoder is None or not ctx.save_classifiers or self.fitted is None:
-            return []
-        facts = {"task": self.name, "l2": self.fitted.l2, "images": self.fitted.images}
-        return [save_classifier(self.fitted.heads(), self.fitted.temperatures, model, ctx, folder, facts)]
 
 
 class Projection(NamedTuple):
@@ -73,7 +66,7 @@ class Projection(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """Classifiers by label set, of ``images`` training images.
+    """Classifiers by label set.
 
     weights: of projected features; l2: the chosen penalty; temperatures: see `calibration.temperature`.
     """
@@ -82,9 +75,8 @@ class Fitted(NamedTuple):
     weights: Weights
     l2: dict[str, float]
     temperatures: dict[str, float | None]
-    images: int
 
-    def heads(self) -> dict[str, nn.Linear]:
+    def heads(self) -> dict[str, Head]:
         """Classifiers of features as they are, by label set."""
         return {name: self.project.unprojected(weights) for name, weights in self.weights.items()}
 
@@ -102,10 +94,10 @@ def fit_to(config: Logistic, train: Features, seed: int) -> Fitted:
     chosen, start = _choose_l2(config, values, labels)
     holdout = holdout_count(config, len(values))
     temperatures = {
-        name: calibration.temperature(_logits(start[name], values[:holdout]), classes[:holdout])
+        name: calibration.temperature(predict_logits(start[name], values[:holdout]), classes[:holdout])
         for name, classes in labels.items()
     }
-    return Fitted(project, fit(values, labels, chosen, start, config.max_iterations), chosen, temperatures, len(values))
+    return Fitted(project, fit(values, labels, chosen, start, config.max_iterations), chosen, temperatures)
 
 
 def results(fitted: Fitted, test: Features) -> dict[str, TaskResult]:
@@ -115,18 +107,14 @@ def results(fitted: Fitted, test: Features) -> dict[str, TaskResult]:
     """
     found = {}
     for name, weights in fitted.weights.items():
-        logits, temperature = _logits(weights, fitted.project(test.values)), fitted.temperatures[name]
-        labels, details = test.labels[name], None
-        if temperature is not None:
-            after = calibration.calibration_error(logits / temperature, labels)
-            details = {"temperature": temperature, "ece": calibration.calibration_error(logits, labels),
-                       "ece_calibrated": after}  # fmt: skip
+        logits, temperature = predict_logits(weights, fitted.project(test.values)), fitted.temperatures[name]
+        labels = test.labels[name]
         found[name] = TaskResult(
             {
                 specs.LOGISTIC.name: accuracy(logits.argmax(dim=1), labels),
                 specs.LOGISTIC_L2.name: MetricValue(fitted.l2[name]),
             },
-            details,
+            calibration.details(logits, labels, temperature) or None,
         )
     return found
 
@@ -207,10 +195,11 @@ def holdout_count(config: Logistic, count: int) -> int:
 
 def predict(weights: Weights, values: Tensor) -> Labels:
     """The most likely class of each row of ``values`` [n, D], by label set: [n]."""
-    return {name: _logits(matrix, values).argmax(dim=1) for name, matrix in weights.items()}
+    return {name: predict_logits(matrix, values).argmax(dim=1) for name, matrix in weights.items()}
 
 
-def _logits(matrix: Tensor, values: Tensor) -> Tensor:
+def predict_logits(matrix: Tensor, values: Tensor) -> Tensor:
+    """Logits [n, K] of ``values`` [n, D] by weights [D + 1, K]."""
     return torch.addmm(matrix[-1], values, matrix[:-1])
 
 

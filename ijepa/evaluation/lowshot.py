@@ -5,7 +5,7 @@ penalty is chosen by cross-validation on the labelled images.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -13,10 +13,11 @@ from torch import Tensor
 
 from ijepa.config import Lowshot, LowshotFinetune
 from ijepa.data.datamodule import DataModule
-from ijepa.evaluation import fewlabels, finetune, specs
+from ijepa.evaluation import calibration, fewlabels, finetune, specs
+from ijepa.evaluation.classifiers import ClassifierTask, Trained
 from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult
 from ijepa.evaluation.features import Features
-from ijepa.evaluation.logistic import IGNORED, fit, predict, projection
+from ijepa.evaluation.logistic import IGNORED, fit, predict_logits, projection
 from ijepa.evaluation.measures import MetricValue, accuracy
 from ijepa.evaluation.progress import progress
 from ijepa.evaluation.task import ConfiguredTask, MetricSpec
@@ -60,8 +61,8 @@ class FewLabelsTask(ConfiguredTask[ConfigT]):
         return TaskResult(results, details)
 
 
-class LowshotTask(FewLabelsTask[Lowshot]):
-    """Few labels: logistic regression on frozen features."""
+class LowshotTask(FewLabelsTask[Lowshot], ClassifierTask[Lowshot]):
+    """Few labels: logistic regression on frozen features; keeps the classifiers of the most labels, first draw."""
 
     name = "lowshot"
     family = specs.LOWSHOT
@@ -69,12 +70,32 @@ class LowshotTask(FewLabelsTask[Lowshot]):
     def evaluate(self, model: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
         train, test = ctx.features(model, ctx.layers, self.config.batch_size)
         probe = LowshotProbe(self.config, train, test, ctx.seed)
+        best = dict[str, Fit]()
 
         def score(name: str, rows: Tensor, title: str, draw: int) -> tuple[MetricValue, list[float]]:
-            result, l2 = probe.score(name, rows)
-            return result, [l2]
+            fitted = probe.fit(name, rows)
+            if draw == 0 and (name not in best or len(rows) > len(best[name].rows)):
+                best[name] = fitted
+            return fitted.result, [fitted.l2]
 
-        return {name: self.over_draws(score, model.name, ctx, train, name, show_progress=True) for name in train.labels}
+        found = {
+            name: self.over_draws(score, model.name, ctx, train, name, show_progress=True) for name in train.labels
+        }
+        self.trained = Trained({}, {}, ctx.layers, {"chosen": {}})
+        for name, fitted in best.items():
+            labels = train.labels[name][fitted.rows]
+            temperature = calibration.temperature(fitted.unseen, labels)
+            head, chosen = probe.project.unprojected(fitted.weights), {"l2": fitted.l2, "images": len(labels)}
+            self.trained.add(name, head, temperature, chosen)
+            logits = predict_logits(fitted.weights, probe.test.values)
+            calibrated = calibration.details(logits, test.labels[name], temperature)
+            found[name].details.update({"calibration": calibrated} if calibrated else {})
+        return found
+
+    @property
+    def uncalibrated(self) -> str:
+        """Why there is no temperature."""
+        return f"fewer than {calibration.MIN_IMAGES} labels"
 
 
 class LowshotFinetuneTask(FewLabelsTask[LowshotFinetune]):
@@ -106,23 +127,40 @@ class LowshotProbe:
     """Logistic regression fitted to some rows of ``train`` and evaluated on ``test``."""
 
     def __init__(self, config: Lowshot, train: Features, test: Features, seed: int) -> None:
-        project = projection(train.values, config.components, seed)
+        self.project = projection(train.values, config.components, seed)
         self.config = config
-        self.train = train._replace(values=project(train.values))
-        self.test = test._replace(values=project(test.values))
+        self.train = train._replace(values=self.project(train.values))
+        self.test = test._replace(values=self.project(test.values))
         self.seed = seed
 
-    def score(self, name: str, rows: Tensor) -> tuple[MetricValue, float]:
-        """Top-1 accuracy on label set ``name`` of the classifier fitted to ``rows``, and the chosen L2 penalty."""
+    def fit(self, name: str, rows: Tensor) -> "Fit":
+        """Fits a classifier for label set ``name`` to ``rows``."""
         values, labels = self.train.values[rows], self.train.labels[name]
-        l2 = _choose_l2(self.config, values, labels[rows], self.seed)
+        l2, unseen = _choose_l2(self.config, values, labels[rows], self.seed)
         start = torch.zeros(values.shape[1] + 1, int(labels.max()) + 1)
-        weights = fit(values, {name: labels[rows]}, {name: l2}, {name: start}, self.config.max_iterations)
-        return accuracy(predict(weights, self.test.values)[name], self.test.labels[name]), l2
+        weights = fit(values, {name: labels[rows]}, {name: l2}, {name: start}, self.config.max_iterations)[name]
+        classes = predict_logits(weights, self.test.values).argmax(dim=1)
+        return Fit(accuracy(classes, self.test.labels[name]), l2, rows, weights, unseen)
 
 
-def _choose_l2(config: Lowshot, values: Tensor, labels: Tensor, seed: int) -> float:
+class Fit(NamedTuple):
+    """A classifier fitted to a few labelled images.
+
+    result: top-1 accuracy; l2: the chosen penalty; rows: the labelled images; weights: of projected features.
+    unseen: [m, K] logits of the labelled images by classifiers that were not fitted to them.
+    """
+
+    result: MetricValue
+    l2: float
+    rows: Tensor
+    weights: Tensor
+    unseen: Tensor
+
+
+def _choose_l2(config: Lowshot, values: Tensor, labels: Tensor, seed: int) -> tuple[float, Tensor]:
     """The L2 penalty with the most correct predictions in cross-validation; of equal ones, the strongest.
+
+    Also its logits [m, K] in cross-validation.
 
     Each fold is fitted as a label set in which its held-out images have the label `IGNORED`, so all folds are fitted at
     once. A class with a single image is never predicted for it, whatever the penalty.
@@ -131,11 +169,13 @@ def _choose_l2(config: Lowshot, values: Tensor, labels: Tensor, seed: int) -> fl
     fold = torch.from_numpy(np.argsort(shuffled(seed, Stream.FOLDS, 0, len(labels)))) % folds
     fold_labels = {str(i): torch.where(fold == i, IGNORED, labels) for i in range(folds)}
     weights = {name: torch.zeros(values.shape[1] + 1, int(labels.max()) + 1) for name in fold_labels}
-    best, chosen = -1, config.l2[0]
+    best, chosen, logits = -1, config.l2[0], torch.empty(0)
     for l2 in sorted(config.l2, reverse=True):
         weights = fit(values, fold_labels, dict.fromkeys(fold_labels, l2), weights, config.max_iterations)
-        predicted = predict(weights, values)
-        correct = sum(int(((predicted[str(i)] == labels) & (fold == i)).sum()) for i in range(folds))
+        unseen = torch.empty(len(labels), weights["0"].shape[1])
+        for i in range(folds):
+            unseen[fold == i] = predict_logits(weights[str(i)], values[fold == i])
+        correct = int((unseen.argmax(dim=1) == labels).sum())
         if correct > best:
-            best, chosen = correct, l2
-    return chosen
+            best, chosen, logits = correct, l2, unseen
+    return chosen, logits

@@ -9,6 +9,7 @@ from ijepa.config.custom import Custom, instantiate
 from ijepa.data.datamodule import DataModule
 from ijepa.evaluation import specs
 from ijepa.evaluation.attentive import AttentiveTask
+from ijepa.evaluation.classifiers import ClassifierTask
 from ijepa.evaluation.context import UNTRAINED, EvalContext, EvaluatedModel, label_sets
 from ijepa.evaluation.dense import DepthTask, SegmentationTask
 from ijepa.evaluation.export import ExportTask
@@ -81,6 +82,11 @@ def _build_task(name: str, section: TaskSection | Custom) -> Task:
     if not task.metrics(several=True):
         raise ConfigError(f"task.{name}._target_", section.target, "has no metrics; return a MetricSpec at least")
     return task
+
+
+def with_classifiers(tasks: Tasks) -> tuple[str, ...]:
+    """The names of the tasks that train classifiers."""
+    return tuple(name for name, task in build_tasks(tasks).items() if isinstance(task, ClassifierTask))
 
 
 def evaluate(tasks: Tasks, model: EvaluatedModel, ctx: EvalContext) -> ModelResults:

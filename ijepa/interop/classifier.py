@@ -1,7 +1,7 @@
 """classifier.safetensors: an encoder with trained classifiers, their classes and all that is needed to predict."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from ijepa.interop import native, timm
 from ijepa.interop.loading import build_encoder
 from ijepa.interop.reading import read_safetensors
 from ijepa.interop.weights import SPEC_KEY
+from ijepa.models.attentive import AttentiveProbe
 from ijepa.models.pretrained import PretrainedEncoder
 from ijepa.util.errors import ConfigError, UserError
 from ijepa.util.files import write_safetensors
@@ -23,6 +24,8 @@ from ijepa.util.files import write_safetensors
 FILE = "classifier.safetensors"
 KEY = "ijepa_classifier"
 """Metadata key of the classifiers' description."""
+LINEAR, ATTENTIVE = "linear", "attentive"
+"""Kinds of heads."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Description:
     Attributes:
         label_sets: by name.
         size, crop, stretch: how images are transformed, see `EvalTransform`.
-        layers: features are those of the last ``layers`` blocks.
+        layers: features are those of the last ``layers`` blocks; an attentive probe takes the last only.
         max_pixels: images with more pixels are not decoded; None: no limit.
         facts: how the heads were trained and how good they are; for people, not used.
     """
@@ -67,16 +70,20 @@ class Description:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
+Head = nn.Linear | AttentiveProbe
+"""A classifier of average-pooled features [B, D * layers], or of patch features [B, N, D]: logits [B, K]."""
+
+
 class ImageClassifier(nn.Module):
-    """Linear classifiers on average-pooled features; `predict` takes files.
+    """An encoder and a classifier of its features for each label set; `predict` takes files.
 
     Args:
-        encoder: frozen.
-        heads: from [B, D * layers] to [B, K], by label set.
+        encoder: computes the features.
+        heads: by label set.
         description: of the heads.
     """
 
-    def __init__(self, encoder: PretrainedEncoder, heads: dict[str, nn.Linear], description: Description) -> None:
+    def __init__(self, encoder: PretrainedEncoder, heads: Mapping[str, Head], description: Description) -> None:
         super().__init__()
         self.encoder = encoder
         self.heads = nn.ModuleList(heads.values())
@@ -92,11 +99,13 @@ class ImageClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Logits [B, K] by label set, divided by their temperature, of images [B, C, H, W] from `transform`."""
-        pooled = self.encoder(images, last=self.description.layers).mean(dim=1)
-        return {
-            name: head(pooled) / (labels.temperature or 1.0)
-            for (name, labels), head in zip(self.description.label_sets.items(), self.heads, strict=True)
-        }
+        patches = self.encoder(images, last=self.description.layers)
+        pooled = patches.mean(dim=1)
+        logits = {}
+        for (name, labels), head in zip(self.description.label_sets.items(), self.heads, strict=True):
+            values = head(patches if isinstance(head, AttentiveProbe) else pooled)
+            logits[name] = values / (labels.temperature or 1.0)
+        return logits
 
     @torch.inference_mode()
     def predict(
@@ -165,8 +174,8 @@ def write_classifier(path: Path, classifier: ImageClassifier, which: str) -> Non
             f"{timm.CLASSIFIER}{number}.{name}": value.detach().cpu() for name, value in head.state_dict().items()
         }
     sets = {
-        name: {"classes": labels.classes, "temperature": labels.temperature}
-        for name, labels in description.label_sets.items()
+        name: {"classes": labels.classes, "temperature": labels.temperature, "head": _kind(head)}
+        for (name, labels), head in zip(description.label_sets.items(), classifier.heads, strict=True)
     }
     plain = {"label_sets": sets, "size": description.size, "crop": description.crop, "stretch": description.stretch,
              "layers": description.layers, "max_pixels": description.max_pixels,
@@ -197,11 +206,13 @@ def load_classifier(path: str | Path) -> ImageClassifier:
         metadata, state = read_safetensors(file)
         if KEY not in metadata:
             raise ValueError(f"holds no classifier; give a {FILE}")
-        description = _described(json.loads(metadata[KEY]))
+        values = json.loads(metadata[KEY])
+        description = _described(values)
         which = native.read_description(metadata)["encoder"]
         weights = native.read_export(metadata, state)
         pretrained = build_encoder(weights, file, which, weights.spec.positions)
-        heads = _heads(state, description, pretrained.spec.width * description.layers)
+        kinds = [labels.get("head", LINEAR) for labels in values["label_sets"].values()]
+        heads = _heads(state, description, kinds, pretrained)
     except ConfigError as error:
         raise UserError(f"{file}: {error.problem}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # edited by hand, it can be anything
@@ -218,16 +229,29 @@ def _described(values: dict[str, Any]) -> Description:
     return Description(sets, (height, width), *rest)
 
 
-def _heads(state: dict[str, Tensor], description: Description, width: int) -> dict[str, nn.Linear]:
-    heads = {}
-    for number, (name, labels) in enumerate(description.label_sets.items()):
-        heads[name] = nn.Linear(width, len(labels.classes))
+def _heads(
+    state: dict[str, Tensor], description: Description, kinds: list[str], encoder: PretrainedEncoder
+) -> dict[str, Head]:
+    heads: dict[str, Head] = {}
+    for number, ((name, labels), kind) in enumerate(zip(description.label_sets.items(), kinds, strict=True)):
+        if kind not in (LINEAR, ATTENTIVE):
+            raise ValueError(f"its classifier of {name} is of an unknown kind, {kind}")
+        width, count = encoder.spec.width, len(labels.classes)
+        head: Head = nn.Linear(width * description.layers, count)
+        if kind == ATTENTIVE:
+            head = AttentiveProbe(width, encoder.spec.heads, count)
         prefix = f"{timm.CLASSIFIER}{number}."
+        own = {part.removeprefix(prefix): value for part, value in state.items() if part.startswith(prefix)}
         try:
-            heads[name].load_state_dict({part: state[prefix + part] for part in ("weight", "bias")})
-        except (KeyError, RuntimeError):
+            head.load_state_dict(own)
+        except RuntimeError:
             raise ValueError(f"its classifier of {name} does not match its description") from None
+        heads[name] = head
     return heads
+
+
+def _kind(head: nn.Module) -> str:
+    return ATTENTIVE if isinstance(head, AttentiveProbe) else LINEAR
 
 
 def linear(weight: Tensor, bias: Tensor) -> nn.Linear:

@@ -116,7 +116,7 @@ def _run_tasks(
     cache = None if config.cache is None else Path(config.cache).expanduser()
     ctx = EvalContext(
         data, runtime, config.seed, config.layers, cache, folder if first else None, not first, config.baselines,
-        path and _run_folder(path).path, save_classifiers=True, encoder=config.encoder,
+        path and _run_folder(path).path, classifiers=tasks.with_classifiers(config.task), encoder=config.encoder,
         max_pixels=config.data.max_pixels,
     )  # fmt: skip
     rows = [

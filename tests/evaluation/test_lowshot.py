@@ -76,7 +76,7 @@ def test_cross_validation_chooses_as_scikit_learn_does():
     train = blobs(80, 0, spread=4, width=60)
     values = train.values - train.values.mean(dim=0)
     labels = train.labels["class"]
-    chosen = lowshot._choose_l2(task(l2=[1e-6, 1.0]), values, labels, 0)
+    chosen, unseen = lowshot._choose_l2(task(l2=[1e-6, 1.0]), values, labels, 0)
     fold = np.argsort(shuffled(0, Stream.FOLDS, 0, 80)) % 5
     right = {}
     for l2 in (1e-6, 1.0):
@@ -88,6 +88,7 @@ def test_cross_validation_chooses_as_scikit_learn_does():
             right[l2] += (judge.predict(values[~kept]) == labels[~kept].numpy()).sum()
     assert abs(right[1e-6] - right[1.0]) > 2  # the draw tells them apart
     assert chosen == max(right, key=right.get)
+    assert (unseen.argmax(dim=1) == labels).sum() == right[chosen]  # logits of images unknown to their classifier
 
 
 @pytest.mark.integration

@@ -83,7 +83,9 @@ def test_labels_of_some_images_in_a_file(finished, invoke, pictures, tmp_path):
         assert named[model]["half/knn20"] >= 0
         assert named[model]["half/linear"] >= 0
     for name in ("class", "half"):
-        assert list(ijepa.load_classifier(tmp_path / "named" / f"classifier-{name}.safetensors").classes) == [name]
+        assert list(ijepa.load_classifier(tmp_path / "named" / f"classifier-logistic-{name}.safetensors").classes) == [
+            name
+        ]
     with np.load(tmp_path / "named" / "features.npz") as features:
         assert len(features["features"]) == 32
         assert (features["label_class"] == -1).sum() == 32 - 24
