@@ -85,6 +85,7 @@ class AttentiveTask(ClassifierTask[Attentive]):
                 if c.label_set == name
             ]
             details = calibration.details(logits[best], test.labels[name], temperature)
+            self.trained.record(name, accuracies[best], len(logits[best]), details)
             results[name] = TaskResult(
                 {specs.ATTENTIVE.name: accuracies[best]}, {"chosen": best.setting, "probes": listed, **details}
             )

@@ -6,6 +6,7 @@ from typing import Any
 
 from ijepa.evaluation import calibration
 from ijepa.evaluation.context import EvalContext, EvaluatedModel
+from ijepa.evaluation.measures import MetricValue
 from ijepa.evaluation.task import ConfigT, ConfiguredTask
 from ijepa.interop.classifier import Description, Head, ImageClassifier, LabelSet, names_of, write_classifier
 from ijepa.models.attentive import AttentiveProbe
@@ -33,6 +34,11 @@ class Trained:
     def add(self, name: str, head: Head, temperature: float | None, chosen: Any) -> None:
         """Adds the head of label set ``name``; ``chosen``: its hyperparameters, among the facts."""
         self.heads[name], self.temperatures[name], self.facts["chosen"][name] = head, temperature, chosen
+
+    def record(self, name: str, result: MetricValue, images: int, details: dict[str, Any] | None) -> None:
+        """Adds what was measured on validation images to the facts: accuracy, and calibration from ``details``."""
+        calibrated = {key: value for key, value in (details or {}).items() if key in ("ece", "ece_calibrated")}
+        self.facts.setdefault("validation", {})[name] = {"images": images, "accuracy": result.value, **calibrated}
 
 
 class ClassifierTask(ConfiguredTask[ConfigT]):

@@ -77,6 +77,7 @@ class FinetuneTask(ClassifierTask[Finetune]):
         found = {}
         for name, result in tuned.results.items():
             details = calibration.details(tuned.logits[name], test.labels[name], temperatures[name])
+            self.trained.record(name, result, len(tuned.logits[name]), details)
             found[name] = TaskResult({specs.FINETUNE.name: result}, details or None)
         return found
 

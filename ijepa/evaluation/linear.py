@@ -111,6 +111,7 @@ class LinearTask(ClassifierTask[Linear]):
             # "test": its name in metrics.json
             listed = [{**c.setting._asdict(), "holdout": c.holdout, "test": c.val.value} for c in candidates]
             details = {"chosen": chosen, "heads": listed, **calibration.details(on_val, val.labels[name], temperature)}
+            self.trained.record(name, best.val, len(on_val), details)
             results[name] = TaskResult({self.spec.name: best.val}, details)
         return results
 

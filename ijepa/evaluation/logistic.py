@@ -42,7 +42,10 @@ class LogisticTask(ClassifierTask[Logistic]):
         fitted = fit_to(self.config, train, ctx.seed)
         facts = {"l2": fitted.l2, "images": len(train.values)}
         self.trained = Trained(fitted.heads(), fitted.temperatures, ctx.layers, facts)
-        return results(fitted, test)
+        found = results(fitted, test)
+        for name, (values, details) in found.items():
+            self.trained.record(name, values[specs.LOGISTIC.name], len(test.values), details)
+        return found
 
     def metrics(self, several: bool) -> list[MetricSpec]:
         """The accuracy, and the chosen L2 penalty."""
@@ -107,14 +110,14 @@ def results(fitted: Fitted, test: Features) -> dict[str, TaskResult]:
     """
     found = {}
     for name, weights in fitted.weights.items():
-        logits, temperature = predict_logits(weights, fitted.project(test.values)), fitted.temperatures[name]
+        logits = predict_logits(weights, fitted.project(test.values))
         labels = test.labels[name]
         found[name] = TaskResult(
             {
                 specs.LOGISTIC.name: accuracy(logits.argmax(dim=1), labels),
                 specs.LOGISTIC_L2.name: MetricValue(fitted.l2[name]),
             },
-            calibration.details(logits, labels, temperature) or None,
+            calibration.details(logits, labels, fitted.temperatures[name]) or None,
         )
     return found
 

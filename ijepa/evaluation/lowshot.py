@@ -89,6 +89,7 @@ class LowshotTask(FewLabelsTask[Lowshot], ClassifierTask[Lowshot]):
             self.trained.add(name, head, temperature, chosen)
             logits = predict_logits(fitted.weights, probe.test.values)
             calibrated = calibration.details(logits, test.labels[name], temperature)
+            self.trained.record(name, fitted.result, len(logits), calibrated)
             found[name].details.update({"calibration": calibrated} if calibrated else {})
         return found
 

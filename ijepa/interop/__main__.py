@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 from typing import cast
 
-from ijepa.interop import loading, meta, programs, timm, transformers
+from ijepa.interop import classifier_exports, loading, meta, programs, timm, transformers
 from ijepa.interop.card import Card
+from ijepa.interop.classifier import holds_classifier, load_classifier
 from ijepa.interop.weights import Weights, Which
 from ijepa.models.encoder import Encoder
 from ijepa.models.pretrained import PretrainedEncoder
@@ -62,6 +63,9 @@ def _inspect(given: argparse.Namespace) -> None:
     print(f"{file}: {weights.form}")
     for name, value in weights.facts.items():
         print(f"  {name:<12} {value}")
+    if holds_classifier(file):
+        for name, classes in load_classifier(file).classes.items():
+            print(f"  {'classifier':<12} {name}: {len(classes)} classes")
     print(f"  {'holds':<12} {', '.join([*encoders, *(['predictor'] if weights.predictor else [])])}")
     print(f"  {'images':<12} {height}x{width} pixels, {spec.channels} channels; {rows}x{columns} patches of "
           f"{spec.patch_size}x{spec.patch_size}")  # fmt: skip
@@ -96,6 +100,7 @@ def _convert(given: argparse.Namespace) -> None:
         )
     file, weights = _read(given, given.encoder, whole=given.to == "meta")
     notes = list(weights.notes)
+    classifier = None
     if given.to == "meta":
         missing = [name for name in ("target", "context") if weights.encoder(name) is None]  # type: ignore[arg-type]
         missing += [] if weights.predictor is not None else ["predictor"]
@@ -108,6 +113,10 @@ def _convert(given: argparse.Namespace) -> None:
         except ValueError as fault:
             raise ConfigError("--to", given.to, str(fault)) from None
         written = [out]
+    elif given.to in classifier_exports.FORMATS and holds_classifier(file):
+        classifier = load_classifier(file)
+        written, write_notes = classifier_exports.write(given.to, out, classifier, given.encoder)
+        notes += write_notes
     else:
         encoder = loading.build_encoder(weights, file, given.encoder, weights.spec.positions, KEY)
         written, write_notes = _write(given.to, out, encoder, given.encoder)
@@ -117,8 +126,9 @@ def _convert(given: argparse.Namespace) -> None:
     which = None if given.to == "meta" else given.encoder
     source = file.parent.name if file.name == transformers.WEIGHTS else file.name
     card = Card(
-        given.to, out.resolve().name, weights.spec, which, _parameter_count(weights), source, weights.form, tuple(notes)
-    )
+        given.to, out.resolve().name, weights.spec, which, _parameter_count(weights), source, weights.form,
+        tuple(notes), None if classifier is None else classifier.description,
+    )  # fmt: skip
     folder = out if given.to in FOLDERS else out.parent
     for path in [*written, card.write(folder)]:
         print(f"written  {path}")
@@ -144,7 +154,8 @@ def _write(to: str, out: Path, encoder: PretrainedEncoder, which: Which) -> tupl
         timm.write(out, network, spec, which)
         return [out], []
     try:
-        return (programs.write_onnx if to == "onnx" else programs.write_program)(out, encoder), []
+        write = programs.write_onnx if to == "onnx" else programs.write_program
+        return write(out, programs.Exportable.of(encoder)), []
     except programs.ProgramError as fault:
         raise ConfigError("--to", to, str(fault)) from None
 

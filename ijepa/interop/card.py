@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from ijepa.interop.classifier import Description
 from ijepa.interop.timm import constructor_arguments
 from ijepa.interop.transformers import PROCESSOR_MODES
 from ijepa.models.pretrained import Spec
@@ -14,6 +15,14 @@ LIBRARIES = {
     "timm": "timm", "transformers": "transformers", "onnx": "onnx", "torch-export": "pytorch", "meta": "pytorch",
     "safetensors": "pytorch",
 }  # fmt: skip
+
+
+YIELDS_FEATURES = """it yields a feature vector
+for each patch of an image. The paper averages those of the target encoder for classification."""
+CLASSIFIES = """with a
+classifier that was trained on its features."""
+SHOWN_CLASSES = 20
+"""Classes that a card names, at most."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,7 @@ class Card:
         source: name of the file that was converted.
         form: format of that file.
         notes: further notes for the user, one line each.
+        classifier: description of the classifier that was exported with the encoder, if any.
     """
 
     to: str
@@ -39,6 +49,7 @@ class Card:
     source: str
     form: str
     notes: tuple[str, ...] = ()
+    classifier: Description | None = None
 
     def text(self) -> str:
         """Markdown, preceded by metadata."""
@@ -54,12 +65,14 @@ class Card:
             "mean" + inside_note: ", ".join(f"{value:g}" for value in spec.mean),
             "standard deviation" + inside_note: ", ".join(f"{value:g}" for value in spec.std),
             "made of": f"{self.source}, {self.form}",
+            **_figures(self.classifier),
         }
         table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
         notes = "".join(f"\n- {note}" for note in self.notes)
+        purpose = CLASSIFIES if self.classifier else YIELDS_FEATURES
         return f"""---
 library_name: {LIBRARIES[self.to]}
-pipeline_tag: image-feature-extraction
+pipeline_tag: {"image-classification" if self.classifier else "image-feature-extraction"}
 tags:
 - i-jepa
 - self-supervised-learning
@@ -70,8 +83,7 @@ tags:
 # {Path(self.name).stem}
 
 An encoder pretrained with I-JEPA (Assran et al., *Self-Supervised Learning from Images with a Joint-Embedding
-Predictive Architecture*, CVPR 2023, [arXiv 2301.08243](https://arxiv.org/abs/2301.08243)): it yields a feature vector
-for each patch of an image. The paper averages those of the target encoder for classification.
+Predictive Architecture*, CVPR 2023, [arXiv 2301.08243](https://arxiv.org/abs/2301.08243)): {purpose}
 
 | | |
 |---|---|
@@ -85,6 +97,8 @@ for each patch of an image. The paper averages those of the target encoder for c
 """
 
     def _usage(self) -> str:
+        if self.classifier:
+            return self._classifier_usage(self.classifier)
         spec = self.spec
         shape = f"[B, {spec.channels}, {spec.image_size[0]}, {spec.image_size[1]}]"
         features = f"[B, {spec.grid[0] * spec.grid[1]}, {spec.width}]"
@@ -135,6 +149,49 @@ for each patch of an image. The paper averages those of the target encoder for c
             f"features = encoder(encoder.transform(image)[None])  # {features}, of any image"
         )
 
+    def _classifier_usage(self, classifier: Description) -> str:
+        """Code that computes the classes' probabilities."""
+        several = len(classifier.label_sets) > 1
+        result = ", ".join(f"{name}_probabilities" for name in classifier.label_sets) if several else "probabilities,"
+        images = f"images [B, {self.spec.channels}, {classifier.size[0]}, {classifier.size[1]}]"
+        if self.to == "onnx":
+            return (
+                "import json\n\nimport onnxruntime\n\n"
+                f'session = onnxruntime.InferenceSession("{self.name}")\n'
+                f'{result} = session.run(None, {{"images": images}})  # of {images} in 0..1\n'
+                'classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])'
+            )
+        if self.to == "torch-export":
+            return (
+                f'import torch\n\nclassifier = torch.export.load("{self.name}").module()\n'
+                f"{result.rstrip(',')} = classifier(images)  # of {images} in 0..1"
+            )
+        (labels,) = classifier.label_sets.values()
+        if self.to == "timm":
+            arguments = {**constructor_arguments(self.spec), "num_classes": len(labels.classes)}
+            kwargs = ",\n    ".join(f"{name}={value!r}" for name, value in arguments.items())
+            load = "load_file" if Path(self.name).suffix == ".safetensors" else "torch.load"
+            imported = "from safetensors.torch import load_file\n" if load == "load_file" else "import torch\n"
+            return (
+                f"{imported}from timm.models import VisionTransformer\n\n"
+                f'model = VisionTransformer(\n    {kwargs},\n)\nmodel.load_state_dict({load}("{self.name}"))\n'
+                f"model.eval()\nprobabilities = model(images).softmax(dim=1)  # of normalised {images}\n"
+                f"classes = {labels.classes!r}"
+            )
+        prepared = (
+            f'processor = AutoImageProcessor.from_pretrained("{self.name}")\n'
+            'images = processor(image, return_tensors="pt")["pixel_values"]\n'
+            if self.spec.channels in PROCESSOR_MODES
+            else ""
+        )
+        imported = "AutoImageProcessor, " if prepared else ""
+        return (
+            f"from transformers import {imported}IJepaForImageClassification\n\n"
+            f'model = IJepaForImageClassification.from_pretrained("{self.name}").eval()\n{prepared}'
+            f"probabilities = model(images).logits.softmax(dim=1)  # of normalised {images}\n"
+            "classes = model.config.id2label"
+        )
+
     def write(self, folder: Path) -> Path:
         """Writes README.md into ``folder``, or ``NAME.md`` if there is a README.md of other origin."""
         path = folder / "README.md"
@@ -148,6 +205,24 @@ for each patch of an image. The paper averages those of the target encoder for c
             path = folder / f"{self.name}.md"
         write_text(path, self.text())
         return path
+
+
+def _figures(classifier: Description | None) -> dict[str, str]:
+    """Rows about a classifier: classes, how it was trained, and what was measured on validation images."""
+    if classifier is None:
+        return {}
+    rows = {"classifier": f"`task={classifier.facts.get('task')}`"}
+    for name, labels in classifier.label_sets.items():
+        shown = ", ".join(labels.classes[:SHOWN_CLASSES]) + (", ..." if len(labels.classes) > SHOWN_CLASSES else "")
+        rows[name] = f"{len(labels.classes)} classes: {shown}"
+        found = classifier.facts.get("validation", {}).get(name)
+        if found:
+            error = found.get("ece_calibrated")
+            calibrated = "not calibrated" if error is None else f"calibration error {100 * error:.1f} %"
+            rows[f"{name}, accuracy"] = (
+                f"{100 * found['accuracy']:.1f} % of {found['images']} validation images; {calibrated}"
+            )
+    return rows
 
 
 def _network(spec: Spec) -> str:

@@ -18,6 +18,7 @@ from ijepa.interop.reading import read_safetensors
 from ijepa.interop.weights import SPEC_KEY
 from ijepa.models.attentive import AttentiveProbe
 from ijepa.models.pretrained import PretrainedEncoder
+from ijepa.run_folder import RunFolder
 from ijepa.util.errors import ConfigError, UserError
 from ijepa.util.files import write_safetensors
 
@@ -99,7 +100,10 @@ class ImageClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Logits [B, K] by label set, divided by their temperature, of images [B, C, H, W] from `transform`."""
-        patches = self.encoder(images, last=self.description.layers)
+        return self.logits(self.encoder(images, last=self.description.layers))
+
+    def logits(self, patches: Tensor) -> dict[str, Tensor]:
+        """The same from patch features [B, N, D * layers]."""
         pooled = patches.mean(dim=1)
         logits = {}
         for (name, labels), head in zip(self.description.label_sets.items(), self.heads, strict=True):
@@ -188,20 +192,12 @@ def load_classifier(path: str | Path) -> ImageClassifier:
     """Loads a classifier that an evaluation has left, in eval mode.
 
     Args:
-        path: ``classifier.safetensors``, or the folder that contains it.
+        path: ``classifier.safetensors``, the folder that contains it, or the folder of a run with one evaluation.
 
     Raises:
         UserError: if the file is missing, or does not contain a classifier.
     """
-    file = Path(path).expanduser()
-    if file.is_dir():
-        found = sorted(file.glob(FILE.replace(".", "*.")))
-        if len(found) > 1:
-            raise UserError(f"{file}: holds {', '.join(path.name for path in found)}; give one of these files")
-        file = found[0] if found else file / FILE
-    if not file.is_file():
-        problem = f"no such file; python evaluate.py checkpoint=RUN_DIR task=logistic leaves a {FILE} in its output"
-        raise UserError(f"{file}: {problem}")
+    file = find_classifier(path)
     try:
         metadata, state = read_safetensors(file)
         if KEY not in metadata:
@@ -218,6 +214,36 @@ def load_classifier(path: str | Path) -> ImageClassifier:
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # edited by hand, it can be anything
         raise UserError(f"{file}: {error}") from None
     return ImageClassifier(pretrained, heads, description)
+
+
+def holds_classifier(file: Path) -> bool:
+    """Whether a file is a classifier's."""
+    if file.suffix != ".safetensors" or not file.is_file():
+        return False
+    try:
+        return KEY in read_safetensors(file)[0]
+    except ValueError:
+        return False
+
+
+def find_classifier(path: str | Path) -> Path:
+    """The file that `load_classifier` reads.
+
+    Raises:
+        UserError: if there is none, or more than one.
+    """
+    file = Path(path).expanduser()
+    if file.is_dir():
+        pattern = FILE.replace(".", "*.")
+        found = sorted(file.glob(pattern)) or sorted(RunFolder(file).evaluations.glob(f"*/{pattern}"))
+        if len(found) > 1:
+            names = [str(each.relative_to(file)) for each in found]
+            raise UserError(f"{file}: holds {', '.join(names)}; give one of these files")
+        file = found[0] if found else file / FILE
+    if not file.is_file():
+        problem = f"no such file; python evaluate.py checkpoint=RUN_DIR task=logistic leaves a {FILE} in its output"
+        raise UserError(f"{file}: {problem}")
+    return file
 
 
 def _described(values: dict[str, Any]) -> Description:

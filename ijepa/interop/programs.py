@@ -1,23 +1,25 @@
-"""Export of encoders to ONNX and torch.export: programs from images in 0..1 to patch features, for any batch size.
+"""Export to ONNX and torch.export: programs from images in 0..1 to features or probabilities, for any batch size.
 
-Each exported program is compared with the encoder before it is saved.
+Each exported program is compared with the network before it is saved.
 """
 
 import logging
 import tempfile
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ijepa.models.pretrained import PretrainedEncoder
 from ijepa.util.files import replacing
 
 IMAGES, FEATURES = "images", "features"
 TOLERANCE = 1e-4
-"""Maximum absolute difference between a program's features and the encoder's, which are of order one."""
+"""Maximum absolute difference between a program's outputs and the network's, which are of order one."""
 TRACE_BATCH, TEST_BATCH = 2, 3
 """Batch sizes for tracing and for testing."""
 MAX_INLINE_BYTES = 2**31 - 2**20
@@ -25,7 +27,54 @@ MAX_INLINE_BYTES = 2**31 - 2**20
 
 
 class ProgramError(ValueError):
-    """The exported program computes different features."""
+    """The exported program computes something else."""
+
+
+@dataclass(frozen=True)
+class Exportable:
+    """What becomes a program.
+
+    Attributes:
+        network: maps images [B, C, H, W] to a tensor, or to a tuple of tensors.
+        shape: C, H and W.
+        outputs: names of the tensors.
+        metadata: for ONNX.
+    """
+
+    network: nn.Module
+    shape: tuple[int, int, int]
+    outputs: tuple[str, ...] = (FEATURES,)
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, encoder: PretrainedEncoder) -> "Exportable":
+        """Patch features of an encoder, at its own image size."""
+        return cls(encoder, (encoder.spec.channels, *encoder.spec.image_size))
+
+    def images(self, count: int) -> Tensor:
+        """Random images."""
+        return torch.rand(count, *self.shape, generator=torch.Generator().manual_seed(count))
+
+    def traceable(self) -> Tensor:
+        """Images for tracing; runs the network once, so that position embeddings are cached and not traced."""
+        images = self.images(TRACE_BATCH)
+        with torch.no_grad():
+            self.network(images)
+        return images
+
+    @torch.no_grad()
+    def compare(self, found: Sequence[Tensor], images: Tensor, runtime: str) -> None:
+        """Raises ProgramError if ``found`` is not what the network computes."""
+        for values, expected in zip(found, as_tuple(self.network(images)), strict=True):
+            max_difference = (values - expected).abs().max().item()
+            if not max_difference < TOLERANCE:
+                problem = f"{runtime} computes values that differ by {max_difference:.2g}; nothing was written"
+                raise ProgramError(problem)
+
+
+def as_tuple(output: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The tensors of a network's output."""
+    return (output,) if isinstance(output, Tensor) else output
 
 
 def missing_package(kind: str) -> str | None:
@@ -40,39 +89,41 @@ def missing_package(kind: str) -> str | None:
     return None
 
 
-def write_onnx(path: Path, encoder: PretrainedEncoder) -> list[Path]:
-    """Writes ``encoder`` as ONNX.
+def write_onnx(path: Path, exportable: Exportable) -> list[Path]:
+    """Writes a network as ONNX.
 
     Returns:
         The paths written: ``path`` and, for large weights, ``path`` with ``.data`` appended.
 
     Raises:
-        ProgramError: if onnxruntime computes different features than the encoder.
+        ProgramError: if onnxruntime computes something else than the network.
     """
     import onnxruntime
 
-    size = sum(tensor.numel() * tensor.element_size() for tensor in encoder.state_dict().values())
+    network, outputs = exportable.network, list(exportable.outputs)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     external = size > MAX_INLINE_BYTES
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         temporary = Path(folder) / path.name
         with _quiet():
-            torch.onnx.export(
-                encoder,
-                (_traceable(encoder),),
-                temporary,
+            program = torch.onnx.export(
+                network,
+                (exportable.traceable(),),
                 input_names=[IMAGES],
-                output_names=[FEATURES],
+                output_names=outputs,
                 dynamic_shapes={IMAGES: {0: torch.export.Dim("batch")}},
-                external_data=external,
                 dynamo=True,
                 verbose=False,
             )
+            assert program is not None
+            program.model.metadata_props.update(exportable.metadata)
+            program.save(temporary, external_data=external)
         session = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
         for count in (1, TEST_BATCH):
-            images = _images(encoder, count)
-            features = session.run([FEATURES], {IMAGES: images.numpy()})[0]
-            _compare(torch.from_numpy(features), encoder, images, "onnxruntime")
+            images = exportable.images(count)
+            found = session.run(outputs, {IMAGES: images.numpy()})
+            exportable.compare([torch.from_numpy(values) for values in found], images, "onnxruntime")
         files = sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name)  # the weights file first
         for file in files:
             file.replace(path.parent / file.name)
@@ -81,18 +132,20 @@ def write_onnx(path: Path, encoder: PretrainedEncoder) -> list[Path]:
     return [path.parent / file.name for file in reversed(files)]
 
 
-def write_program(path: Path, encoder: PretrainedEncoder) -> list[Path]:
-    """Writes ``encoder`` as a torch.export program, for ``torch.export.load(path).module()``.
+def write_program(path: Path, exportable: Exportable) -> list[Path]:
+    """Writes a network as a torch.export program, for ``torch.export.load(path).module()``.
 
     Returns:
         The path written, as a list.
 
     Raises:
-        ProgramError: if the program computes different features than the encoder.
+        ProgramError: if the program computes something else than the network.
     """
     with _quiet():
         program = torch.export.export(
-            encoder, (_traceable(encoder),), dynamic_shapes={IMAGES: {0: torch.export.Dim("batch")}}
+            exportable.network,
+            (exportable.traceable(),),
+            dynamic_shapes={IMAGES: {0: torch.export.Dim("batch")}},
         )
         with replacing(path) as temporary:
             with temporary.open("wb") as file:
@@ -100,29 +153,9 @@ def write_program(path: Path, encoder: PretrainedEncoder) -> list[Path]:
             with temporary.open("rb") as file:
                 loaded = torch.export.load(file).module()
             for count in (1, TEST_BATCH):
-                images = _images(encoder, count)
-                _compare(loaded(images), encoder, images, "torch.export")
+                images = exportable.images(count)
+                exportable.compare(as_tuple(loaded(images)), images, "torch.export")
     return [path]
-
-
-def _traceable(encoder: PretrainedEncoder) -> Tensor:
-    """Images for tracing; runs the encoder once, so that position embeddings are cached and not traced."""
-    images = _images(encoder, TRACE_BATCH)
-    with torch.no_grad():
-        encoder(images)
-    return images
-
-
-def _images(encoder: PretrainedEncoder, count: int) -> Tensor:
-    generator = torch.Generator().manual_seed(count)
-    return torch.rand(count, encoder.spec.channels, *encoder.spec.image_size, generator=generator)
-
-
-@torch.no_grad()
-def _compare(features: Tensor, encoder: PretrainedEncoder, images: Tensor, runtime: str) -> None:
-    max_difference = (features - encoder(images)).abs().max().item()
-    if not max_difference < TOLERANCE:
-        raise ProgramError(f"{runtime} computes features that differ by {max_difference:.2g}; nothing was written")
 
 
 class _quiet(warnings.catch_warnings):  # noqa: N801

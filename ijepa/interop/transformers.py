@@ -7,10 +7,11 @@ import json
 import re
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import nn
 
 from ijepa.interop.weights import (
     SPEC_KEY,
@@ -147,7 +148,14 @@ def _read_tensors(path: Path) -> State:
     return {name.removeprefix("ijepa."): tensor for name, tensor in strip_prefixes(tensors).items()}
 
 
-def write(folder: Path, encoder: Encoder, spec: Spec, which: str) -> str | None:
+class Classes(NamedTuple):
+    """A linear classifier of average-pooled patches, and the names of its classes."""
+
+    head: nn.Linear
+    names: list[str]
+
+
+def write(folder: Path, encoder: Encoder, spec: Spec, which: str, classes: Classes | None = None) -> str | None:
     """Writes an encoder for ``IJepaModel.from_pretrained``, atomically.
 
     Args:
@@ -155,6 +163,7 @@ def write(folder: Path, encoder: Encoder, spec: Spec, which: str) -> str | None:
         encoder: the weights.
         spec: description of the encoder.
         which: which encoder it is: ``target`` or ``context``.
+        classes: written with it, for ``IJepaForImageClassification.from_pretrained``.
 
     Returns:
         The reason why no image processor was written, or None.
@@ -178,11 +187,18 @@ def write(folder: Path, encoder: Encoder, spec: Spec, which: str) -> str | None:
         "dtype": "float32",
         SPEC_KEY: {**spec.plain(), "encoder": which},
     }
+    state = to_transformers(encoder)
+    if classes is not None:
+        state = {f"ijepa.{name}": tensor for name, tensor in state.items()}
+        state |= {f"classifier.{name}": tensor.detach().cpu() for name, tensor in classes.head.state_dict().items()}
+        config["architectures"] = ["IJepaForImageClassification"]
+        config["id2label"] = {str(number): name for number, name in enumerate(classes.names)}
+        config["label2id"] = {name: number for number, name in enumerate(classes.names)}
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
         new_folder = Path(temporary) / folder.name
-        write_safetensors(new_folder / WEIGHTS, to_transformers(encoder), {"format": "pt"})
+        write_safetensors(new_folder / WEIGHTS, state, {"format": "pt"})
         if spec.channels in PROCESSOR_MODES:
             write_json(new_folder / PROCESSOR, processor(spec))
         write_json(new_folder / CONFIG, config)
