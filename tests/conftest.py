@@ -86,11 +86,12 @@ def invoke(monkeypatch, capsys):
     """A command in this process: its exit code, standard output and standard error."""
 
     def run(script, *arguments):
-        from ijepa.run import evaluations
+        from ijepa.run import evaluations, predictions
 
         assert not (script == "evaluate.py" and DISTRIBUTED & set(map(str, arguments))), "starts the tests once more"
         monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
-        job = {"train.py": runs.train, "evaluate.py": evaluations.evaluate, "statistics": statistics.statistics}[script]
+        job = {"train.py": runs.train, "evaluate.py": evaluations.evaluate, "predict.py": predictions.predict,
+               "statistics": statistics.statistics}[script]  # fmt: skip
         code = 0
         try:
             entry.main(script.removesuffix(".py"), job)

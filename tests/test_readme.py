@@ -21,7 +21,9 @@ TRAINED = ("linear", "finetune", "attentive")
 
 
 def readme_commands():
-    return re.findall(r"`python ((?:train\.py|evaluate\.py|-m ijepa\.)[^`]*)`", (ROOT / "README.md").read_text())
+    return re.findall(
+        r"`python ((?:train\.py|evaluate\.py|predict\.py|-m ijepa\.)[^`]*)`", (ROOT / "README.md").read_text()
+    )
 
 
 @pytest.mark.parametrize("line", readme_commands())
@@ -36,6 +38,12 @@ def test_every_command_of_the_readme(line, finished, checkpoint_file, pictures, 
                         "LABELS": tmp_path / "labels.csv", "n_trials=20": "n_trials=2",
                         "seed=0,1,2": "seed=0"}.items():  # fmt: skip
         line = line.replace(name, str(value))
+    if "CLASSIFIER" in line:
+        left = tmp_path / "left"
+        assert (
+            invoke("evaluate.py", f"checkpoint={folder}", "task=logistic", f"output={left}", "baselines=false")[0] == 0
+        )
+        line = line.replace("CLASSIFIER", str(left / "classifier.safetensors"))
     script, *arguments = shlex.split(line)
     if (
         any(word in arguments for word in ("hardware=gpu", "hardware=ddp", "data=cifar10", "data=clevr"))
@@ -58,6 +66,9 @@ def test_every_command_of_the_readme(line, finished, checkpoint_file, pictures, 
         assert arguments.pop(0) == "ijepa.data.statistics"
         monkeypatch.setattr(statistics, "OPTIONS", tmp_path / "conf" / "data")
         assert invoke("statistics", *arguments, "data.workers=0")[0] == 0
+        return
+    if script == "predict.py":
+        assert invoke(script, *arguments, f"output={tmp_path / 'found.csv'}", "data.workers=0")[0] == 0
         return
     if "--help" in arguments or "resume=RUN_DIR" in template or "--config-dir" in line:
         code, _, error = invoke(script, *arguments)

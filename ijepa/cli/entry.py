@@ -29,7 +29,7 @@ from pydantic import BaseModel
 
 from ijepa.cli import aliases, metrics
 from ijepa.cli.explain import explain
-from ijepa.config import COMBINED, EvaluateConfig, StatisticsConfig, TrainConfig
+from ijepa.config import COMBINED, EvaluateConfig, PredictConfig, StatisticsConfig, TrainConfig
 from ijepa.config.checks import is_named_sections, possible_sections
 from ijepa.config.custom import TARGET, Custom
 from ijepa.distributed.signals import install_sigint_handler, is_spawned_rank, run_in_worker
@@ -38,7 +38,14 @@ from ijepa.util.errors import UNWRITABLE, InterruptedRunError, UserError, show
 from ijepa.util.paths import CONF, PACKAGE
 
 PLUGINS = PACKAGE / "plugins"
-SCHEMAS: dict[str, type[BaseModel]] = {"train": TrainConfig, "evaluate": EvaluateConfig, "statistics": StatisticsConfig}
+SCHEMAS: dict[str, type[BaseModel]] = {
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "predict": PredictConfig,
+    "statistics": StatisticsConfig,
+}
+EXTRA_GROUPS = {"train": ["predictor"]}
+"""Groups that a command's file does not name: model= chooses their option."""
 COMMANDS_WITH_METRICS = ("train", "evaluate")
 """Commands whose --help lists metrics."""
 WIDTH = 110
@@ -184,7 +191,8 @@ def help_text(name: str, overrides: list[str], config_dir: str | None = None) ->
     assert isinstance(values, dict)
     usage = f"{commands.command_line(name)} [key=value ...]      -m: a sweep over comma-separated values"
     lines = [usage, "", "Groups:"]
-    groups = [*SCHEMAS[name].model_fields, *(["experiment", "sweep"] if name == "train" else [])]
+    defaults = OmegaConf.load(CONF / f"{name}.yaml").defaults
+    groups = [*(key for item in defaults if isinstance(item, DictConfig) for key in item), *EXTRA_GROUPS.get(name, [])]
     lines += [line for group in sorted(CONF.iterdir()) if group.name in groups for line in _group_lines(group)]
     lines += ["", "Keys, their current values, and what they mean:", *_key_lines(SCHEMAS[name], values, "")]
     metric_lines = metrics.help_section(name == "train") if name in COMMANDS_WITH_METRICS else []

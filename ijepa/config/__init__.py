@@ -62,11 +62,13 @@ __all__ = [
     "Masking",
     "Model",
     "MultiBlock",
+    "NewImages",
     "Objective",
     "Optimizer",
     "OwnCallbacks",
     "Paper",
     "Pictures",
+    "PredictConfig",
     "Predictor",
     "Random",
     "Rasterized",
@@ -149,6 +151,36 @@ class EvaluateConfig(Section):
     """the shape of checkpoint=random; null: the checkpoint's own"""
     data: Data
     task: Tasks
+    hardware: Hardware
+
+
+class NewImages(Section):
+    """Images whose classes are predicted."""
+
+    root: Text
+    """folder of images, with all folders in it; or a single image"""
+    batch_size: Count
+    """images per forward pass"""
+    max_pixels: Count | None
+    """images with more pixels are not decoded but reported as unreadable; null: as when the classifier was trained"""
+    workers: Annotated[int, Field(ge=0)] | None
+    """data loader processes per device; null: one per core, at most 8. Never changes results"""
+
+
+class PredictConfig(Section):
+    """The configuration of `python predict.py`."""
+
+    checkpoint: Text
+    """classifier.safetensors, or the folder of an evaluation or a run that holds one (docs/evaluation.md)"""
+    data: NewImages
+    output: Text
+    """file for the predictions, ending in .csv or .parquet (needs pyarrow)"""
+    labels: list[Text] | None
+    """label sets to predict; null: all of the classifier's"""
+    probabilities: bool
+    """also write the probability of each class"""
+    overwrite: bool
+    """replace the output if it exists"""
     hardware: Hardware
 
 

@@ -46,7 +46,7 @@ def folder(data: config.Data, seed: int) -> Source:
     train: Images
     val: Images
     train, val = files if len(files) == 2 and len(files[1]) else split(files[0], data.val_fraction, seed)
-    notes, others = _skipped_files(parts)
+    notes, others = skipped_files(parts)
     stray = [path for part in parts for path, name in zip(part.paths, part.classes, strict=True) if not name]
     if classes and stray and data.labels is None:
         notes.append(f"{_counted(stray, 'image')} in no class folder and without a label: {_first_names(stray)}")
@@ -69,7 +69,7 @@ def labelled_source(
             raise ConfigError("data.root", data.root, f"{path} is not in a class folder")
     classes = _class_names([train, val])
     files = [_build_files(part, _labels(part, classes), data) for part in (train, val)]
-    return Source(files[0], files[1], {CLASS: [title(name) for name in classes]}, *_skipped_files([train, val]))
+    return Source(files[0], files[1], {CLASS: [title(name) for name in classes]}, *skipped_files([train, val]))
 
 
 def existing_root(data: config.Data) -> Path:
@@ -168,7 +168,7 @@ def _build_files(part: FolderContents, labels: Labels, data: config.Data) -> Fil
     return files
 
 
-def _skipped_files(parts: list[FolderContents]) -> tuple[list[str], list[str]]:
+def skipped_files(parts: list[FolderContents]) -> tuple[list[str], list[str]]:
     """A note about the files that are not images (none if all are), and their paths."""
     others = [name for part in parts for name in part.others]
     if not others:

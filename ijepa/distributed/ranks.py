@@ -2,9 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
+
+ValueT = TypeVar("ValueT")
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Ranks:
         for gradient, mean in zip(gradients, means, strict=True):
             gradient.copy_(mean.view_as(gradient))
 
-    def broadcast(self, value: bool) -> bool:
+    def broadcast(self, value: ValueT) -> ValueT:
         """The value of rank 0, in all processes."""
         if self.world_size == 1:
             return value

@@ -15,6 +15,7 @@ CONSOLE_VARIABLE = "IJEPA_CONSOLE"
 IN_CHECKOUT = {
     "train": "python train.py",
     "evaluate": "python evaluate.py",
+    "predict": "python predict.py",
     "statistics": "python -m ijepa.data.statistics",
     "report": "python -m ijepa.report",
     "inspect": "python -m ijepa.interop inspect",

@@ -1,0 +1,121 @@
+"""A CSV file that is written row by row: a command that was stopped resumes it where it stood."""
+
+import csv
+import io
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ijepa.util.files import replacing, write_text
+
+SAVED_EVERY = 1.0
+"""Seconds between records of how far the file is."""
+CHUNK = 65_536
+"""Rows of a row group in Parquet."""
+
+Value = str | float
+Row = Sequence[Value]
+
+
+class RowFile:
+    """Rows go to a hidden file beside ``path``, which takes its name when it is complete.
+
+    ``rows``: how many there are. ``discarded``: rows of an unfinished file of another identity, which is replaced.
+
+    Args:
+        path: of the table; ending in .parquet, it is converted at the end.
+        columns: their names, and whether their values are numbers; else they are strings. An empty string: no value.
+        identity: what the rows are computed from; an unfinished file of another identity is not resumed.
+    """
+
+    def __init__(self, path: Path, columns: dict[str, bool], identity: dict[str, Any]) -> None:
+        self.path = path
+        self.columns = columns
+        self.identity = {"columns": list(columns), **identity}
+        self.unfinished = path.with_name(f".{path.name}.unfinished")
+        self.record = path.with_name(f".{path.name}.json")
+        self._saved = time.monotonic()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.rows, size, self.discarded = self._found()
+        self._file = self.unfinished.open("r+b" if size else "w+b")
+        if size:
+            self._file.truncate(size)
+            self._file.seek(size)
+        else:
+            self._file.write(_line(columns))
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Appends rows."""
+        for row in rows:
+            self._file.write(_line(row))
+            self.rows += 1
+        if time.monotonic() - self._saved >= SAVED_EVERY:
+            self.save()
+
+    def save(self) -> None:
+        """Records how many rows there are, so that a command can resume after them."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        values = {"identity": self.identity, "rows": self.rows, "bytes": self._file.tell()}
+        write_text(self.record, json.dumps(values))
+        self._saved = time.monotonic()
+
+    def finish(self) -> None:
+        """Gives the file its name."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        if self.path.suffix == ".parquet":
+            with replacing(self.path) as temporary:
+                _to_parquet(self.unfinished, temporary, self.columns)
+            self.unfinished.unlink()
+        else:
+            self.unfinished.replace(self.path)
+        self.record.unlink(missing_ok=True)
+
+    def _found(self) -> tuple[int, int, int]:
+        """Rows and bytes of an unfinished file with the same identity, and rows of one with another."""
+        try:
+            values = json.loads(self.record.read_text(encoding="utf-8"))
+            same, rows, size = values["identity"] == self.identity, int(values["rows"]), int(values["bytes"])
+            return (rows, size, 0) if same and self.unfinished.stat().st_size >= size else (0, 0, rows)
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0, 0, 0
+
+
+def _line(row: Iterable[Value]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(f"{v:.6g}" if isinstance(v, float) else v for v in row)
+    return text.getvalue().encode("utf-8", errors="surrogateescape")
+
+
+def _to_parquet(source: Path, path: Path, columns: dict[str, bool]) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    types = {name: pyarrow.float64() if number else pyarrow.string() for name, number in columns.items()}
+    schema = pyarrow.schema(types.items())
+    opened = source.open(encoding="utf-8", errors="replace", newline="")
+    with opened as file, parquet.ParquetWriter(path, schema) as out:
+        rows = csv.reader(file)
+        next(rows)  # the columns' names
+        for chunk in _chunks(rows):
+            values = [
+                [(float(value) if number else value) if value else None for value in column]
+                for number, column in zip(columns.values(), zip(*chunk, strict=True), strict=True)
+            ]
+            out.write_table(pyarrow.table(values, schema=schema))
+
+
+def _chunks(rows: Iterable[list[str]]) -> Iterator[list[list[str]]]:
+    chunk: list[list[str]] = []
+    for row in rows:
+        chunk.append(row)
+        if len(chunk) == CHUNK:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
