@@ -1,12 +1,13 @@
 """I-JEPA (Assran et al., CVPR 2023): self-supervised pretraining of vision transformers.
 
 >>> import ijepa
+>>> run = ijepa.pretrain("IMAGES", model="vit_small")  # a folder of images; run.encoder, run.evaluate("knn")
 >>> encoder = ijepa.load_encoder("runs/digits-001")  # or a checkpoint, encoder.safetensors, Meta's .pth.tar
 >>> features = encoder(encoder.transform(image)[None])  # [1, N, D]; images in 0..1
 >>> classifier = ijepa.load_classifier("runs/digits-001/evaluation/logistic")  # after evaluate.py task=logistic
 >>> classifier.predict(["a.png"])  # names and probabilities
 
-To train in a notebook: docs/library.md.
+With your own Dataset and Trainer: docs/library.md.
 """
 
 import importlib
@@ -17,24 +18,31 @@ if TYPE_CHECKING:
     from ijepa.data.datamodule import DataModule
     from ijepa.interop.classifier import load_classifier
     from ijepa.interop.loading import load_encoder
+    from ijepa.run.functions import Evaluation, Run, pretrain
     from ijepa.training.module import Pretraining
 
 __version__ = "0.1.0"
 __all__ = [
     "DataModule",
+    "Evaluation",
     "Pretraining",
+    "Run",
     "build_datamodule",
     "build_module",
     "compose_config",
     "load_classifier",
     "load_encoder",
+    "pretrain",
     "save_encoder",
 ]
 _HOMES = {
     "DataModule": "ijepa.data.datamodule",
+    "Evaluation": "ijepa.run.functions",
     "Pretraining": "ijepa.training.module",
+    "Run": "ijepa.run.functions",
     "load_classifier": "ijepa.interop.classifier",
     "load_encoder": "ijepa.interop.loading",
+    "pretrain": "ijepa.run.functions",
 }
 
 

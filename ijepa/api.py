@@ -7,14 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
-from omegaconf import open_dict
-from omegaconf.errors import OmegaConfBaseException
 from torch.utils.data import Dataset
 
-from ijepa.cli.explain import explain
 from ijepa.config import TrainConfig
 from ijepa.config.checks import check, parse
 from ijepa.data import sources
@@ -26,10 +20,10 @@ from ijepa.distributed import sharding
 from ijepa.interop import timm
 from ijepa.models.pretrained import PretrainedEncoder
 from ijepa.run import build, init_options
+from ijepa.run.composing import composed
 from ijepa.training.module import Pretraining
 from ijepa.training.protocol import Execution
 from ijepa.util.errors import UserError
-from ijepa.util.paths import CONF
 
 
 def compose_config(*overrides: str) -> TrainConfig:
@@ -43,19 +37,8 @@ def compose_config(*overrides: str) -> TrainConfig:
     """
     use_default_data = not any(item.lstrip("+").startswith("data=") for item in overrides)
     items = [*(["data=folder", "data.root=null"] if use_default_data else []), *overrides]
-    hydra = HydraConfig.instance()
-    before = hydra.cfg
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            composed = compose("train", items, return_hydra_config=True)
-        hydra.set_config(composed)  # init=FILE needs to know the overrides
-        with open_dict(composed):
-            del composed["hydra"]
-        config = parse(TrainConfig, init_options.resolve_init(composed))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(explain(error, list(overrides))) from None
-    finally:
-        hydra.cfg = before
+    with composed("train", items) as values:
+        config = parse(TrainConfig, init_options.resolve_init(values))
     check(config)
     return config
 

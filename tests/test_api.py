@@ -6,7 +6,8 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from helpers import EXACT, ROOT, assert_same, fit, picture, weights
+import yaml
+from helpers import EXACT, ROOT, TINY, assert_same, fit, picture, weights
 from PIL import Image
 from torch.utils.data import Dataset, IterableDataset
 
@@ -19,6 +20,9 @@ SMALL = (
     "objective=l2", "model.patch_size=4", "data.image_size=16", "model.width=24", "model.depth=2", "predictor.width=12",
     "predictor.depth=1", "data.batch_size=8", "schedule.max_steps=4", "schedule.warmup_steps=1", "data.workers=0",
 )  # fmt: skip
+
+
+QUICK = {name: yaml.safe_load(value) for name, _, value in (item.partition("=") for item in TINY)}
 
 
 class Photos(Dataset):
@@ -160,14 +164,30 @@ def test_a_trainer_that_disagrees_with_the_batches_is_refused(tmp_path, options,
         trainer(tmp_path, **options).fit(ijepa.build_module(config, data), data)
 
 
-def test_the_code_of_the_docs(tmp_path, monkeypatch):
+def test_the_code_of_the_docs(tmp_path, monkeypatch, pictures):
     monkeypatch.chdir(tmp_path)
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "library.md").read_text(), flags=re.DOTALL)
+    functions, block = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "library.md").read_text(), flags=re.DOTALL)
     assert len([line for line in block.splitlines() if line.strip()]) < 20
     names = {}
     exec(compile(block, "docs/library.md", "exec"), names)
     assert names["features"].shape == (1, 144, 192)
     assert (tmp_path / "encoder.safetensors").is_file()
+
+    quick = {
+        **QUICK,
+        "model.depth": 12,
+        "predictor.depth": 6,
+        "model.width": 48,
+        "model.heads": 6,
+        "data.batch_size": 8,
+    }
+    new = next(pictures.rglob("*.png"))
+    for name, value in (("NEW.png", new), ("IMAGES", pictures), ('**{"schedule.epochs": 20}', "**quick")):
+        functions = functions.replace(name, str(value))
+    names = {"quick": quick}
+    exec(compile(functions, "docs/library.md", "exec"), names)
+    assert names["predictions"][0].name in ("cold", "warm")
+    assert 0 <= names["accuracy"] <= 1
 
 
 def test_every_public_name_is_there():
@@ -175,3 +195,42 @@ def test_every_public_name_is_there():
     assert all(getattr(ijepa, name) for name in ijepa.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = ijepa.nothing
+
+
+def test_pretrain_evaluate_and_predict(tmp_path, pictures):
+    """As the commands do; the folder is that of a run."""
+    run = ijepa.pretrain(pictures, run_dir=tmp_path / "a 'run'", experiment="small_images", seed=3,
+                         **{**QUICK, "objective.target_depths": [0, 2], "data.image_size": 16, "model.patch_size": 4,
+                            "data.batch_size": 8, "callbacks.evaluate_every_epochs": None})  # fmt: skip
+    assert run.folder == tmp_path / "a 'run'"
+    assert "seed: 3" in (run.folder / "config.yaml").read_text()
+    images = torch.rand(2, 3, 16, 16)
+    assert torch.equal(run.encoder(images), ijepa.load_encoder(run.folder)(images))
+    assert run.results["target encoder"]["knn20"] >= 0
+    evaluation = run.evaluate("logistic", baselines=False, **{"task.logistic.holdout": 0.4, "data.workers": 0})
+    assert evaluation.folder == run.folder / "evaluation" / "logistic_task.logistic.holdout-0.4_data.workers-0"
+    files = sorted((pictures / "val").rglob("*.png"))
+    found = evaluation.classifier.predict(files)
+    right = [prediction.name == file.parent.name for prediction, file in zip(found, files, strict=True)]
+    assert evaluation.results["target encoder"]["logistic"] == pytest.approx(sum(right) / len(right))
+    assert ijepa.Run(run.folder) == run
+    assert set(run.evaluate(["knn"], output=tmp_path / "knn").results) == {
+        "target encoder",
+        "random init",
+        "raw pixels",
+    }
+
+
+def test_mistakes_of_pretrain_are_one_line(tmp_path, pictures, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"data=a/b: no such folder"):
+        ijepa.pretrain("a/b")
+    with pytest.raises(UserError, match=r"data=photos: no such option"):
+        ijepa.pretrain("photos")
+    with pytest.raises(UserError, match=r"optimizer.lrr=0.1: no such key; did you mean optimizer.lr?"):
+        ijepa.pretrain(pictures, **{"optimizer.lrr": 0.1})
+    with pytest.raises(UserError, match=r"optimizer.lr=fast: "):
+        ijepa.pretrain(pictures, **{"optimizer.lr": "fast"})
+    with pytest.raises(UserError, match=r"nowhere: is not the folder of a run"):
+        ijepa.Run("nowhere")
+    assert not list(tmp_path.iterdir())

@@ -64,7 +64,7 @@ def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
     overrides = [argument for argument in arguments if not argument.startswith("-")]
     install_sigint_handler()
     try:
-        _silence_lightning()
+        silence_lightning()
         with immediate_sigint():
             _register_plugins()
         flags = _check_arguments()
@@ -140,7 +140,7 @@ def _run(name: str, job: Callable[[DictConfig], float | None]) -> None:
 
     def guarded(composed: DictConfig) -> float | None:
         try:
-            _silence_lightning()  # also in processes that a launcher has started
+            silence_lightning()  # also in processes that a launcher has started
             return job(composed) if os.getpid() == main_process else run_in_worker(lambda: job(composed))
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -256,7 +256,7 @@ def _register_plugins() -> None:
     ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=search, provider="ijepa")
 
 
-def _silence_lightning() -> None:
+def silence_lightning() -> None:
     """Silences Lightning's advice about hardware and data loaders, which this software configures itself."""
     for package in ("lightning.pytorch", "lightning.fabric"):  # the packages reset their own level when imported
         logging.getLogger(f"{package}.utilities.rank_zero").setLevel(logging.WARNING)

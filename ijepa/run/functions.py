@@ -1,0 +1,122 @@
+"""The commands as functions: `pretrain` is ``ijepa train``, `Run.evaluate` is ``ijepa evaluate``."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ijepa.cli import entry
+from ijepa.config import TrainConfig
+from ijepa.interop.classifier import ImageClassifier, load_classifier
+from ijepa.interop.loading import load_encoder
+from ijepa.models.pretrained import PretrainedEncoder
+from ijepa.run import assembly, build, evaluations, folders, runs
+from ijepa.run.composing import composed, override
+from ijepa.run_folder import RunFolder
+from ijepa.run_folder.evaluation import evaluation_file
+from ijepa.util.errors import UserError
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A finished evaluation, by its folder."""
+
+    folder: Path
+
+    @property
+    def results(self) -> dict[str, dict[str, float]]:
+        """Values by model (``target encoder``, ``random init``, ``raw pixels``) and metric; accuracies are 0..1."""
+        written = json.loads(evaluation_file(self.folder).read_text(encoding="utf-8"))
+        found: dict[str, dict[str, float]] = written["results"]
+        return found
+
+    @property
+    def classifier(self) -> ImageClassifier:
+        """The classifier that was trained.
+
+        Raises:
+            UserError: if the task trains none, or several were trained.
+        """
+        return load_classifier(self.folder)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, by its folder: ``ijepa.Run("runs/digits-001")``, or what `pretrain` returns."""
+
+    folder: Path
+
+    def __init__(self, folder: str | Path) -> None:
+        path = Path(folder).expanduser()
+        if not RunFolder(path).config.is_file():
+            raise UserError(f"{path}: is not the folder of a run")
+        object.__setattr__(self, "folder", path)
+
+    @property
+    def encoder(self) -> PretrainedEncoder:
+        """The EMA target encoder, on the CPU, in eval mode."""
+        return load_encoder(self.folder)
+
+    @property
+    def results(self) -> dict[str, dict[str, float]]:
+        """What was measured at the end of training, as `Evaluation.results`; {} if nothing was."""
+        summary = json.loads(RunFolder(self.folder).summary.read_text(encoding="utf-8"))
+        found: dict[str, dict[str, float]] = summary.get("results", {})
+        return found
+
+    def evaluate(self, task: str | list[str] = "knn", **overrides: Any) -> Evaluation:
+        """Evaluates the encoder, as ``ijepa evaluate checkpoint=RUN_DIR task=TASK`` does.
+
+        Args:
+            task: its name, or several.
+            overrides: keys of ``ijepa evaluate``: ``baselines=False``, ``**{"data.labels": "labels.csv"}``.
+
+        Raises:
+            UserError: when a key or value is wrong, or images and task do not fit together.
+        """
+        names = [task] if isinstance(task, str) else task
+        others = [f"{key}={value}" for key, value in overrides.items() if key not in evaluations.NOT_IN_FOLDER_NAME]
+        output = overrides.pop("output", None) or RunFolder(self.folder).evaluations / folders.slug(
+            ["-".join(names), *others]
+        )
+        items = [override("checkpoint", self.folder), f"task=[{','.join(names)}]", override("output", output)]
+        with composed("evaluate", [*items, *_overrides(overrides)]) as config:
+            evaluations.evaluate(config)
+        return Evaluation(Path(output).expanduser())
+
+
+def pretrain(data: str | Path, model: str | None = None, run_dir: str | Path | None = None, **overrides: Any) -> Run:
+    """Pretrains, as ``ijepa train`` does: checkpoints, health checks, results and pictures are in the run's folder.
+
+    Args:
+        data: a folder of images, or an option of ``data=``, such as ``"cifar10"``.
+        model: an option of ``model=``, such as ``"vit_small"``; None: the default.
+        run_dir: the run's folder; None: a new one under runs/.
+        overrides: further keys of ``ijepa train``: ``experiment="small_images"``, ``**{"optimizer.lr": 1e-3}``.
+
+    Raises:
+        UserError: when a key or value is wrong, or the run cannot be started.
+        InterruptedRunError: when a signal ended it; its checkpoint is written.
+    """
+    folder = Path(data).expanduser()
+    if not folder.is_dir() and not str(data).isidentifier():
+        raise UserError(f"data={data}: no such folder")
+    items = ["data=folder", override("data.root", folder)] if folder.is_dir() else [f"data={data}"]
+    items += [] if model is None else [f"model={model}"]
+    items += [] if run_dir is None else [override("run_dir", Path(run_dir).expanduser())]
+    started = [] if run_dir is None else [Path(run_dir).expanduser()]
+
+    def wire(config: TrainConfig, folder: Path, step: int = 0) -> assembly.Run:
+        started.append(folder)
+        return build.run(config, folder, step)
+
+    entry.silence_lightning()
+    with composed("train", [*items, *_overrides(overrides)]) as config:
+        runs.train(config, wire)
+    return Run(started[-1])
+
+
+def _overrides(values: dict[str, Any]) -> list[str]:
+    """Overrides for Hydra: the options of groups have no dots and are names."""
+    return [f"{key}={value}" if isinstance(value, str) and value.isidentifier() else override(key, value)
+            for key, value in values.items()]  # fmt: skip
