@@ -72,9 +72,9 @@ def check(config: TrainConfig) -> None:
         problem = f"training draws pictures anyway; for more try {command}"
         raise ConfigError("task", "pictures", problem)
     if not config.task.with_metrics():
-        raise ConfigError(
-            "task", "features", "gives no metric that a run could report; add another task, e.g. [knn,features]"
-        )
+        names = ",".join(config.task.chosen())
+        problem = f"gives no metric that a run could report; add another task, e.g. [knn{names and ','}{names}]"
+        raise ConfigError("task", names or "[]", problem)
     if isinstance(config.masking, MultiBlock | Reference):
         for name in ("target_scale", "target_aspect", "context_scale"):
             check_range(f"masking.{name}", getattr(config.masking, name), most=None if "aspect" in name else 1.0)

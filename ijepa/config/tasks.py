@@ -108,12 +108,28 @@ class Attentive(TaskSection):
 
 
 class Retrieval(TaskSection):
-    """A picture of the nearest training images of validation images; with labels, how many share the class."""
+    """The nearest training images of validation images, or of others; with labels, how many share the class."""
+
+    query: Text | None = None
+    """image, or folder of images, whose neighbours are sought; null: the validation images"""
 
     neighbours: Count
     """nearest neighbours per image"""
     queries: Count
     """query images in the picture"""
+    batch_size: Count
+    """images per forward pass"""
+
+
+class Duplicates(TaskSection):
+    """Near-duplicates: pairs of images with very similar features, among all and between training and validation."""
+
+    threshold: Annotated[float, Field(gt=0, le=1)]
+    """smallest cosine similarity of a pair, of features less their mean"""
+    max_pairs: Count
+    """pairs to list, at most: the most similar ones"""
+    shown: Count
+    """pairs in the picture"""
     batch_size: Count
     """images per forward pass"""
 
@@ -190,7 +206,9 @@ class Tasks(Section):
     finetune: Finetune | None = None
     """fine-tuning"""
     retrieval: Retrieval | None = None
-    """picture of nearest neighbours"""
+    """nearest neighbours"""
+    duplicates: Duplicates | None = None
+    """near-duplicates"""
     depth: Depth | None = None
     """depth of every pixel"""
     segmentation: Segmentation | None = None
@@ -221,7 +239,9 @@ class Tasks(Section):
 
     def with_metrics(self) -> dict[str, TaskSection | Custom]:
         """The configured tasks that give metrics."""
-        return {name: task for name, task in self.chosen().items() if not isinstance(task, Export | Pictures)}
+        return {
+            name: task for name, task in self.chosen().items() if not isinstance(task, Duplicates | Export | Pictures)
+        }
 
     def first_only(self) -> "Tasks":
         """Only the first of the tasks that give metrics; its first metric is the main metric."""

@@ -196,9 +196,13 @@ class ImagePool:
         count = min(count, len(self.values) - 1)
         if not count:
             return None
-        rows = []
-        chunks = neighbours(self.values, self.values[self.shown], count + 1, center=True)
-        nearest = torch.cat([chunk for _, chunk in chunks]).tolist()
-        for query, candidates in zip(self.shown, nearest, strict=True):
-            rows.append(self.read([query, *[row for row in candidates if row != query][:count]]))
-        return pictures.neighbours(torch.stack(rows))
+        rows, names, cosines = [], [], []
+        chunks = zip(*neighbours(self.values, self.values[self.shown], count + 1, center=True), strict=True)
+        similarity, nearest = (torch.cat(parts).tolist() for parts in chunks)
+        for query, values, candidates in zip(self.shown, similarity, nearest, strict=True):
+            others = [(row, value) for row, value in zip(candidates, values, strict=True) if row != query][:count]
+            chosen = [query, *(row for row, _ in others)]
+            rows.append(self.read(chosen))
+            names.append([images.name(index) for images, index in (self._files[row] for row in chosen)])
+            cosines.append([value for _, value in others])
+        return pictures.neighbours(torch.stack(rows), names, cosines)

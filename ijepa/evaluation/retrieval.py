@@ -10,15 +10,17 @@ from torch import Tensor
 from ijepa import pictures
 from ijepa.config import Retrieval
 from ijepa.data.datamodule import DataModule
+from ijepa.data.folders import scan_folder
 from ijepa.data.heldout import evenly_spaced
-from ijepa.data.sets import UNLABELLED
+from ijepa.data.sets import UNLABELLED, Files, Images
 from ijepa.evaluation import specs
+from ijepa.evaluation.cache import cached_features
 from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult, label_sets
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.knn import neighbours
 from ijepa.evaluation.measures import MetricValue
 from ijepa.evaluation.task import ConfiguredTask, MetricSpec
-from ijepa.util.errors import UnavailableError
+from ijepa.util.errors import ConfigError, UnavailableError
 from ijepa.util.files import replacing
 
 TABLE = "neighbours.csv"
@@ -29,6 +31,7 @@ class RetrievalTask(ConfiguredTask[Retrieval]):
 
     name = "retrieval"
     needs_labels = False
+    queries: "tuple[Files, Features] | None" = None
 
     def evaluate(self, model: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
         """By label set: the fraction of the nearest training images that have the image's class (precision at k).
@@ -36,6 +39,9 @@ class RetrievalTask(ConfiguredTask[Retrieval]):
         Over the validation images that have a label; a neighbour without one does not count as of the same class.
         """
         train, test = ctx.features(model, ctx.layers, self.config.batch_size)
+        if self.config.query is not None:
+            self.queries = _queries(self.config, model, ctx)
+            return {}
         _, nearest = _nearest(train.values, test.values, self.config.neighbours)
         results = {}
         for name in label_sets(ctx.data):
@@ -51,8 +57,10 @@ class RetrievalTask(ConfiguredTask[Retrieval]):
         return [specs.RETRIEVAL.instance(neighbours=self.config.neighbours)]
 
     def validate(self, data: DataModule) -> None:
-        """Raises UnavailableError without validation images."""
-        if not len(data.source.val):
+        """Raises UnavailableError without validation images, ConfigError if there are no queries."""
+        if self.config.query is not None:
+            _query_files(self.config, data)
+        elif not len(data.source.val):
             raise UnavailableError("data.val_fraction", 0, "leaves no validation images to find neighbours for")
 
     def write(self, model: EvaluatedModel, ctx: EvalContext, folder: Path) -> list[Path]:
@@ -61,20 +69,29 @@ class RetrievalTask(ConfiguredTask[Retrieval]):
         The table, ``neighbours.csv``, has a row per neighbour: query, rank, file, cosine, and the classes of both.
         """
         train, test = ctx.features(model, ctx.layers, self.config.batch_size)
+        source = ctx.data.source
+        asked, test = self.queries or (source.val, test)
         similarity, nearest = _nearest(train.values, test.values, self.config.neighbours)
-        rows = [
-            torch.stack([_image(ctx, "val", test, query), *(_image(ctx, "train", train, i) for i in row.tolist())])
-            for query, row in ((query, nearest[query]) for query in evenly_spaced(len(nearest), self.config.queries))
+        chosen = evenly_spaced(len(nearest), self.config.queries)
+        places = [
+            [
+                (asked, int(test.indices[query])),
+                *((source.train, int(train.indices[i])) for i in nearest[query].tolist()),
+            ]
+            for query in chosen
         ]
+        transform = ctx.data.eval_transform
+        rows = [torch.stack([transform(images.read(index)) for images, index in row]) for row in places]
+        names = [[images.name(index) for images, index in row] for row in places]
         path = folder / f"retrieval-{model.name.replace(' ', '-')}.png"
-        pictures.write(pictures.neighbours(torch.stack(rows)), path)
+        pictures.write(pictures.neighbours(torch.stack(rows), names, similarity[chosen].tolist()), path)
         if model.baseline:
             return [path]
         with (
             replacing(folder / TABLE) as temporary,
             temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
         ):
-            csv.writer(file).writerows(_table(ctx, train, test, similarity, nearest))
+            csv.writer(file).writerows(_table(ctx, asked, train, test, similarity, nearest))
         return [path, folder / TABLE]
 
 
@@ -84,8 +101,29 @@ def _nearest(train: Tensor, values: Tensor, count: int) -> tuple[Tensor, Tensor]
     return torch.cat(similarity), torch.cat(rows)
 
 
+def _query_files(config: Retrieval, data: DataModule) -> Files:
+    """The images whose neighbours are sought; raises ConfigError if there are none."""
+    assert config.query is not None
+    path = Path(config.query).expanduser()
+    paths = [str(path)] if path.is_file() else scan_folder(path).paths
+    if not paths:
+        raise ConfigError(
+            "task.retrieval.query", config.query, "no image there" if path.exists() else "no such file or folder"
+        )
+    return Files(paths, {}, data.channels, None)
+
+
+def _queries(config: Retrieval, model: EvaluatedModel, ctx: EvalContext) -> tuple[Files, Features]:
+    files = _query_files(config, ctx.data)
+    embed = model.embed(ctx.runtime, ctx.layers)
+    values, readable = cached_features(embed, files, ctx.data, config.batch_size, ctx.runtime, None, "")
+    if not len(values):
+        raise ConfigError("task.retrieval.query", config.query, "no image there can be read")
+    return files, Features(values, {}, readable.nonzero().flatten())
+
+
 def _table(
-    ctx: EvalContext, train: Features, test: Features, similarity: Tensor, nearest: Tensor
+    ctx: EvalContext, asked: Images, train: Features, test: Features, similarity: Tensor, nearest: Tensor
 ) -> Iterator[list[str]]:
     """The lines of the table of neighbours, the first one with the columns' names."""
     source, names = ctx.data.source, label_sets(ctx.data)
@@ -94,15 +132,11 @@ def _table(
         labels = [(source.classes.get(name), int(features.labels[name][row])) for name in names]
         return ["" if i == UNLABELLED else titles[i] if titles else str(i) for titles, i in labels]
 
-    named = [f"{image}_{name}" for image in ("query", "file") for name in names]
+    named = [f"{image}_{name}" for image in ("query", "file") for name in names if image == "file" or test.labels]
     yield ["query", "rank", "file", "cosine", *named]
     for query, (cosines, rows) in enumerate(zip(similarity.tolist(), nearest.tolist(), strict=True)):
-        image = source.val.name(int(test.indices[query]))
+        image = asked.name(int(test.indices[query]))
         for rank, (cosine, row) in enumerate(zip(cosines, rows, strict=True), start=1):
             file = source.train.name(int(train.indices[row]))
-            yield [image, str(rank), file, f"{cosine:.6f}", *classes(test, query), *classes(train, row)]
-
-
-def _image(ctx: EvalContext, split: str, features: Features, row: int) -> Tensor:
-    images = ctx.data.source.train if split == "train" else ctx.data.source.val
-    return ctx.data.eval_transform(images.read(int(features.indices[row])))
+            own = classes(test, query) if test.labels else []
+            yield [image, str(rank), file, f"{cosine:.6f}", *own, *classes(train, row)]

@@ -12,6 +12,7 @@ from ijepa.evaluation.attentive import AttentiveTask
 from ijepa.evaluation.classifiers import ClassifierTask
 from ijepa.evaluation.context import UNTRAINED, EvalContext, EvaluatedModel, label_sets
 from ijepa.evaluation.dense import DepthTask, SegmentationTask
+from ijepa.evaluation.duplicates import DuplicatesTask
 from ijepa.evaluation.export import ExportTask
 from ijepa.evaluation.finetune import FinetuneTask
 from ijepa.evaluation.knn import KnnTask
@@ -30,7 +31,7 @@ TASKS: dict[str, type[ConfiguredTask[Any]]] = {
     task.name: task
     for task in (
         KnnTask, LogisticTask, LinearTask, CountTask, DistanceTask, AttentiveTask, LowshotTask, LowshotFinetuneTask,
-        FinetuneTask, RetrievalTask, DepthTask, SegmentationTask, ExportTask, PicturesTask,
+        FinetuneTask, RetrievalTask, DuplicatesTask, DepthTask, SegmentationTask, ExportTask, PicturesTask,
     )
 }  # fmt: skip
 """The built-in tasks, by name: each has a section in `Tasks`, and conf/task/NAME.yaml."""

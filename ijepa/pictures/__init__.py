@@ -4,7 +4,7 @@ from ijepa.pictures.attention import attention
 from ijepa.pictures.curves import compute, curves, read
 from ijepa.pictures.features import Colours, colours, components, similarity
 from ijepa.pictures.masks import masks, outlines
-from ijepa.pictures.results import classes, depths, neighbours
+from ijepa.pictures.results import classes, depths, neighbours, pairs
 from ijepa.pictures.sheet import HIDDEN, rgb, write
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "masks",
     "neighbours",
     "outlines",
+    "pairs",
     "read",
     "rgb",
     "similarity",

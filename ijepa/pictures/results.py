@@ -6,21 +6,52 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ijepa.pictures.sheet import HIDDEN, rgb, sheet
+from ijepa.pictures.sheet import HIDDEN, rgb, sheet, short_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def neighbours(rows: Tensor) -> "Figure":
-    """Images and their nearest neighbours, a row per image.
+def neighbours(rows: Tensor, names: list[list[str]], cosines: list[list[float]]) -> "Figure":
+    """Images and their nearest neighbours, a row per image, with the ends of their names.
 
     Args:
         rows: [Q, 1 + K, C, H, W]: an image and its K nearest neighbours, see `rgb`.
+        names: [Q][1 + K] of files.
+        cosines: [Q][K] of the neighbours.
     """
     shown = rgb(rows.flatten(0, 1)).reshape(*rows.shape[:2], *rows.shape[-2:], 3)
     titles = ["image", "nearest", *(f"{number}." for number in range(2, rows.shape[1]))]
-    return sheet([list(row) for row in shown], titles[: rows.shape[1]])[0]
+    captions = [
+        [
+            short_name(files[0]),
+            *(f"{short_name(file)}\n{value:.3f}" for file, value in zip(files[1:], values, strict=True)),
+        ]
+        for files, values in zip(names, cosines, strict=True)
+    ]
+    return sheet([list(row) for row in shown], titles[: rows.shape[1]], captions=captions)[0]
+
+
+def pairs(rows: Tensor, names: list[list[str]], cosines: list[float], columns: int = 4) -> "Figure":
+    """Pairs of images side by side, with the ends of their names and the cosine of their features.
+
+    Args:
+        rows: [P, 2, C, H, W], see `rgb`.
+        names: [P][2] of files.
+        cosines: [P].
+        columns: pairs beside each other.
+    """
+    shown = rgb(rows.flatten(0, 1))
+    captions = [text for files, value in zip(names, cosines, strict=True)
+                for text in (f"{short_name(files[0])}\n{value:.3f}", f"{short_name(files[1])}\n ")]  # fmt: skip
+    width = 2 * min(columns, len(names))
+    blank = -len(shown) % width
+    cells = [*shown, *[np.ones_like(shown[0])] * blank]
+    texts = [*captions, *[""] * blank]
+    return sheet(
+        [cells[i : i + width] for i in range(0, len(cells), width)], [""] * width,
+        captions=[texts[i : i + width] for i in range(0, len(texts), width)],
+    )[0]  # fmt: skip
 
 
 def depths(images: Tensor, truth: Tensor, predicted: Tensor) -> "Figure":

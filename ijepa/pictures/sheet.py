@@ -26,8 +26,12 @@ HIDDEN = 0.93
 """Grey of hidden patches and unknown pixels."""
 CELL = 1.0
 """Longer side of a picture, in inches."""
-TITLE, SMALL = 8, 7
-"""Font sizes of titles and of other text, in points."""
+TITLE, SMALL, TINY = 8, 7, 5
+"""Font sizes of titles, of other text and of captions, in points."""
+CAPTION = 0.1
+"""Height of a line of captions, in inches."""
+NAME_LENGTH = 22
+"""Characters of a file's name below a picture, at most."""
 DPI = 200
 """Resolution of PNG files."""
 HEAT = "magma"
@@ -58,7 +62,11 @@ def write(figure: "Figure", path: Path, dpi: int = DPI) -> None:
 
 
 def sheet(
-    rows: list[list[Picture]], titles: list[str], below: float = 0.0, cell: float = CELL
+    rows: list[list[Picture]],
+    titles: list[str],
+    below: float = 0.0,
+    cell: float = CELL,
+    captions: list[list[str]] | None = None,
 ) -> "tuple[Figure, NDArray[Any]]":
     """Pictures in rows and columns.
 
@@ -67,6 +75,7 @@ def sheet(
         titles: titles of the columns.
         below: height below the pictures, in inches, for the caller's colour bar or legend.
         cell: longer side of a picture, in inches.
+        captions: one or two lines below each picture.
 
     Returns:
         The figure and its axes [rows, columns].
@@ -76,7 +85,8 @@ def sheet(
     height, width = rows[0][0].shape[:2]
     scale = cell / max(height, width)
     top = 0.2 if any(titles) else 0.04
-    size = (len(titles) * (width * scale + 0.05) + 0.04, len(rows) * (height * scale + 0.05) + top + below)
+    line = 0.05 if captions is None else CAPTION * (1 + max(text.count("\n") for row in captions for text in row))
+    size = (len(titles) * (width * scale + 0.05) + 0.04, len(rows) * (height * scale + line) + top + below)
     figure = Figure(figsize=size, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)  # type: ignore[union-attr, call-arg]
     axes = figure.subplots(len(rows), len(titles), squeeze=False)
@@ -84,9 +94,17 @@ def sheet(
         for column, picture in enumerate(pictures):
             axes[row, column].imshow(picture)
             frameless(axes[row, column])
+            if captions is not None:
+                axes[row, column].set_xlabel(captions[row][column], fontsize=TINY, labelpad=1.5, parse_math=False)
             if row == 0:
                 axes[row, column].set_title(titles[column], fontsize=TITLE, pad=3)
     return figure, axes
+
+
+def short_name(path: str) -> str:
+    """The end of a file's name, to be shown below its picture."""
+    name = Path(path).name.encode(errors="replace").decode()
+    return name if len(name) <= NAME_LENGTH else f"\u2026{name[1 - NAME_LENGTH :]}"
 
 
 def frameless(axes: "Axes") -> None:

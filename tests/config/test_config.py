@@ -29,8 +29,8 @@ def test_every_option_composes_and_fits_the_schema(group, name):
     )
     if name == "reference":
         extra = ["data=digits", "data.image_size=56"]  # it never ends on a grid of 8x8
-    if name == "features":
-        name = "[knn,features]"  # alone it measures nothing
+    if name in ("features", "duplicates"):
+        name = f"[knn,{name}]"  # alone it measures nothing
     config = train_config(f"{group}={name}", *extra)
     if name == "pictures":
         with pytest.raises(UserError, match=r"training draws pictures anyway; .* evaluate\.py"):

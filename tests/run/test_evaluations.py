@@ -197,6 +197,53 @@ def test_retrieval_draws_neighbours(finished, pictures, tmp_path, invoke):
     assert invoke("evaluate.py", f"checkpoint={folder}", *arguments, *images)[0] == 0  # without labels, too
 
 
+def test_neighbours_of_other_images(finished, pictures, tmp_path, invoke):
+    folder, _ = finished
+    shutil.copytree(pictures / "val" / "warm", tmp_path / "new")
+    (tmp_path / "new" / "broken.png").write_bytes(b"no image")
+    arguments = [f"checkpoint={folder}", "task=retrieval", "baselines=false", f"output={tmp_path / 'found'}"]
+    code, _, error = invoke("evaluate.py", *arguments, f"task.retrieval.query={tmp_path / 'new'}")
+    assert code == 0, error
+    with (tmp_path / "found" / "neighbours.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert list(lines[0]) == ["query", "rank", "file", "cosine", "file_class"]
+    assert {line["query"] for line in lines} == {str(tmp_path / "new" / f"val-{i}.png") for i in range(4)}
+    for query, problem in (("nowhere", "no such file or folder"), (tmp_path, "no image there can be read")):
+        if query == tmp_path:
+            query = tmp_path / "bad"
+            query.mkdir()
+            (query / "broken.png").write_bytes(b"no image")
+        code, _, error = invoke("evaluate.py", *arguments, f"task.retrieval.query={query}")
+        assert (code, problem in error) == (2, True), error
+
+
+def test_near_duplicates(finished, pictures, tmp_path, invoke):
+    """Two copies of a training image, one among the validation images, which are all copies of training images."""
+    folder, _ = finished
+    root = tmp_path / "images"
+    shutil.copytree(pictures, root)
+    shutil.copy(root / "train" / "cold" / "train-9.png", root / "val" / "warm" / "copy.png")
+    shutil.copy(root / "train" / "cold" / "train-9.png", root / "train" / "warm" / "$copy$.png")
+    arguments = [f"checkpoint={folder}", "data=folder", f"data.root={root}", "data.image_size=[16,24]",
+                 "task=duplicates", f"output={tmp_path / 'found'}"]  # fmt: skip
+    code, output, error = invoke("evaluate.py", *arguments, "task.duplicates.threshold=0.9999")
+    assert code == 0, error
+    assert "11 pairs of images have a cosine similarity of 0.9999 or more" in output
+    with (tmp_path / "found" / "duplicates.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    names = {frozenset(os.path.basename(line[name]) for name in ("file", "other")) for line in lines}  # noqa: PTH119
+    copies = {frozenset(pair) for pair in (("train-9.png", "copy.png"), ("train-9.png", "$copy$.png"),
+                                           ("$copy$.png", "copy.png"))}  # fmt: skip
+    assert names == copies | {frozenset((f"train-{i}.png", f"val-{i}.png")) for i in range(4)}
+    written = json.loads((tmp_path / "found" / "metrics.json").read_text())
+    assert written["details"]["target encoder"]["duplicates"][""] == {
+        "pairs": 11, "pairs_across": 10, "val_in_train": 9, "images": {"train": 25, "val": 9},
+    }  # fmt: skip
+    with Image.open(tmp_path / "found" / "duplicates.png") as image:
+        assert image.width > 300
+    assert invoke("evaluate.py", *arguments, "task.duplicates.threshold=1", "task.duplicates.max_pairs=1")[0] == 0
+
+
 def test_a_run_without_labels_whose_task_has_no_result_ends_well(pictures, tmp_path, invoke):
     flat = tmp_path / "flat"
     shutil.copytree(pictures / "train" / "cold", flat)
