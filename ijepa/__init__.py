@@ -14,11 +14,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ijepa.api import build_datamodule, build_module, compose_config, save_encoder
+    from ijepa.api.functions import Evaluation, Run, pretrain
+    from ijepa.api.notebook import build_datamodule, build_module, compose_config, save_encoder
     from ijepa.data.datamodule import DataModule
     from ijepa.interop.classifier import load_classifier
     from ijepa.interop.loading import load_encoder
-    from ijepa.run.functions import Evaluation, Run, pretrain
     from ijepa.training.module import Pretraining
 
 __version__ = "0.1.0"
@@ -37,19 +37,19 @@ __all__ = [
 ]
 _HOMES = {
     "DataModule": "ijepa.data.datamodule",
-    "Evaluation": "ijepa.run.functions",
+    "Evaluation": "ijepa.api.functions",
     "Pretraining": "ijepa.training.module",
-    "Run": "ijepa.run.functions",
+    "Run": "ijepa.api.functions",
     "load_classifier": "ijepa.interop.classifier",
     "load_encoder": "ijepa.interop.loading",
-    "pretrain": "ijepa.run.functions",
+    "pretrain": "ijepa.api.functions",
 }
 
 
 def __getattr__(name: str) -> Any:
     """Imports lazily, because torch takes seconds to import."""
     if name in __all__:
-        return getattr(importlib.import_module(_HOMES.get(name, "ijepa.api")), name)
+        return getattr(importlib.import_module(_HOMES.get(name, "ijepa.api.notebook")), name)
     raise AttributeError(f"module 'ijepa' has no attribute {name!r}")
 
 

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.learning.baselines import Baseline
 from ijepa import build_module, compose_config
-from ijepa.api import NotebookPretraining
+from ijepa.api.notebook import NotebookPretraining
 from ijepa.callbacks.checkpoint import AtomicCheckpointIO
 from ijepa.callbacks.health import read_heldout
 from ijepa.config import TrainConfig

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ijepa.api.composing import composed, override
 from ijepa.cli import entry
 from ijepa.config import TrainConfig
 from ijepa.interop.classifier import ImageClassifier, load_classifier
 from ijepa.interop.loading import load_encoder
 from ijepa.models.pretrained import PretrainedEncoder
 from ijepa.run import assembly, build, evaluations, folders, runs
-from ijepa.run.composing import composed, override
 from ijepa.run_folder import RunFolder
 from ijepa.run_folder.evaluation import evaluation_file
 from ijepa.util.errors import UserError

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch.utils.data import Dataset
 
+from ijepa.api.composing import composed
 from ijepa.config import TrainConfig
 from ijepa.config.checks import check, parse
 from ijepa.data import sources
@@ -20,7 +21,6 @@ from ijepa.distributed import sharding
 from ijepa.interop import timm
 from ijepa.models.pretrained import PretrainedEncoder
 from ijepa.run import build, init_options
-from ijepa.run.composing import composed
 from ijepa.training.module import Pretraining
 from ijepa.training.protocol import Execution
 from ijepa.util.errors import UserError
