@@ -21,7 +21,7 @@ from ijepa.data.sets import Files
 from ijepa.data.workers import worker_count
 from ijepa.evaluation.features import extract
 from ijepa.evaluation.runtime import Runtime
-from ijepa.interop.classifier import load_classifier
+from ijepa.interop.classifier_files import load_classifier
 from ijepa.run import predictions
 from ijepa.util.paths import CONF
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ijepa.api.functions import Evaluation, Run, pretrain
     from ijepa.api.notebook import build_datamodule, build_module, compose_config, save_encoder
     from ijepa.data.datamodule import DataModule
-    from ijepa.interop.classifier import load_classifier
+    from ijepa.interop.classifier_files import load_classifier
     from ijepa.interop.loading import load_encoder
     from ijepa.training.module import Pretraining
 
@@ -40,7 +40,7 @@ _HOMES = {
     "Evaluation": "ijepa.api.functions",
     "Pretraining": "ijepa.training.module",
     "Run": "ijepa.api.functions",
-    "load_classifier": "ijepa.interop.classifier",
+    "load_classifier": "ijepa.interop.classifier_files",
     "load_encoder": "ijepa.interop.loading",
     "pretrain": "ijepa.api.functions",
 }

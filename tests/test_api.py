@@ -8,10 +8,12 @@ import pytest
 import torch
 import yaml
 from helpers import EXACT, ROOT, TINY, assert_same, fit, picture, weights
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 from torch.utils.data import Dataset, IterableDataset
 
 import ijepa
+from ijepa.api.composing import override
 from ijepa.util.errors import UserError
 
 pytestmark = pytest.mark.integration
@@ -223,10 +225,13 @@ def test_pretrain_evaluate_and_predict(tmp_path, pictures):
 
 def test_mistakes_of_pretrain_are_one_line(tmp_path, pictures, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"data=a/b: no such folder"):
-        ijepa.pretrain("a/b")
-    with pytest.raises(UserError, match=r"data=photos: no such option"):
-        ijepa.pretrain("photos")
+    for data in ("a/b", "photos"):
+        with pytest.raises(UserError, match=rf"data={data}: no such folder, and no option; try cifar10, "):
+            ijepa.pretrain(data)
+    with pytest.raises(UserError, match=r"hardware.devices=2: from Python, one device only; type .*train"):
+        ijepa.pretrain(pictures, **{"hardware.devices": 2, "hardware.strategy": "ddp"})
+    with pytest.raises(UserError, match=r"is no value of a key; give text, numbers, lists or None"):
+        ijepa.pretrain(pictures, **{"optimizer.betas": {0.9, 0.95}})
     with pytest.raises(UserError, match=r"optimizer.lrr=0.1: no such key; did you mean optimizer.lr?"):
         ijepa.pretrain(pictures, **{"optimizer.lrr": 0.1})
     with pytest.raises(UserError, match=r"optimizer.lr=fast: "):
@@ -234,3 +239,19 @@ def test_mistakes_of_pretrain_are_one_line(tmp_path, pictures, monkeypatch):
     with pytest.raises(UserError, match=r"nowhere: is not the folder of a run"):
         ijepa.Run("nowhere")
     assert not list(tmp_path.iterdir())
+
+
+VALUES = ["a 'b'", "back\\slash", "ends in \\", "\\'", "null", "true", "1", "[1]", "", 1, 0.5, None, True,
+          [1, "x", None], np.float64(1e-3), np.int64(3), np.array([1, 2])]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+def test_values_travel_through_hydra_s_grammar(value):
+    (parsed,) = OverridesParser.create().parse_overrides([override("notes", value)])
+    expected = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    found = parsed.value()
+    if isinstance(value, list):  # strings in it are still quoted objects
+        found = [getattr(item, "text", item) for item in found]
+    found = getattr(found, "text", found)
+    assert found == expected
+    assert type(found) is type(expected)

@@ -1,10 +1,12 @@
 """Configurations from Python: Hydra composes them as for a command, with its one-line errors."""
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -47,8 +49,12 @@ def _text(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, str | Path):
-        quoted = str(value).replace("\\", "\\\\").replace("'", "\\'")
+        quoted = re.sub(r"(\\*)('|$)", lambda end: end[1] * 2 + (end[2] and "\\'"), str(value))
         return f"'{quoted}'"
-    if isinstance(value, Sequence):
+    if isinstance(value, Sequence | np.ndarray):
         return f"[{','.join(map(_text, value))}]"
-    return repr(value)
+    if isinstance(value, np.generic):
+        return _text(value.item())
+    if isinstance(value, int | float):
+        return repr(value)
+    raise UserError(f"{value!r}: a {type(value).__name__} is no value of a key; give text, numbers, lists or None")

@@ -5,16 +5,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+
 from ijepa.api.composing import composed, override
 from ijepa.cli import entry
-from ijepa.config import TrainConfig
-from ijepa.interop.classifier import ImageClassifier, load_classifier
+from ijepa.config import COMBINED, TrainConfig
+from ijepa.interop.classifier import ImageClassifier
+from ijepa.interop.classifier_files import load_classifier
 from ijepa.interop.loading import load_encoder
 from ijepa.models.pretrained import PretrainedEncoder
 from ijepa.run import assembly, build, evaluations, folders, runs
 from ijepa.run_folder import RunFolder
 from ijepa.run_folder.evaluation import evaluation_file
+from ijepa.util import commands
 from ijepa.util.errors import UserError
+from ijepa.util.paths import CONF
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,8 @@ class Run:
     @property
     def results(self) -> dict[str, dict[str, float]]:
         """What was measured at the end of training, as `Evaluation.results`; {} if nothing was."""
-        summary = json.loads(RunFolder(self.folder).summary.read_text(encoding="utf-8"))
+        file = RunFolder(self.folder).summary
+        summary = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         found: dict[str, dict[str, float]] = summary.get("results", {})
         return found
 
@@ -81,6 +87,7 @@ class Run:
         )
         items = [override("checkpoint", self.folder), f"task=[{','.join(names)}]", override("output", output)]
         with composed("evaluate", [*items, *_overrides(overrides)]) as config:
+            _validate_one_process(config)
             evaluations.evaluate(config)
         return Evaluation(Path(output).expanduser())
 
@@ -89,7 +96,7 @@ def pretrain(data: str | Path, model: str | None = None, run_dir: str | Path | N
     """Pretrains, as ``ijepa train`` does: checkpoints, health checks, results and pictures are in the run's folder.
 
     Args:
-        data: a folder of images, or an option of ``data=``, such as ``"cifar10"``.
+        data: an option of ``data=``, such as ``"cifar10"``, or a folder of images.
         model: an option of ``model=``, such as ``"vit_small"``; None: the default.
         run_dir: the run's folder; None: a new one under runs/.
         overrides: further keys of ``ijepa train``: ``experiment="small_images"``, ``**{"optimizer.lr": 1e-3}``.
@@ -99,9 +106,11 @@ def pretrain(data: str | Path, model: str | None = None, run_dir: str | Path | N
         InterruptedRunError: when a signal ended it; its checkpoint is written.
     """
     folder = Path(data).expanduser()
-    if not folder.is_dir() and not str(data).isidentifier():
-        raise UserError(f"data={data}: no such folder")
-    items = ["data=folder", override("data.root", folder)] if folder.is_dir() else [f"data={data}"]
+    is_option = isinstance(data, str) and (CONF / "data" / f"{data}.yaml").is_file()
+    if not is_option and not folder.is_dir():
+        options = ", ".join(sorted(path.stem for path in (CONF / "data").glob("[!_]*.yaml")))
+        raise UserError(f"data={data}: no such folder, and no option; try {options}")
+    items = [f"data={data}"] if is_option else ["data=folder", override("data.root", folder)]
     items += [] if model is None else [f"model={model}"]
     items += [] if run_dir is None else [override("run_dir", Path(run_dir).expanduser())]
     started = [] if run_dir is None else [Path(run_dir).expanduser()]
@@ -112,11 +121,20 @@ def pretrain(data: str | Path, model: str | None = None, run_dir: str | Path | N
 
     entry.silence_lightning()
     with composed("train", [*items, *_overrides(overrides)]) as config:
+        _validate_one_process(config)
         runs.train(config, wire)
     return Run(started[-1])
 
 
+def _validate_one_process(config: DictConfig) -> None:
+    """Raises UserError if several processes would run the caller's script."""
+    if config.hardware.devices * config.hardware.nodes > 1:
+        command = commands.command_line("train")
+        raise UserError(f"hardware.devices={config.hardware.devices}: from Python, one device only; type {command} ...")
+
+
 def _overrides(values: dict[str, Any]) -> list[str]:
-    """Overrides for Hydra: the options of groups have no dots and are names."""
-    return [f"{key}={value}" if isinstance(value, str) and value.isidentifier() else override(key, value)
+    """Overrides for Hydra; an option of a group is a name."""
+    groups = {*COMBINED, *(path.name for path in CONF.iterdir() if path.is_dir())}
+    return [f"{key}={value}" if key in groups and isinstance(value, str) else override(key, value)
             for key, value in values.items()]  # fmt: skip

@@ -8,7 +8,8 @@ from ijepa.evaluation import calibration
 from ijepa.evaluation.context import EvalContext, EvaluatedModel
 from ijepa.evaluation.measures import MetricValue
 from ijepa.evaluation.task import ConfigT, ConfiguredTask
-from ijepa.interop.classifier import Description, Head, ImageClassifier, LabelSet, names_of, write_classifier
+from ijepa.interop.classifier import Description, Head, ImageClassifier, LabelSet, names_of
+from ijepa.interop.classifier_files import write_classifier
 from ijepa.models.attentive import AttentiveProbe
 from ijepa.models.pretrained import PretrainedEncoder
 
@@ -59,7 +60,11 @@ class ClassifierTask(ConfiguredTask[ConfigT]):
         encoder = self.trained.encoder or model.encoder
         path = folder / ctx.classifier_file(self.name)
         facts = {"task": self.name, **self.trained.facts}
-        write_classifier(path, build_classifier(self.trained, encoder, ctx, facts), ctx.encoder)
+        try:
+            write_classifier(path, build_classifier(self.trained, encoder, ctx, facts))
+        except OSError as error:  # a full disk must not end the evaluation
+            print(f"{self.name:<8} the classifier is not written: {path}: {error.strerror}")
+            return []
         return [path]
 
     @property
@@ -78,7 +83,8 @@ def build_classifier(
         for name, head in trained.heads.items()
     }
     shape = transform.size, transform.crop, transform.stretch
-    return ImageClassifier(encoder, trained.heads, Description(sets, *shape, trained.layers, ctx.max_pixels, facts))
+    description = Description(sets, *shape, trained.layers, ctx.max_pixels, facts)
+    return ImageClassifier(encoder, trained.heads, description, ctx.encoder)
 
 
 def _classes(head: Head) -> int:

@@ -1,6 +1,7 @@
 """What the tasks of one command share: images, hardware, and extracted features."""
 
 import copy
+import hashlib
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,10 +17,13 @@ from ijepa.evaluation import cache
 from ijepa.evaluation.features import Features, last_layers, pixel_patches, pixels
 from ijepa.evaluation.measures import MetricValue
 from ijepa.evaluation.runtime import Embed, Runtime
-from ijepa.interop.classifier import FILE
+from ijepa.interop.classifier_files import FILE
+from ijepa.interop.weights import Which
 from ijepa.models.pretrained import PretrainedEncoder
 from ijepa.util.errors import UserError
 
+MAX_SUFFIX = 80
+"""Characters of label sets in a file's name, at most."""
 UNTRAINED = "random init"
 """Name of the randomly initialised encoder."""
 
@@ -108,7 +112,7 @@ class EvalContext:
     run: Path | None = None
     file_suffix: str = ""
     classifiers: tuple[str, ...] = ()
-    encoder: str = "target"
+    encoder: Which = "target"
     max_pixels: int | None = None
     files: list[Path] = field(default_factory=list)
     scratch: dict[str, Any] = field(default_factory=dict)
@@ -141,7 +145,7 @@ class EvalContext:
                 parts.append(part)
             data = copy.copy(self.data)
             data.source = replace(source, train=parts[0], val=parts[1])
-            suffix = f"-{'-'.join(names)}" if len(groups) > 1 else ""
+            suffix = f"-{_short('-'.join(names))}" if len(groups) > 1 else ""
             divided.append(
                 replace(self, data=data, file_suffix=suffix, _features={}, _mirrored_features={}, _labelled=None)
             )
@@ -205,14 +209,19 @@ class EvalContext:
             raise UserError(f"{model.name}: features of {split} images are {problem}")
         for index in (~readable).nonzero().flatten().tolist():
             if images.name(index) not in self.data.unreadable:
-                self.data.unreadable[images.name(index)] = reason = _unreadable_reason(images, index)
+                self.data.unreadable[images.name(index)] = reason = unreadable_reason(images, index)
                 if self.runtime.ranks.rank == 0:
                     print(f"unreadable, skipped in the evaluation: {reason}")
         labels = {name: torch.tensor(images.labels[name])[readable] for name in label_sets(self.data)}
         return Features(values, labels, readable.nonzero().flatten())
 
 
-def _unreadable_reason(images: Images, index: int) -> str:
+def _short(name: str) -> str:
+    """A name that fits into a file's name."""
+    return name if len(name) <= MAX_SUFFIX else f"{name[:MAX_SUFFIX]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def unreadable_reason(images: Images, index: int) -> str:
     """The message of `Images.read`, as printed in training."""
     try:
         images.read(index)

@@ -1,6 +1,5 @@
 """task=duplicates: near-duplicates among all images, above all between training and validation images."""
 
-import csv
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,19 +12,28 @@ from ijepa.config import Duplicates
 from ijepa.data.sets import Images
 from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult
 from ijepa.evaluation.task import ConfiguredTask, MetricSpec
-from ijepa.util.files import replacing
+from ijepa.util.files import write_csv
 
 TABLE = "duplicates.csv"
 CHUNK = 2**24
 """Similarities in memory at once."""
+ROUNDING = 1e-6
+"""Of cosine similarities: those of identical images can be below 1."""
 TRAIN, VAL = "train", "val"
 
 
 class Pairs(NamedTuple):
-    """Pairs of rows with similar features, the most similar first: cosines [p], rows [p, 2]."""
+    """Pairs of rows with similar features, the most similar first: cosines [p], rows [p, 2].
+
+    total: how many pairs there are in all; across: of a row below ``first`` and one from it on.
+    leaked: rows from ``first`` on that are in such a pair: [n - first] bool.
+    """
 
     cosines: Tensor
     rows: Tensor
+    total: int
+    across: int
+    leaked: Tensor
 
 
 class DuplicatesTask(ConfiguredTask[Duplicates]):
@@ -40,13 +48,11 @@ class DuplicatesTask(ConfiguredTask[Duplicates]):
         if model.baseline:
             return {}
         train, val = ctx.features(model, ctx.layers, self.config.batch_size)
-        self.pairs = similar_pairs(torch.cat([train.values, val.values]), self.config.threshold, self.config.max_pairs)
-        in_val = self.pairs.rows >= len(train.values)
-        across = in_val[:, 0] != in_val[:, 1]
-        leaked = self.pairs.rows[across].max(dim=1).values.unique()  # validation images come after training images
+        values = torch.cat([part.values for part in (train, val) if len(part.values)])
+        self.pairs = similar_pairs(values, self.config.threshold, self.config.max_pairs, len(train.values))
         details = {
-            "pairs": len(in_val), "pairs_across": int(across.sum()), "val_in_train": len(leaked),
-            "images": {TRAIN: len(train.values), VAL: len(val.values)},
+            "pairs": self.pairs.total, "pairs_across": self.pairs.across, "val_in_train": int(self.pairs.leaked.sum()),
+            "listed": len(self.pairs.rows), "images": {TRAIN: len(train.values), VAL: len(val.values)},
         }  # fmt: skip
         return {"": TaskResult({}, details)}
 
@@ -70,17 +76,18 @@ class DuplicatesTask(ConfiguredTask[Duplicates]):
             (cosine, image(one), image(other))
             for cosine, (one, other) in zip(self.pairs.cosines.tolist(), self.pairs.rows.tolist(), strict=True)
         ]
-        with (
-            replacing(folder / TABLE) as temporary,
-            temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-        ):
-            writer = csv.writer(file)
-            writer.writerow(["file", "part", "other", "other_part", "cosine"])
-            for cosine, one, other in found:
-                names = [images.name(index) for _, images, index in (one, other)]
-                writer.writerow([names[0], one[0], names[1], other[0], f"{cosine:.6f}"])
-        limit = f", the first {self.config.max_pairs}" if len(found) == self.config.max_pairs else ""
-        print(f"{len(found)} pairs of images have a cosine similarity of {self.config.threshold:g} or more{limit}")
+        lines = [["file", "part", "other", "other_part", "cosine"]]
+        for cosine, one, other in found:
+            names = [images.name(index) for _, images, index in (one, other)]
+            lines.append([names[0], one[0], names[1], other[0], f"{cosine:.6f}"])
+        write_csv(folder / TABLE, lines)
+        listed = "" if len(found) == self.pairs.total else f"; the table has the first {len(found)}"
+        print(
+            f"{self.pairs.total} pairs of images have a cosine similarity of {self.config.threshold:g} or more{listed}"
+        )
+        if len(val.values):
+            leaked = int(self.pairs.leaked.sum())
+            print(f"{leaked} of {len(val.values)} validation images have a near-duplicate among the training images")
         if not found:
             return [folder / TABLE]
         shown = found[: self.config.shown]
@@ -92,21 +99,27 @@ class DuplicatesTask(ConfiguredTask[Duplicates]):
         return [folder / TABLE, path]
 
 
-def similar_pairs(features: Tensor, threshold: float, most: int) -> Pairs:
+def similar_pairs(features: Tensor, threshold: float, most: int, first: int) -> Pairs:
     """The pairs of rows of ``features`` [n, D] whose cosine similarity, less the mean, is at least ``threshold``.
 
-    Exact, in chunks: time grows with n squared, memory does not.
+    Exact, in chunks: time grows with n squared, memory does not. Only the ``most`` similar pairs are kept; all count.
     """
-    keys = F.normalize(features - features.mean(dim=0), dim=1)
-    found = Pairs(torch.empty(0), torch.empty(0, 2, dtype=torch.int64))
+    centre = features.mean(dim=0) if len(features) > 2 else torch.zeros(())  # two images would be opposite
+    keys = F.normalize(features - centre, dim=1)
+    cosines, pairs = torch.empty(0), torch.empty(0, 2, dtype=torch.int64)
+    count, across, leaked = 0, 0, torch.zeros(max(len(keys) - first, 0), dtype=torch.bool)
     size = max(CHUNK // max(len(keys), 1), 1)
     for start in range(0, len(keys), size):
         similarity = keys[start : start + size] @ keys[start:].T
-        rows, columns = (similarity >= threshold).nonzero(as_tuple=True)
+        rows, columns = (similarity >= threshold - ROUNDING).nonzero(as_tuple=True)
         later = columns > rows  # each pair once, and no image with itself
         rows, columns = rows[later], columns[later]
-        cosines = torch.cat([found.cosines, similarity[rows, columns]])
-        pairs = torch.cat([found.rows, torch.stack([rows, columns], dim=1) + start])
+        found = torch.stack([rows, columns], dim=1) + start
+        between = (found[:, 0] < first) & (found[:, 1] >= first)
+        count, across = count + len(found), across + int(between.sum())
+        leaked[found[between, 1] - first] = True
+        cosines = torch.cat([cosines, similarity[rows, columns].clamp(max=1)])
+        pairs = torch.cat([pairs, found])
         order = cosines.argsort(descending=True, stable=True)[:most]
-        found = Pairs(cosines[order].clamp(max=1), pairs[order])
-    return found
+        cosines, pairs = cosines[order], pairs[order]
+    return Pairs(cosines, pairs, count, across, leaked)

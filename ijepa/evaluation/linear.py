@@ -99,13 +99,19 @@ class LinearTask(ClassifierTask[Linear]):
                 holdout = (on_holdout == labels).float().mean().item()
                 result = accuracy(on_val, val.labels[group.label_set])
                 scores[group.label_set].append(HeadScore(holdout, setting, result, group, number))
-        results, self.trained = {}, Trained({}, {}, total_layers, {"images": len(train_rows), "chosen": {}})
+        winners = {name: max(found, key=lambda candidate: candidate.holdout) for name, found in scores.items()}
+        layers = max((best.setting.layers for best in winners.values()), default=1)
+        width = len(train.values[0]) // total_layers * layers
+        results, self.trained = {}, Trained({}, {}, layers, {"images": len(train_rows), "chosen": {}})
         for name, candidates in scores.items():
-            best = max(candidates, key=lambda candidate: candidate.holdout)
+            best = winners[name]
             chosen = best.setting._asdict()
-            head = best.group.heads.head(best.number, len(train.values[0]))
+            head = best.group.heads.head(best.number, width)
             with torch.no_grad():
-                on_holdout, on_val = (_logits(head, values) for values in (train.values[holdout_rows], val.values))
+                on_holdout, on_val = (
+                    _logits(head, last_layers(values, layers, total_layers))
+                    for values in (train.values[holdout_rows], val.values)
+                )
             temperature = calibration.temperature(on_holdout, train.labels[name][holdout_rows])
             self.trained.add(name, head, temperature, chosen)
             # "test": its name in metrics.json

@@ -84,7 +84,8 @@ class LowshotTask(FewLabelsTask[Lowshot], ClassifierTask[Lowshot]):
         self.trained = Trained({}, {}, ctx.layers, {"chosen": {}})
         for name, fitted in best.items():
             labels = train.labels[name][fitted.rows]
-            temperature = calibration.temperature(fitted.unseen, labels)
+            shared = labels.bincount()[labels] > 1  # a class's only image is never predicted by a fold without it
+            temperature = calibration.temperature(fitted.unseen[shared], labels[shared])
             head, chosen = probe.project.unprojected(fitted.weights), {"l2": fitted.l2, "images": len(labels)}
             self.trained.add(name, head, temperature, chosen)
             logits = predict_logits(fitted.weights, probe.test.values)

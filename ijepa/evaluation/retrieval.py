@@ -1,6 +1,5 @@
 """task=retrieval: the nearest training images of validation images: a picture, and how many have the same class."""
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,13 +14,13 @@ from ijepa.data.heldout import evenly_spaced
 from ijepa.data.sets import UNLABELLED, Files, Images
 from ijepa.evaluation import specs
 from ijepa.evaluation.cache import cached_features
-from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult, label_sets
+from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult, label_sets, unreadable_reason
 from ijepa.evaluation.features import Features
 from ijepa.evaluation.knn import neighbours
 from ijepa.evaluation.measures import MetricValue
 from ijepa.evaluation.task import ConfiguredTask, MetricSpec
 from ijepa.util.errors import ConfigError, UnavailableError
-from ijepa.util.files import replacing
+from ijepa.util.files import write_csv
 
 TABLE = "neighbours.csv"
 
@@ -59,7 +58,7 @@ class RetrievalTask(ConfiguredTask[Retrieval]):
     def validate(self, data: DataModule) -> None:
         """Raises UnavailableError without validation images, ConfigError if there are no queries."""
         if self.config.query is not None:
-            _query_files(self.config, data)
+            _query_files(self.config, data, None)
         elif not len(data.source.val):
             raise UnavailableError("data.val_fraction", 0, "leaves no validation images to find neighbours for")
 
@@ -87,11 +86,7 @@ class RetrievalTask(ConfiguredTask[Retrieval]):
         pictures.write(pictures.neighbours(torch.stack(rows), names, similarity[chosen].tolist()), path)
         if model.baseline:
             return [path]
-        with (
-            replacing(folder / TABLE) as temporary,
-            temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-        ):
-            csv.writer(file).writerows(_table(ctx, asked, train, test, similarity, nearest))
+        write_csv(folder / TABLE, _table(ctx, asked, train, test, similarity, nearest))
         return [path, folder / TABLE]
 
 
@@ -101,7 +96,7 @@ def _nearest(train: Tensor, values: Tensor, count: int) -> tuple[Tensor, Tensor]
     return torch.cat(similarity), torch.cat(rows)
 
 
-def _query_files(config: Retrieval, data: DataModule) -> Files:
+def _query_files(config: Retrieval, data: DataModule, max_pixels: int | None) -> Files:
     """The images whose neighbours are sought; raises ConfigError if there are none."""
     assert config.query is not None
     path = Path(config.query).expanduser()
@@ -110,15 +105,17 @@ def _query_files(config: Retrieval, data: DataModule) -> Files:
         raise ConfigError(
             "task.retrieval.query", config.query, "no image there" if path.exists() else "no such file or folder"
         )
-    return Files(paths, {}, data.channels, None)
+    return Files(paths, {}, data.channels, max_pixels)
 
 
 def _queries(config: Retrieval, model: EvaluatedModel, ctx: EvalContext) -> tuple[Files, Features]:
-    files = _query_files(config, ctx.data)
+    files = _query_files(config, ctx.data, ctx.max_pixels)
     embed = model.embed(ctx.runtime, ctx.layers)
     values, readable = cached_features(embed, files, ctx.data, config.batch_size, ctx.runtime, None, "")
     if not len(values):
         raise ConfigError("task.retrieval.query", config.query, "no image there can be read")
+    for index in (~readable).nonzero().flatten().tolist() if ctx.runtime.ranks.rank == 0 else ():
+        print(f"unreadable, skipped among the queries: {unreadable_reason(files, index)}")
     return files, Features(values, {}, readable.nonzero().flatten())
 
 

@@ -7,7 +7,7 @@ from typing import cast
 
 from ijepa.interop import classifier_exports, loading, meta, programs, timm, transformers
 from ijepa.interop.card import Card
-from ijepa.interop.classifier import holds_classifier, load_classifier
+from ijepa.interop.classifier_files import holds_classifier, load_classifier
 from ijepa.interop.weights import Weights, Which
 from ijepa.models.encoder import Encoder
 from ijepa.models.pretrained import PretrainedEncoder
@@ -115,7 +115,7 @@ def _convert(given: argparse.Namespace) -> None:
         written = [out]
     elif given.to in classifier_exports.FORMATS and holds_classifier(file):
         classifier = load_classifier(file)
-        written, write_notes = classifier_exports.write(given.to, out, classifier, given.encoder)
+        written, write_notes = classifier_exports.write(given.to, out, classifier)
         notes += write_notes
     else:
         encoder = loading.build_encoder(weights, file, given.encoder, weights.spec.positions, KEY)
@@ -123,7 +123,7 @@ def _convert(given: argparse.Namespace) -> None:
         notes += write_notes
     if given.to == "timm" and out.suffix in PICKLE_SUFFIXES:
         notes.append("a bare state dict cannot store mean, std and heads; try .safetensors")
-    which = None if given.to == "meta" else given.encoder
+    which = classifier.which if classifier else None if given.to == "meta" else given.encoder
     source = file.parent.name if file.name == transformers.WEIGHTS else file.name
     card = Card(
         given.to, out.resolve().name, weights.spec, which, _parameter_count(weights), source, weights.form,

@@ -67,7 +67,7 @@ class Card:
             "made of": f"{self.source}, {self.form}",
             **_figures(self.classifier),
         }
-        table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+        table = "\n".join(f"| {_cell(name)} | {_cell(value)} |" for name, value in rows.items())
         notes = "".join(f"\n- {note}" for note in self.notes)
         purpose = CLASSIFIES if self.classifier else YIELDS_FEATURES
         return f"""---
@@ -203,8 +203,13 @@ Predictive Architecture*, CVPR 2023, [arXiv 2301.08243](https://arxiv.org/abs/23
             is_users = True
         if is_users:
             path = folder / f"{self.name}.md"
-        write_text(path, self.text())
+        write_text(path, self.text().encode(errors="replace").decode())
         return path
+
+
+def _cell(text: str) -> str:
+    """A table's cell, whatever names of classes hold."""
+    return " ".join(text.replace("|", "\\|").encode(errors="replace").decode().split())
 
 
 def _figures(classifier: Description | None) -> dict[str, str]:
@@ -216,7 +221,7 @@ def _figures(classifier: Description | None) -> dict[str, str]:
         shown = ", ".join(labels.classes[:SHOWN_CLASSES]) + (", ..." if len(labels.classes) > SHOWN_CLASSES else "")
         rows[name] = f"{len(labels.classes)} classes: {shown}"
         found = classifier.facts.get("validation", {}).get(name)
-        if found:
+        if isinstance(found, dict) and {"accuracy", "images"} <= found.keys():
             error = found.get("ece_calibrated")
             calibrated = "not calibrated" if error is None else f"calibration error {100 * error:.1f} %"
             rows[f"{name}, accuracy"] = (

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from ijepa.interop import programs, timm, transformers
 from ijepa.interop.classifier import ImageClassifier, linear
-from ijepa.interop.weights import Which
 from ijepa.models.encoder import Encoder
 from ijepa.util.errors import ConfigError
 
@@ -36,7 +35,7 @@ def output_names(classifier: ImageClassifier) -> list[str]:
     return [PROBABILITIES] if len(names) == 1 else [f"{name}_{PROBABILITIES}" for name in names]
 
 
-def write(to: str, out: Path, classifier: ImageClassifier, which: Which) -> tuple[list[Path], list[str]]:
+def write(to: str, out: Path, classifier: ImageClassifier) -> tuple[list[Path], list[str]]:
     """Writes a classifier in one of `FORMATS`; returns the written paths, and notes for the user.
 
     Raises:
@@ -47,10 +46,10 @@ def write(to: str, out: Path, classifier: ImageClassifier, which: Which) -> tupl
     head = single_linear_head(to, classifier)
     spec, encoder = classifier.encoder.spec, classifier.encoder.encoder
     if to == "timm":
-        timm.write(out, encoder, spec, which, {PROBABILITIES: head})
+        timm.write(out, encoder, spec, classifier.which, {PROBABILITIES: head})
         return [out], []
     (names,) = classifier.classes.values()
-    reason = transformers.write(out, cast(Encoder, encoder), spec, which, transformers.Classes(head, names))
+    reason = transformers.write(out, cast(Encoder, encoder), spec, classifier.which, transformers.Classes(head, names))
     files = [transformers.CONFIG, transformers.WEIGHTS, *([] if reason else [transformers.PROCESSOR])]
     notes = [reason] if reason else []
     if not reason and not classifier.description.stretch:

@@ -30,7 +30,7 @@ from ijepa.util.files import write_pickle, write_safetensors
 FORM = "a timm VisionTransformer"
 HEAD, CUSTOM_HEAD, CLASSIFIER = "head.", "ijepa_head.", "ijepa_classifier."
 """Name prefixes of classifiers; the second is for files of users' encoders, which may contain any names; the third for
-`ijepa.interop.classifier`."""
+`ijepa.interop.classifier_files`."""
 POSITIONS = "pos_embed"
 STATE_DICT_KEYS = ("state_dict_ema", "state_dict", "model_ema", "model")
 """Keys of nested state dicts in checkpoints of timm and others; EMA weights first, as in timm."""

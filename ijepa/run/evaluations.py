@@ -21,6 +21,7 @@ from ijepa.evaluation import paper, tables, tasks
 from ijepa.evaluation.context import UNTRAINED, EvalContext, EvaluatedModel, label_sets
 from ijepa.evaluation.runtime import Runtime, build_runtime
 from ijepa.interop import loading, transformers
+from ijepa.interop.classifier_files import FILE, holds_classifier
 from ijepa.interop.reading import FORMATS
 from ijepa.masking import Masking
 from ijepa.models.pretrained import PretrainedEncoder, Spec, untrained_encoder
@@ -105,6 +106,9 @@ def _run_tasks(
     folder = _output_folder(config, path)
     if first:
         folders.create(folder, "output")
+        for old in folder.glob(FILE.replace(".", "*.")):  # of an earlier evaluation, with other labels perhaps
+            if holds_classifier(old):
+                old.unlink()
         images = f"{len(source.train)} training and {len(source.val)} validation images"
         print(f"{_task_names(config)} on {images}", flush=True)
         for part in (source.train, source.val):

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -22,9 +24,11 @@ from ijepa.data.workers import start_worker, worker_count
 from ijepa.distributed import devices
 from ijepa.evaluation.progress import progress
 from ijepa.evaluation.runtime import Runtime, build_runtime
-from ijepa.interop.classifier import ImageClassifier, find_classifier, load_classifier
+from ijepa.interop.classifier import ImageClassifier
+from ijepa.interop.classifier_files import find_classifier, load_classifier
+from ijepa.run import folders
 from ijepa.util.errors import ConfigError, UserError
-from ijepa.util.rows import Row, RowFile
+from ijepa.util.rows import Row, RowFile, UnfinishedError
 
 CHUNK = 16
 """Batches per device between rows that are written."""
@@ -63,6 +67,9 @@ def predict(composed: DictConfig) -> None:
     devices.check_launcher(config.hardware)
     devices.device(config.hardware)
     fabric = devices.fabric(config.hardware)
+    if fabric is not None and HydraConfig.get().mode == RunMode.MULTIRUN:
+        problem = "predictions on several devices cannot run in a sweep; start the jobs one by one"
+        raise ConfigError("hardware.strategy", config.hardware.strategy, problem)
     with devices.launching(fabric):
         runtime = build_runtime(config.hardware, fabric)
         limit = config.data.max_pixels or classifier.description.max_pixels
@@ -73,13 +80,16 @@ def predict(composed: DictConfig) -> None:
             print(f"predicts {described} of {len(paths)} images in {root}", flush=True)
             for note in notes:
                 print(f"data     {note}")
-            identity = {"classifier": _digest(file), "images": _names_digest(paths), "bf16": runtime.bf16}
-            table = RowFile(output, _columns(names, classifier, config.probabilities), identity)
+            identity = {"classifier": _digest(file), "images": _names_digest(paths), "root": str(root.resolve()),
+                        "max_pixels": limit, "bf16": runtime.bf16}  # fmt: skip
+            columns = _columns(names, classifier, config.probabilities)
+            try:
+                table = RowFile(output, columns, identity, config.overwrite)
+            except UnfinishedError as error:
+                problem = f"{error}; add overwrite=true to begin anew, or choose another name"
+                raise ConfigError("output", output, problem) from None
             if table.rows:
                 print(f"resumes  after {table.rows} images", flush=True)
-            elif table.discarded:
-                print(f"begins   anew: the {table.discarded} rows that a stopped command has left are of other images, "
-                      "another classifier or other options", flush=True)  # fmt: skip
         _write(config, classifier, images, root, runtime, table, names)
 
 
@@ -108,8 +118,8 @@ def _write(
         return
     table.finish()
     if unreadable:
-        more = ", ..." if len(unreadable) > SHOWN else ""
-        print(f"unreadable, without a class: {len(unreadable)}: {', '.join(unreadable[:SHOWN])}{more}")
+        named = ", ".join(unreadable[:SHOWN]) + (", ..." if len(unreadable) > SHOWN else "")
+        print(f"unreadable, without a class: {len(unreadable)} of {len(images) - first}: {named}")
     rate = (len(images) - first) / max(time.monotonic() - begun, 1e-9)
     print(f"written  {table.path}: {len(images)} images, {rate:.0f} images/s")
 
@@ -133,6 +143,7 @@ def _predicted(
         num_workers=worker_count(config.data.workers, config.hardware.devices), worker_init_fn=start_worker,
     )  # fmt: skip
     title = "" if ranks.rank else "predictions"
+    embed = runtime.patches(classifier.encoder, classifier.description.layers)
     batches = iter(progress(loader, title, sum(map(len, shares))))
     classifier.to(runtime.device)
     for start, share in zip(starts, shares, strict=True):
@@ -144,7 +155,7 @@ def _predicted(
             readable.append(mask)
             if mask.any():
                 known = pixels[mask].to(runtime.device)
-                logits = classifier.logits(runtime.run(classifier.encoder, known, classifier.description.layers))
+                logits = classifier.logits(embed(known))
                 for name in names:
                     probabilities[name].append(logits[name].softmax(dim=1).cpu())
         joined = {
@@ -179,12 +190,17 @@ def _rows(
 
 def _columns(names: list[str], classifier: ImageClassifier, every_class: bool) -> dict[str, bool]:
     """The table's columns, and whether they hold numbers."""
-    columns = {"file": False}
+    columns: list[tuple[str, bool]] = [("file", False)]
     for name in names:
         prefix = f"{name}_" if len(names) > 1 else ""
-        columns |= {name: False, f"{prefix}probability": True}
-        columns |= {f"{prefix}probability_{label}": True for label in classifier.classes[name] if every_class}
-    return {**columns, "error": False}
+        columns += [(name, False), (f"{prefix}probability", True)]
+        columns += [(f"{prefix}probability_{label}", True) for label in classifier.classes[name] if every_class]
+    columns.append(("error", False))
+    for name, _ in columns:
+        if [other for other, _ in columns].count(name) > 1:
+            problem = f"two columns would be named {name}; predict other label sets, one by one"
+            raise ConfigError("labels", names, problem)
+    return dict(columns)
 
 
 def _images(config: PredictConfig) -> tuple[Path, list[str], list[str]]:
@@ -202,6 +218,8 @@ def _images(config: PredictConfig) -> tuple[Path, list[str], list[str]]:
 
 def _output(config: PredictConfig) -> Path:
     path = Path(config.output).expanduser()
+    if HydraConfig.get().mode == RunMode.MULTIRUN:  # a table for each job
+        path = path.with_name(f"{path.stem}_{folders.slug(list(HydraConfig.get().overrides.task))}{path.suffix}")
     if path.suffix not in FORMATS:
         raise ConfigError("output", config.output, f"should end in {' or '.join(FORMATS)}")
     if path.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
@@ -209,7 +227,10 @@ def _output(config: PredictConfig) -> Path:
     if path.is_dir():
         raise ConfigError("output", config.output, "is a folder; give a file in it")
     if path.exists() and not config.overwrite:
-        raise ConfigError("output", config.output, "exists; choose another name, or add overwrite=true")
+        raise ConfigError("output", path, "exists; choose another name, or add overwrite=true")
+    folders.create(path.parent, "output")
+    if not os.access(path.parent, os.W_OK):
+        raise ConfigError("output", path, "its folder cannot be written to")
     return path
 
 

@@ -1,5 +1,6 @@
 """A CSV file that is written row by row: a command that was stopped resumes it where it stood."""
 
+import contextlib
 import csv
 import io
 import json
@@ -7,7 +8,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ijepa.util.files import replacing, write_text
 
@@ -20,18 +21,26 @@ Value = str | float
 Row = Sequence[Value]
 
 
+class UnfinishedError(Exception):
+    """An unfinished file stands in the way."""
+
+
 class RowFile:
     """Rows go to a hidden file beside ``path``, which takes its name when it is complete.
 
-    ``rows``: how many there are. ``discarded``: rows of an unfinished file of another identity, which is replaced.
+    ``rows``: how many there are.
 
     Args:
         path: of the table; ending in .parquet, it is converted at the end.
         columns: their names, and whether their values are numbers; else they are strings. An empty string: no value.
         identity: what the rows are computed from; an unfinished file of another identity is not resumed.
+        overwrite: replace an unfinished file of another identity.
+
+    Raises:
+        UnfinishedError: if there is an unfinished file of another identity, or another process is writing it.
     """
 
-    def __init__(self, path: Path, columns: dict[str, bool], identity: dict[str, Any]) -> None:
+    def __init__(self, path: Path, columns: dict[str, bool], identity: dict[str, Any], overwrite: bool = False) -> None:
         self.path = path
         self.columns = columns
         self.identity = {"columns": list(columns), **identity}
@@ -39,19 +48,24 @@ class RowFile:
         self.record = path.with_name(f".{path.name}.json")
         self._saved = time.monotonic()
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.rows, size, self.discarded = self._found()
-        self._file = self.unfinished.open("r+b" if size else "w+b")
-        if size:
-            self._file.truncate(size)
-            self._file.seek(size)
-        else:
+        self._file = self.unfinished.open("a+b")
+        _lock(self._file)
+        self.rows, self._size, others = self._found()
+        if others and not overwrite:
+            raise UnfinishedError(
+                f"a stopped command has left {others} rows of other images, another classifier or other options"
+            )
+        self._file.truncate(self._size)
+        if not self._size:
+            self.record.unlink(missing_ok=True)
             self._file.write(_line(columns))
+            self._size = self._file.tell()
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Appends rows."""
-        for row in rows:
-            self._file.write(_line(row))
-            self.rows += 1
+        """Appends rows, all of them or none."""
+        lines = [_line(row) for row in rows]
+        self._file.write(b"".join(lines))
+        self.rows, self._size = self.rows + len(lines), self._size + sum(map(len, lines))
         if time.monotonic() - self._saved >= SAVED_EVERY:
             self.save()
 
@@ -59,7 +73,7 @@ class RowFile:
         """Records how many rows there are, so that a command can resume after them."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        values = {"identity": self.identity, "rows": self.rows, "bytes": self._file.tell()}
+        values = {"identity": self.identity, "rows": self.rows, "bytes": self._size}
         write_text(self.record, json.dumps(values))
         self._saved = time.monotonic()
 
@@ -86,9 +100,22 @@ class RowFile:
             return 0, 0, 0
 
 
+def _lock(file: IO[bytes]) -> None:
+    """Locks a file against other processes, as long as it is open; raises UnfinishedError if one has locked it."""
+    with contextlib.suppress(ImportError):  # no locks on this system
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UnfinishedError("another process is writing it") from None
+        except OSError:  # no locks on this file system
+            pass
+
+
 def _line(row: Iterable[Value]) -> bytes:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(f"{v:.6g}" if isinstance(v, float) else v for v in row)
+    csv.writer(text).writerow(f"{v:.6g}" if isinstance(v, float) else v for v in row)
     return text.getvalue().encode("utf-8", errors="surrogateescape")
 
 
@@ -97,7 +124,7 @@ def _to_parquet(source: Path, path: Path, columns: dict[str, bool]) -> None:
     from pyarrow import parquet
 
     types = {name: pyarrow.float64() if number else pyarrow.string() for name, number in columns.items()}
-    schema = pyarrow.schema(types.items())
+    schema = pyarrow.schema([(name.encode(errors="replace").decode(), kind) for name, kind in types.items()])
     opened = source.open(encoding="utf-8", errors="replace", newline="")
     with opened as file, parquet.ParquetWriter(path, schema) as out:
         rows = csv.reader(file)

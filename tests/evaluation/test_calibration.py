@@ -37,3 +37,11 @@ def test_classes_without_a_logit_count_as_wrong(calibrated):
     more = torch.cat([labels, torch.full((COUNT,), 4)])
     confidence = logits.softmax(dim=1).amax(dim=1).mean().item()
     assert calibration_error(logits.repeat(2, 1), more) == pytest.approx(confidence / 2, abs=0.01)
+
+
+def test_a_few_images_that_are_all_right_do_not_make_it_certain():
+    logits = torch.full((60, 2), 0.0)
+    logits[:, 0] = 1.7  # a probability of .85
+    found = temperature(logits, torch.zeros(60, dtype=torch.int64))
+    assert 0.2 < found < 1
+    assert (logits / found).softmax(dim=1)[0, 0] < 0.9999

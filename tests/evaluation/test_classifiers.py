@@ -1,5 +1,7 @@
 """The classifiers that tasks leave: what is loaded from the file predicts what was reported, with probabilities."""
 
+import errno
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from ijepa.data.sets import Arrays, Source
 from ijepa.evaluation import calibration, tasks
 from ijepa.evaluation.context import EvalContext, EvaluatedModel
 from ijepa.evaluation.runtime import Runtime
+from ijepa.interop.__main__ import main
 from ijepa.models.pretrained import untrained_encoder
 from ijepa.run import build
 
@@ -89,10 +92,34 @@ def test_too_few_labels_for_a_temperature_are_said(evaluated, tmp_path, capsys):
     assert "finetune bright: task.finetune.holdout=0.05 holds out fewer than 50 images, so" in said
     assert "lowshot  class: fewer than 50 labels, so" in said
     classifier = ijepa.load_classifier(tmp_path / "classifier-finetune.safetensors")
-    assert classifier.description.facts == {"task": "finetune", "images": 240}  # none is held out in vain
+    facts = classifier.description.facts
+    assert (facts["task"], facts["images"]) == ("finetune", 240)  # none is held out in vain
+    assert facts["validation"]["class"]["images"] == 120
     assert all(labels.temperature is None for labels in classifier.description.label_sets.values())
 
 
 def test_fine_tuning_on_few_labels_holds_nothing_out():
     assert "holdout" not in composed("task=lowshot_finetune").task.lowshot_finetune
     assert composed("task=finetune_in1k").task.finetune.holdout == 0
+
+
+@pytest.mark.integration
+def test_a_linear_probe_of_the_last_block_is_one(evaluated, tmp_path):
+    """Although heads of more blocks are candidates; so it can be exported to timm."""
+    found, _ = evaluated(["linear"], *QUICK["linear"], "task.linear.layers=[1,2]", "task.linear.labels=[bright]")
+    classifier = ijepa.load_classifier(tmp_path)
+    assert classifier.description.layers == found.details["linear"]["bright"]["chosen"]["layers"]
+    if classifier.description.layers == 1:
+        out = tmp_path / "vit.safetensors"
+        assert main(["convert", str(tmp_path / "classifier.safetensors"), str(out), "--to", "timm"]) == 0
+
+
+def test_a_full_disk_does_not_end_an_evaluation(evaluated, tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("ijepa.evaluation.classifiers.write_classifier", full)
+    found, _ = evaluated(["logistic"])
+    assert found.results["class/logistic"].value > 0
+    assert "the classifier is not written" in capsys.readouterr().out
+    assert not list(tmp_path.glob("classifier*"))

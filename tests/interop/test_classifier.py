@@ -8,7 +8,8 @@ from helpers import picture
 from safetensors.torch import load_file, save_file
 
 import ijepa
-from ijepa.interop import classifier as files
+from ijepa.interop import classifier as model
+from ijepa.interop import classifier_files as files
 from ijepa.models.pretrained import PretrainedEncoder, Spec, untrained_encoder
 from ijepa.util.errors import UserError
 
@@ -24,14 +25,14 @@ def spec(**changes):
 def made():
     """A classifier of two label sets on the last two layers."""
     torch.manual_seed(0)
-    sets = {"animal": files.LabelSet(["cat", "dog", "owl"], 2.0), "odd.name": files.LabelSet(["0", "1"])}
+    sets = {"animal": model.LabelSet(["cat", "dog", "owl"], 2.0), "odd.name": model.LabelSet(["0", "1"])}
     heads = {name: torch.nn.Linear(48, len(labels.classes)) for name, labels in sets.items()}
-    description = files.Description(sets, (16, 24), 0.9, True, layers=2, facts={"task": "logistic"})
-    return files.ImageClassifier(untrained_encoder(spec(), 0), heads, description)
+    description = model.Description(sets, (16, 24), 0.9, True, layers=2, facts={"task": "logistic"})
+    return model.ImageClassifier(untrained_encoder(spec(), 0), heads, description)
 
 
 def test_what_is_written_is_loaded(made, tmp_path):
-    files.write_classifier(tmp_path / files.FILE, made, "target")
+    files.write_classifier(tmp_path / files.FILE, made)
     loaded = ijepa.load_classifier(tmp_path)  # the folder will do
     assert loaded.description == made.description
     assert loaded.classes == {"animal": ["cat", "dog", "owl"], "odd.name": ["0", "1"]}
@@ -68,8 +69,8 @@ def test_predictions_of_files_pictures_and_tensors(made, tmp_path):
 
 
 def test_names_are_unique():
-    assert files.names_of(["crane", "owl", "crane", "cat"], 3) == ["crane", "owl", "crane (2)"]
-    assert files.names_of(None, 2) == ["0", "1"]
+    assert model.names_of(["crane", "owl", "crane", "cat"], 3) == ["crane", "owl", "crane (2)"]
+    assert model.names_of(None, 2) == ["0", "1"]
 
 
 def test_mistakes_in_use(made, tmp_path):
@@ -84,7 +85,7 @@ def test_mistakes_in_use(made, tmp_path):
 
 def test_several_files_in_a_folder(made, tmp_path):
     for name in ("a", "b"):
-        files.write_classifier(tmp_path / f"classifier-{name}.safetensors", made, "target")
+        files.write_classifier(tmp_path / f"classifier-{name}.safetensors", made)
     with pytest.raises(UserError, match=r"holds classifier-a.safetensors, classifier-b.safetensors; give one of these"):
         ijepa.load_classifier(tmp_path)
     (tmp_path / "classifier-b.safetensors").unlink()
@@ -101,13 +102,22 @@ def test_files_that_hold_no_classifier(made, tmp_path):
     file.write_bytes(b"\0" * 20)
     with pytest.raises(UserError, match=r"classifier.safetensors: cannot be read"):
         ijepa.load_classifier(file)
-    files.write_classifier(file, made, "target")
+    files.write_classifier(file, made)
     written = file.read_bytes()
     state, size = load_file(file), int.from_bytes(written[:8], "little")
     metadata = json.loads(written[8 : 8 + size])["__metadata__"]
     for change in ({"ijepa_classifier.0.weight": torch.zeros(3, 24)}, {"norm.weight": torch.zeros(5)}):
         save_file({**state, **change}, file, metadata)
         with pytest.raises(UserError, match="does not match"):
+            ijepa.load_classifier(file)
+    description = json.loads(metadata[files.KEY])
+    sets = description["label_sets"]
+    for change in ({"layers": -1}, {"crop": 0}, {"size": [16.5, 24]}, {"label_sets": {}}, {"facts": None},
+                   {"label_sets": {**sets, "animal": {**sets["animal"], "temperature": -1}}},
+                   {"label_sets": {**sets, "animal": {**sets["animal"], "temperature": "2"}}},
+                   {"label_sets": {**sets, "animal": {**sets["animal"], "head": "deep"}}}):  # fmt: skip
+        save_file(state, file, {**metadata, files.KEY: json.dumps({**description, **change})})
+        with pytest.raises(UserError, match=r"classifier.safetensors: "):
             ijepa.load_classifier(file)
     for text in ("{}", "[]", "not JSON"):
         save_file(state, file, {**metadata, files.KEY: text})

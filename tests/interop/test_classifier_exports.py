@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from weight_files import CLOSE, convert, spec_of
 
 import ijepa
-from ijepa.interop import classifier as files
+from ijepa.interop import classifier as model
+from ijepa.interop import classifier_files as files
 from ijepa.interop.__main__ import main
 from ijepa.interop.timm import constructor_arguments
 from ijepa.models.attentive import AttentiveProbe
@@ -28,14 +29,14 @@ def made(folder, name="wide", sets=("animal",), layers=1, attentive=False, size=
     heads = {}
     for label_set in sets:
         heads[label_set] = AttentiveProbe(48, 3, 3) if attentive else torch.nn.Linear(48 * layers, 3)
-    labels = {label_set: files.LabelSet(NAMES, 1.7) for label_set in sets}
+    labels = {label_set: model.LabelSet(NAMES, 1.7) for label_set in sets}
     validation = {
         label_set: {"images": 80, "accuracy": 0.625, "ece": 0.2, "ece_calibrated": 0.05} for label_set in sets
     }
     facts = {"task": "attentive" if attentive else "linear", "validation": validation}
-    description = files.Description(labels, size or spec.image_size, layers=layers, facts=facts)
-    classifier = files.ImageClassifier(untrained_encoder(spec, 0), heads, description)
-    files.write_classifier(folder / files.FILE, classifier, "target")
+    description = model.Description(labels, size or spec.image_size, layers=layers, facts=facts)
+    classifier = model.ImageClassifier(untrained_encoder(spec, 0), heads, description)
+    files.write_classifier(folder / files.FILE, classifier)
     return classifier, folder / files.FILE
 
 

@@ -237,11 +237,15 @@ def test_near_duplicates(finished, pictures, tmp_path, invoke):
     assert names == copies | {frozenset((f"train-{i}.png", f"val-{i}.png")) for i in range(4)}
     written = json.loads((tmp_path / "found" / "metrics.json").read_text())
     assert written["details"]["target encoder"]["duplicates"][""] == {
-        "pairs": 11, "pairs_across": 10, "val_in_train": 9, "images": {"train": 25, "val": 9},
+        "pairs": 11, "pairs_across": 10, "val_in_train": 9, "listed": 11, "images": {"train": 25, "val": 9},
     }  # fmt: skip
     with Image.open(tmp_path / "found" / "duplicates.png") as image:
         assert image.width > 300
-    assert invoke("evaluate.py", *arguments, "task.duplicates.threshold=1", "task.duplicates.max_pairs=1")[0] == 0
+    code, output, _ = invoke("evaluate.py", *arguments, "task.duplicates.threshold=1", "task.duplicates.max_pairs=1",
+                             "data.val_fraction=0", f"data.root={root / 'train'}")  # fmt: skip
+    assert code == 0
+    assert "1 pairs of images have a cosine similarity of 1 or more" in output
+    assert "validation images have" not in output
 
 
 def test_a_run_without_labels_whose_task_has_no_result_ends_well(pictures, tmp_path, invoke):

@@ -53,7 +53,7 @@ def test_predictions(classified, new, invoke, tmp_path):
     assert code == 0, error
     assert "predicts class (2 classes), digit (10 classes) of 9 images in" in out
     assert "1 files are not images and were skipped: note.txt" in out
-    assert "unreadable, without a class: 1:" in out
+    assert "unreadable, without a class: 1 of 9:" in out
     assert re.search(rf"written  {output}: 9 images, \d+ images/s", out)
     found = rows(output)
     assert list(found[0]) == ["file", "class", "class_probability", "digit", "digit_probability", "error"]
@@ -116,7 +116,7 @@ def test_a_stopped_command_resumes(classified, new, invoke, tmp_path, monkeypatc
 def test_a_kill_and_two_processes(classified, tmp_path):
     """SIGKILL in the middle; two processes then resume what one began, and give the same table."""
     rng = np.random.default_rng(0)
-    for index in range(600):
+    for index in range(1500):
         path = tmp_path / "many" / f"{index % 7}" / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (40, 52, 3), dtype=np.uint8)).save(path)
@@ -133,16 +133,27 @@ def test_a_kill_and_two_processes(classified, tmp_path):
         pass
     process.kill()
     process.wait()
-    if record.exists():  # else it was faster than a record
-        assert not output.exists()
+    assert record.exists()
+    assert not output.exists()
     result = command("predict.py", *arguments, f"output={output}", "hardware.strategy=ddp", "hardware.devices=2",
                      OMP_NUM_THREADS="1")  # fmt: skip
     assert result.returncode == 0, result.stderr
+    assert "resumes  after " in result.stdout
     whole, found = rows(tmp_path / "whole.csv"), rows(output)
     assert [row["file"] for row in found] == [row["file"] for row in whole]
     assert [row["class"] for row in found] == [row["class"] for row in whole]
     for row, expected in zip(found, whole, strict=True):
         assert float(row["class_probability"]) == pytest.approx(float(expected["class_probability"]), abs=1e-5)
+
+
+def test_a_sweep_over_folders(classified, pictures, tmp_path):
+    """A table for each job."""
+    folders = [pictures / "val" / kind for kind in ("cold", "warm")]
+    result = command("predict.py", "-m", f"checkpoint={classified}", f"data.root={folders[0]},{folders[1]}",
+                     "data.workers=0", f"output={tmp_path / 'found.csv'}")  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    found = sorted(tmp_path.glob("found_*.csv"))
+    assert [len(rows(path)) for path in found] == [4, 4]
 
 
 def test_mistakes(classified, finished, pictures, new, invoke, tmp_path):

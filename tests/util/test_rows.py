@@ -4,10 +4,10 @@ import csv
 
 import pytest
 
-from ijepa.util.rows import RowFile
+from ijepa.util.rows import RowFile, UnfinishedError
 
 COLUMNS = {"file": False, "probability": True}
-ROWS = [["a,b.png", 0.25], ["line\nbreak.png", ""], ["\udcff.png", 1 / 3]]
+ROWS = [["a,b.png", 0.25], ["line\nbreak\r.png", ""], ["\udcff.png", 1 / 3]]
 
 
 def read(path):
@@ -21,13 +21,13 @@ def test_a_stopped_table_is_resumed_after_its_last_record(tmp_path):
     table.add(ROWS[:1])
     table.save()
     table.add([["lost.png", 1.0]])
-    table._file.flush()  # written, but not recorded: half a row, for example
+    table._file.close()  # written, but not recorded: half a row, for example
     assert not path.exists()
     resumed = RowFile(path, COLUMNS, {"of": 1})
-    assert (resumed.rows, resumed.discarded) == (1, 0)
+    assert resumed.rows == 1
     resumed.add(ROWS[1:])
     resumed.finish()
-    assert read(path) == [["file", "probability"], ["a,b.png", "0.25"], ["line\nbreak.png", ""],
+    assert read(path) == [["file", "probability"], ["a,b.png", "0.25"], ["line\nbreak\r.png", ""],
                           ["\udcff.png", "0.333333"]]  # fmt: skip
     assert [file.name for file in path.parent.iterdir()] == ["table.csv"]
 
@@ -45,9 +45,14 @@ def test_what_cannot_be_resumed_begins_anew(tmp_path, change):
     if change == "gone":
         table.unfinished.unlink()
     columns = {**COLUMNS, "error": False} if change == "columns" else COLUMNS
-    anew = RowFile(path, columns, {"of": 2 if change == "identity" else 1})
+    table._file.close()
+    identity = {"of": 2 if change == "identity" else 1}
+    if change in ("identity", "columns"):
+        with pytest.raises(UnfinishedError, match="a stopped command has left 3 rows of other images"):
+            RowFile(path, columns, identity)
+        assert table.unfinished.stat().st_size > 50  # nothing is lost
+    anew = RowFile(path, columns, identity, overwrite=True)
     assert anew.rows == 0
-    assert anew.discarded == (0 if change in ("damaged", "gone") else 3)
     anew.finish()
     assert read(path) == [list(columns)]
 
@@ -58,5 +63,14 @@ def test_parquet(tmp_path):
     table.add(ROWS)
     table.finish()
     found = parquet.read_table(tmp_path / "table.parquet").to_pydict()
-    assert found == {"file": ["a,b.png", "line\nbreak.png", "\ufffd.png"], "probability": [0.25, None, 0.333333]}
+    assert found == {"file": ["a,b.png", "line\nbreak\r.png", "\ufffd.png"], "probability": [0.25, None, 0.333333]}
     assert [file.name for file in tmp_path.iterdir()] == ["table.parquet"]
+
+
+def test_two_processes_do_not_write_one_table(tmp_path):
+    first = RowFile(tmp_path / "table.csv", COLUMNS, {})
+    with pytest.raises(UnfinishedError, match="another process is writing it"):
+        RowFile(tmp_path / "table.csv", COLUMNS, {}, overwrite=True)
+    first.add(ROWS)
+    first.finish()
+    assert len(read(tmp_path / "table.csv")) == 4
