@@ -134,6 +134,19 @@ class Duplicates(TaskSection):
     """images per forward pass"""
 
 
+class Map(TaskSection):
+    """A page with a 2-D map of images by their features, and a list of outliers."""
+
+    images: Count
+    """images on the map, at most, evenly spaced among all"""
+    neighbours: Count
+    """nearest neighbours whose mean distance tells how isolated an image is"""
+    perplexity: Annotated[float, Field(gt=0)]
+    """t-SNE's number of effective neighbours"""
+    batch_size: Count
+    """images per forward pass"""
+
+
 class Export(TaskSection):
     """Average-pooled features of all images, with their names."""
 
@@ -209,6 +222,8 @@ class Tasks(Section):
     """nearest neighbours"""
     duplicates: Duplicates | None = None
     """near-duplicates"""
+    map: Map | None = None
+    """page with a map of images, and outliers"""
     depth: Depth | None = None
     """depth of every pixel"""
     segmentation: Segmentation | None = None
@@ -240,7 +255,9 @@ class Tasks(Section):
     def with_metrics(self) -> dict[str, TaskSection | Custom]:
         """The configured tasks that give metrics."""
         return {
-            name: task for name, task in self.chosen().items() if not isinstance(task, Duplicates | Export | Pictures)
+            name: task
+            for name, task in self.chosen().items()
+            if not isinstance(task, Duplicates | Map | Export | Pictures)
         }
 
     def first_only(self) -> "Tasks":

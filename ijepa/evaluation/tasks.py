@@ -8,6 +8,7 @@ from ijepa.config import Data, Tasks, TaskSection
 from ijepa.config.custom import Custom, instantiate
 from ijepa.data.datamodule import DataModule
 from ijepa.evaluation import specs
+from ijepa.evaluation.atlas import MapTask
 from ijepa.evaluation.attentive import AttentiveTask
 from ijepa.evaluation.classifiers import ClassifierTask
 from ijepa.evaluation.context import UNTRAINED, EvalContext, EvaluatedModel, label_sets
@@ -31,7 +32,7 @@ TASKS: dict[str, type[ConfiguredTask[Any]]] = {
     task.name: task
     for task in (
         KnnTask, LogisticTask, LinearTask, CountTask, DistanceTask, AttentiveTask, LowshotTask, LowshotFinetuneTask,
-        FinetuneTask, RetrievalTask, DuplicatesTask, DepthTask, SegmentationTask, ExportTask, PicturesTask,
+        FinetuneTask, RetrievalTask, DuplicatesTask, MapTask, DepthTask, SegmentationTask, ExportTask, PicturesTask,
     )
 }  # fmt: skip
 """The built-in tasks, by name: each has a section in `Tasks`, and conf/task/NAME.yaml."""

@@ -5,11 +5,12 @@ from ijepa.pictures.curves import compute, curves, read
 from ijepa.pictures.features import Colours, colours, components, similarity
 from ijepa.pictures.masks import masks, outlines
 from ijepa.pictures.results import classes, depths, neighbours, pairs
-from ijepa.pictures.sheet import HIDDEN, rgb, write
+from ijepa.pictures.sheet import HIDDEN, Picture, rgb, write
 
 __all__ = [
     "HIDDEN",
     "Colours",
+    "Picture",
     "attention",
     "classes",
     "colours",

@@ -29,7 +29,7 @@ def test_every_option_composes_and_fits_the_schema(group, name):
     )
     if name == "reference":
         extra = ["data=digits", "data.image_size=56"]  # it never ends on a grid of 8x8
-    if name in ("features", "duplicates"):
+    if name in ("features", "duplicates", "map"):
         name = f"[knn,{name}]"  # alone it measures nothing
     config = train_config(f"{group}={name}", *extra)
     if name == "pictures":
