@@ -228,7 +228,7 @@ def test_mistakes_of_pretrain_are_one_line(tmp_path, pictures, monkeypatch):
     for data in ("a/b", "photos"):
         with pytest.raises(UserError, match=rf"data={data}: no such folder, and no option; try cifar10, "):
             ijepa.pretrain(data)
-    with pytest.raises(UserError, match=r"hardware.devices=2: from Python, one device only; type .*train"):
+    with pytest.raises(UserError, match=r"hardware.devices=2: from Python, on one device; type .*train"):
         ijepa.pretrain(pictures, **{"hardware.devices": 2, "hardware.strategy": "ddp"})
     with pytest.raises(UserError, match=r"is no value of a key; give text, numbers, lists or None"):
         ijepa.pretrain(pictures, **{"optimizer.betas": {0.9, 0.95}})

@@ -87,7 +87,7 @@ class Run:
         )
         items = [override("checkpoint", self.folder), f"task=[{','.join(names)}]", override("output", output)]
         with composed("evaluate", [*items, *_overrides(overrides)]) as config:
-            _validate_one_process(config)
+            _validate_one_process(config, "evaluate")
             evaluations.evaluate(config)
         return Evaluation(Path(output).expanduser())
 
@@ -106,10 +106,10 @@ def pretrain(data: str | Path, model: str | None = None, run_dir: str | Path | N
         InterruptedRunError: when a signal ended it; its checkpoint is written.
     """
     folder = Path(data).expanduser()
-    is_option = isinstance(data, str) and (CONF / "data" / f"{data}.yaml").is_file()
+    options = sorted(path.stem for path in (CONF / "data").glob("[!_]*.yaml"))
+    is_option = isinstance(data, str) and data in options
     if not is_option and not folder.is_dir():
-        options = ", ".join(sorted(path.stem for path in (CONF / "data").glob("[!_]*.yaml")))
-        raise UserError(f"data={data}: no such folder, and no option; try {options}")
+        raise UserError(f"data={data}: no such folder, and no option; try {', '.join(options)}")
     items = [f"data={data}"] if is_option else ["data=folder", override("data.root", folder)]
     items += [] if model is None else [f"model={model}"]
     items += [] if run_dir is None else [override("run_dir", Path(run_dir).expanduser())]
@@ -121,16 +121,19 @@ def pretrain(data: str | Path, model: str | None = None, run_dir: str | Path | N
 
     entry.silence_lightning()
     with composed("train", [*items, *_overrides(overrides)]) as config:
-        _validate_one_process(config)
+        _validate_one_process(config, "train")
         runs.train(config, wire)
     return Run(started[-1])
 
 
-def _validate_one_process(config: DictConfig) -> None:
+def _validate_one_process(config: DictConfig, command: str) -> None:
     """Raises UserError if several processes would run the caller's script."""
-    if config.hardware.devices * config.hardware.nodes > 1:
-        command = commands.command_line("train")
-        raise UserError(f"hardware.devices={config.hardware.devices}: from Python, one device only; type {command} ...")
+    for key in ("devices", "nodes"):
+        value = config.hardware[key]
+        if str(value) != "1":
+            raise UserError(
+                f"hardware.{key}={value}: from Python, on one device; type {commands.command_line(command)}"
+            )
 
 
 def _overrides(values: dict[str, Any]) -> list[str]:

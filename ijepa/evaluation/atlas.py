@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ TEMPLATE = Path(__file__).parent / "assets" / PAGE
 SIDE, COLUMNS, ROWS = 48, 32, 32
 """Sides of a thumbnail in pixels, and of a sheet of thumbnails in thumbnails."""
 SHOWN_OUTLIERS = 24
+COMPARED = 20_000
+"""Images among which an image's nearest are sought, at most."""
 
 
 class MapTask(ConfiguredTask[Map]):
@@ -68,7 +71,7 @@ class MapTask(ConfiguredTask[Map]):
         page = self._page(ctx, features[shown], [places[row] for row in shown], distance[shown])
         page["odd"] = [shown.index(row) for row in odd]
         page["about"] = f"{len(shown)} of {len(places)} images; features of the {model.name}, t-SNE"
-        text = json.dumps(page, ensure_ascii=False).replace("</", "<\\/")
+        text = json.dumps(page, ensure_ascii=False).replace("<", "\\u003c")  # no name is markup
         write_text(folder / PAGE, TEMPLATE.read_text(encoding="utf-8").replace("DATA", text, 1))
         return [folder / PAGE, folder / TABLE]
 
@@ -79,9 +82,10 @@ class MapTask(ConfiguredTask[Map]):
         x, y = embedded(features, self.config.perplexity, ctx.seed).T.tolist()
         labels = {}
         for name, classes in ctx.data.source.classes.items():
-            index = [images.labels[name][i] if name in images.labels else UNLABELLED for _, images, i in places]
+            index = [int(images.labels[name][i]) if name in images.labels else UNLABELLED for _, images, i in places]
             labels[name] = {"names": [_shown(label) for label in classes], "index": index}
-        thumbnails = [pictures.rgb(ctx.data.eval_transform(images.read(index))[None])[0] for _, images, index in places]
+        transform = ctx.data.eval_transform
+        thumbnails = (pictures.rgb(transform(images.read(index))[None])[0] for _, images, index in places)
         names = [_shown(images.name(index)) for _, images, index in places]
         return {
             "names": names, "parts": [part for part, *_ in places], "x": x, "y": y, "labels": labels,
@@ -91,11 +95,18 @@ class MapTask(ConfiguredTask[Map]):
 
 
 def isolation(features: Tensor, count: int) -> Tensor:
-    """The mean cosine distance of each row of ``features`` [n, D], less their mean, to its ``count`` nearest: [n]."""
+    """The mean cosine distance of each row of ``features`` [n, D], less their mean, to its ``count`` nearest: [n].
+
+    Among more than `COMPARED` rows the nearest of that many, evenly spaced, so that time grows with n.
+    """
     if len(features) < 3:
         return torch.zeros(len(features))
-    chunks = [similarity for similarity, _ in neighbours(features, features, count + 1, center=True)]
-    return (1 - torch.cat(chunks)[:, 1:]).clamp(min=0).mean(dim=1)  # the nearest is the image itself
+    chosen = evenly_spaced(len(features), COMPARED)
+    similarity = torch.cat([chunk for chunk, _ in neighbours(features[chosen], features, count + 1, center=True)])
+    is_chosen = torch.zeros(len(features), dtype=torch.bool)
+    is_chosen[chosen] = True  # the nearest is the image itself
+    others = torch.where(is_chosen[:, None], similarity[:, 1:], similarity[:, :-1])
+    return (1 - others).clamp(min=0).mean(dim=1)
 
 
 def embedded(features: Tensor, perplexity: float, seed: int) -> np.ndarray[Any, Any]:
@@ -110,22 +121,27 @@ def embedded(features: Tensor, perplexity: float, seed: int) -> np.ndarray[Any, 
     return np.asarray((found - found.min(axis=0)) / np.where(span > 0, span, 1), dtype=np.float64).round(5)
 
 
-def sheets(thumbnails: list[pictures.Picture]) -> list[str]:
+def sheets(thumbnails: Iterable[pictures.Picture]) -> list[str]:
     """Pictures [H, W, 3] as data URLs of JPEG sheets, `COLUMNS` x `ROWS` squares each; others are padded with grey."""
-    urls = []
-    for start in range(0, len(thumbnails), COLUMNS * ROWS):
-        part = thumbnails[start : start + COLUMNS * ROWS]
-        sheet = Image.new("RGB", (COLUMNS * SIDE, -(-len(part) // COLUMNS) * SIDE), (127, 127, 127))
-        for number, pixels in enumerate(part):
-            image = Image.fromarray((pixels * 255).round().astype(np.uint8))
-            scale = SIDE / max(image.size)
-            image = image.resize((max(round(image.width * scale), 1), max(round(image.height * scale), 1)))
-            row, column = divmod(number, COLUMNS)
-            sheet.paste(image, (column * SIDE + (SIDE - image.width) // 2, row * SIDE + (SIDE - image.height) // 2))
-        file = io.BytesIO()
-        sheet.save(file, "JPEG", quality=85)
-        urls.append(f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}")
-    return urls
+    urls, part = [], list[Image.Image]()
+    for pixels in thumbnails:
+        image = Image.fromarray((pixels * 255).round().astype(np.uint8))
+        scale = SIDE / max(image.size)
+        part.append(image.resize((max(round(image.width * scale), 1), max(round(image.height * scale), 1))))
+        if len(part) == COLUMNS * ROWS:
+            urls.append(_sheet(part))
+            part = []
+    return [*urls, *([_sheet(part)] if part else [])]
+
+
+def _sheet(images: list[Image.Image]) -> str:
+    sheet = Image.new("RGB", (COLUMNS * SIDE, -(-len(images) // COLUMNS) * SIDE), (127, 127, 127))
+    for number, image in enumerate(images):
+        row, column = divmod(number, COLUMNS)
+        sheet.paste(image, (column * SIDE + (SIDE - image.width) // 2, row * SIDE + (SIDE - image.height) // 2))
+    file = io.BytesIO()
+    sheet.save(file, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def _shown(name: str) -> str:

@@ -84,8 +84,7 @@ class LowshotTask(FewLabelsTask[Lowshot], ClassifierTask[Lowshot]):
         self.trained = Trained({}, {}, ctx.layers, {"chosen": {}})
         for name, fitted in best.items():
             labels = train.labels[name][fitted.rows]
-            shared = labels.bincount()[labels] > 1  # a class's only image is never predicted by a fold without it
-            temperature = calibration.temperature(fitted.unseen[shared], labels[shared])
+            temperature = calibration.temperature(fitted.unseen[fitted.known], labels[fitted.known])
             head, chosen = probe.project.unprojected(fitted.weights), {"l2": fitted.l2, "images": len(labels)}
             self.trained.add(name, head, temperature, chosen)
             logits = predict_logits(fitted.weights, probe.test.values)
@@ -97,7 +96,7 @@ class LowshotTask(FewLabelsTask[Lowshot], ClassifierTask[Lowshot]):
     @property
     def uncalibrated(self) -> str:
         """Why there is no temperature."""
-        return f"fewer than {calibration.MIN_IMAGES} labels"
+        return f"fewer than {calibration.MIN_IMAGES} labels to calibrate by"
 
 
 class LowshotFinetuneTask(FewLabelsTask[LowshotFinetune]):
@@ -138,11 +137,11 @@ class LowshotProbe:
     def fit(self, name: str, rows: Tensor) -> "Fit":
         """Fits a classifier for label set ``name`` to ``rows``."""
         values, labels = self.train.values[rows], self.train.labels[name]
-        l2, unseen = _choose_l2(self.config, values, labels[rows], self.seed)
+        l2, unseen, known = _choose_l2(self.config, values, labels[rows], self.seed)
         start = torch.zeros(values.shape[1] + 1, int(labels.max()) + 1)
         weights = fit(values, {name: labels[rows]}, {name: l2}, {name: start}, self.config.max_iterations)[name]
         classes = predict_logits(weights, self.test.values).argmax(dim=1)
-        return Fit(accuracy(classes, self.test.labels[name]), l2, rows, weights, unseen)
+        return Fit(accuracy(classes, self.test.labels[name]), l2, rows, weights, unseen, known)
 
 
 class Fit(NamedTuple):
@@ -150,6 +149,7 @@ class Fit(NamedTuple):
 
     result: top-1 accuracy; l2: the chosen penalty; rows: the labelled images; weights: of projected features.
     unseen: [m, K] logits of the labelled images by classifiers that were not fitted to them.
+    known: [m] whether these classifiers knew the image's class.
     """
 
     result: MetricValue
@@ -157,12 +157,13 @@ class Fit(NamedTuple):
     rows: Tensor
     weights: Tensor
     unseen: Tensor
+    known: Tensor
 
 
-def _choose_l2(config: Lowshot, values: Tensor, labels: Tensor, seed: int) -> tuple[float, Tensor]:
+def _choose_l2(config: Lowshot, values: Tensor, labels: Tensor, seed: int) -> tuple[float, Tensor, Tensor]:
     """The L2 penalty with the most correct predictions in cross-validation; of equal ones, the strongest.
 
-    Also its logits [m, K] in cross-validation.
+    Also its logits [m, K] in cross-validation, and [m] whether an image's class occurs in another fold.
 
     Each fold is fitted as a label set in which its held-out images have the label `IGNORED`, so all folds are fitted at
     once. A class with a single image is never predicted for it, whatever the penalty.
@@ -180,4 +181,5 @@ def _choose_l2(config: Lowshot, values: Tensor, labels: Tensor, seed: int) -> tu
         correct = int((unseen.argmax(dim=1) == labels).sum())
         if correct > best:
             best, chosen, logits = correct, l2, unseen
-    return chosen, logits
+    known = torch.stack([((labels == label) & (fold != own)).any() for label, own in zip(labels, fold, strict=True)])
+    return chosen, logits, known

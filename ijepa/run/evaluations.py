@@ -106,9 +106,6 @@ def _run_tasks(
     folder = _output_folder(config, path)
     if first:
         folders.create(folder, "output")
-        for old in folder.glob(FILE.replace(".", "*.")):  # of an earlier evaluation, with other labels perhaps
-            if holds_classifier(old):
-                old.unlink()
         images = f"{len(source.train)} training and {len(source.val)} validation images"
         print(f"{_task_names(config)} on {images}", flush=True)
         for part in (source.train, source.val):
@@ -128,10 +125,21 @@ def _run_tasks(
     ]
     if config.baselines and config.task.with_metrics():
         rows += tasks.baselines(config.task, encoder.spec, ctx, initial=path is not None)
+    if first and config.output is None:
+        _drop_old_classifiers(folder, rows[0].files, path)
     headlines = tasks.headlines(config.task, rows[0], names) if rows[0].results else {}
     if first:
         _report(config, rows, names, data, folder)
     return sum(headlines.values()) / len(headlines) if headlines else None
+
+
+def _drop_old_classifiers(folder: Path, written: list[Path], checkpoint: Path | None) -> None:
+    """Deletes what an earlier evaluation of this name has left, if this one has left classifiers of other names."""
+    found = [file for file in folder.glob(FILE.replace(".", "*.")) if holds_classifier(file)]
+    if any(file in written for file in found):
+        for file in found:
+            if file not in written and (checkpoint is None or file.resolve() != checkpoint.resolve()):
+                file.unlink()
 
 
 def _report(

@@ -80,14 +80,13 @@ def predict(composed: DictConfig) -> None:
             print(f"predicts {described} of {len(paths)} images in {root}", flush=True)
             for note in notes:
                 print(f"data     {note}")
-            identity = {"classifier": _digest(file), "images": _names_digest(paths), "root": str(root.resolve()),
+            identity = {"classifier": _digest(file), "images": images.fingerprint(), "root": str(root.resolve()),
                         "max_pixels": limit, "bf16": runtime.bf16}  # fmt: skip
             columns = _columns(names, classifier, config.probabilities)
             try:
                 table = RowFile(output, columns, identity, config.overwrite)
             except UnfinishedError as error:
-                problem = f"{error}; add overwrite=true to begin anew, or choose another name"
-                raise ConfigError("output", output, problem) from None
+                raise ConfigError("output", output, str(error)) from None
             if table.rows:
                 print(f"resumes  after {table.rows} images", flush=True)
         _write(config, classifier, images, root, runtime, table, names)
@@ -254,7 +253,3 @@ def _reason(images: Files, index: int) -> str:
 def _digest(file: Path) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def _names_digest(paths: list[str]) -> str:
-    return hashlib.sha256("\0".join(paths).encode(errors="surrogateescape")).hexdigest()

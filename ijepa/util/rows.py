@@ -48,18 +48,24 @@ class RowFile:
         self.record = path.with_name(f".{path.name}.json")
         self._saved = time.monotonic()
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.unfinished.open("a+b")
-        _lock(self._file)
-        self.rows, self._size, others = self._found()
-        if others and not overwrite:
-            raise UnfinishedError(
-                f"a stopped command has left {others} rows of other images, another classifier or other options"
-            )
+        self._file = self.unfinished.open("a+b")  # writes at the end, wherever that is
+        try:
+            _lock(self._file)
+            self.rows, self._size, others = self._found()
+            if others and not overwrite:
+                raise UnfinishedError(
+                    f"a stopped command has left {others} rows of other images, another classifier or other options; "
+                    "add overwrite=true to begin anew, or choose another name"
+                )
+        except UnfinishedError:
+            self._file.close()
+            raise
         self._file.truncate(self._size)
         if not self._size:
             self.record.unlink(missing_ok=True)
-            self._file.write(_line(columns))
-            self._size = self._file.tell()
+            header = _line(columns)
+            self._file.write(header)
+            self._size = len(header)
 
     def add(self, rows: Iterable[Row]) -> None:
         """Appends rows, all of them or none."""
@@ -101,14 +107,17 @@ class RowFile:
 
 
 def _lock(file: IO[bytes]) -> None:
-    """Locks a file against other processes, as long as it is open; raises UnfinishedError if one has locked it."""
+    """Locks a file against other processes, as long as it is open; raises UnfinishedError if one has locked it.
+
+    A lock of this process alone: data loader workers do not inherit it, so it ends with the command, even if killed.
+    """
     with contextlib.suppress(ImportError):  # no locks on this system
         import fcntl
 
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UnfinishedError("another process is writing it") from None
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise UnfinishedError("another process is writing it; wait, or choose another name") from None
         except OSError:  # no locks on this file system
             pass
 

@@ -13,6 +13,7 @@ from helpers import picture, train_config
 from PIL import Image
 from torch.nn import functional as F
 
+from ijepa.data.heldout import evenly_spaced
 from ijepa.data.sets import Arrays, Source
 from ijepa.evaluation import atlas, tasks
 from ijepa.evaluation.context import EvalContext, EvaluatedModel
@@ -25,7 +26,7 @@ class Named(Arrays):
     """Images with names that a page must not take for markup."""
 
     def name(self, index):
-        return f"</script><b>{index}\udcff"
+        return f"<!--<script </script><b>{index}\udcff"
 
 
 def evaluated(folder, train, val, *overrides):
@@ -55,6 +56,18 @@ def test_isolation_by_hand():
     expected = (1 - similarity.topk(4, dim=1).values).mean(dim=1)
     torch.testing.assert_close(atlas.isolation(features, 4), expected, atol=1e-6, rtol=0)
     assert atlas.isolation(features[:2], 4).tolist() == [0, 0]
+
+
+def test_isolation_among_some_images(monkeypatch):
+    monkeypatch.setattr(atlas, "COMPARED", 10)
+    features = torch.randn(40, 5, generator=torch.Generator().manual_seed(0))
+    chosen = evenly_spaced(40, 10)
+    mean = features[chosen].mean(dim=0)
+    keys = F.normalize(features - mean, dim=1)
+    similarity = keys @ keys[chosen].T
+    similarity[chosen, torch.arange(10)] = -2
+    expected = (1 - similarity.topk(4, dim=1).values).mean(dim=1)
+    torch.testing.assert_close(atlas.isolation(features, 4), expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.integration

@@ -90,7 +90,7 @@ def test_too_few_labels_for_a_temperature_are_said(evaluated, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "logistic class: fewer than 50 held-out training images, so probabilities are not calibrated" in said
     assert "finetune bright: task.finetune.holdout=0.05 holds out fewer than 50 images, so" in said
-    assert "lowshot  class: fewer than 50 labels, so" in said
+    assert "lowshot  class: fewer than 50 labels to calibrate by, so" in said
     classifier = ijepa.load_classifier(tmp_path / "classifier-finetune.safetensors")
     facts = classifier.description.facts
     assert (facts["task"], facts["images"]) == ("finetune", 240)  # none is held out in vain

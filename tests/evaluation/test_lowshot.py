@@ -76,7 +76,8 @@ def test_cross_validation_chooses_as_scikit_learn_does():
     train = blobs(80, 0, spread=4, width=60)
     values = train.values - train.values.mean(dim=0)
     labels = train.labels["class"]
-    chosen, unseen = lowshot._choose_l2(task(l2=[1e-6, 1.0]), values, labels, 0)
+    chosen, unseen, known = lowshot._choose_l2(task(l2=[1e-6, 1.0]), values, labels, 0)
+    assert known.all()
     fold = np.argsort(shuffled(0, Stream.FOLDS, 0, 80)) % 5
     right = {}
     for l2 in (1e-6, 1.0):

@@ -1,8 +1,11 @@
 """Tables that are written row by row, and resumed."""
 
 import csv
+import subprocess
+import sys
 
 import pytest
+from helpers import ROOT
 
 from ijepa.util.rows import RowFile, UnfinishedError
 
@@ -67,10 +70,33 @@ def test_parquet(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["table.parquet"]
 
 
+@pytest.mark.integration
 def test_two_processes_do_not_write_one_table(tmp_path):
     first = RowFile(tmp_path / "table.csv", COLUMNS, {})
-    with pytest.raises(UnfinishedError, match="another process is writing it"):
-        RowFile(tmp_path / "table.csv", COLUMNS, {}, overwrite=True)
+    script = (
+        "from pathlib import Path; from ijepa.util.rows import RowFile\n"
+        f"RowFile(Path({str(tmp_path / 'table.csv')!r}), {COLUMNS!r}, {{}}, overwrite=True)"
+    )
+    other = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert "another process is writing it; wait, or choose another name" in other.stderr
     first.add(ROWS)
     first.finish()
     assert len(read(tmp_path / "table.csv")) == 4
+
+
+def test_a_table_that_was_begun_anew_is_resumed(tmp_path):
+    """After longer rows of another command."""
+    old = RowFile(tmp_path / "table.csv", COLUMNS, {"of": 1})
+    old.add(ROWS * 100)
+    old.save()
+    old._file.close()
+    anew = RowFile(tmp_path / "table.csv", COLUMNS, {"of": 2}, overwrite=True)
+    anew.add(ROWS[:2])
+    anew.save()
+    anew.add([["lost.png", 1.0]] * 500)
+    anew._file.close()
+    resumed = RowFile(tmp_path / "table.csv", COLUMNS, {"of": 2})
+    assert resumed.rows == 2
+    resumed.add(ROWS[2:])
+    resumed.finish()
+    assert [line[0] for line in read(tmp_path / "table.csv")[1:]] == [row[0] for row in ROWS]
