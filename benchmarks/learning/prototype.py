@@ -56,7 +56,7 @@ OPTIONS: dict[str, Any] = {
     "view": 0.0, "proj": 0, "sym": 0,
     "crop": 0.3, "flip": 0, "jitter": 0.0,
     "reg_end": 1.0, "pool_var": 0.0, "pool_cov": 0.0, "rope": 0, "layers": 0,
-    "teacher": "", "start": "", "save": "", "bottle": 0,
+    "teacher": "", "start": "", "save": "", "bottle": 0, "switch": 0.0, "visible": 0,
 }  # fmt: skip
 GRID = 8
 
@@ -219,7 +219,8 @@ class Masker:
             grid = np.repeat(np.repeat(low, 2, 1), 2, 2).reshape(count, n)
             keys = keys * 1e-3 + grid  # cells of 2x2 patches
         order = np.argsort(keys, axis=1)
-        return torch.from_numpy(order[:, : o["context"]]), torch.from_numpy(order[:, o["context"] :][:, : o["targets"]])
+        unseen = 0 if o["visible"] else o["context"]  # the context's own patches are targets, too
+        return torch.from_numpy(order[:, : o["context"]]), torch.from_numpy(order[:, unseen:][:, : o["targets"]])
 
 
 class RotaryAttention(nn.Module):
@@ -298,7 +299,7 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
     latent = o["target"] == "latent"
     width, pixel_count = o["width"], 16 * 3
     outputs = (width * (1 if o["avg"] else len(depths)) if latent else 0) + (
-        pixel_count if o["pixels"] or not latent else 0
+        pixel_count if o["pixels"] or o["switch"] or not latent else 0
     )
     predictor = Predictor(width, o, outputs)
     projector: nn.Module = nn.Identity()
@@ -342,11 +343,12 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
     whole = embedding + student.block_flops(64) * deepest / o["depth"]
     extra = 2.0 * 64 * width * width * (len(depths) + 1) if o["stat"] == "whiten" else 0
     needs_teacher = (latent and o["tokens"]) or o["image"]
+    latents_from = o["switch"]  # as a share of the steps; only pixels are predicted before
     if o["sym"]:
         whole = 3 * (embedding + student.block_flops(64))
     if not o["tokens"] and not o["image"]:
         trained -= 3 * per
-    image_flops = o["masks"] * trained + (whole + extra if needs_teacher else 0)
+    image_flops = o["masks"] * trained + (1 - latents_from) * (whole + extra if needs_teacher else 0)
     if o["opt"] == "muon":
         image_flops += optim.orthogonalisation_flops(named) / o["batch"]
     steps = max(round(budget / image_flops / o["batch"]), 8)
@@ -379,7 +381,7 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
         xs = x.repeat_interleave(m, 0) if m > 1 else x
         goals = []
         with torch.set_grad_enabled(bool(o["sym"])):
-            if needs_teacher:
+            if needs_teacher and done >= latents_from:
                 levels, last = hidden(student if o["sym"] else teacher, x, depths, full=bool(o["sym"]))
                 if latent and o["tokens"]:
                     if o["inst"]:  # over the patches of an image
@@ -394,7 +396,9 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
                     goals.append(whole_targets)
                 deep = levels[:, :, -1].mean(1, keepdim=True)
                 image_goal = image_stats(deep)[:, 0] if o["image"] else None
-            if o["pixels"] or not latent:
+            if done < latents_from:
+                goals.append(pixel_targets(x, 4))
+            elif o["pixels"] or not latent:
                 goals.append(pixel_targets(x, 4) * (o["pixels"] ** 0.5 if latent else 1))
             if goals:
                 all_targets = torch.cat(goals, -1)
@@ -418,6 +422,8 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
                 narrow, image = predictor(context.mean(1, keepdim=True), none, target_i)
                 parts["bottle"] = F.mse_loss(narrow, token_goal)
                 tokens = narrow if o["bottle"] == 1 else tokens
+        if o["switch"]:
+            tokens = tokens[..., -pixel_count:] if done < latents_from else tokens[..., : token_goal.shape[-1]]
         if not o["tokens"]:
             pass
         elif o["loss"] == "l2":
