@@ -12,9 +12,9 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from hydra import compose, initialize_config_dir
 from torch.utils.data import DataLoader
 
+from ijepa.api.composing import composed
 from ijepa.data.datamodule import EvalImages
 from ijepa.data.folders import scan_folder
 from ijepa.data.sets import Files
@@ -23,7 +23,6 @@ from ijepa.evaluation.features import extract
 from ijepa.evaluation.runtime import Runtime
 from ijepa.interop.classifier_files import load_classifier
 from ijepa.run import predictions
-from ijepa.util.paths import CONF
 
 ROUNDS = 3
 
@@ -31,8 +30,7 @@ ROUNDS = 3
 def main(overrides: Sequence[str]) -> None:
     """Prints a line per round, and the median."""
     ratios = []
-    with initialize_config_dir(str(CONF), version_base="1.3"), tempfile.TemporaryDirectory() as folder:
-        config = compose("predict", list(overrides))
+    with composed("predict", overrides) as config, tempfile.TemporaryDirectory() as folder:
         classifier, runtime = load_classifier(config.checkpoint), Runtime(torch.device("cpu"))
         paths = scan_folder(Path(config.data.root)).paths
         for number in range(ROUNDS):
@@ -42,9 +40,9 @@ def main(overrides: Sequence[str]) -> None:
             loader = DataLoader(images, config.data.batch_size, num_workers=worker_count(config.data.workers, 1))
             extract(runtime.pooled(classifier.encoder), loader, runtime.device)
             features = time.perf_counter() - begun
-            composed = compose("predict", [*overrides, f"output={folder}/{number}.csv"])
+            config.output = f"{folder}/{number}.csv"
             begun = time.perf_counter()
-            predictions.predict(composed)
+            predictions.predict(config)
             predicted = time.perf_counter() - begun
             ratios.append(predicted / features)
             memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

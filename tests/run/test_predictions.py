@@ -14,6 +14,7 @@ from helpers import ROOT, command
 from PIL import Image
 
 import ijepa
+from benchmarks import predictions as benchmark
 from ijepa.run import predictions
 
 pytestmark = pytest.mark.slow
@@ -154,6 +155,12 @@ def test_a_sweep_over_folders(classified, pictures, tmp_path):
     assert result.returncode == 0, result.stderr
     found = sorted(tmp_path.glob("found_*.csv"))
     assert [len(rows(path)) for path in found] == [4, 4]
+
+
+def test_the_benchmark(classified, new, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "ROUNDS", 1)
+    benchmark.main([f"checkpoint={classified}", f"data.root={new}", "data.workers=0"])
+    assert re.search(r"median \d+\.\d+ ", capsys.readouterr().out)
 
 
 def test_mistakes(classified, finished, pictures, new, invoke, tmp_path):
