@@ -44,6 +44,13 @@ class TaskSection(Section):
             raise ConfigError(f"{key}.warmup_epochs", warmup_epochs, f"more than epochs={epochs}; lower it")
 
 
+class FileTaskSection(TaskSection):
+    """The options of a task that writes files from features and gives no metric."""
+
+    batch_size: Count
+    """images per forward pass"""
+
+
 def check_range(key: str, limits: list[float], most: float | None) -> None:
     """Raises ConfigError unless 0 < low <= high <= ``most`` (None: no upper limit)."""
     low, high = limits

@@ -4,11 +4,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ijepa.config.fields import Count, FractionalPoint, TaskSection
+from ijepa.config.fields import Count, FileTaskSection, FractionalPoint
 from ijepa.util.errors import ConfigError
 
 
-class Pictures(TaskSection):
+class Pictures(FileTaskSection):
     """Pictures of what an encoder sees: principal components, similarity, attention, neighbours, masks, curves."""
 
     images: Count
@@ -24,8 +24,6 @@ class Pictures(TaskSection):
     """maximum number of attention heads shown separately"""
     neighbours: Count
     """nearest neighbours per image"""
-    batch_size: Count
-    """images per forward pass"""
 
     def check(self, key: str, depth: int) -> None:
         if not 1 <= abs(self.block) <= depth:

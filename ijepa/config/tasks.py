@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from ijepa.config.custom import TARGET, Custom
-from ijepa.config.fields import Count, NonNegative, Pair, Section, TaskSection, Text
+from ijepa.config.fields import Count, FileTaskSection, NonNegative, Pair, Section, TaskSection, Text
 from ijepa.config.pictures import Pictures
 from ijepa.config.tuning import Finetune, Lowshot, LowshotFinetune
 from ijepa.util.errors import ConfigError, show
@@ -121,7 +121,7 @@ class Retrieval(TaskSection):
     """images per forward pass"""
 
 
-class Duplicates(TaskSection):
+class Duplicates(FileTaskSection):
     """Near-duplicates: pairs of images with very similar features, among all and between training and validation."""
 
     threshold: Annotated[float, Field(gt=0, le=1)]
@@ -130,11 +130,9 @@ class Duplicates(TaskSection):
     """pairs to list, at most: the most similar ones"""
     shown: Count
     """pairs in the picture"""
-    batch_size: Count
-    """images per forward pass"""
 
 
-class Map(TaskSection):
+class Map(FileTaskSection):
     """A page with a 2-D map of images by their features, and a list of outliers."""
 
     images: Count
@@ -143,17 +141,13 @@ class Map(TaskSection):
     """nearest neighbours whose mean distance tells how isolated an image is"""
     perplexity: Annotated[float, Field(gt=0)]
     """t-SNE's number of effective neighbours"""
-    batch_size: Count
-    """images per forward pass"""
 
 
-class Export(TaskSection):
+class Export(FileTaskSection):
     """Average-pooled features of all images, with their names."""
 
     format: Literal["npz", "parquet"]
     """file format; parquet needs pyarrow"""
-    batch_size: Count
-    """images per forward pass"""
 
 
 class Dense(TaskSection):
@@ -254,11 +248,7 @@ class Tasks(Section):
 
     def with_metrics(self) -> dict[str, TaskSection | Custom]:
         """The configured tasks that give metrics."""
-        return {
-            name: task
-            for name, task in self.chosen().items()
-            if not isinstance(task, Duplicates | Map | Export | Pictures)
-        }
+        return {name: task for name, task in self.chosen().items() if not isinstance(task, FileTaskSection)}
 
     def first_only(self) -> "Tasks":
         """Only the first of the tasks that give metrics; its first metric is the main metric."""

@@ -16,9 +16,9 @@ from ijepa import pictures
 from ijepa.config import Map
 from ijepa.data.heldout import evenly_spaced
 from ijepa.data.sets import UNLABELLED, Images
-from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult
+from ijepa.evaluation.context import EvalContext, EvaluatedModel
 from ijepa.evaluation.knn import neighbours
-from ijepa.evaluation.task import ConfiguredTask, MetricSpec
+from ijepa.evaluation.task import FileTask
 from ijepa.util.files import write_csv, write_text
 
 PAGE, TABLE = "map.html", "outliers.csv"
@@ -30,21 +30,10 @@ COMPARED = 20_000
 """Images among which an image's nearest are sought, at most."""
 
 
-class MapTask(ConfiguredTask[Map]):
+class MapTask(FileTask[Map]):
     """A page with a map, and a table of all images by their distance from their nearest neighbours."""
 
     name = "map"
-    needs_labels = False
-
-    def evaluate(self, model: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
-        """No results; extracts the features, on all devices, for `write`."""
-        if not model.baseline:
-            ctx.features(model, ctx.layers, self.config.batch_size)
-        return {}
-
-    def metrics(self, several: bool) -> list[MetricSpec]:
-        """No metrics."""
-        return []
 
     def write(self, model: EvaluatedModel, ctx: EvalContext, folder: Path) -> list[Path]:
         """Writes the page and the table; not for baselines."""

@@ -11,7 +11,7 @@ from ijepa import pictures
 from ijepa.config import Duplicates
 from ijepa.data.sets import Images
 from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult
-from ijepa.evaluation.task import ConfiguredTask, MetricSpec
+from ijepa.evaluation.task import FileTask
 from ijepa.util.files import write_csv
 
 TABLE = "duplicates.csv"
@@ -36,11 +36,10 @@ class Pairs(NamedTuple):
     leaked: Tensor
 
 
-class DuplicatesTask(ConfiguredTask[Duplicates]):
+class DuplicatesTask(FileTask[Duplicates]):
     """A table and a picture of near-duplicates."""
 
     name = "duplicates"
-    needs_labels = False
     pairs: Pairs | None = None
 
     def evaluate(self, model: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
@@ -55,10 +54,6 @@ class DuplicatesTask(ConfiguredTask[Duplicates]):
             "listed": len(self.pairs.rows), "images": {TRAIN: len(train.values), VAL: len(val.values)},
         }  # fmt: skip
         return {"": TaskResult({}, details)}
-
-    def metrics(self, several: bool) -> list[MetricSpec]:
-        """No metrics."""
-        return []
 
     def write(self, model: EvaluatedModel, ctx: EvalContext, folder: Path) -> list[Path]:
         """Writes the table, a row per pair, and draws the most similar pairs; not for baselines."""

@@ -10,32 +10,21 @@ import torch
 from ijepa.config import Export
 from ijepa.data.datamodule import DataModule
 from ijepa.data.sets import Images
-from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult
-from ijepa.evaluation.task import ConfiguredTask, MetricSpec
+from ijepa.evaluation.context import EvalContext, EvaluatedModel
+from ijepa.evaluation.task import FileTask
 from ijepa.util.errors import ConfigError
 from ijepa.util.files import replacing
 
 
-class ExportTask(ConfiguredTask[Export]):
+class ExportTask(FileTask[Export]):
     """Writes the features to a file."""
 
     name = "features"
-    needs_labels = False
-
-    def evaluate(self, model: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
-        """No results; extracts the features, on all devices, for `write`."""
-        if not model.baseline:
-            ctx.features(model, ctx.layers, self.config.batch_size)
-        return {}
 
     def validate(self, data: DataModule) -> None:
         """Raises ConfigError if pyarrow is missing for Parquet, before features are extracted."""
         if self.config.format == "parquet" and importlib.util.find_spec("pyarrow") is None:
             raise ConfigError(f"{self.key}.format", "parquet", "needs pyarrow; pip install pyarrow, or try npz")
-
-    def metrics(self, several: bool) -> list[MetricSpec]:
-        """No metrics."""
-        return []
 
     def write(self, model: EvaluatedModel, ctx: EvalContext, folder: Path) -> list[Path]:
         """Writes ``features.npz`` or ``features.parquet``, not for baselines: a row per readable image.

@@ -12,11 +12,11 @@ from ijepa import pictures
 from ijepa.config import Pictures
 from ijepa.data.datamodule import DataModule
 from ijepa.data.heldout import evenly_spaced
-from ijepa.evaluation.context import UNTRAINED, EvalContext, EvaluatedModel, TaskResult
+from ijepa.evaluation.context import UNTRAINED, EvalContext, EvaluatedModel
 from ijepa.evaluation.knn import neighbours
 from ijepa.evaluation.runtime import Runtime
 from ijepa.evaluation.specs import lookup
-from ijepa.evaluation.task import ConfiguredTask, MetricSpec
+from ijepa.evaluation.task import FileTask
 from ijepa.models.attention import attention_weights
 from ijepa.models.pretrained import PretrainedEncoder, untrained_encoder
 from ijepa.run_folder import RunFolder
@@ -32,21 +32,10 @@ DrawFigure = Callable[[], "Figure | None"]
 """Draws a figure; None if there is nothing to draw."""
 
 
-class PicturesTask(ConfiguredTask[Pictures]):
+class PicturesTask(FileTask[Pictures]):
     """Pictures of an encoder's features and attention."""
 
     name = "pictures"
-    needs_labels = False
-
-    def evaluate(self, model: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
-        """No results; extracts pooled features, on all devices, for `write`."""
-        if not model.baseline:
-            ctx.features(model, ctx.layers, self.config.batch_size)
-        return {}
-
-    def metrics(self, several: bool) -> list[MetricSpec]:
-        """No metrics."""
-        return []
 
     def write(self, model: EvaluatedModel, ctx: EvalContext, folder: Path) -> list[Path]:
         """Draws the pictures, not for baselines; the components are compared with random init."""

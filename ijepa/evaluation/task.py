@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
 from ijepa.config import Section
+from ijepa.config.fields import FileTaskSection
 from ijepa.data.datamodule import DataModule
 from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult
 from ijepa.evaluation.measures import MetricValue
@@ -13,6 +14,7 @@ from ijepa.util.metric_spec import MetricSpec
 __all__ = ["ConfiguredTask", "EvalContext", "EvaluatedModel", "MetricSpec", "MetricValue", "Task", "TaskResult"]
 
 ConfigT = TypeVar("ConfigT", bound=Section)
+FileConfigT = TypeVar("FileConfigT", bound=FileTaskSection)
 
 
 class Task(ABC):
@@ -66,3 +68,19 @@ class ConfiguredTask(Task, Generic[ConfigT]):
     def key(self) -> str:
         """The configuration key of its options, for messages."""
         return f"task.{self.name}"
+
+
+class FileTask(ConfiguredTask[FileConfigT]):
+    """A task that writes files from the features of all images, with or without labels, and gives no metric."""
+
+    needs_labels = False
+
+    def evaluate(self, model: EvaluatedModel, ctx: EvalContext) -> dict[str, TaskResult]:
+        """No results; extracts the features, on all devices, for `write`; not of baselines."""
+        if not model.baseline:
+            ctx.features(model, ctx.layers, self.config.batch_size)
+        return {}
+
+    def metrics(self, several: bool) -> list[MetricSpec]:
+        """No metrics."""
+        return []

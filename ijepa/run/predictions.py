@@ -19,9 +19,10 @@ from ijepa.config import PredictConfig
 from ijepa.config.checks import parse
 from ijepa.data.datamodule import EvalImages
 from ijepa.data.folders import SUFFIXES, scan_folder, skipped_files
-from ijepa.data.sets import Files, UnreadableError
+from ijepa.data.sets import Files
 from ijepa.data.workers import start_worker, worker_count
 from ijepa.distributed import devices
+from ijepa.evaluation.context import unreadable_reason
 from ijepa.evaluation.progress import progress
 from ijepa.evaluation.runtime import Runtime, build_runtime
 from ijepa.interop.classifier import ImageClassifier
@@ -105,7 +106,7 @@ def _write(
             if table is None:
                 continue
             bad = ~found.readable
-            reasons = {start + i: _reason(images, start + i) for i in bad.nonzero().flatten().tolist()}
+            reasons = {start + i: unreadable_reason(images, start + i) for i in bad.nonzero().flatten().tolist()}
             unreadable += reasons.values()
             table.add(_rows(found, images, root, start, reasons, classifier, config.probabilities))
     except BaseException:
@@ -239,15 +240,6 @@ def _label_sets(config: PredictConfig, classifier: ImageClassifier) -> list[str]
         if name not in names:
             raise ConfigError("labels", config.labels, f"the classifier has {', '.join(names)}")
     return config.labels or names
-
-
-def _reason(images: Files, index: int) -> str:
-    """Why an image cannot be read."""
-    try:
-        images.read(index)
-    except UnreadableError as error:
-        return str(error)
-    return f"{images.name(index)} (it was unreadable when its turn came)"
 
 
 def _digest(file: Path) -> str:

@@ -87,6 +87,15 @@ def test_a_single_image(classified, pictures, invoke, tmp_path):
                             f"output={tmp_path / 'one.csv'}")  # fmt: skip
     assert code == 0, error
     assert [row["file"] for row in rows(tmp_path / "one.csv")] == [image.name]
+    parquet = pytest.importorskip("pyarrow.parquet")
+    code, _, error = invoke("predict.py", f"checkpoint={classified}", f"data.root={image}", "data.workers=0",
+                            f"output={tmp_path / 'one.parquet'}")  # fmt: skip
+    assert code == 0, error
+    (row,) = parquet.read_table(tmp_path / "one.parquet").to_pylist()
+    (expected,) = rows(tmp_path / "one.csv")
+    assert row["class"] == expected["class"]
+    assert row["class_probability"] == float(expected["class_probability"])
+    assert row["error"] is None
 
 
 def test_a_stopped_command_resumes(classified, new, invoke, tmp_path, monkeypatch):
