@@ -7,7 +7,8 @@ from typing import cast
 
 from ijepa.interop import classifier_exports, loading, meta, programs, timm, transformers
 from ijepa.interop.card import Card
-from ijepa.interop.classifier_files import holds_classifier, load_classifier
+from ijepa.interop.classifier_files import load_classifier
+from ijepa.interop.heads_file import CLASSIFIER, kind_of
 from ijepa.interop.weights import Weights, Which
 from ijepa.models.encoder import Encoder
 from ijepa.models.pretrained import PretrainedEncoder
@@ -63,7 +64,7 @@ def _inspect(given: argparse.Namespace) -> None:
     print(f"{file}: {weights.form}")
     for name, value in weights.facts.items():
         print(f"  {name:<12} {value}")
-    if holds_classifier(file):
+    if kind_of(file) == CLASSIFIER:
         for name, classes in load_classifier(file).classes.items():
             print(f"  {'classifier':<12} {name}: {len(classes)} classes")
     print(f"  {'holds':<12} {', '.join([*encoders, *(['predictor'] if weights.predictor else [])])}")
@@ -113,7 +114,7 @@ def _convert(given: argparse.Namespace) -> None:
         except ValueError as fault:
             raise ConfigError("--to", given.to, str(fault)) from None
         written = [out]
-    elif given.to in classifier_exports.FORMATS and holds_classifier(file):
+    elif given.to in classifier_exports.FORMATS and kind_of(file) == CLASSIFIER:
         classifier = load_classifier(file)
         written, write_notes = classifier_exports.write(given.to, out, classifier)
         notes += write_notes

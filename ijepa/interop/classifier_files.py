@@ -1,26 +1,17 @@
 """classifier.safetensors: files of `ImageClassifier`s."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from ijepa.interop import native, timm
 from ijepa.interop.classifier import Description, Head, ImageClassifier, LabelSet
-from ijepa.interop.loading import build_encoder
-from ijepa.interop.reading import read_safetensors
-from ijepa.interop.weights import SPEC_KEY
+from ijepa.interop.heads_file import CLASSIFIER, HeadsFile, find_heads, read_heads, write_heads
 from ijepa.models.attentive import AttentiveProbe
-from ijepa.models.pretrained import PretrainedEncoder
-from ijepa.run_folder import RunFolder
-from ijepa.util.errors import ConfigError, UserError
-from ijepa.util.files import write_safetensors
+from ijepa.util.errors import UserError
 
 FILE = "classifier.safetensors"
-KEY = "ijepa_classifier"
-"""Metadata key of the classifiers' description."""
 LINEAR, ATTENTIVE = "linear", "attentive"
 """Kinds of heads."""
 
@@ -32,12 +23,7 @@ def write_classifier(path: Path, classifier: ImageClassifier) -> None:
         path: the file.
         classifier: what is written.
     """
-    spec, description = classifier.encoder.spec, classifier.description
-    state = timm.to_timm(classifier.encoder.encoder)
-    for number, head in enumerate(classifier.heads):
-        state |= {
-            f"{timm.CLASSIFIER}{number}.{name}": value.detach().cpu() for name, value in head.state_dict().items()
-        }
+    description = classifier.description
     sets = {
         name: {"classes": labels.classes, "temperature": labels.temperature, "head": _kind(head)}
         for (name, labels), head in zip(description.label_sets.items(), classifier.heads, strict=True)
@@ -45,12 +31,7 @@ def write_classifier(path: Path, classifier: ImageClassifier) -> None:
     plain = {"label_sets": sets, "size": description.size, "crop": description.crop, "stretch": description.stretch,
              "layers": description.layers, "max_pixels": description.max_pixels,
              "facts": description.facts}  # fmt: skip
-    metadata = {
-        SPEC_KEY: json.dumps({**spec.plain(), "encoder": classifier.which}),
-        KEY: json.dumps(plain),
-        "format": "pt",
-    }
-    write_safetensors(path, {name: tensor.contiguous() for name, tensor in state.items()}, metadata)
+    write_heads(path, CLASSIFIER, classifier.encoder, classifier.which, list(classifier.heads), plain)
 
 
 def load_classifier(path: str | Path) -> ImageClassifier:
@@ -62,53 +43,15 @@ def load_classifier(path: str | Path) -> ImageClassifier:
     Raises:
         UserError: if the file is missing, or does not contain a classifier.
     """
-    file = find_classifier(path)
+    file = find_heads(path, [CLASSIFIER])
     try:
-        metadata, state = read_safetensors(file)
-        if KEY not in metadata:
-            raise ValueError(f"holds no classifier; give a {FILE}")
-        values = json.loads(metadata[KEY])
-        description = _described(values)
-        which = native.read_description(metadata)["encoder"]
-        weights = native.read_export(metadata, state)
-        pretrained = build_encoder(weights, file, which, weights.spec.positions)
-        kinds = [labels.get("head", LINEAR) for labels in values["label_sets"].values()]
-        heads = _heads(state, description, kinds, pretrained)
-    except ConfigError as error:
-        raise UserError(f"{file}: {error.problem}") from None
+        found = read_heads(file, CLASSIFIER)
+        description = _described(found.description)
+        kinds = [labels.get("head", LINEAR) for labels in found.description["label_sets"].values()]
+        heads = _heads(found, description, kinds)
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # edited by hand, it can be anything
         raise UserError(f"{file}: {error}") from None
-    return ImageClassifier(pretrained, heads, description, which)
-
-
-def holds_classifier(file: Path) -> bool:
-    """Whether a file is a classifier's."""
-    if file.suffix != ".safetensors" or not file.is_file():
-        return False
-    try:
-        return KEY in read_safetensors(file)[0]
-    except ValueError:
-        return False
-
-
-def find_classifier(path: str | Path) -> Path:
-    """The file that `load_classifier` reads.
-
-    Raises:
-        UserError: if there is none, or more than one.
-    """
-    file = Path(path).expanduser()
-    if file.is_dir():
-        pattern = FILE.replace(".", "*.")
-        found = sorted(file.glob(pattern)) or sorted(RunFolder(file).evaluations.glob(f"*/{pattern}"))
-        if len(found) > 1:
-            names = [str(each.relative_to(file)) for each in found]
-            raise UserError(f"{file}: holds {', '.join(names)}; give one of these files")
-        file = found[0] if found else file / FILE
-    if not file.is_file():
-        problem = f"no such file; python evaluate.py checkpoint=RUN_DIR task=logistic leaves a {FILE} in its output"
-        raise UserError(f"{file}: {problem}")
-    return file
+    return ImageClassifier(found.encoder, heads, description, found.which)
 
 
 def _described(values: dict[str, Any]) -> Description:
@@ -130,21 +73,19 @@ def _described(values: dict[str, Any]) -> Description:
     return Description(sets, (height, width), crop, bool(values["stretch"]), layers, values["max_pixels"], facts)
 
 
-def _heads(
-    state: dict[str, Tensor], description: Description, kinds: list[str], encoder: PretrainedEncoder
-) -> dict[str, Head]:
+def _heads(found: HeadsFile, description: Description, kinds: list[str]) -> dict[str, Head]:
     heads: dict[str, Head] = {}
-    for number, ((name, labels), kind) in enumerate(zip(description.label_sets.items(), kinds, strict=True)):
+    spec = found.encoder.spec
+    states = zip(description.label_sets.items(), kinds, found.heads, strict=True)
+    for (name, labels), kind, state in states:
         if kind not in (LINEAR, ATTENTIVE):
             raise ValueError(f"its classifier of {name} is of an unknown kind, {kind}")
-        width, count = encoder.spec.width, len(labels.classes)
-        head: Head = nn.Linear(width * description.layers, count)
+        count = len(labels.classes)
+        head: Head = nn.Linear(spec.width * description.layers, count)
         if kind == ATTENTIVE:
-            head = AttentiveProbe(width, encoder.spec.heads, count)
-        prefix = f"{timm.CLASSIFIER}{number}."
-        own = {part.removeprefix(prefix): value for part, value in state.items() if part.startswith(prefix)}
+            head = AttentiveProbe(spec.width, spec.heads, count)
         try:
-            head.load_state_dict(own)
+            head.load_state_dict(state)
         except RuntimeError:
             raise ValueError(f"its classifier of {name} does not match its description") from None
         heads[name] = head

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ijepa.interop.timm import CLASSIFIER, CUSTOM_HEAD, from_timm
+from ijepa.interop.timm import CUSTOM_HEAD, TRAINED_HEAD, from_timm
 from ijepa.interop.weights import SPEC_KEY, State, Weights, Which
 from ijepa.models.pretrained import Spec
 
@@ -51,7 +51,7 @@ def read_export(metadata: dict[str, str], state: State) -> Weights:
         raise ValueError(f"{SPEC_KEY} in its metadata: expected a target or context encoder, found {which}")
     spec = _spec(values)
     if spec.kind == "custom":
-        encoder = {name: tensor for name, tensor in state.items() if not name.startswith((CUSTOM_HEAD, CLASSIFIER))}
+        encoder = {name: tensor for name, tensor in state.items() if not name.startswith((CUSTOM_HEAD, TRAINED_HEAD))}
     else:
         encoder = from_timm(state, spec.positions == "stored")
     return Weights(EXPORT, spec, {which: encoder}).check()

@@ -28,9 +28,9 @@ from ijepa.models.timm_vit import TIMM_ARGUMENTS
 from ijepa.util.files import write_pickle, write_safetensors
 
 FORM = "a timm VisionTransformer"
-HEAD, CUSTOM_HEAD, CLASSIFIER = "head.", "ijepa_head.", "ijepa_classifier."
+HEAD, CUSTOM_HEAD, TRAINED_HEAD = "head.", "ijepa_head.", "ijepa_classifier."
 """Name prefixes of classifiers; the second is for files of users' encoders, which may contain any names; the third for
-`ijepa.interop.classifier_files`."""
+`ijepa.interop.heads_file`."""
 POSITIONS = "pos_embed"
 STATE_DICT_KEYS = ("state_dict_ema", "state_dict", "model_ema", "model")
 """Keys of nested state dicts in checkpoints of timm and others; EMA weights first, as in timm."""
@@ -75,7 +75,7 @@ def constructor_arguments(spec: Spec) -> dict[str, Any]:
 
 def from_timm(state: State, stored: bool = False) -> State:
     """The encoder's state dict, without classifiers; position embeddings are included only if ``stored``."""
-    skipped = (HEAD, CLASSIFIER) if stored else (HEAD, CLASSIFIER, POSITIONS)
+    skipped = (HEAD, TRAINED_HEAD) if stored else (HEAD, TRAINED_HEAD, POSITIONS)
     return {name: tensor for name, tensor in state.items() if not name.startswith(skipped)}
 
 
@@ -108,7 +108,7 @@ def read(state: dict[str, Any], heads: int | None = None, source: str = FORM) ->
     (mean, std), note = assumed_statistics(sizes["channels"])
     spec = build_spec(recognise_positions(tensors[POSITIONS]), sizes, mean, std)
     stored = spec.positions == "stored"
-    skipped = sorted(name for name in tensors if name.startswith((HEAD, CLASSIFIER)))
+    skipped = sorted(name for name in tensors if name.startswith((HEAD, TRAINED_HEAD)))
     heads_note = f"it does not store its number of heads: assumed {sizes['heads']}, as published for width {spec.width}"
     notes = [
         *([heads_note] if heads is None else []),

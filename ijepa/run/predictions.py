@@ -26,7 +26,8 @@ from ijepa.evaluation.context import unreadable_reason
 from ijepa.evaluation.progress import progress
 from ijepa.evaluation.runtime import Runtime, build_runtime
 from ijepa.interop.classifier import ImageClassifier
-from ijepa.interop.classifier_files import find_classifier, load_classifier
+from ijepa.interop.classifier_files import load_classifier
+from ijepa.interop.heads_file import CLASSIFIER, find_heads
 from ijepa.run import folders
 from ijepa.util.errors import ConfigError, UserError
 from ijepa.util.rows import Row, RowFile, UnfinishedError
@@ -61,7 +62,7 @@ def predict(composed: DictConfig) -> None:
         raise UserError("data.root is not set; add data.root=FOLDER")
     config = parse(PredictConfig, composed)
     output = _output(config)
-    file = find_classifier(config.checkpoint)
+    file = find_heads(config.checkpoint, [CLASSIFIER])
     classifier = load_classifier(file)
     names = _label_sets(config, classifier)
     root, paths, notes = _images(config)

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 import ijepa
 from ijepa.interop import classifier as model
 from ijepa.interop import classifier_files as files
+from ijepa.interop import heads_file
 from ijepa.models.pretrained import PretrainedEncoder, Spec, untrained_encoder
 from ijepa.util.errors import UserError
 
@@ -110,16 +111,16 @@ def test_files_that_hold_no_classifier(made, tmp_path):
         save_file({**state, **change}, file, metadata)
         with pytest.raises(UserError, match="does not match"):
             ijepa.load_classifier(file)
-    description = json.loads(metadata[files.KEY])
+    description = json.loads(metadata[heads_file.CLASSIFIER])
     sets = description["label_sets"]
     for change in ({"layers": -1}, {"crop": 0}, {"size": [16.5, 24]}, {"label_sets": {}}, {"facts": None},
                    {"label_sets": {**sets, "animal": {**sets["animal"], "temperature": -1}}},
                    {"label_sets": {**sets, "animal": {**sets["animal"], "temperature": "2"}}},
                    {"label_sets": {**sets, "animal": {**sets["animal"], "head": "deep"}}}):  # fmt: skip
-        save_file(state, file, {**metadata, files.KEY: json.dumps({**description, **change})})
+        save_file(state, file, {**metadata, heads_file.CLASSIFIER: json.dumps({**description, **change})})
         with pytest.raises(UserError, match=r"classifier.safetensors: "):
             ijepa.load_classifier(file)
     for text in ("{}", "[]", "not JSON"):
-        save_file(state, file, {**metadata, files.KEY: text})
+        save_file(state, file, {**metadata, heads_file.CLASSIFIER: text})
         with pytest.raises(UserError, match=r"classifier.safetensors: "):
             ijepa.load_classifier(file)
