@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ijepa.api.notebook import build_datamodule, build_module, compose_config, save_encoder
     from ijepa.data.datamodule import DataModule
     from ijepa.interop.classifier_files import load_classifier
+    from ijepa.interop.dense import load_dense
     from ijepa.interop.loading import load_encoder
     from ijepa.training.module import Pretraining
 
@@ -31,6 +32,7 @@ __all__ = [
     "build_module",
     "compose_config",
     "load_classifier",
+    "load_dense",
     "load_encoder",
     "pretrain",
     "save_encoder",
@@ -41,6 +43,7 @@ _HOMES = {
     "Pretraining": "ijepa.training.module",
     "Run": "ijepa.api.functions",
     "load_classifier": "ijepa.interop.classifier_files",
+    "load_dense": "ijepa.interop.dense",
     "load_encoder": "ijepa.interop.loading",
     "pretrain": "ijepa.api.functions",
 }

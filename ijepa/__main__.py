@@ -14,7 +14,7 @@ from ijepa.util.errors import UserError
 COMMANDS = {
     "train": ("ijepa.cli.train", "pretrain on images"),
     "evaluate": ("ijepa.cli.evaluate", "evaluate a checkpoint: k-NN, linear probes, fine-tuning, pictures, ..."),
-    "predict": ("ijepa.cli.predict", "predict the classes of new images with a classifier that evaluate has left"),
+    "predict": ("ijepa.cli.predict", "predict classes or maps of new images with what evaluate has left"),
     "convert": ("ijepa.interop", "write an encoder for timm, transformers, ONNX, ..."),
     "inspect": ("ijepa.interop", "show what a file of weights holds"),
     "report": ("ijepa.report", "write a page about a run, several runs or a sweep"),

@@ -82,6 +82,22 @@ def pictures(tmp_path_factory):
 
 
 @pytest.fixture
+def mapped(pictures, tmp_path):
+    """Pictures with depth, their red values in millimetres, and classes, whether red exceeds blue."""
+    for part in sorted(pictures.rglob("*.png")):
+        with Image.open(part) as image:
+            values = np.asarray(image).astype(int)
+        for name, found in {
+            "depth": (1000 + 10 * values[..., 0]).astype(np.uint16),
+            "classes": (values[..., 0] > values[..., 2]).astype(np.uint8),
+        }.items():
+            path = tmp_path / name / part.relative_to(pictures)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(found).save(path)
+    return tmp_path
+
+
+@pytest.fixture
 def invoke(monkeypatch, capsys):
     """A command in this process: its exit code, standard output and standard error."""
 

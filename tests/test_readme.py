@@ -5,13 +5,16 @@ import re
 import shlex
 
 import pytest
+import torch
 from helpers import ROOT, composed
 from omegaconf import OmegaConf
 
+import ijepa
 from ijepa.config import TRAINING, EvaluateConfig, TrainConfig
 from ijepa.config.checks import check, parse
 from ijepa.data import statistics
 from ijepa.interop import __main__ as interop
+from ijepa.interop.dense import DenseDescription, DensePredictor, write_dense
 from ijepa.report import __main__ as report
 
 pytestmark = pytest.mark.slow
@@ -44,6 +47,11 @@ def test_every_command_of_the_readme(line, finished, checkpoint_file, pictures, 
             invoke("evaluate.py", f"checkpoint={folder}", "task=logistic", f"output={left}", "baselines=false")[0] == 0
         )
         line = line.replace("CLASSIFIER", str(left / "classifier.safetensors"))
+    if "DENSE" in line:
+        encoder = ijepa.load_encoder(folder)
+        head = torch.nn.Linear(encoder.spec.width, 1)
+        write_dense(tmp_path / "depth.safetensors", DensePredictor(encoder, head, DenseDescription("depth", (16, 16))))
+        line = line.replace("DENSE", str(tmp_path / "depth.safetensors"))
     script, *arguments = shlex.split(line)
     if (
         any(word in arguments for word in ("hardware=gpu", "hardware=ddp", "data=cifar10", "data=clevr"))
@@ -68,7 +76,15 @@ def test_every_command_of_the_readme(line, finished, checkpoint_file, pictures, 
         assert invoke("statistics", *arguments, "data.workers=0")[0] == 0
         return
     if script == "predict.py":
-        assert invoke(script, *arguments, f"output={tmp_path / 'found.csv'}", "data.workers=0")[0] == 0
+        assert (
+            invoke(
+                script,
+                *arguments,
+                f"output={tmp_path / 'found'}{'' if 'DENSE' in template else '.csv'}",
+                "data.workers=0",
+            )[0]
+            == 0
+        )
         return
     if "--help" in arguments or "resume=RUN_DIR" in template or "--config-dir" in line:
         code, _, error = invoke(script, *arguments)

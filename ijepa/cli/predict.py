@@ -1,4 +1,4 @@
-"""The command ``python predict.py`` or ``ijepa predict``: predicts the classes of new images."""
+"""The command ``python predict.py`` or ``ijepa predict``: predicts classes or maps of new images."""
 
 import signal
 from typing import TYPE_CHECKING

@@ -149,6 +149,8 @@ class EvaluateConfig(Section):
     """folder that caches features for later evaluations; null: no cache"""
     baselines: bool
     """also evaluate a randomly initialised encoder and raw pixels"""
+    write_models: bool
+    """write the classifiers and the heads for depth and segmentation that tasks train, for predict.py"""
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     """seed of the randomly initialised encoder and of held-out splits"""
     model: Model | None
@@ -159,7 +161,7 @@ class EvaluateConfig(Section):
 
 
 class NewImages(Section):
-    """Images whose classes are predicted."""
+    """Images whose classes or maps are predicted."""
 
     root: Text
     """folder of images, with all folders in it; or a single image"""
@@ -175,10 +177,12 @@ class PredictConfig(Section):
     """The configuration of `python predict.py`."""
 
     checkpoint: Text
-    """classifier.safetensors, or the folder of an evaluation or a run that holds one (docs/evaluation.md)"""
+    """classifier.safetensors, depth.safetensors or segmentation.safetensors, or the folder of an evaluation or a run
+    that holds one (docs/evaluation.md)"""
     data: NewImages
-    output: Text
-    """file for the predictions, ending in .csv or .parquet (needs pyarrow)"""
+    output: Text | None
+    """file for the classes, ending in .csv or .parquet (needs pyarrow), or folder for maps; null: predictions.csv, or
+    maps"""
     labels: list[Text] | None
     """label sets to predict; null: all of the classifier's"""
     probabilities: bool

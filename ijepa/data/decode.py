@@ -1,5 +1,7 @@
 """Decodes image files; the content determines the format, not the file name."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from PIL import Image, ImageOps
@@ -9,6 +11,7 @@ from torchvision.io import ImageReadMode, decode_png, read_file
 from ijepa.data import arrays, tiff
 from ijepa.data.arrays import convert_channels, to_float
 from ijepa.data.limits import check_size, without_pillow_limit
+from ijepa.util.errors import UserError
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 NPY, NPZ, PNG = b"\x93NUMPY", b"PK\x03\x04", b"\x89PNG\r\n\x1a\n"
@@ -53,6 +56,16 @@ def decode(path: str, channels: int, max_pixels: int | None = None) -> Picture:
             except Exception:  # damaged metadata can raise anything; the image itself is intact
                 upright = image
             return convert(upright, channels)
+
+
+def read_picture(image: str | Path | Picture, channels: int, max_pixels: int | None = None) -> Picture:
+    """An image of either kind, or the one in a file; raises UserError if that cannot be read."""
+    if isinstance(image, Image.Image | Tensor):
+        return image
+    try:
+        return decode(str(image), channels, max_pixels)
+    except Exception as error:  # damaged files make decoders raise anything
+        raise UserError(f"{image}: cannot be read as an image ({error})") from None
 
 
 def convert(image: Image.Image, channels: int) -> Picture:

@@ -80,11 +80,14 @@ class EvalTransform:
         Raises:
             ValueError: if the image cannot be converted to this number of channels.
         """
-        if self.channels is not None:
-            image = self._convert(image, self.channels)
-        cropped = self._resize_and_crop(image, InterpolationMode.BILINEAR)
-        tensor = cropped if isinstance(cropped, Tensor) else TF.pil_to_tensor(cropped)
-        return TF.to_dtype(tensor, torch.float32, scale=True)
+        return self._floats(self._resize_and_crop(self._converted(image), InterpolationMode.BILINEAR))
+
+    def uncropped(self, image: Picture) -> Tensor:
+        """The same without the crop: the whole image at the same scale, [C, H', W'] float32, at least ``size``."""
+        image = self._converted(image)
+        with without_pillow_limit():
+            target = list(self.size) if self.stretch else self._cover(*TF.get_size(image))
+            return self._floats(TF.resize(image, target, interpolation=InterpolationMode.BILINEAR, antialias=True))
 
     def transform_map(self, values: Tensor) -> Tensor:
         """The same transform for an image's map [H, W], with nearest-neighbour interpolation."""
@@ -96,13 +99,20 @@ class EvalTransform:
             if self.stretch:
                 return TF.resize(image, list(self.size), interpolation=interpolation, antialias=True)
             height, width = TF.get_size(image)
-            factor = max(self.size[0] / height, self.size[1] / width) / self.crop
+            factor = self._factor(height, width)
             if max(height * factor / self.size[0], width * factor / self.size[1]) > MAX_ASPECT / self.crop:
                 image = self._crop_to_middle(image, height, width, factor)
                 height, width = TF.get_size(image)
-            cover = [max(round(height * factor), self.size[0]), max(round(width * factor), self.size[1])]
-            resized: Any = TF.resize(image, cover, interpolation=interpolation, antialias=True)
+            resized: Any = TF.resize(image, self._cover(height, width, factor), interpolation, antialias=True)
             return TF.center_crop(resized, list(self.size))
+
+    def _factor(self, height: int, width: int) -> float:
+        return max(self.size[0] / height, self.size[1] / width) / self.crop
+
+    def _cover(self, height: int, width: int, factor: float | None = None) -> list[int]:
+        """Height and width of a resized image."""
+        factor = factor or self._factor(height, width)
+        return [max(round(height * factor), self.size[0]), max(round(width * factor), self.size[1])]
 
     def _crop_to_middle(self, image: Picture, height: int, width: int, factor: float) -> Any:
         """The middle of a very long image, with a margin for the filter; resizing the whole could exhaust memory."""
@@ -113,15 +123,19 @@ class EvalTransform:
         ]
         return TF.center_crop(image, [n + (side - n) % 2 for side, n in zip((height, width), kept_sides, strict=True)])
 
-    @staticmethod
-    def _convert(image: Picture, channels: int) -> Picture:
+    def _converted(self, image: Picture) -> Picture:
+        if self.channels is None:
+            return image
         if isinstance(image, Image.Image):
-            return convert(image, channels)
-        return (
-            image
-            if image.shape[-3] == channels
-            else convert_channels(TF.to_dtype(image, torch.float32, scale=True), channels)
-        )
+            return convert(image, self.channels)
+        if image.shape[-3] == self.channels:
+            return image
+        return convert_channels(TF.to_dtype(image, torch.float32, scale=True), self.channels)
+
+    @staticmethod
+    def _floats(image: Any) -> Tensor:
+        tensor = image if isinstance(image, Tensor) else TF.pil_to_tensor(image)
+        return TF.to_dtype(tensor, torch.float32, scale=True)
 
     def __repr__(self) -> str:
         return f"EvalTransform(size={self.size}, {'stretch' if self.stretch else f'crop={self.crop}'})"

@@ -52,7 +52,7 @@ class ClassifierTask(ConfiguredTask[ConfigT]):
 
     def write(self, model: EvaluatedModel, ctx: EvalContext, folder: Path) -> list[Path]:
         """Writes the classifiers, not those of baselines."""
-        if model.baseline or model.encoder is None or not ctx.classifiers or self.trained is None:
+        if model.baseline or model.encoder is None or not ctx.write_models or self.trained is None:
             return []
         for name, temperature in self.trained.temperatures.items():
             if temperature is None:

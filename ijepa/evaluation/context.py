@@ -94,7 +94,8 @@ class EvalContext:
         baselines: whether pictures compare the encoder with random init.
         run: folder of the encoder's run; None: unknown, or not needed.
         file_suffix: for the names of files, if there are several `labelled_contexts`: "-" and the label sets.
-        classifiers: names of the tasks that write the classifiers that they train, to be used afterwards.
+        write_models: whether tasks write the classifiers and dense heads that they train, to be used afterwards.
+        classifiers: names of the tasks that train classifiers.
         encoder: which encoder is evaluated: ``target`` or ``context``.
         max_pixels: images with more pixels are not decoded; None: no limit.
         files: paths of the files that `Task.evaluate` has written.
@@ -111,6 +112,7 @@ class EvalContext:
     baselines: bool = True
     run: Path | None = None
     file_suffix: str = ""
+    write_models: bool = False
     classifiers: tuple[str, ...] = ()
     encoder: Which = "target"
     max_pixels: int | None = None

@@ -28,6 +28,7 @@ from ijepa.evaluation.pixelheads import Grid, PixelHeads, upsample
 from ijepa.evaluation.progress import progress
 from ijepa.evaluation.targets import ClassTarget, DepthTarget, Target
 from ijepa.evaluation.task import ConfiguredTask, MetricSpec
+from ijepa.interop.dense import DenseDescription, DensePredictor, write_dense
 from ijepa.util.errors import UserError
 from ijepa.util.randomness import Stream, seed_of
 
@@ -78,6 +79,8 @@ class DenseTask(ConfiguredTask[Dense]):
     specs: tuple[MetricSpec, ...]
     draw: Callable[[Tensor, Tensor, Tensor], "Figure"]
     """From images, maps and predictions to a figure."""
+    trained: tuple[Trial, dict[str, float]] | None = None
+    """The best head of the model that was evaluated last, and its results on validation images."""
 
     def target(self, ctx: EvalContext) -> Target:
         """The kind of map to predict."""
@@ -108,7 +111,9 @@ class DenseTask(ConfiguredTask[Dense]):
             details["iou"] = [_finite(iou) for iou in target.iou(best.outcomes.sum(dim=0, keepdim=True))[0].tolist()]
         if ctx.folder is not None:
             ctx.scratch[f"{target.kind} {model.name}"] = _examples(self.config, target, probe, best, ctx)
-        return {"": TaskResult(target.results(best.outcomes), details)}
+        results = target.results(best.outcomes)
+        self.trained = best, {name: result.value for name, result in results.items()}
+        return {"": TaskResult(results, details)}
 
     def metrics(self, several: bool) -> list[MetricSpec]:
         """Both metrics of the target."""
@@ -119,12 +124,32 @@ class DenseTask(ConfiguredTask[Dense]):
         dense_data.validate(self.name, data)
 
     def write(self, model: EvaluatedModel, ctx: EvalContext, folder: Path) -> list[Path]:
-        """Draws image, map and prediction of some validation images, evenly spaced."""
+        """Draws image, map and prediction of some validation images, evenly spaced; writes the head of the encoder."""
         images, maps, predicted = ctx.scratch[f"{self.name} {model.name}"]
+        written = self._write_head(model, ctx, folder)
         if not len(images):
-            return []
+            return written
         path = folder / f"{self.name}-{model.name.replace(' ', '-')}.png"
         pictures.write(self.draw(images, maps, predicted), path)
+        return [path, *written]
+
+    def _write_head(self, model: EvaluatedModel, ctx: EvalContext, folder: Path) -> list[Path]:
+        if model.baseline or model.encoder is None or not ctx.write_models or self.trained is None:
+            return []
+        trial, results = self.trained
+        transform, path = ctx.data.eval_transform, folder / f"{self.name}.safetensors"
+        facts = {"task": self.name, "chosen": trial.setting._asdict(),
+                 "validation": {name: _finite(value) for name, value in results.items()}}  # fmt: skip
+        description = DenseDescription(
+            self.target(ctx).kind, transform.size, transform.crop, transform.stretch, trial.group.layers,
+            ctx.max_pixels, facts,
+        )  # fmt: skip
+        predictor = DensePredictor(model.encoder, trial.group.heads.linear(trial.head), description, ctx.encoder)
+        try:
+            write_dense(path, predictor)
+        except OSError as error:  # a full disk must not end the evaluation
+            print(f"{self.name:<8} the head is not written: {path}: {error.strerror}")
+            return []
         return [path]
 
 

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ijepa.evaluation.targets import Target
+from ijepa.interop.classifier import linear
 
 Grid = tuple[int, int]
 
@@ -56,6 +57,16 @@ class PixelHeads(nn.Module):
             target.loss(upsample(outputs, grid, maps), maps).backward()  # type: ignore[no-untyped-call]
             gradients.append(outputs.grad)
         patches.backward(torch.stack(gradients))
+
+    def linear(self, head: int) -> nn.Linear:
+        """A head alone, on features [.., D] before the batch norm, which becomes part of its weights and biases."""
+        weight, bias = self.weights[head].detach(), self.biases[head].detach()
+        if isinstance(self.norm, nn.BatchNorm1d):
+            assert self.norm.running_mean is not None
+            assert self.norm.running_var is not None
+            weight = weight / (self.norm.running_var + self.norm.eps).sqrt()[:, None]
+            bias = bias - self.norm.running_mean @ weight
+        return linear(weight.T.cpu(), bias.cpu())
 
     def step(self, factor: float) -> None:
         """One optimiser step, at ``factor`` times the learning rates; also clears the gradients."""

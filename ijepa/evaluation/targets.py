@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ijepa.evaluation.measures import MetricValue
+from ijepa.interop.dense import Kind, values_of
 
 DELTA_1 = 1.25
 """A depth counts as correct within this factor (Eigen et al., 1406.2283)."""
@@ -23,7 +24,7 @@ class Target(ABC):
         outputs: number K of outputs per pixel.
     """
 
-    kind: str
+    kind: Kind
     outputs: int
 
     @abstractmethod
@@ -34,9 +35,9 @@ class Target(ABC):
     def loss(self, predicted: Tensor, maps: Tensor) -> Tensor:
         """The loss of outputs [B, K, H, W]; 0 if the maps [B, H, W] have no valid pixel."""
 
-    @abstractmethod
     def values(self, predicted: Tensor) -> Tensor:
         """From outputs [B, K, H, W] to predicted maps [B, H, W]."""
+        return values_of(self.kind, predicted)
 
     @abstractmethod
     def outcomes(self, predicted: Tensor, maps: Tensor) -> Tensor:
@@ -59,7 +60,7 @@ class DepthTarget(Target):
     then averaged over images, as usual.
     """
 
-    kind = "depth"
+    kind: Kind = "depth"
     outputs = 1
 
     def start(self, maps: Tensor) -> Tensor:
@@ -72,9 +73,6 @@ class DepthTarget(Target):
         count = known.sum(dim=(1, 2)).clamp(min=1)
         losses = error.square().sum(dim=(1, 2)) / count - LAMBDA * (error.sum(dim=(1, 2)) / count).square()
         return losses.sum() / known.any(dim=(1, 2)).sum().clamp(min=1)
-
-    def values(self, predicted: Tensor) -> Tensor:
-        return predicted[:, 0].exp()
 
     def outcomes(self, predicted: Tensor, maps: Tensor) -> Tensor:
         """delta_1, RMSE and 1 for each image; zeros if no pixel of an image is known."""
@@ -106,7 +104,7 @@ class ClassTarget(Target):
     accuracy is that of all pixels. Pixels with -1 do not count.
     """
 
-    kind = "segmentation"
+    kind: Kind = "segmentation"
 
     def __init__(self, classes: int) -> None:
         self.outputs = classes
@@ -117,9 +115,6 @@ class ClassTarget(Target):
     def loss(self, predicted: Tensor, maps: Tensor) -> Tensor:
         total = F.cross_entropy(predicted, maps, ignore_index=-1, reduction="sum")
         return total / (maps >= 0).sum().clamp(min=1)
-
-    def values(self, predicted: Tensor) -> Tensor:
-        return predicted.argmax(dim=1)
 
     def outcomes(self, predicted: Tensor, maps: Tensor) -> Tensor:
         """Each class's intersection, union and labelled pixels: [B, 3 * K]. torchmetrics would store K maps."""

@@ -8,7 +8,8 @@ from typing import cast
 from ijepa.interop import classifier_exports, loading, meta, programs, timm, transformers
 from ijepa.interop.card import Card
 from ijepa.interop.classifier_files import load_classifier
-from ijepa.interop.heads_file import CLASSIFIER, kind_of
+from ijepa.interop.dense import load_dense
+from ijepa.interop.heads_file import CLASSIFIER, DENSE, kind_of
 from ijepa.interop.weights import Weights, Which
 from ijepa.models.encoder import Encoder
 from ijepa.models.pretrained import PretrainedEncoder
@@ -65,8 +66,13 @@ def _inspect(given: argparse.Namespace) -> None:
     for name, value in weights.facts.items():
         print(f"  {name:<12} {value}")
     if kind_of(file) == CLASSIFIER:
-        for name, classes in load_classifier(file).classes.items():
-            print(f"  {'classifier':<12} {name}: {len(classes)} classes")
+        for name, labels in load_classifier(file).classes.items():
+            print(f"  {'classifier':<12} {name}: {len(labels)} classes")
+    if kind_of(file) == DENSE:
+        predictor = load_dense(file)
+        classes = predictor.head.out_features
+        described = f", {classes} classes" if predictor.description.kind == "segmentation" else ""
+        print(f"  {'head':<12} {predictor.description.kind}{described}")
     print(f"  {'holds':<12} {', '.join([*encoders, *(['predictor'] if weights.predictor else [])])}")
     print(f"  {'images':<12} {height}x{width} pixels, {spec.channels} channels; {rows}x{columns} patches of "
           f"{spec.patch_size}x{spec.patch_size}")  # fmt: skip
@@ -122,6 +128,8 @@ def _convert(given: argparse.Namespace) -> None:
         encoder = loading.build_encoder(weights, file, given.encoder, weights.spec.positions, KEY)
         written, write_notes = _write(given.to, out, encoder, given.encoder)
         notes += write_notes
+    if kind_of(file) == DENSE:
+        notes.append("the head for depth or segmentation is not included; ijepa.load_dense reads it")
     if given.to == "timm" and out.suffix in PICKLE_SUFFIXES:
         notes.append("a bare state dict cannot store mean, std and heads; try .safetensors")
     which = classifier.which if classifier else None if given.to == "meta" else given.encoder

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from ijepa.data.decode import Picture, decode
+from ijepa.data.decode import Picture, read_picture
 from ijepa.data.images import EvalTransform
 from ijepa.interop.weights import Which
 from ijepa.models.attentive import AttentiveProbe
@@ -132,19 +131,12 @@ class ImageClassifier(nn.Module):
             batch.clear()
 
         for image in [images] if isinstance(images, str | Path) else images:
-            batch.append(self.transform(self._read(image)))
+            picture = read_picture(image, self.encoder.spec.channels, self.description.max_pixels)
+            batch.append(self.transform(picture))
             if len(batch) == batch_size:
                 flush()
         flush()
         return predictions
-
-    def _read(self, image: str | Path | Picture) -> Picture:
-        if isinstance(image, Image.Image | Tensor):
-            return image
-        try:
-            return decode(str(image), self.encoder.spec.channels, self.description.max_pixels)
-        except Exception as error:  # damaged files make decoders raise anything
-            raise UserError(f"{image}: cannot be read as an image ({error})") from None
 
     def _label_set(self, name: str | None) -> str:
         names = list(self.classes)

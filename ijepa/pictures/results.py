@@ -54,41 +54,52 @@ def pairs(rows: Tensor, names: list[list[str]], cosines: list[float], columns: i
     )[0]  # fmt: skip
 
 
-def depths(images: Tensor, truth: Tensor, predicted: Tensor) -> "Figure":
+def depths(images: Tensor, truth: Tensor | None, predicted: Tensor) -> "Figure":
     """Images, depth maps and predictions, a row per image: near is light, unknown is grey.
 
     Args:
         images: [B, C, H, W], see `rgb`.
-        truth: [B, H, W]; 0, NaN or infinite if unknown.
+        truth: [B, H, W]; 0, NaN or infinite if unknown; None: there are no maps.
         predicted: [B, H, W].
     """
     from matplotlib import colormaps
 
-    known = truth.isfinite() & (truth > 0)
-    low, high = np.percentile(truth[known].numpy(), (1, 99)) if known.any() else (0.0, 1.0)
+    scale = predicted if truth is None else truth
+    known = scale.isfinite() & (scale > 0)
+    low, high = np.percentile(scale[known].numpy(), (1, 99)) if known.any() else (0.0, 1.0)
 
     def coloured(depth: Tensor) -> NDArray[np.float32]:
         fraction = ((depth - low) / max(high - low, 1e-12)).clamp(0, 1).nan_to_num()
         return np.asarray(colormaps["viridis_r"](fraction.numpy()))[..., :3].astype(np.float32)
 
+    legend = f"depth {low:.3g} to {high:.3g}"
+    if truth is None:
+        return sheet([list(row) for row in zip(rgb(images), coloured(predicted), strict=True)], ["image", legend])[0]
     shown = np.where(known[..., None].numpy(), coloured(truth), np.float32(HIDDEN))
     rows = zip(rgb(images), shown, coloured(predicted), strict=True)
-    return sheet([list(row) for row in rows], ["image", f"depth {low:.3g} to {high:.3g}", "predicted"])[0]
+    return sheet([list(row) for row in rows], ["image", legend, "predicted"])[0]
 
 
-def classes(images: Tensor, truth: Tensor, predicted: Tensor) -> "Figure":
+def classes(images: Tensor, truth: Tensor | None, predicted: Tensor) -> "Figure":
     """Images, segmentation maps and predictions, a row per image; ignored pixels are light grey.
 
     Args:
         images: [B, C, H, W], see `rgb`.
-        truth: [B, H, W] class indices; -1: ignored.
+        truth: [B, H, W] class indices; -1: ignored; None: there are no maps.
         predicted: [B, H, W] class indices.
     """
+    given = [predicted] if truth is None else [truth, predicted]
+    colours = class_colours(max(int(maps.max()) for maps in given) + 1)
+    colours = np.concatenate([colours, np.full((1, 3), HIDDEN, np.float32)])  # index -1 is the last
+    rows = zip(rgb(images), *(colours[maps.numpy()] for maps in given), strict=True)
+    titles = ["image", "predicted"] if truth is None else ["image", "classes", "predicted"]
+    return sheet([list(row) for row in rows], titles)[0]
+
+
+def class_colours(count: int) -> NDArray[np.float32]:
+    """[count, 3] in 0..1: those of matplotlib's tab10, then hues of which consecutive ones are far apart."""
     from matplotlib import colormaps
 
     first_colours = np.asarray(colormaps["tab10"].colors)  # type: ignore[attr-defined]
-    remaining = max(int(truth.max()), int(predicted.max())) + 1 - len(first_colours)
-    hues = colormaps["hsv"]((np.arange(max(remaining, 0)) * 0.618) % 1)[:, :3]  # consecutive hues are far apart
-    colours = np.concatenate([first_colours, hues, [[HIDDEN] * 3]]).astype(np.float32)  # index -1 is the last
-    rows = zip(rgb(images), colours[truth.numpy()], colours[predicted.numpy()], strict=True)
-    return sheet([list(row) for row in rows], ["image", "classes", "predicted"])[0]
+    hues = colormaps["hsv"]((np.arange(max(count - len(first_colours), 0)) * 0.618) % 1)[:, :3]
+    return np.concatenate([first_colours, hues])[:count].astype(np.float32)

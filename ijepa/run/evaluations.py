@@ -37,7 +37,7 @@ from ijepa.util.paths import CONF
 
 RANDOM = "random"
 """``checkpoint=random``: an untrained encoder."""
-NOT_IN_FOLDER_NAME = ("checkpoint", "task", "output", "hardware", "baselines", "cache")
+NOT_IN_FOLDER_NAME = ("checkpoint", "task", "output", "hardware", "baselines", "cache", "write_models")
 """Overrides that are not part of the folder's name; all others are, so that no evaluation overwrites another."""
 
 
@@ -118,8 +118,8 @@ def _run_tasks(
     cache = None if config.cache is None else Path(config.cache).expanduser()
     ctx = EvalContext(
         data, runtime, config.seed, config.layers, cache, folder if first else None, not first, config.baselines,
-        path and _run_folder(path).path, classifiers=tasks.with_classifiers(config.task), encoder=config.encoder,
-        max_pixels=config.data.max_pixels,
+        path and _run_folder(path).path, write_models=config.write_models,
+        classifiers=tasks.with_classifiers(config.task), encoder=config.encoder, max_pixels=config.data.max_pixels,
     )  # fmt: skip
     rows = [
         tasks.evaluate(config.task, EvaluatedModel(f"{config.encoder} encoder" if path else UNTRAINED, encoder), ctx)

@@ -44,7 +44,7 @@ class RowFile:
         self.path = path
         self.columns = columns
         self.identity = {"columns": list(columns), **identity}
-        self.unfinished = path.with_name(f".{path.name}.unfinished")
+        self.unfinished = self.unfinished_of(path)
         self.record = path.with_name(f".{path.name}.json")
         self._saved = time.monotonic()
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,6 +66,11 @@ class RowFile:
             header = _line(columns)
             self._file.write(header)
             self._size = len(header)
+
+    @staticmethod
+    def unfinished_of(path: Path) -> Path:
+        """The hidden file in which the table at ``path`` grows."""
+        return path.with_name(f".{path.name}.unfinished")
 
     def add(self, rows: Iterable[Row]) -> None:
         """Appends rows, all of them or none."""

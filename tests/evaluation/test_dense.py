@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 from torchmetrics.segmentation import MeanIoU
 
+import ijepa
 from ijepa import pictures
 from ijepa.config import Depth, Segmentation
 from ijepa.data import sources
@@ -133,9 +135,10 @@ def test_each_head_is_one_that_torch_trains_alone(batch_norm, target):
             target.loss(network(features.transpose(1, 2).unflatten(2, grid)), maps).backward()
             optimizer.step()
     heads.eval()
-    for patches, (network, _) in zip(heads(features), alone, strict=True):
+    for i, (patches, (network, _)) in enumerate(zip(heads(features), alone, strict=True)):
         expected = network.eval()(features.transpose(1, 2).unflatten(2, grid))
         torch.testing.assert_close(upsample(patches, grid, maps), expected, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(heads.linear(i)(features.flatten(0, 1)), patches, atol=1e-5, rtol=1e-4)
 
 
 def test_pixels_of_patches_are_in_the_encoder_s_order():
@@ -204,6 +207,29 @@ def test_a_probe_of_scenes(ctx, kind):
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize("kind", [Depth, Segmentation])
+def test_the_head_that_is_left_has_the_measured_accuracy(ctx, kind):
+    """On images as large as those of the evaluation."""
+    ctx, spec = ctx
+    ctx = replace(ctx, write_models=True)
+    chosen = task_of(task(kind))
+    result = chosen.evaluate(EvaluatedModel("target encoder", untrained_encoder(spec, 0)), ctx)[""]
+    written = chosen.write(EvaluatedModel("target encoder", untrained_encoder(spec, 0)), ctx, ctx.folder)
+    assert ctx.folder / f"{chosen.name}.safetensors" in written
+    predictor = ijepa.load_dense(ctx.folder)
+    assert predictor.description.facts["validation"] == {n: r.value for n, r in result.results.items()}
+    val = ctx.data.source.val
+    guess = torch.stack(list(predictor.predict(val.read(index) for index in range(len(val)))))
+    truth = torch.stack([read_map(val, index, chosen.name) for index in range(len(val))])
+    target = chosen.target(ctx)
+    outputs = guess.log()[:, None] if kind is Depth else F.one_hot(guess, target.outputs).movedim(-1, 1).float()
+    for name, found in target.results(target.outcomes(outputs, truth)).items():
+        assert found.value == pytest.approx(result.results[name].value, rel=1e-4)
+    assert not chosen.write(EvaluatedModel("raw pixels", None, baseline=True), replace(ctx, scratch={
+        f"{chosen.name} raw pixels": (torch.empty(0),) * 3}), ctx.folder)  # fmt: skip
+
+
+@pytest.mark.integration
 def test_what_is_known_of_pixels_is_found(ctx, monkeypatch):
     """Depth that the pixels themselves show: a probe of pixels, without positions, learns it."""
     ctx, _ = ctx
@@ -244,22 +270,6 @@ def test_images_without_maps_are_refused():
     data = build.data(config.data, sources.build(config.data, 0), None, 0, config.hardware, 0)
     with pytest.raises(ConfigError, match=r"^data.segmentation_root=null: task=segmentation needs data=folder with"):
         task_of(task(Segmentation)).validate(data)
-
-
-@pytest.fixture
-def mapped(pictures, tmp_path):
-    """Pictures with depth, their red values in millimetres, and classes, whether red exceeds blue."""
-    for part in sorted(pictures.rglob("*.png")):
-        with Image.open(part) as image:
-            values = np.asarray(image).astype(int)
-        for name, found in {
-            "depth": (1000 + 10 * values[..., 0]).astype(np.uint16),
-            "classes": (values[..., 0] > values[..., 2]).astype(np.uint8),
-        }.items():
-            path = tmp_path / name / part.relative_to(pictures)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(found).save(path)
-    return tmp_path
 
 
 @pytest.mark.slow

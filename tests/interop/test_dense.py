@@ -1,0 +1,142 @@
+"""Heads for depth and segmentation as files, and the maps that they predict."""
+
+import json
+import re
+
+import pytest
+import torch
+from helpers import EXACT
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import ijepa
+from ijepa.interop import dense, heads_file
+from ijepa.interop.__main__ import main
+from ijepa.interop.dense import DenseDescription, DensePredictor, load_dense, write_dense
+from ijepa.interop.reading import read_safetensors
+from ijepa.models.pretrained import Spec, untrained_encoder
+from ijepa.util.errors import UserError
+
+SPEC = Spec((16, 16), 4, 3, 24, 2, 3, 4.0, "index", None, (0.5,) * 3, (0.5,) * 3)
+
+
+def predictor(kind="segmentation", outputs=3, **options):
+    torch.manual_seed(0)
+    layers = options.get("layers", 1)
+    head = nn.Linear(24 * layers, 1 if kind == "depth" else outputs)
+    return DensePredictor(untrained_encoder(SPEC, 0), head, DenseDescription(kind, (16, 16), **options))
+
+
+def picture(height, width, seed=0):
+    return torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("kind", ["depth", "segmentation"])
+def test_a_file_predicts_the_same(tmp_path, kind):
+    made = predictor(kind, layers=2, crop=0.875, stretch=False, max_pixels=99, facts={"task": kind})
+    write_dense(tmp_path / f"{kind}.safetensors", made)
+    loaded = load_dense(tmp_path)
+    assert loaded.description == made.description
+    image = picture(30, 50)
+    (expected,), (found,) = made.predict([image]), loaded.predict([image])
+    assert torch.equal(found, expected)
+    assert found.shape == (30, 50)
+    assert found.dtype == (torch.float32 if kind == "depth" else torch.int64)
+    assert kind == "segmentation" or found.min() > 0
+    encoder = ijepa.load_encoder(tmp_path / f"{kind}.safetensors", positions="index")
+    torch.testing.assert_close(encoder(image[None, :, :16, :16]), made.encoder(image[None, :, :16, :16]), **EXACT)
+    assert ijepa.load_dense is load_dense
+
+
+def test_windows_cover_an_image():
+    """Side by side where they just fit; where they overlap, the average."""
+    made = predictor("depth")
+    image = picture(16, 32)
+    halves = torch.stack([image[:, :, :16], image[:, :, 16:]])
+    expected = torch.cat(list(made(halves)[:, 0].exp()), dim=1)
+    torch.testing.assert_close(next(made.predict([image])), expected)
+    image = picture(16, 20)
+    left, right = made(torch.stack([image[:, :, :16], image[:, :, 4:]]))[:, 0]
+    (found,) = made.predict([image])
+    torch.testing.assert_close(found[:, :4].log(), left[:, :4])
+    torch.testing.assert_close(found[:, 4:16].log(), (left[:, 4:] + right[:, :12]) / 2)
+    torch.testing.assert_close(found[:, 16:].log(), right[:, 12:])
+    whole = predictor("depth", stretch=True)
+    assert next(whole.predict([picture(40, 20)])).shape == (40, 20)
+    assert len(dense._corners(whole.transform.uncropped(picture(40, 20)), (16, 16))) == 1
+    assert len(dense._corners(predictor(crop=0.875).transform.uncropped(picture(16, 16)), (16, 16))) == 4
+
+
+def test_many_images_and_classes_a_few_at_a_time(monkeypatch):
+    made = predictor(outputs=7)
+    images = [dense.whole_image(picture(*size), made.transform) for size in ((20, 33), (16, 16), (90, 14))]
+    whole = made.maps(images, made._embed, 64)
+    assert len(set(whole[0].flatten().tolist())) > 1
+    monkeypatch.setattr(dense, "VALUES", 2000)
+    for found, expected in zip(made.maps(images, made._embed, 2), whole, strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_files_and_pictures_are_taken(tmp_path):
+    made = predictor()
+    image = Image.effect_noise((20, 24), 60).convert("RGB")
+    image.save(tmp_path / "a.png")
+    (of_file,), (of_picture,) = made.predict(tmp_path / "a.png"), made.predict([image])
+    assert torch.equal(of_file, of_picture)
+    (tmp_path / "b.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"b.png: cannot be read as an image"):
+        next(made.predict(tmp_path / "b.png"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "normals"}, "its head is of an unknown kind, normals"),
+        ({"size": [16, -1]}, "its sizes should be positive numbers"),
+        ({"outputs": 4}, "size mismatch|Error.* in loading"),
+        ({"layers": "2"}, "its sizes should be positive numbers"),
+        ({"crop": None}, ""),
+        ({"facts": 3}, ""),
+    ],
+)
+def test_a_damaged_description_is_one_line(tmp_path, change, message):
+    file = tmp_path / "depth.safetensors"
+    write_dense(file, predictor())
+    metadata = read_safetensors(file)[0]
+    values = {**json.loads(metadata[heads_file.DENSE]), **change}
+    save_file(load_file(file), file, {**metadata, heads_file.DENSE: json.dumps(values)})
+    with pytest.raises(UserError, match=rf"{re.escape(str(file))}: .*({message})") as caught:
+        load_dense(file)
+    assert "\n" not in str(caught.value)
+
+
+def test_inspect_and_convert(tmp_path, capsys):
+    """The encoder is converted; that the head is not, is said."""
+    for kind in ("depth", "segmentation"):
+        write_dense(tmp_path / f"{kind}.safetensors", predictor(kind))
+        assert main(["inspect", str(tmp_path / f"{kind}.safetensors")]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"head +depth\n", out)
+    assert re.search(r"head +segmentation, 3 classes\n", out)
+    assert (
+        main(["convert", str(tmp_path / "depth.safetensors"), str(tmp_path / "out.safetensors"), "--to", "timm"]) == 0
+    )
+    assert "note: the head for depth or segmentation is not included; ijepa.load_dense reads it" in (
+        capsys.readouterr().out)  # fmt: skip
+    assert "ijepa_classifier" not in " ".join(load_file(tmp_path / "out.safetensors"))
+
+
+def test_other_files_are_refused(tmp_path):
+    encoder = untrained_encoder(SPEC, 0)
+    ijepa.save_encoder(encoder, tmp_path / "encoder.safetensors")
+    with pytest.raises(UserError, match=r"holds no depth or segmentation head; give a depth.safetensors"):
+        load_dense(tmp_path / "encoder.safetensors")
+    with pytest.raises(UserError, match=r"no such file; python evaluate.py checkpoint=RUN_DIR task=depth leaves a"):
+        load_dense(tmp_path)
+    for kind in ("depth", "segmentation"):
+        write_dense(tmp_path / f"{kind}.safetensors", predictor(kind))
+    with pytest.raises(UserError, match=r"holds depth.safetensors, segmentation.safetensors; give one of these files"):
+        load_dense(tmp_path)
+    with pytest.raises(UserError, match=r"holds no classifier; give a classifier.safetensors"):
+        ijepa.load_classifier(tmp_path / "depth.safetensors")
