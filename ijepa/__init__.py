@@ -15,18 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ijepa.api.functions import Evaluation, Run, pretrain
-    from ijepa.api.notebook import build_datamodule, build_module, compose_config, save_encoder
+    from ijepa.api.notebook import PretrainingModule, build_datamodule, build_module, compose_config, save_encoder
     from ijepa.data.datamodule import DataModule
     from ijepa.interop.classifier_files import load_classifier
     from ijepa.interop.dense import load_dense
     from ijepa.interop.loading import load_encoder
-    from ijepa.training.module import Pretraining
 
 __version__ = "0.1.0"
 __all__ = [
     "DataModule",
     "Evaluation",
-    "Pretraining",
+    "PretrainingModule",
     "Run",
     "build_datamodule",
     "build_module",
@@ -40,7 +39,6 @@ __all__ = [
 _HOMES = {
     "DataModule": "ijepa.data.datamodule",
     "Evaluation": "ijepa.api.functions",
-    "Pretraining": "ijepa.training.module",
     "Run": "ijepa.api.functions",
     "load_classifier": "ijepa.interop.classifier_files",
     "load_dense": "ijepa.interop.dense",

@@ -1,5 +1,6 @@
 """The package as a library, with a plain Trainer."""
 
+import csv
 import re
 
 import lightning as L
@@ -9,6 +10,8 @@ import torch
 import yaml
 from helpers import EXACT, ROOT, TINY, assert_same, fit, picture, weights
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 from torch.utils.data import Dataset, IterableDataset
 
@@ -129,6 +132,55 @@ def test_a_plain_trainer_trains_what_the_command_trains(tmp_path):
     assert_same(expected, resumed.jepa.state_dict(), **EXACT)
 
 
+def test_a_trainer_s_own_callbacks_loggers_and_checkpoints(tmp_path):
+    """In epochs of two steps: the batches are the same, and EarlyStopping ends the run between two of them."""
+    config = ijepa.compose_config(*SMALL, "schedule.max_steps=8")
+    data = ijepa.build_datamodule(config, Photos(ITEMS["picture"]))
+    whole = ijepa.build_module(config, data)
+    trainer(tmp_path, max_steps=8).fit(whole, data)
+
+    def epochs(**options):
+        return L.Trainer(accelerator="cpu", max_steps=8, limit_train_batches=3, reload_dataloaders_every_n_epochs=1,
+                         enable_progress_bar=False, enable_model_summary=False, **options)  # fmt: skip
+
+    saved = ModelCheckpoint(tmp_path / "saved", "{step}", monitor="train/loss", every_n_train_steps=1, save_top_k=-1)
+    stopped = epochs(logger=CSVLogger(tmp_path, "logs"), log_every_n_steps=1,
+                     callbacks=[saved, EarlyStopping("train/loss", mode="max", patience=1)])  # fmt: skip
+    stopped.fit(ijepa.build_module(config, data), data)  # a loss that falls does not improve for a mode of max
+    assert stopped.global_step == 6
+    (table,) = (tmp_path / "logs").rglob("metrics.csv")
+    with table.open() as file:
+        losses = [float(row["train/loss"]) for row in csv.DictReader(file)]
+    assert len(losses) == 6
+    assert losses[-1] == pytest.approx(float(saved.best_model_score))
+
+    for step in (3, 4):  # the end of an epoch, and the middle of one
+        resumed = ijepa.build_module(config, data)
+        epochs(logger=False, enable_checkpointing=False).fit(
+            resumed, data, ckpt_path=tmp_path / "saved" / f"step={step}.ckpt"
+        )
+        assert_same(whole.state_dict(), resumed.state_dict(), **EXACT)
+
+    best = saved.best_model_path
+    expected = torch.load(best, weights_only=True)["state_dict"]
+    loaded = ijepa.PretrainingModule.load_from_checkpoint(best)
+    assert_same(expected, loaded.state_dict(), **EXACT)
+    assert loaded.config == config
+    images = torch.rand(2, 3, 16, 16)
+    assert torch.equal(ijepa.load_encoder(best)(images), loaded.encoder()(images))
+    trainer(tmp_path, max_steps=8).fit(loaded, data)  # it trains as one that was built
+
+
+def test_checkpoints_that_hold_no_module(tmp_path, finished):
+    run, _ = finished
+    last = run / "checkpoints" / "last.ckpt"
+    with pytest.raises(UserError, match=r"last.ckpt: holds no configuration; ijepa.load_encoder reads its encoder"):
+        ijepa.PretrainingModule.load_from_checkpoint(last)
+    (tmp_path / "a.ckpt").write_bytes(b"no checkpoint")
+    with pytest.raises(UserError, match=r"a.ckpt: not a checkpoint, a truncated one, or one that"):
+        ijepa.PretrainingModule.load_from_checkpoint(tmp_path / "a.ckpt")
+
+
 def test_the_encoder_travels(tmp_path):
     config = ijepa.compose_config(*SMALL)
     module = ijepa.build_module(config, ijepa.build_datamodule(config, Photos(ITEMS["picture"])))
@@ -156,6 +208,7 @@ def test_init_brings_its_sizes(tmp_path, checkpoint_file):
     [
         ({"max_epochs": 1, "accumulate_grad_batches": 2}, "hardware.accumulation is 1; give both the same"),
         ({"max_epochs": 3}, "the schedule has 4 steps; try Trainer(max_steps=data.max_steps)"),
+        ({"max_steps": 4, "limit_train_batches": 2}, "first batches; add reload_dataloaders_every_n_epochs=1"),
         ({"max_steps": 5}, "the schedule has 4 steps; try Trainer(max_steps=data.max_steps)"),
     ],
 )

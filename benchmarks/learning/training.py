@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.learning.baselines import Baseline
 from ijepa import build_module, compose_config
-from ijepa.api.notebook import NotebookPretraining
+from ijepa.api.notebook import PretrainingModule
 from ijepa.callbacks.checkpoint import AtomicCheckpointIO
 from ijepa.callbacks.health import read_heldout
 from ijepa.config import TrainConfig
@@ -160,7 +160,7 @@ class _Shares(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, NotebookPretraining | Baseline)
+        assert isinstance(pl_module, PretrainingModule | Baseline)
         self.images += len(batch[0])
         self.flops += self._flops(pl_module, batch) + pl_module.optimizer_flops()
         share, trained = self.steps.get(trainer.global_step), time.perf_counter() - self.resumed
@@ -174,15 +174,15 @@ class _Shares(L.Callback):
             trainer.save_checkpoint(self.checkpoint, weights_only=False)
         self.resumed = time.perf_counter()
 
-    def _flops(self, module: NotebookPretraining | Baseline, batch: Any) -> float:
+    def _flops(self, module: PretrainingModule | Baseline, batch: Any) -> float:
         if not self.encoder_only:
             return module.flops(batch)
-        assert isinstance(module, NotebookPretraining)
+        assert isinstance(module, PretrainingModule)
         return len(batch.images) * module.image_flops.encoder.step(batch.masks.context.shape[1])
 
     def _check(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if self.heldout is None:
             return
-        assert isinstance(module, NotebookPretraining)
+        assert isinstance(module, PretrainingModule)
         with eval_mode(module):
             self.checks.append({"step": trainer.global_step, **health_check(module.monitor(), self.heldout)})

@@ -19,11 +19,16 @@ from ijepa.data.sets import Source, Subset
 from ijepa.data.torch_dataset import DatasetImages
 from ijepa.distributed import sharding
 from ijepa.interop import timm
+from ijepa.interop.loading import load_checkpoint
 from ijepa.models.pretrained import PretrainedEncoder
 from ijepa.run import build, init_options
+from ijepa.run_folder.config import from_text, to_text
 from ijepa.training.module import Pretraining
 from ijepa.training.protocol import Execution
 from ijepa.util.errors import UserError
+
+CONFIG_KEY, IMAGES_COUNT_KEY = "ijepa_config", "ijepa_training_images"
+"""What a checkpoint of `PretrainingModule` holds beside weights: configuration and number of training images."""
 
 
 def compose_config(*overrides: str) -> TrainConfig:
@@ -69,7 +74,7 @@ def build_datamodule(
     return build.data(config.data, source, build.sampler(config), steps, config.hardware, config.seed)
 
 
-def build_module(config: TrainConfig, data: DataModule) -> "NotebookPretraining":
+def build_module(config: TrainConfig, data: DataModule) -> "PretrainingModule":
     """The LightningModule of a configuration; its initial weights come from ``init``, else from ``seed``.
 
     Args:
@@ -79,17 +84,62 @@ def build_module(config: TrainConfig, data: DataModule) -> "NotebookPretraining"
     Raises:
         UserError: when the networks do not fit the images or the weights.
     """
+    return _built(config, len(data.source.train), PretrainingModule)
+
+
+def _built(config: TrainConfig, images: int, kind: "type[PretrainingModule]") -> "PretrainingModule":
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)
-        module, _ = build.pretraining(config, len(data.source.train), NotebookPretraining)
+        module, _ = build.pretraining(config, images, kind)
+    module.config, module.training_images = config, images
     module.execution = Execution(
         config.hardware.precision == "bf16-true", config.hardware.checkpointing, config.hardware.compile
     )
     return module
 
 
-class NotebookPretraining(Pretraining):
-    """`Pretraining` for a plain `L.Trainer`: logs the loss with `self.log`, and returns its encoder."""
+class PretrainingModule(Pretraining):
+    """The LightningModule of I-JEPA for a plain `L.Trainer`; from `build_module` or `load_from_checkpoint`.
+
+    It logs ``train/loss`` and its terms with `self.log`, and its checkpoints hold its configuration.
+    """
+
+    config: TrainConfig
+    training_images: int
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | Path, map_location: Any = None, strict: bool = True, **_: Any
+    ) -> "PretrainingModule":
+        """The module of a checkpoint that Lightning has written, with its weights.
+
+        Args:
+            checkpoint_path: of a file of Lightning's `ModelCheckpoint` or `Trainer.save_checkpoint`.
+            map_location: device; None: the CPU.
+            strict: the weights must be those of the configuration.
+
+        Raises:
+            UserError: if it cannot be read, or was not written by a `PretrainingModule`.
+        """
+        file = Path(checkpoint_path).expanduser()
+        contents = load_checkpoint(file)
+        if not {CONFIG_KEY, IMAGES_COUNT_KEY, "state_dict"} <= contents.keys():
+            problem = "holds no configuration; ijepa.load_encoder reads its encoder, and ijepa train resumes a run"
+            raise UserError(f"{file}: {problem}")
+        values = from_text(contents[CONFIG_KEY], file)
+        values["init"] = None
+        config = parse(TrainConfig, values)
+        module = _built(config, contents[IMAGES_COUNT_KEY], cls)
+        try:
+            module.load_state_dict(contents["state_dict"], strict=strict)
+        except RuntimeError:
+            raise UserError(f"{file}: its weights are not those of its configuration") from None
+        return module if map_location is None else module.to(map_location)
+
+    def checkpoint_extras(self) -> dict[str, Any]:
+        """Also the configuration, for `load_from_checkpoint`."""
+        text = to_text(self.config.model_dump(mode="json", by_alias=True))
+        return {**super().checkpoint_extras(), CONFIG_KEY: text, IMAGES_COUNT_KEY: self.training_images}
 
     def on_fit_start(self) -> None:
         """Raises UserError if the arguments of the trainer do not match the datamodule."""
@@ -100,6 +150,10 @@ class NotebookPretraining(Pretraining):
         steps = self.trainer.max_steps
         if steps > data.max_steps or (steps == -1 and self.trainer.max_epochs != 1):
             raise UserError(f"the schedule has {data.max_steps} steps; try Trainer(max_steps=data.max_steps)")
+        limit, reloads = self.trainer.limit_train_batches, getattr(self.trainer, "reload_dataloaders_every_n_epochs", 0)
+        if limit != 1.0 and not reloads:
+            problem = "each epoch would begin with the first batches; add reload_dataloaders_every_n_epochs=1"
+            raise UserError(f"Trainer(limit_train_batches={limit}): {problem}")
         if accumulated != data.accumulation:
             problem = f"hardware.accumulation is {data.accumulation}; give both the same"
             raise UserError(f"Trainer(accumulate_grad_batches={accumulated}): {problem}")

@@ -52,9 +52,8 @@ def write_config(path: Path, values: dict[str, Any]) -> None:
     """Writes a run's configuration atomically, with run_dir set to its folder, and resume and force reset."""
     saved = {"defaults": HYDRA, **values, "run_dir": str(path.parent), "resume": None, "force": False}
     train = commands.command_line("train")
-    header = f"# Repeat: {train} --config-dir {path.parent} --config-name {path.stem} run_dir=NEW\n"
-    header += f"# Version: {VERSION}\n"
-    write_text(path, header + OmegaConf.to_yaml(OmegaConf.create(saved)))
+    repeat = f"# Repeat: {train} --config-dir {path.parent} --config-name {path.stem} run_dir=NEW\n"
+    write_text(path, repeat + to_text(saved))
 
 
 def read_config(path: Path) -> DictConfig:
@@ -65,6 +64,23 @@ def read_config(path: Path) -> DictConfig:
     """
     try:
         text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        text = ""
+    return from_text(text, path)
+
+
+def to_text(values: dict[str, Any]) -> str:
+    """A configuration as YAML, with its version."""
+    return f"# Version: {VERSION}\n{OmegaConf.to_yaml(OmegaConf.create(values))}"
+
+
+def from_text(text: str, path: Path) -> DictConfig:
+    """The configuration in the text of the file ``path``, upgraded to the current version.
+
+    Raises:
+        UserError: when it is not a configuration, or one of a newer version of this software.
+    """
+    try:
         values = OmegaConf.create(text)
     except Exception:  # whatever the YAML parser raises
         values = None  # type: ignore[assignment]
