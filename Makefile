@@ -7,7 +7,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-fast lint format typecheck check wheel
+.PHONY: help install train test test-fast lint format typecheck check docs wheel
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ format: $(VENV)/installed-dev ## ruff: fix what it can fix
 
 typecheck: $(VENV)/installed-dev ## mypy, strict
 	$(BIN)/mypy
+
+docs: $(VENV)/installed-dev ## build the documentation with its Python reference into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 check: lint typecheck test ## lint, typecheck and test
 

@@ -22,7 +22,8 @@ class TrainingModule(L.LightningModule, ABC):
 
     Args:
         schedule: length of the run, and learning rate and weight decay of each step.
-        betas, eps: of AdamW.
+        betas: of AdamW.
+        eps: of AdamW.
         muon: Muon instead of AdamW on the matrices of transformer blocks.
 
     Attributes:

@@ -26,7 +26,8 @@ class Pretraining(TrainingModule):
         image_flops: FLOPs per image.
         objective: the loss.
         schedule: learning rate, weight decay and EMA momentum of each step.
-        betas, eps: of AdamW.
+        betas: of AdamW.
+        eps: of AdamW.
         muon: see `TrainingModule`.
     """
 

@@ -94,7 +94,8 @@ class MuonAdamW(Optimizer):
     Args:
         named: parameters with their names.
         lr: learning rate.
-        betas, eps: of AdamW.
+        betas: of AdamW.
+        eps: of AdamW.
         fused: AdamW's fused implementation.
     """
 
