@@ -31,6 +31,8 @@ class Data(Section):
     """folder, scenes, digits, a published data set such as cifar10, or package.module.function (see docs/data.md)"""
     root: Folder | None
     """folder of images: ROOT/train and ROOT/val, or ROOT alone, split by seed; or of a published set (docs/data.md)"""
+    val: Text | None = None
+    """folder in ROOT with the validation images, such as test; null: val, valid, validation or test"""
     labels: Folder | None = None
     """CSV file with the columns file and class, or several label sets; instead of class folders (docs/data.md)"""
     val_fraction: Annotated[float, Field(ge=0, lt=1)]

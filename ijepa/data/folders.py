@@ -3,31 +3,18 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from ijepa import config
 from ijepa.data import maps
 from ijepa.data.labels import read_labels
+from ijepa.data.parts import find_parts
+from ijepa.data.scan import SUFFIXES, FolderContents, first_names
 from ijepa.data.sets import CLASS, UNLABELLED, Files, Images, Labels, Source, UnreadableError, split
+from ijepa.run_folder.outputs import output_kind
 from ijepa.util.errors import ConfigError, UserError
 
 FilesT = TypeVar("FilesT", bound=Files)
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".npy", ".npz")
-
-
-class FolderContents(NamedTuple):
-    """The files in a folder.
-
-    root: the folder.
-    paths: image files, in a fixed order.
-    classes: the first-level subfolder of each image file; "" for files directly in ``root``.
-    others: files that are not images.
-    """
-
-    root: Path
-    paths: list[str]
-    classes: list[str]
-    others: list[str]
 
 
 def folder(data: config.Data, seed: int) -> Source:
@@ -37,8 +24,17 @@ def folder(data: config.Data, seed: int) -> Source:
         UserError: if ``data.root`` is not a folder, or contains no readable image.
     """
     root = existing_root(data)
-    split_folders = [root / part for part in ("train", "val") if (root / part).is_dir()]
-    parts = [scan_folder(part) for part in (split_folders if root / "train" in split_folders else [root])]
+    try:
+        names = [entry.name for entry in os.scandir(root)]
+    except OSError as error:
+        raise ConfigError("data.root", data.root, f"cannot be listed: {error.strerror}") from None
+    kind = output_kind(root, names)
+    if kind is not None:
+        raise ConfigError("data.root", data.root, f"is the folder of {kind}, not of images")
+    found = find_parts(root, names, data)
+    parts = [found.train] if found.val is None else [found.train, found.val]
+    for part in parts:
+        _refuse_missing_classes(part, data)
     if not parts[0].paths:
         raise ConfigError("data.root", data.root, f"no image ({' '.join(SUFFIXES)}) in {parts[0].root}")
     classes, labels = _listed_labels(parts, data) if data.labels is not None else _folder_labels(parts)
@@ -46,11 +42,19 @@ def folder(data: config.Data, seed: int) -> Source:
     train: Images
     val: Images
     train, val = files if len(files) == 2 and len(files[1]) else split(files[0], data.val_fraction, seed)
-    notes, others = skipped_files(parts)
+    notes = [*found.notes, *(note for part in parts for note in part.notes())]
     stray = [path for part in parts for path, name in zip(part.paths, part.classes, strict=True) if not name]
     if classes and stray and data.labels is None:
-        notes.append(f"{_counted(stray, 'image')} in no class folder and without a label: {_first_names(stray)}")
-    return Source(train, val, classes, notes, others)
+        notes.append(f"{_counted(stray, 'image')} in no class folder and without a label: {first_names(stray)}")
+    return Source(train, val, classes, notes, [path for part in parts for path in part.others])
+
+
+def _refuse_missing_classes(part: FolderContents, data: config.Data) -> None:
+    """Raises ConfigError if a whole class, or the whole folder, cannot be listed."""
+    for path, reason in part.unlisted.items():
+        name = part.first_level(path)
+        if not name or name not in part.classes:
+            raise ConfigError("data.root", data.root, f"{path} cannot be listed: {reason}")
 
 
 def labelled_source(
@@ -69,7 +73,9 @@ def labelled_source(
             raise ConfigError("data.root", data.root, f"{path} is not in a class folder")
     classes = _class_names([train, val])
     files = [_build_files(part, _labels(part, classes), data) for part in (train, val)]
-    return Source(files[0], files[1], {CLASS: [title(name) for name in classes]}, *skipped_files([train, val]))
+    notes = [note for part in (train, val) for note in part.notes()]
+    others = [path for part in (train, val) for path in part.others]
+    return Source(files[0], files[1], {CLASS: [title(name) for name in classes]}, notes, others)
 
 
 def existing_root(data: config.Data) -> Path:
@@ -93,30 +99,6 @@ def root_path(data: config.Data) -> Path:
     if data.root is None:
         raise UserError("data.root is not set; add data.root=FOLDER")
     return Path(data.root).expanduser()
-
-
-def scan_folder(root: Path) -> FolderContents:
-    """Lists ``root`` recursively; hidden files and folders are skipped, links are followed."""
-    contents = FolderContents(root, [], [], [])
-    visited: set[str] = set()
-    start = len(os.path.join(root, ""))
-    for path, folders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(path)
-        if real in visited:  # a link back up the tree
-            folders.clear()
-            continue
-        visited.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        class_folder = path[start:].partition(os.sep)[0]
-        for name in sorted(names):
-            if name.startswith("."):
-                continue
-            if name.lower().endswith(SUFFIXES):
-                contents.paths.append(os.path.join(path, name))
-                contents.classes.append(class_folder)
-            else:
-                contents.others.append(os.path.join(path, name))
-    return contents
 
 
 def check_readable(files: FilesT, data: config.Data) -> FilesT:
@@ -166,18 +148,6 @@ def _build_files(part: FolderContents, labels: Labels, data: config.Data) -> Fil
     files = check_readable(Files(part.paths, labels, data.channels, data.max_pixels, readers), data)
     maps.check_any_map(readers, part.paths)
     return files
-
-
-def skipped_files(parts: list[FolderContents]) -> tuple[list[str], list[str]]:
-    """A note about the files that are not images (none if all are), and their paths."""
-    others = [name for part in parts for name in part.others]
-    if not others:
-        return [], []
-    return [f"{len(others)} files are not images and were skipped: {_first_names(others)}"], others
-
-
-def _first_names(paths: list[str]) -> str:
-    return ", ".join(Path(name).name for name in paths[:3]) + (", ..." if len(paths) > 3 else "")
 
 
 def _counted(items: list[str], noun: str) -> str:

@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from torchvision.datasets.imagenet import load_meta_file, parse_devkit_archive, 
 
 from ijepa import config
 from ijepa.data.download import make_once
-from ijepa.data.folders import FolderContents, existing_root, labelled_source, scan_folder
+from ijepa.data.folders import existing_root, labelled_source
+from ijepa.data.scan import FolderContents, scan_folder
 from ijepa.data.sets import Source
 from ijepa.util.errors import ConfigError
 
@@ -60,7 +62,7 @@ def _with_devkit_classes(val: FolderContents, data: config.Data) -> FolderConten
             problem = f"{path} is neither in a class folder nor named like ILSVRC2012_val_00000001.JPEG"
             raise ConfigError("data.root", data.root, problem)
         classes.append(wnids[int(number) - 1])
-    return val._replace(classes=classes)
+    return replace(val, classes=classes)
 
 
 def _val_wnids(data: config.Data) -> list[str]:

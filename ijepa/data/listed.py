@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ijepa import config
-from ijepa.data.folders import check_readable, existing_root, labelled_source, scan_folder
+from ijepa.data.folders import check_readable, existing_root, labelled_source
+from ijepa.data.scan import scan_folder
 from ijepa.data.sets import CLASS, Files, Source
 from ijepa.util.errors import ConfigError, UserError
 

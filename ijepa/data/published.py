@@ -9,8 +9,9 @@ from torchvision.datasets import CIFAR10, CIFAR100, STL10
 from ijepa import config
 from ijepa.data.decode import MODES
 from ijepa.data.download import Archive, fetch_archive
-from ijepa.data.folders import labelled_source, root_path, scan_folder
+from ijepa.data.folders import labelled_source, root_path
 from ijepa.data.imagenet import wordnet_title
+from ijepa.data.scan import scan_folder
 from ijepa.data.sets import CLASS, Source, Uint8Images
 from ijepa.util.errors import ConfigError
 

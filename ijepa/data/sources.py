@@ -72,7 +72,7 @@ def build(data: config.Data, seed: int) -> Source:
     Raises:
         UserError: if there is no such source, or its images are missing.
     """
-    for name in ("labels", "depth_root", "segmentation_root"):
+    for name in ("val", "labels", "depth_root", "segmentation_root"):
         if data.source in SOURCES and data.source != "folder" and getattr(data, name) is not None:
             raise ConfigError(f"data.{name}", getattr(data, name), "needs data=folder; omit it")
     if data.source in SOURCES:

@@ -9,8 +9,8 @@ from torch import Tensor
 from ijepa import pictures
 from ijepa.config import Retrieval
 from ijepa.data.datamodule import DataModule
-from ijepa.data.folders import scan_folder
 from ijepa.data.heldout import evenly_spaced
+from ijepa.data.scan import scan_folder
 from ijepa.data.sets import UNLABELLED, Files, Images
 from ijepa.evaluation import specs
 from ijepa.evaluation.cache import cached_features

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from ijepa.config import PredictConfig
 from ijepa.config.checks import parse
-from ijepa.data.folders import SUFFIXES, scan_folder, skipped_files
+from ijepa.data.scan import SUFFIXES, scan_folder
 from ijepa.data.sets import Files
 from ijepa.data.workers import start_worker, worker_count
 from ijepa.distributed import devices
@@ -166,7 +166,7 @@ def _images(config: PredictConfig) -> tuple[Path, list[str], list[str]]:
     contents = scan_folder(root)
     if not contents.paths:
         raise ConfigError("data.root", config.data.root, f"no image ({' '.join(SUFFIXES)}) in it")
-    return root, contents.paths, skipped_files([contents])[0]
+    return root, contents.paths, contents.notes()
 
 
 def _build_predictor(config: PredictConfig) -> Predictor:

@@ -1,0 +1,49 @@
+"""Tells folders that this software has written from folders of images."""
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+
+from ijepa.run_folder.evaluation import FILE, evaluation_file
+from ijepa.run_folder.folder import RunFolder
+from ijepa.run_folder.sweep import SweepFolder
+
+MAPS = "maps.csv"
+"""The table in a folder of maps that predict.py has written."""
+MAPS_HEADER = b"file,map,error"
+
+
+def output_kind(folder: Path, names: Collection[str]) -> str | None:
+    """What a folder is, if this software has written it: "a run", "a sweep", "an evaluation" or "predicted maps".
+
+    Args:
+        folder: its path.
+        names: of the files in it. Files are read only if one has the name of such a folder's marker.
+    """
+    run, sweep = RunFolder(folder), SweepFolder(folder)
+    if run.config.name in names and (run.metrics.name in names or _starts(run.config, b"# Repeat: ")):
+        return "a run"
+    if sweep.record.name in names and {"jobs"} <= _keys(sweep.record):
+        return "a sweep"
+    if FILE in names and {"config", "results", "details"} <= _keys(evaluation_file(folder)):
+        return "an evaluation"
+    if MAPS in names and _starts(folder / MAPS, MAPS_HEADER):
+        return "predicted maps"
+    return None
+
+
+def _starts(file: Path, text: bytes) -> bool:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(len(text)) == text
+    except OSError:
+        return False
+
+
+def _keys(file: Path) -> set[str]:
+    """The keys of a JSON object; none if the file is something else."""
+    try:
+        values = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return set()
+    return set(values) if isinstance(values, dict) else set()
