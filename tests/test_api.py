@@ -171,6 +171,37 @@ def test_a_trainer_s_own_callbacks_loggers_and_checkpoints(tmp_path):
     trainer(tmp_path, max_steps=8).fit(loaded, data)  # it trains as one that was built
 
 
+def test_an_epoch_does_not_divide_a_step(tmp_path):
+    config = ijepa.compose_config(*SMALL, "hardware.accumulation=2")
+    data = ijepa.build_datamodule(config, Photos(ITEMS["picture"]))
+    fitting = trainer(tmp_path, max_steps=4, limit_train_batches=3, reload_dataloaders_every_n_epochs=1,
+                      accumulate_grad_batches=2)  # fmt: skip
+    with pytest.raises(UserError, match=r"should be a multiple of accumulate_grad_batches=2"):
+        fitting.fit(ijepa.build_module(config, data), data)
+
+
+def test_a_trial_of_the_trainer_is_one_epoch(tmp_path):
+    config = ijepa.compose_config(*SMALL)
+    data = ijepa.build_datamodule(config, Photos(ITEMS["picture"]))
+    trial = trainer(tmp_path, fast_dev_run=2)
+    trial.fit(ijepa.build_module(config, data), data)
+    assert trial.global_step == 2
+
+
+def test_a_checkpoint_does_not_choose_what_is_imported(tmp_path):
+    config = ijepa.compose_config(*SMALL)
+    data = ijepa.build_datamodule(config, Photos(ITEMS["picture"]))
+    fitted = trainer(tmp_path, max_steps=4)
+    fitted.fit(ijepa.build_module(config, data), data)
+    fitted.save_checkpoint(tmp_path / "a.ckpt")
+    contents = torch.load(tmp_path / "a.ckpt", weights_only=True)
+    contents["ijepa_config"] += "callback: {mine: {_target_: somewhere.Else}}\n"
+    contents["ijepa_config"] = contents["ijepa_config"].replace("callback: {}\n", "")
+    torch.save(contents, tmp_path / "a.ckpt")
+    with pytest.raises(UserError, match=r"a.ckpt: names the class somewhere.Else; import somewhere first"):
+        ijepa.PretrainingModule.load_from_checkpoint(tmp_path / "a.ckpt")
+
+
 def test_checkpoints_that_hold_no_module(tmp_path, finished):
     run, _ = finished
     last = run / "checkpoints" / "last.ckpt"
@@ -209,6 +240,8 @@ def test_init_brings_its_sizes(tmp_path, checkpoint_file):
         ({"max_epochs": 1, "accumulate_grad_batches": 2}, "hardware.accumulation is 1; give both the same"),
         ({"max_epochs": 3}, "the schedule has 4 steps; try Trainer(max_steps=data.max_steps)"),
         ({"max_steps": 4, "limit_train_batches": 2}, "first batches; add reload_dataloaders_every_n_epochs=1"),
+        ({"max_steps": 4, "limit_train_batches": 1}, "first batches; add reload_dataloaders_every_n_epochs=1"),
+        ({"max_steps": 4, "limit_train_batches": 2, "reload_dataloaders_every_n_epochs": 2}, "every_n_epochs=1"),
         ({"max_steps": 5}, "the schedule has 4 steps; try Trainer(max_steps=data.max_steps)"),
     ],
 )

@@ -3,15 +3,18 @@
 Train them with a plain `L.Trainer`; the defaults are those of conf/. Example: docs/library.md.
 """
 
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from omegaconf import OmegaConf
 from torch.utils.data import Dataset
 
 from ijepa.api.composing import composed
 from ijepa.config import TrainConfig
 from ijepa.config.checks import check, parse
+from ijepa.config.custom import TARGET
 from ijepa.data import sources
 from ijepa.data.datamodule import Batch, DataModule
 from ijepa.data.images import EvalTransform
@@ -87,10 +90,12 @@ def build_module(config: TrainConfig, data: DataModule) -> "PretrainingModule":
     return _built(config, len(data.source.train), PretrainingModule)
 
 
-def _built(config: TrainConfig, images: int, kind: "type[PretrainingModule]") -> "PretrainingModule":
+def _built(
+    config: TrainConfig, images: int, kind: "type[PretrainingModule]", use_init: bool = True
+) -> "PretrainingModule":
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)
-        module, _ = build.pretraining(config, images, kind)
+        module, _ = build.pretraining(config, images, kind, use_init)
     module.config, module.training_images = config, images
     module.execution = Execution(
         config.hardware.precision == "bf16-true", config.hardware.checkpointing, config.hardware.compile
@@ -109,17 +114,18 @@ class PretrainingModule(Pretraining):
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
-        cls, checkpoint_path: str | Path, map_location: Any = None, strict: bool = True, **_: Any
+        cls, checkpoint_path: str | Path, map_location: str | torch.device | None = None, strict: bool | None = None
     ) -> "PretrainingModule":
         """The module of a checkpoint that Lightning has written, with its weights.
 
         Args:
             checkpoint_path: of a file of Lightning's `ModelCheckpoint` or `Trainer.save_checkpoint`.
             map_location: device; None: the CPU.
-            strict: the weights must be those of the configuration.
+            strict: False: weights may be missing, or too many.
 
         Raises:
-            UserError: if it cannot be read, or was not written by a `PretrainingModule`.
+            UserError: if it cannot be read, was not written by a `PretrainingModule`, or names classes of modules that
+                have not been imported.
         """
         file = Path(checkpoint_path).expanduser()
         contents = load_checkpoint(file)
@@ -127,11 +133,12 @@ class PretrainingModule(Pretraining):
             problem = "holds no configuration; ijepa.load_encoder reads its encoder, and ijepa train resumes a run"
             raise UserError(f"{file}: {problem}")
         values = from_text(contents[CONFIG_KEY], file)
-        values["init"] = None
-        config = parse(TrainConfig, values)
-        module = _built(config, contents[IMAGES_COUNT_KEY], cls)
+        for name in _targets(OmegaConf.to_container(values)):
+            if name.rpartition(".")[0] not in sys.modules:  # a file must not choose what is imported
+                raise UserError(f"{file}: names the class {name}; import {name.rpartition('.')[0]} first")
+        module = _built(parse(TrainConfig, values), contents[IMAGES_COUNT_KEY], cls, use_init=False)
         try:
-            module.load_state_dict(contents["state_dict"], strict=strict)
+            module.load_state_dict(contents["state_dict"], strict=strict is not False)
         except RuntimeError:
             raise UserError(f"{file}: its weights are not those of its configuration") from None
         return module if map_location is None else module.to(map_location)
@@ -150,16 +157,28 @@ class PretrainingModule(Pretraining):
         steps = self.trainer.max_steps
         if steps > data.max_steps or (steps == -1 and self.trainer.max_epochs != 1):
             raise UserError(f"the schedule has {data.max_steps} steps; try Trainer(max_steps=data.max_steps)")
-        limit, reloads = self.trainer.limit_train_batches, getattr(self.trainer, "reload_dataloaders_every_n_epochs", 0)
-        if limit != 1.0 and not reloads:
-            problem = "each epoch would begin with the first batches; add reload_dataloaders_every_n_epochs=1"
-            raise UserError(f"Trainer(limit_train_batches={limit}): {problem}")
+        self._validate_epochs(accumulated)
         if accumulated != data.accumulation:
             problem = f"hardware.accumulation is {data.accumulation}; give both the same"
             raise UserError(f"Trainer(accumulate_grad_batches={accumulated}): {problem}")
         if data.batch_size % (accumulated * devices):
             problem = f"cannot be divided over {devices} devices x {accumulated} micro-batches"
             raise UserError(f"data.batch_size={data.batch_size}: {problem}")
+
+    def _validate_epochs(self, accumulated: int) -> None:
+        """Raises UserError if the trainer's epochs would repeat or skip batches of the run."""
+        trainer: Any = self.trainer
+        limit = trainer.limit_train_batches
+        whole_run = isinstance(limit, float) and limit == 1.0
+        if whole_run or trainer.max_epochs == 1 or trainer.fast_dev_run or trainer.overfit_batches:
+            return
+        name = f"Trainer(limit_train_batches={limit})"
+        if trainer.reload_dataloaders_every_n_epochs != 1:
+            raise UserError(
+                f"{name}: each epoch would begin with the first batches; add reload_dataloaders_every_n_epochs=1"
+            )
+        if accumulated > 1 and (isinstance(limit, float) or limit % accumulated):
+            raise UserError(f"{name}: should be a multiple of accumulate_grad_batches={accumulated}")
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Also logs ``train/loss`` and its terms."""
@@ -181,6 +200,14 @@ class PretrainingModule(Pretraining):
         pretrained = PretrainedEncoder(network, self.spec).eval().requires_grad_(False)
         pretrained.transform = EvalTransform(self.spec.image_size, self.spec.eval_crop, self.spec.channels)
         return pretrained
+
+
+def _targets(values: Any) -> list[str]:
+    """The names of users' classes in a configuration."""
+    if isinstance(values, dict):
+        own = [str(values[TARGET])] if TARGET in values else []
+        return own + [name for value in values.values() for name in _targets(value)]
+    return [name for value in values for name in _targets(value)] if isinstance(values, list) else []
 
 
 def save_encoder(encoder: PretrainedEncoder, path: str | Path) -> None:

@@ -16,6 +16,9 @@ from ijepa.data.limits import without_pillow_limit
 MAX_ASPECT = 8
 """Images with a larger aspect ratio are cropped to their middle before they are resized."""
 
+MAX_UNCROPPED = 64
+"""Images whose longer side would become more than this many times as long as that of the model's input are refused."""
+
 
 class TrainTransform:
     """A random resized crop (bilinear), as in the published recipe; optionally a flip and `jittered` colours.
@@ -83,10 +86,17 @@ class EvalTransform:
         return self._floats(self._resize_and_crop(self._converted(image), InterpolationMode.BILINEAR))
 
     def uncropped(self, image: Picture) -> Tensor:
-        """The same without the crop: the whole image at the same scale, [C, H', W'] float32, at least ``size``."""
+        """The same without the crop: the whole image at the same scale, [C, H', W'] float32, at least ``size``.
+
+        Raises:
+            ValueError: also if the image is too long.
+        """
         image = self._converted(image)
         with without_pillow_limit():
-            target = list(self.size) if self.stretch else self._cover(*TF.get_size(image))
+            height, width = TF.get_size(image)
+            target = list(self.size) if self.stretch else self._cover(height, width)
+            if max(side / own for side, own in zip(target, self.size, strict=True)) > MAX_UNCROPPED:
+                raise ValueError(f"{width}x{height} pixels are too long for a map; divide the image")
             return self._floats(TF.resize(image, target, interpolation=InterpolationMode.BILINEAR, antialias=True))
 
     def transform_map(self, values: Tensor) -> Tensor:

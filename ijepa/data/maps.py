@@ -1,4 +1,7 @@
-"""Depth and segmentation maps in a folder that mirrors the image folder: MAPS/a/x.png for IMAGES/a/x.jpg."""
+"""Depth and segmentation maps in a folder that mirrors the image folder: MAPS/a/x.png for IMAGES/a/x.jpg.
+
+Or MAPS/a/x.jpg.png, where another image is called x, too.
+"""
 
 import os
 from collections.abc import Iterator
@@ -59,8 +62,8 @@ class MapFolder:
 
     def find(self, image: str) -> str | None:
         """The path of the image's map; None if it has none."""
-        stem = self.stem(image)
-        return next((path for path in _candidates(stem) if os.path.isfile(path)), None)  # noqa: PTH113
+        stems = self.stem(image) + Path(image).suffix, self.stem(image)
+        return next((path for stem in stems for path in _candidates(stem) if os.path.isfile(path)), None)  # noqa: PTH113
 
     def stem(self, image: str) -> str:
         """The path of the image's map without its suffix."""

@@ -7,6 +7,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, distributed, nn
 
+from ijepa.util.errors import UserError
+
 ValueT = TypeVar("ValueT")
 
 
@@ -60,6 +62,17 @@ class Ranks:
         means = (flat / self.world_size).split([gradient.numel() for gradient in gradients])
         for gradient, mean in zip(gradients, means, strict=True):
             gradient.copy_(mean.view_as(gradient))
+
+    def raise_any(self, error: Exception | None) -> None:
+        """Raises ``error`` if it is one; else UserError if another process has one, so that none waits for another."""
+        if self.world_size > 1:
+            messages: list[str | None] = [None] * self.world_size
+            distributed.all_gather_object(messages, None if error is None else str(error))
+            others = [message for message in messages if message is not None]
+            if error is None and others:
+                raise UserError(others[0])
+        if error is not None:
+            raise error
 
     def broadcast(self, value: ValueT) -> ValueT:
         """The value of rank 0, in all processes."""

@@ -144,7 +144,11 @@ class DenseTask(ConfiguredTask[Dense]):
             self.target(ctx).kind, transform.size, transform.crop, transform.stretch, trial.group.layers,
             ctx.max_pixels, facts,
         )  # fmt: skip
-        predictor = DensePredictor(model.encoder, trial.group.heads.linear(trial.head), description, ctx.encoder)
+        head = trial.group.heads.linear(trial.head)
+        if not all(parameter.isfinite().all() for parameter in head.parameters()):
+            print(f"{self.name:<8} the head is not written: its training has diverged")
+            return []
+        predictor = DensePredictor(model.encoder, head, description, ctx.encoder)
         try:
             write_dense(path, predictor)
         except OSError as error:  # a full disk must not end the evaluation

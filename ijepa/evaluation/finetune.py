@@ -69,7 +69,7 @@ class FinetuneTask(ClassifierTask[Finetune]):
         }
         heads = cast(dict[str, Head], dict(tuned.network.heads.items()))
         self.trained = Trained(heads, temperatures, 1, {"images": len(rows)}, tuned.network.pretrained)
-        if ctx.folder is not None:
+        if ctx.folder is not None and ctx.write_models:
             path = ctx.folder / f"finetuned-{model.name.replace(' ', '-')}{ctx.file_suffix}.safetensors"
             encoder = tuned.network.pretrained
             timm.write(path, encoder.encoder, encoder.spec, "target", dict(tuned.network.heads.items()))

@@ -20,8 +20,10 @@ from ijepa.models.pretrained import PretrainedEncoder
 from ijepa.util.errors import UserError
 
 Kind = Literal["depth", "segmentation"]
-VALUES = 2**26
+MAX_VALUES = 2**26
 """Interpolated outputs that are in memory at once."""
+OVERLAP = 4
+"""Neighbouring windows share at least this part of their side: a quarter."""
 
 
 @dataclass
@@ -94,26 +96,33 @@ class DensePredictor(nn.Module):
 
         Args:
             images: files, PIL images, or tensors [C, H, W], uint8 or in 0..1; or a single file.
-            batch_size: windows per forward pass.
+            batch_size: windows of an image per forward pass.
 
         Yields:
             [H, W], as large as the image: depths (float32, in the units of the maps of training) or classes (int64).
 
         Raises:
-            UserError: if a file cannot be read.
+            UserError: if a file cannot be read, or an image is too long.
         """
         for image in [images] if isinstance(images, str | Path) else images:
             picture = read_picture(image, self.encoder.spec.channels, self.description.max_pixels)
-            yield self.maps([whole_image(picture, self.transform)], self._embed, batch_size)[0]
+            try:
+                whole = whole_image(picture, self.transform)
+            except ValueError as error:
+                raise UserError(f"{image if isinstance(image, str | Path) else 'an image'}: {error}") from None
+            yield from self.maps([whole], self._embed, batch_size)
 
     @torch.inference_mode()
-    def maps(self, images: list[WholeImage], embed: Callable[[Tensor], Tensor], batch_size: int) -> list[Tensor]:
-        """The maps [H, W] of images from `whole_image`, on the CPU.
+    def maps(self, images: list[WholeImage], embed: Callable[[Tensor], Tensor], batch_size: int) -> Iterator[Tensor]:
+        """The maps [H, W] of images from `whole_image`, on the CPU, one after the other.
 
         Args:
             images: of any sizes.
             embed: from images [B, C, H, W] to patch features [B, N, D * layers].
             batch_size: windows per forward pass.
+
+        Raises:
+            UserError: if the outputs are not finite.
         """
         device = next(self.parameters()).device
         corners = [_corners(image.pixels, self.description.size) for image in images]
@@ -126,15 +135,30 @@ class DensePredictor(nn.Module):
         for start in range(0, len(windows), batch_size):
             batch = torch.stack(windows[start : start + batch_size]).to(device)
             outputs.extend(self.coarse(embed(batch), batch).float())
-        maps, used = [], 0
+        if not all(values.isfinite().all() for values in outputs):
+            raise UserError(f"the {self.description.kind} that is predicted is not finite; the weights are damaged")
+        used = 0
         for image, each in zip(images, corners, strict=True):
-            canvas = self._joined(outputs[used : used + len(each)], each, image.pixels.shape[-2:])
-            maps.append(_at_size(self.description.kind, canvas, image.size).cpu())
+            yield self._map(outputs[used : used + len(each)], each, image).cpu()
             used += len(each)
-        return maps
+
+    def _map(self, outputs: list[Tensor], corners: list[tuple[int, int]], image: WholeImage) -> Tensor:
+        """The map [H, W] of an image from the outputs [K, rows, columns] of its windows, a few outputs at a time."""
+        size, resized = image.size, image.pixels.shape[-2:]
+        step = max(MAX_VALUES // max(math.prod(size), math.prod(resized)), 1)
+        best = index = torch.empty(0)
+        for start in range(0, len(outputs[0]), step):
+            joined = self._joined([values[start : start + step] for values in outputs], corners, resized)
+            values = F.interpolate(joined[None], size, mode="bilinear", align_corners=False)
+            if self.description.kind == "depth":
+                return values_of("depth", values)[0]
+            value, place = values[0].max(dim=0)
+            index = torch.where(value > best, place + start, index) if start else place
+            best = torch.maximum(value, best) if start else value
+        return index
 
     def _joined(self, outputs: list[Tensor], corners: list[tuple[int, int]], size: torch.Size) -> Tensor:
-        """Averages the outputs [K, rows, columns] of windows: [K, *size]."""
+        """Averages the outputs [k, rows, columns] of windows where they overlap: [k, *size]."""
         height, width = self.description.size
         canvas = outputs[0].new_zeros(len(outputs[0]), *size)
         count = canvas.new_zeros(size)
@@ -150,7 +174,7 @@ class DensePredictor(nn.Module):
 
 
 def whole_image(image: Picture, transform: EvalTransform) -> WholeImage:
-    """An image as `DensePredictor.maps` takes it."""
+    """An image as `DensePredictor.maps` takes it; raises ValueError if it is too long."""
     with without_pillow_limit():
         height, width = TF.get_size(image)
     return WholeImage(transform.uncropped(image), (height, width))
@@ -185,11 +209,16 @@ def load_dense(path: str | Path) -> DensePredictor:
         found = read_heads(file, DENSE)
         values = found.description
         description = _described(values)
+        side = found.encoder.spec.patch_size
+        if any(length % side for length in description.size):
+            raise ValueError(f"its size is no multiple of the encoder's patches of {side} pixels")
         head = nn.Linear(found.encoder.spec.width * description.layers, int(values["outputs"]))
         (state,) = found.heads
         head.load_state_dict(state)
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:  # it can be edited by hand
-        raise UserError(f"{file}: {str(error).splitlines()[0]}") from None
+    except RuntimeError:
+        raise UserError(f"{file}: its head does not match its description") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # it can be edited by hand
+        raise UserError(f"{file}: {error}") from None
     return DensePredictor(found.encoder, head, description, found.which)
 
 
@@ -200,6 +229,10 @@ def _described(values: dict[str, Any]) -> DenseDescription:
         raise ValueError(f"its head is of an unknown kind, {values['kind']}")
     if not all(isinstance(value, int) and value > 0 for value in numbers.values()) or not 0 < values["crop"] <= 1:
         raise ValueError("its sizes should be positive numbers")
+    if values["kind"] == "depth" and values["outputs"] != 1:
+        raise ValueError("depth has one output")
+    if values["max_pixels"] is not None and not isinstance(values["max_pixels"], int):
+        raise ValueError("max_pixels should be a number")
     return DenseDescription(
         values["kind"], (height, width), float(values["crop"]), bool(values["stretch"]), values["layers"],
         values["max_pixels"], dict(values["facts"]),
@@ -207,29 +240,12 @@ def _described(values: dict[str, Any]) -> DenseDescription:
 
 
 def _corners(image: Tensor, size: tuple[int, int]) -> list[tuple[int, int]]:
-    """Top and left of as few windows as cover an image [C, H, W], evenly spaced."""
+    """Top and left of as few windows as cover an image [C, H, W] with some overlap, evenly spaced."""
     tops, lefts = (_starts(length, window) for length, window in zip(image.shape[-2:], size, strict=True))
     return [(top, left) for top in tops for left in lefts]
 
 
 def _starts(length: int, window: int) -> list[int]:
-    count = math.ceil(length / window)
+    overlap = window // OVERLAP
+    count = math.ceil((length - overlap) / (window - overlap))
     return [round(number * (length - window) / max(count - 1, 1)) for number in range(count)]
-
-
-def _at_size(kind: str, canvas: Tensor, size: tuple[int, int]) -> Tensor:
-    """The map [H, W] of outputs [K, H', W'], which are interpolated to ``size`` a few at a time."""
-    best = index = None
-    step = max(VALUES // (size[0] * size[1]), 1)
-    for start in range(0, len(canvas), step):
-        outputs = F.interpolate(canvas[None, start : start + step], size, mode="bilinear", align_corners=False)
-        if kind == "depth":
-            return values_of(kind, outputs)[0]
-        value, place = outputs[0].max(dim=0)
-        if best is None or index is None:
-            best, index = value, place
-        else:
-            index = torch.where(value > best, place + start, index)
-            best = torch.maximum(value, best)
-    assert index is not None
-    return index

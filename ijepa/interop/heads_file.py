@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ijepa.interop import native, timm
@@ -86,8 +87,9 @@ def kind_of(file: Path) -> str | None:
     if file.suffix != ".safetensors" or not file.is_file():
         return None
     try:
-        metadata = read_safetensors(file)[0]
-    except ValueError:
+        with safe_open(file, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+    except (SafetensorError, OSError):
         return None
     return next((kind for kind in FILES if kind in metadata), None)
 

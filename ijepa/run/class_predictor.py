@@ -14,12 +14,12 @@ from ijepa.data.sets import Files
 from ijepa.evaluation.runtime import Runtime
 from ijepa.interop.classifier import ImageClassifier
 from ijepa.interop.classifier_files import load_classifier
-from ijepa.run.predictors import Predictor
+from ijepa.run.image_predictor import ImagePredictor
 from ijepa.util.errors import ConfigError, UserError
 from ijepa.util.rows import Row
 
 
-class ClassPredictor(Predictor):
+class ClassPredictor(ImagePredictor):
     """The most likely class of each label set, and its probability."""
 
     default_output = "predictions.csv"

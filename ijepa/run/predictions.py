@@ -19,14 +19,13 @@ from ijepa.data.scan import SUFFIXES, scan_folder
 from ijepa.data.sets import Files
 from ijepa.data.workers import start_worker, worker_count
 from ijepa.distributed import devices
-from ijepa.evaluation.context import unreadable_reason
 from ijepa.evaluation.progress import progress
 from ijepa.evaluation.runtime import Runtime, build_runtime
-from ijepa.interop.heads_file import CLASSIFIER, DENSE, find_heads, kind_of
+from ijepa.interop.heads_file import CLASSIFIER, DENSE, EXAMPLES, find_heads, kind_of
 from ijepa.run import folders
 from ijepa.run.class_predictor import ClassPredictor
+from ijepa.run.image_predictor import ImagePredictor, relative_name
 from ijepa.run.map_predictor import MapPredictor
-from ijepa.run.predictors import Predictor, relative_name
 from ijepa.util.errors import ConfigError, UserError
 from ijepa.util.rows import Row, RowFile, UnfinishedError
 
@@ -69,17 +68,20 @@ def predict(composed: DictConfig) -> None:
             identity = {**predictor.identity, "images": images.fingerprint(), "root": str(root.resolve()),
                         "max_pixels": limit, "bf16": runtime.bf16}  # fmt: skip
             columns = {"file": False, **predictor.columns, "error": False}
+            stale = predictor.stale_files() if config.overwrite else []
             try:
                 table = RowFile(output, columns, identity, config.overwrite)
             except UnfinishedError as error:
                 raise ConfigError("output", output, str(error)) from None
+            for path in stale if not table.rows else ():
+                path.unlink(missing_ok=True)
             if table.rows:
                 print(f"resumes  after {table.rows} images", flush=True)
         _write(config, predictor, images, root, runtime, table)
 
 
 def _write(
-    config: PredictConfig, predictor: Predictor, images: Files, root: Path, runtime: Runtime, table: RowFile | None
+    config: PredictConfig, predictor: ImagePredictor, images: Files, root: Path, runtime: Runtime, table: RowFile | None
 ) -> None:
     """Predicts on all devices; only rank 0 has a ``table``."""
     first = runtime.ranks.broadcast(table.rows if table else 0)
@@ -91,7 +93,7 @@ def _write(
             if table is None:
                 continue
             bad = (~readable).nonzero().flatten().tolist()
-            reasons = {start + i: unreadable_reason(images, start + i) for i in bad}
+            reasons = {start + i: predictor.reason(images, start + i) for i in bad}
             unreadable += reasons.values()
             table.add(_rows(predictor, images, root, start, readable, values, reasons))
     except BaseException:
@@ -102,19 +104,19 @@ def _write(
     if table is None:
         return
     table.finish()
+    rate = (len(images) - first) / max(time.monotonic() - begun, 1e-9)
     if unreadable:
         named = ", ".join(unreadable[:SHOWN]) + (", ..." if len(unreadable) > SHOWN else "")
         missing = next(iter(predictor.columns))
         print(f"unreadable, without a {missing}: {len(unreadable)} of {len(images) - first}: {named}")
-    for path in predictor.pictures(images, root):
+    for path in predictor.pictures(images):
         print(f"written  {path}")
-    rate = (len(images) - first) / max(time.monotonic() - begun, 1e-9)
     print(f"written  {table.path}: {len(images)} images, {rate:.0f} images/s")
 
 
 @torch.inference_mode()
 def _predicted(
-    config: PredictConfig, predictor: Predictor, images: Files, runtime: Runtime, first: int
+    config: PredictConfig, predictor: ImagePredictor, images: Files, runtime: Runtime, first: int
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Of each chunk from image ``first`` on: its first image, which are readable [n], and the values of those [m, S].
 
@@ -135,14 +137,19 @@ def _predicted(
     )  # fmt: skip
     batches = iter(progress(loader, "" if ranks.rank else "predictions", sum(map(len, shares))))
     for start, share in zip(starts, shares, strict=True):
-        found = [predictor.predict(next(batches), indices) for indices in share]
+        found, error = list[tuple[Tensor, Tensor]](), None
+        try:
+            found.extend(predictor.predict(next(batches), indices) for indices in share)
+        except (UserError, OSError) as fault:  # in one process; the others must not wait for it
+            error = fault
+        ranks.raise_any(error)
         readable = torch.cat([flags for flags, _ in found] or [torch.empty(0, dtype=torch.bool)])
         values = torch.cat([part for _, part in found if len(part)] or [torch.empty(0)])
         yield start, ranks.joined(readable), ranks.joined(values)
 
 
 def _rows(
-    predictor: Predictor, images: Files, root: Path, start: int, readable: Tensor, values: Tensor,
+    predictor: ImagePredictor, images: Files, root: Path, start: int, readable: Tensor, values: Tensor,
     reasons: dict[int, str],
 ) -> Iterator[Row]:  # fmt: skip
     """A row per image of a chunk: file, what is predicted, and the error."""
@@ -169,13 +176,17 @@ def _images(config: PredictConfig) -> tuple[Path, list[str], list[str]]:
     return root, contents.paths, contents.notes()
 
 
-def _build_predictor(config: PredictConfig) -> Predictor:
+def _build_predictor(config: PredictConfig) -> ImagePredictor:
     """The predictor of ``checkpoint``; raises UserError if there is none, or the options do not suit it."""
     file = find_heads(config.checkpoint, [CLASSIFIER, DENSE])
-    return MapPredictor(config, file) if kind_of(file) == DENSE else ClassPredictor(config, file)
+    kind = kind_of(file)
+    if kind is None:
+        names = " or ".join(thing for thing, _, _ in EXAMPLES.values())
+        raise ConfigError("checkpoint", file, f"holds no {names}; evaluate.py task=logistic leaves one")
+    return MapPredictor(config, file) if kind == DENSE else ClassPredictor(config, file)
 
 
-def _output(config: PredictConfig, predictor: Predictor) -> Path:
+def _output(config: PredictConfig, predictor: ImagePredictor) -> Path:
     """The table's path."""
     given = Path(config.output or predictor.default_output).expanduser()
     if HydraConfig.get().mode == RunMode.MULTIRUN:  # a table for each job

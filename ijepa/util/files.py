@@ -16,18 +16,25 @@ if TYPE_CHECKING:
 
 MIN_FREE_BYTES = 2**20
 """A disk with fewer free bytes counts as full."""
+MAX_PREFIX_BYTES = 200
+"""Of a temporary name, which must not be longer than a file system allows."""
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path to write to; it replaces ``path`` on success and is deleted on failure."""
+def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
+    """A temporary path to write to; it replaces ``path`` on success and is deleted on failure.
+
+    ``durable``: also if the power is cut; it takes milliseconds.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    prefix = os.fsdecode(os.fsencode(f".{path.name}.")[:MAX_PREFIX_BYTES])
+    descriptor, name = tempfile.mkstemp(prefix=prefix, dir=path.parent)
     os.close(descriptor)
     try:
         yield Path(name)
-        with Path(name).open("rb") as file:
-            os.fsync(file.fileno())  # a power cut must not leave the name without the contents
+        if durable:
+            with Path(name).open("rb") as file:
+                os.fsync(file.fileno())  # a power cut must not leave the name without the contents
         umask = os.umask(0)
         os.umask(umask)
         Path(name).chmod(0o666 & ~umask)  # mkstemp makes files private to the owner

@@ -54,7 +54,7 @@ class RowFile:
             self.rows, self._size, others = self._found()
             if others and not overwrite:
                 raise UnfinishedError(
-                    f"a stopped command has left {others} rows of other images, another classifier or other options; "
+                    f"a stopped command has left {others} rows of other images, other weights or other options; "
                     "add overwrite=true to begin anew, or choose another name"
                 )
         except UnfinishedError:

@@ -1,5 +1,6 @@
 """Heads for depth and segmentation as files, and the maps that they predict."""
 
+import itertools
 import json
 import re
 
@@ -50,30 +51,44 @@ def test_a_file_predicts_the_same(tmp_path, kind):
 
 
 def test_windows_cover_an_image():
-    """Side by side where they just fit; where they overlap, the average."""
+    """They overlap by a quarter at least, and are averaged there."""
     made = predictor("depth")
-    image = picture(16, 32)
-    halves = torch.stack([image[:, :, :16], image[:, :, 16:]])
-    expected = torch.cat(list(made(halves)[:, 0].exp()), dim=1)
-    torch.testing.assert_close(next(made.predict([image])), expected)
     image = picture(16, 20)
     left, right = made(torch.stack([image[:, :, :16], image[:, :, 4:]]))[:, 0]
     (found,) = made.predict([image])
     torch.testing.assert_close(found[:, :4].log(), left[:, :4])
     torch.testing.assert_close(found[:, 4:16].log(), (left[:, 4:] + right[:, :12]) / 2)
     torch.testing.assert_close(found[:, 16:].log(), right[:, 12:])
+    assert dense._corners(picture(16, 32), (16, 16)) == [(0, 0), (0, 8), (0, 16)]
+    for length in range(16, 90):
+        starts = dense._starts(length, 16)
+        assert (starts[0], starts[-1]) == (0, length - 16)
+        assert all(0 < after - before <= 12 for before, after in itertools.pairwise(starts))
     whole = predictor("depth", stretch=True)
     assert next(whole.predict([picture(40, 20)])).shape == (40, 20)
     assert len(dense._corners(whole.transform.uncropped(picture(40, 20)), (16, 16))) == 1
     assert len(dense._corners(predictor(crop=0.875).transform.uncropped(picture(16, 16)), (16, 16))) == 4
 
 
+def test_images_that_are_too_long_are_refused():
+    with pytest.raises(UserError, match=r"an image: 3000x2 pixels are too long for a map; divide the image"):
+        next(predictor().predict([picture(2, 3000)]))
+    assert next(predictor("depth", stretch=True).predict([picture(2, 3000)])).shape == (2, 3000)
+
+
+def test_outputs_that_are_not_finite_are_refused():
+    made = predictor()
+    made.head.weight.data[0, 0] = float("nan")
+    with pytest.raises(UserError, match=r"the segmentation that is predicted is not finite; the weights are damaged"):
+        next(made.predict([picture(16, 16)]))
+
+
 def test_many_images_and_classes_a_few_at_a_time(monkeypatch):
     made = predictor(outputs=7)
     images = [dense.whole_image(picture(*size), made.transform) for size in ((20, 33), (16, 16), (90, 14))]
-    whole = made.maps(images, made._embed, 64)
+    whole = list(made.maps(images, made._embed, 64))
     assert len(set(whole[0].flatten().tolist())) > 1
-    monkeypatch.setattr(dense, "VALUES", 2000)
+    monkeypatch.setattr(dense, "MAX_VALUES", 2000)
     for found, expected in zip(made.maps(images, made._embed, 2), whole, strict=True):
         assert torch.equal(found, expected)
 
@@ -94,7 +109,10 @@ def test_files_and_pictures_are_taken(tmp_path):
     [
         ({"kind": "normals"}, "its head is of an unknown kind, normals"),
         ({"size": [16, -1]}, "its sizes should be positive numbers"),
-        ({"outputs": 4}, "size mismatch|Error.* in loading"),
+        ({"outputs": 4}, "its head does not match its description"),
+        ({"kind": "depth"}, "depth has one output"),
+        ({"size": [16, 18]}, "its size is no multiple of the encoder's patches of 4 pixels"),
+        ({"max_pixels": "many"}, "max_pixels should be a number"),
         ({"layers": "2"}, "its sizes should be positive numbers"),
         ({"crop": None}, ""),
         ({"facts": 3}, ""),

@@ -7,10 +7,13 @@ import signal
 import numpy as np
 import pytest
 import torch
+from helpers import command
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import ijepa
 from ijepa.data.maps import MapFolder
+from ijepa.interop.reading import read_safetensors
 from ijepa.run import map_predictor, predictions
 
 pytestmark = pytest.mark.slow
@@ -119,6 +122,69 @@ def test_maps_of_many_classes_are_grey_values(tmp_path):
         assert len(set(image.convert("RGB").getdata())) > 100
 
 
+def test_names_of_maps():
+    """Those of the images, where no other map or folder has them."""
+    files = ["a.jpg", "a.png", "a.png.jpg", "b/c.jpg", "maps.jpg", "x.jpg", "x.png/y.jpg"]
+    assert map_predictor.map_names(files, ".png") == [
+        "a.jpg.png", "a.png.png", "a.png.jpg.png", "b/c.png", "maps.jpg.png", "x.jpg.png", "x.png/y.png",
+    ]  # fmt: skip
+    assert map_predictor.map_names(["a.jpg", "maps.jpg"], ".tif") == ["a.tif", "maps.tif"]
+
+
+def test_maps_of_images_with_one_stem_are_found(heads, new, invoke, tmp_path):
+    """By the names that they get."""
+    code, _, error = invoke("predict.py", f"checkpoint={heads}/depth.safetensors", f"data.root={new}",
+                            "data.workers=0", f"output={tmp_path / 'maps'}")  # fmt: skip
+    assert code == 0, error
+    reader = MapFolder("depth", tmp_path / "maps", new, 1.0, None)
+    for name in ("wide.png", "wide.jpg"):
+        assert reader.find(str(new / name)) == str(tmp_path / "maps" / f"{name}.tif")
+
+
+def test_overwriting_deletes_what_was_there(heads, new, pictures, invoke, tmp_path):
+    """Maps of another kind, or of other images, must not be taken for these; other files stay."""
+    output = tmp_path / "maps"
+    arguments = ["data.workers=0", f"output={output}"]
+    code, _, error = invoke("predict.py", f"checkpoint={heads}/segmentation.safetensors", f"data.root={new}",
+                            *arguments)  # fmt: skip
+    assert code == 0, error
+    assert (output / "warm" / "val-0.png").is_file()
+    (output / "note.txt").write_text("mine")
+    code, _, error = invoke("predict.py", f"checkpoint={heads}/depth.safetensors", f"data.root={new}/warm",
+                            *arguments, "overwrite=true")  # fmt: skip
+    assert code == 0, error
+    left = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
+    assert left == {"maps.csv", "maps.png", "note.txt", *(f"val-{number}.tif" for number in range(4))}
+
+
+def test_long_images_and_names_are_reported(heads, tmp_path, invoke):
+    root = tmp_path / "new"
+    root.mkdir()
+    Image.new("RGB", (3000, 2)).save(root / "long.png")
+    Image.new("RGB", (30, 20)).save(root / f"{'n' * 246}.png")
+    code, _, error = invoke("predict.py", f"checkpoint={heads}/depth.safetensors", f"data.root={root}",
+                              "data.workers=2", f"output={tmp_path / 'maps'}")  # fmt: skip
+    assert code == 0, error
+    found = {row["file"]: row for row in rows(tmp_path / "maps" / "maps.csv")}
+    assert "3000x2 pixels are too long for a map; divide the image" in found["long.png"]["error"]
+    assert (tmp_path / "maps" / found[f"{'n' * 246}.png"]["map"]).is_file()
+
+
+def test_an_error_in_one_process_ends_all(heads, new, tmp_path):
+    """The others do not wait for it, or end with a traceback."""
+    state = load_file(heads / "depth.safetensors")
+    broken = {name: value * float("nan") if "ijepa_classifier" in name else value for name, value in state.items()}
+    save_file(broken, tmp_path / "depth.safetensors", read_safetensors(heads / "depth.safetensors")[0])
+    for number in range(6):  # those of the second process: blank images would do for both
+        shutil.copy(next(new.rglob("val-0.png")), new / f"z{number}.png")
+    result = command("predict.py", f"checkpoint={tmp_path / 'depth.safetensors'}", f"data.root={new}",
+                     "data.workers=0", f"output={tmp_path / 'maps'}", "hardware=cpu", "hardware.strategy=ddp",
+                     "hardware.devices=2", OMP_NUM_THREADS="1")  # fmt: skip
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    assert "the depth that is predicted is not finite; the weights are damaged" in result.stderr
+
+
 def test_mistakes(heads, new, invoke, tmp_path):
     def error(*arguments):
         code, _, text = invoke("predict.py", *arguments)
@@ -127,8 +193,9 @@ def test_mistakes(heads, new, invoke, tmp_path):
         return text
 
     checkpoint, root = f"checkpoint={heads}/depth.safetensors", f"data.root={new}"
-    assert "maps are written to a folder; give one, such as maps" in error(checkpoint, root, "output=maps.csv")
+    assert "maps are written to a folder; try depth_maps" in error(checkpoint, root, "output=maps.csv")
     assert "is inside data.root=" in error(checkpoint, root, f"output={new}/maps")
+    assert "give a folder of its own" in error(checkpoint, root, f"output={tmp_path}")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.png").write_text("dear")
     for more in ([], ["overwrite=true"]):

@@ -5,18 +5,19 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from ijepa.data.sets import Files
+from ijepa.evaluation.context import unreadable_reason
 from ijepa.evaluation.runtime import Runtime
 from ijepa.models.pretrained import PretrainedEncoder
 from ijepa.util.rows import Row
 
 
-class Predictor(ABC):
+class ImagePredictor(ABC):
     """Predicts something for images; each process has one.
 
     Attributes:
@@ -31,7 +32,7 @@ class Predictor(ABC):
     encoder: PretrainedEncoder
     layers: int
     max_pixels: int | None
-    default_output: ClassVar[str]
+    default_output: str
     columns: dict[str, bool]
     described: str
 
@@ -42,13 +43,21 @@ class Predictor(ABC):
     def identity(self) -> dict[str, Any]:
         """What a resumed table must have in common with this one."""
         with self.file.open("rb") as opened:
-            return {"classifier": hashlib.file_digest(opened, "sha256").hexdigest()}
+            return {"weights": hashlib.file_digest(opened, "sha256").hexdigest()}
 
     @abstractmethod
     def table(self, output: Path) -> Path:
         """The table's path; raises ConfigError if ``output`` does not suit."""
 
-    def pictures(self, images: Files, root: Path) -> list[Path]:
+    def reason(self, images: Files, index: int) -> str:
+        """Why nothing can be predicted for an image."""
+        return unreadable_reason(images, index)
+
+    def stale_files(self) -> list[Path]:
+        """What an earlier command has left in the place of this one's output, beside the table."""
+        return []
+
+    def pictures(self, images: Files) -> list[Path]:
         """Draws some of what was predicted; returns the files."""
         return []
 
