@@ -3,20 +3,18 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_png, read_file
 
-from ijepa.data import arrays, tiff
+from ijepa.data import arrays, png, tiff
 from ijepa.data.arrays import convert_channels, to_float
-from ijepa.data.limits import check_size, without_pillow_limit
+from ijepa.data.limits import check_size, open_picture
 from ijepa.util.errors import UserError
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-NPY, NPZ, PNG = b"\x93NUMPY", b"PK\x03\x04", b"\x89PNG\r\n\x1a\n"
-PNG_DEPTH = 24
-"""Offset of the bit depth in a PNG file."""
+NPY, NPZ = b"\x93NUMPY", b"PK\x03\x04"
+START = 32
+"""Bytes that tell the format."""
 
 Picture = Image.Image | Tensor
 """8-bit grey, RGB and RGBA images are PIL images; all others are float32 tensors [C, H, W]."""
@@ -36,26 +34,25 @@ def decode(path: str, channels: int, max_pixels: int | None = None) -> Picture:
             large, or has other channels.
     """
     with open(path, "rb") as file:  # noqa: PTH123  # faster than Path, for millions of files
-        start = file.read(PNG_DEPTH + 1)
+        start = file.read(START)
     if start.startswith(NPY):
         return arrays.read_npy(path, channels, max_pixels)
     if start.startswith(NPZ):
         return arrays.read_npz(path, channels, max_pixels)
-    with without_pillow_limit():
-        if start.startswith(tiff.MAGIC):
-            values = tiff.read(path, channels, max_pixels)
-            if values is not None:
-                return values
-        with Image.open(path) as image:
-            check_size(image.height, image.width, max_pixels)
-            if start.startswith(PNG) and start[PNG_DEPTH:] == b"\x10":
-                return _decode_16_bit_png(path, channels)
-            image.load()
-            try:
-                upright = ImageOps.exif_transpose(image)
-            except Exception:  # damaged metadata can raise anything; the image itself is intact
-                upright = image
-            return convert(upright, channels)
+    if start.startswith(tiff.MAGIC):
+        values = tiff.read(path, channels, max_pixels)
+        if values is not None:
+            return values
+    with open_picture(path) as image:
+        check_size(image.height, image.width, max_pixels)
+        if png.is_deep(start):
+            return png.read_deep(path, channels)
+        image.load()
+        try:
+            upright = ImageOps.exif_transpose(image)
+        except Exception:  # damaged metadata can raise anything; the image itself is intact
+            upright = image
+        return convert(upright, channels)
 
 
 def read_picture(image: str | Path | Picture, channels: int, max_pixels: int | None = None) -> Picture:
@@ -91,10 +88,3 @@ def convert(image: Image.Image, channels: int) -> Picture:
         image = Image.alpha_composite(white, image)
     mode = MODES[channels]
     return image if image.mode == mode else image.convert(mode)
-
-
-def _decode_16_bit_png(path: str, channels: int) -> Tensor:
-    """Decodes a 16-bit PNG; Pillow would keep only 8 bits."""
-    values = decode_png(read_file(path), ImageReadMode.UNCHANGED, apply_exif_orientation=True)
-    pixels = values.to(torch.float32) / 65535
-    return convert_channels(pixels, channels, alpha=len(pixels) in (2, 4), opaque=True)

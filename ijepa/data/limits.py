@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 from PIL import Image
 
+PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+"""Formats that Pillow reads here; JPEG includes those of several pictures, as from telephones."""
 _lock = threading.Lock()
 _suspended = 0
 _pillow_limit: int | None = None
@@ -20,6 +22,20 @@ def check_size(height: int, width: int, max_pixels: int | None) -> None:
     if max_pixels is not None and height * width > max_pixels:
         size = f"{width}x{height} pixels, more than data.max_pixels={max_pixels}"
         raise ValueError(f"{size}; try data.max_pixels={height * width}, or null for no limit")
+
+
+@contextmanager
+def open_picture(path: str) -> Iterator[Image.Image]:
+    """An image file in Pillow, not decoded yet; only the formats of docs/data.md, so that no other decoder runs.
+
+    Not opened by its path: Pillow would map uncompressed files to memory, and turns those with the wrong row length.
+    """
+    with (
+        without_pillow_limit(),
+        open(path, "rb") as file,  # noqa: PTH123  # faster than Path, for millions of files
+        Image.open(file, formats=PILLOW_FORMATS) as image,
+    ):
+        yield image
 
 
 @contextmanager

@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from tifffile import TiffFile
 from torch import Tensor
 
 from ijepa import config
 from ijepa.data import tiff
-from ijepa.data.limits import check_size, without_pillow_limit
+from ijepa.data.limits import check_size, open_picture
 from ijepa.data.sets import UnreadableError
 from ijepa.util.errors import ConfigError
 
@@ -130,19 +129,13 @@ def _read_tiff(path: str, max_pixels: int | None) -> "np.ndarray[Any, Any]":
     with open(path, "rb") as file, TiffFile(file) as opened:  # noqa: PTH123
         page: Any = opened.pages.first
         check_size(page.imagelength, page.imagewidth, max_pixels)
-        try:
-            values: np.ndarray[Any, Any] = page.asarray(maxworkers=1)
-        except ValueError as error:
-            if "imagecodecs" not in str(error):
-                raise
-            return _read_with_pillow(
-                path, max_pixels
-            )  # for some compressions tifffile needs imagecodecs, Pillow does not
+        tiff.check_compression(page)
+        values: np.ndarray[Any, Any] = page.asarray(maxworkers=1)
     return values
 
 
 def _read_with_pillow(path: str, max_pixels: int | None) -> "np.ndarray[Any, Any]":
-    with without_pillow_limit(), Image.open(path) as image:
+    with open_picture(path) as image:
         check_size(image.height, image.width, max_pixels)
         return np.asarray(image)  # palette images: the indices
 

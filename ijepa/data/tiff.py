@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from tifffile import COMPRESSION, TiffFile, TiffPage
 from torch import Tensor
 
@@ -17,6 +16,11 @@ MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2
 PREMULTIPLIED, ALPHA = 1, 2
 ORIENTATION, REDUCED_OR_MASK = 274, 0b101
+COMPRESSIONS = (
+    COMPRESSION.NONE, COMPRESSION.LZW, COMPRESSION.ADOBE_DEFLATE, COMPRESSION.DEFLATE, COMPRESSION.PACKBITS,
+    COMPRESSION.ZSTD, COMPRESSION.LZMA, COMPRESSION.JPEG, COMPRESSION.WEBP,
+)  # fmt: skip
+"""Those that imagecodecs decodes, for pages that Pillow does not read."""
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # errors are raised with the file's name instead
 
@@ -100,26 +104,21 @@ def _read_page(page: TiffPage, path: str, index: int) -> Tensor:
     order = {"YX": (0, 1), "YXS": (2, 0, 1), "SYX": (0, 1, 2)}.get(page.axes)
     if order is None or page.dtype is None:
         raise ValueError(f"axes {page.axes} of {page.dtype} are not an image")
-    try:
-        values = page.asarray(maxworkers=1).transpose(order)
-        values = upright(values, int(page.tags.valueof(ORIENTATION, 1)))
-    except (KeyError, ValueError) as error:
-        if "imagecodecs" not in str(error):
-            raise
-        values = _read_with_pillow(page, path, index)
+    check_compression(page)
+    values = upright(page.asarray(maxworkers=1).transpose(order), int(page.tags.valueof(ORIENTATION, 1)))
     tensor = to_float(values if values.ndim == 3 else values[None], page.bitspersample)
     return 1 - tensor if page.photometric == WHITE_IS_ZERO and page.dtype.kind in "bu" else tensor
 
 
-def _read_with_pillow(page: TiffPage, path: str, index: int) -> "np.ndarray[Any, Any]":
-    """Reads a single-channel page with Pillow, because tifffile would need imagecodecs (25 MB) for its compression."""
-    if page.samplesperpixel > 1 or page.dtype is None or page.dtype not in (np.uint16, np.float32):
-        kind = f"{page.samplesperpixel} channels of {page.dtype}"
-        raise ValueError(f"{kind}, compressed ({COMPRESSION(page.compression).name}): try pip install imagecodecs")
-    with Image.open(path) as image:
-        image.seek(index)
-        image.load()  # also turns it upright
-        return np.asarray(image).astype(page.dtype)
+def check_compression(page: TiffPage) -> None:
+    """Raises ValueError if a page is compressed in another way than `COMPRESSIONS`."""
+    if page.compression not in COMPRESSIONS:
+        try:
+            name = COMPRESSION(page.compression).name
+        except ValueError:
+            name = str(page.compression)
+        known = ", ".join(each.name for each in COMPRESSIONS)
+        raise ValueError(f"compressed by {name}, which is not read; try one of {known}")
 
 
 def upright(values: "np.ndarray[Any, Any]", orientation: int) -> "np.ndarray[Any, Any]":

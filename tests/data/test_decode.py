@@ -1,7 +1,10 @@
 """Images of every kind: what comes out of a file, value by value."""
 
+import contextlib
 import io
 import logging
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -51,6 +54,58 @@ def test_16_bit_transparency(tmp_path, channels):
         torch.testing.assert_close(decode(str(path), 3), flat.expand(3, -1, -1))
         assert torch.equal(decode(str(path), 4)[3:], alpha)
         torch.testing.assert_close(decode(str(path), 1), flat if channels == 2 else luminance(flat))
+
+
+def chunk(name, data):
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_16_bit_transparent_colour_and_rotation(tmp_path, channels, late):
+    """Of a PNG's tRNS and eXIf chunks; the latter also after the image."""
+    values, path = noise(5, 6, channels), tmp_path / "a.png"
+    write_png(path, values)
+    key = struct.pack(f">{channels}H", *values[2, 3])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data, turned = path.read_bytes(), chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
+    data = data[:33] + (b"" if late else turned) + chunk(b"tRNS", key) + data[33:]
+    if late:
+        end = data.index(b"IEND") - 4
+        data = data[:end] + turned + data[end:]
+    path.write_bytes(data)
+    found = decode(str(path), 4)
+    assert found.shape == (4, 6, 5)
+    expected = torch.ones(5, 6)
+    expected[2, 3] = 0
+    assert torch.equal(found[3], torch.rot90(expected, -1))
+    assert torch.equal(decode(str(path), 3)[:, 3, 2], torch.ones(3))  # transparent: white
+    assert torch.equal(found[0], torch.rot90(unit(values)[0], -1))
+
+
+def test_damaged_deep_pngs_are_survived(tmp_path):
+    """With torchvision's decoder, half of them ended the process."""
+    rng, path = np.random.default_rng(0), tmp_path / "a.png"
+    for number in range(300):
+        write_png(path, noise(11, 17, 1 + number % 4, seed=number))
+        data = bytearray(path.read_bytes())
+        if number % 3:
+            for at in rng.integers(8, len(data), rng.integers(1, 6)):
+                data[at] = rng.integers(0, 256)
+        else:
+            data = data[: rng.integers(30, len(data))]
+        path.write_bytes(data)
+        with contextlib.suppress(Exception):
+            decode(str(path), 3)
+
+
+@pytest.mark.parametrize("kind", ["EPS", "PPM", "TGA", "PCX", "ICO", "JPEG2000", "PDF"])
+def test_no_other_decoder_runs(tmp_path, kind):
+    """Whatever the name: some formats would start helper programs."""
+    path = tmp_path / "a.jpg"
+    picture(1, 16, 16).save(path, kind)
+    assert "cannot identify image file" in reason(path, 3)
 
 
 def animated(path, kind):
