@@ -79,7 +79,7 @@ def read_npy(path: str, channels: int, max_pixels: int | None) -> Tensor:
     values = np.load(
         path, mmap_mode="r", allow_pickle=False
     )  # memory-mapped: the header is checked before values are read
-    return _to_image(values, _axis_order(values.shape, channels, max_pixels), channels)
+    return _to_image(values, _axis_order(values.shape, values.dtype, channels, max_pixels), channels)
 
 
 def read_npz(path: str, channels: int, max_pixels: int | None) -> Tensor:
@@ -96,11 +96,14 @@ def read_npz(path: str, channels: int, max_pixels: int | None) -> Tensor:
             raise ValueError(f"contains {len(names)} arrays ({listed}); name the image's array 'image'")
         with archive.zip.open(f"{name}.npy") as file:
             header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[npy.read_magic(file)]
-            order = _axis_order(header(file)[0], channels, max_pixels)
+            shape, _, dtype = header(file)
+            order = _axis_order(shape, dtype, channels, max_pixels)
         return _to_image(archive[name], order, channels)
 
 
-def _axis_order(shape: tuple[int, ...], channels: int, max_pixels: int | None) -> tuple[int, ...]:
+def _axis_order(
+    shape: tuple[int, ...], dtype: "np.dtype[Any]", channels: int, max_pixels: int | None
+) -> tuple[int, ...]:
     """The indices of the axes in the order channels (if there are three axes), rows, columns.
 
     The channel axis is the last axis if its length is ``channels``, else the first one if its length is; otherwise the
@@ -120,7 +123,8 @@ def _axis_order(shape: tuple[int, ...], channels: int, max_pixels: int | None) -
         raise ValueError(f"shape {list(shape)}: an image is [H, W], [H, W, C] or [C, H, W]")
     if 0 in shape:
         raise ValueError(f"shape {list(shape)}: the array is empty")
-    check_size(shape[order[-2]], shape[order[-1]], max_pixels)
+    count = shape[order[0]] if len(shape) == 3 else 1
+    check_size(shape[order[-2]], shape[order[-1]], max_pixels, count * max(dtype.itemsize, 4))
     return order
 
 

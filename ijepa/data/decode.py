@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ijepa.data import arrays, png, tiff
 from ijepa.data.arrays import convert_channels, to_float
-from ijepa.data.limits import check_size, open_picture
+from ijepa.data.limits import check_regular, check_size, open_picture
 from ijepa.util.errors import UserError
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -33,6 +33,7 @@ def decode(path: str, channels: int, max_pixels: int | None = None) -> Picture:
         OSError, ValueError and whatever decoders raise on corrupt files: if the file is not an image, truncated, too
             large, or has other channels.
     """
+    check_regular(path)
     with open(path, "rb") as file:  # noqa: PTH123  # faster than Path, for millions of files
         start = file.read(START)
     if start.startswith(NPY):

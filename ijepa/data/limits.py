@@ -1,11 +1,16 @@
 """The limit on image size, checked before decoding; it replaces Pillow's."""
 
+import math
+import os
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from PIL import Image
 
+PIXEL_BYTES = 8
+"""Bytes in memory that an image may take for each of data.max_pixels."""
 PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 """Formats that Pillow reads here; JPEG includes those of several pictures, as from telephones."""
 _lock = threading.Lock()
@@ -13,15 +18,29 @@ _suspended = 0
 _pillow_limit: int | None = None
 
 
-def check_size(height: int, width: int, max_pixels: int | None) -> None:
-    """Rejects an image with more than ``max_pixels`` pixels (None: no limit).
+def check_size(height: int, width: int, max_pixels: int | None, pixel_bytes: int = 4) -> None:
+    """Rejects an image with more than ``max_pixels`` pixels, or `PIXEL_BYTES` times as many bytes (None: no limit).
+
+    Args:
+        height: of the image.
+        width: of the image.
+        max_pixels: data.max_pixels.
+        pixel_bytes: of a pixel in memory, over all channels.
 
     Raises:
         ValueError: names the image's size and the key to change.
     """
-    if max_pixels is not None and height * width > max_pixels:
-        size = f"{width}x{height} pixels, more than data.max_pixels={max_pixels}"
-        raise ValueError(f"{size}; try data.max_pixels={height * width}, or null for no limit")
+    needed = max(height * width, math.ceil(height * width * pixel_bytes / PIXEL_BYTES))
+    if max_pixels is not None and needed > max_pixels:
+        large = "" if needed == height * width else f" of {pixel_bytes} bytes"
+        size = f"{width}x{height} pixels{large}, more than data.max_pixels={max_pixels}"
+        raise ValueError(f"{size}; try data.max_pixels={needed}, or null for no limit")
+
+
+def check_regular(path: str) -> None:
+    """Raises OSError if a path is no regular file: reading another, such as a FIFO, could wait for ever."""
+    if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116  # faster than Path, for millions of files
+        raise OSError("is not a regular file")
 
 
 @contextmanager

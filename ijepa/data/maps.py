@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ijepa import config
 from ijepa.data import tiff
-from ijepa.data.limits import check_size, open_picture
+from ijepa.data.limits import check_regular, check_size, open_picture
 from ijepa.data.sets import UnreadableError
 from ijepa.util.errors import ConfigError
 
@@ -107,6 +107,7 @@ def _candidates(stem: str) -> Iterator[str]:
 
 def _read_values(path: str, max_pixels: int | None) -> "np.ndarray[Any, Any]":
     """The stored values [H, W]; the file's content determines the format, not its name."""
+    check_regular(path)
     with open(path, "rb") as file:  # noqa: PTH123  # faster than Path, for millions of files
         start = file.read(6)
     if start == b"\x93NUMPY":

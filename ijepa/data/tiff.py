@@ -1,5 +1,6 @@
 """TIFF files that Pillow cannot read fully: 16-bit, float, any number of channels, stacks of pages."""
 
+import itertools
 import logging
 import struct
 from typing import Any
@@ -22,6 +23,11 @@ COMPRESSIONS = (
 )  # fmt: skip
 """Those that imagecodecs decodes, for pages that Pillow does not read."""
 
+MAX_PAGES = 1000
+"""Pages that are looked at, if fewer are wanted as channels."""
+MAX_EXCESS = 2**20
+"""Bytes that a page may store beyond twice its pixels."""
+
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # errors are raised with the file's name instead
 
 
@@ -40,8 +46,9 @@ def read(path: str, channels: int, max_pixels: int | None) -> Tensor | None:
             first: Any = tiff.pages.first
         except Exception:  # too damaged to determine its kind: leave the error message to Pillow
             return None
-        stack: list[Any] = list(tiff.pages) if channels > 1 and _is_grey(first) else []
-        following = _next_page(tiff, stack[-1]) if stack else 0
+        several = channels > 1 and _is_grey(first)
+        stack: list[Any] = list(itertools.islice(tiff.pages, max(channels + 1, MAX_PAGES))) if several else []
+        following = _next_page(tiff, stack[-1]) if stack and len(stack) < max(channels + 1, MAX_PAGES) else 0
         if following and (
             len(stack) > 1 or following >= tiff.filehandle.size
         ):  # some single-page files have a wrong offset
@@ -53,9 +60,13 @@ def read(path: str, channels: int, max_pixels: int | None) -> Tensor | None:
                 return None
             if stack and channels not in (1, 3, 4):
                 pages = len(stack)
+                if pages >= MAX_PAGES:
+                    raise ValueError(f"{pages} pages or more, too many for data.channels={channels}")
                 raise ValueError(f"{pages} pages for data.channels={channels}; try data.channels={pages}")
             stack = [first]
-        check_size(first.imagelength, first.imagewidth, max_pixels)
+        check_size(first.imagelength, first.imagewidth, max_pixels, _pixel_bytes(first, len(stack)))
+        for page in stack:
+            _check_stored_bytes(page)
         values = torch.cat([_read_page(page, path, index) for index, page in enumerate(stack)])
     colours = first.dtype.kind == "u" and first.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB) and len(stack) == 1
     extra = first.extrasamples[-1:]
@@ -63,6 +74,18 @@ def read(path: str, channels: int, max_pixels: int | None) -> Tensor | None:
     if alpha and extra == (PREMULTIPLIED,):
         values[:-1] = (values[:-1] / values[-1:].clamp(min=1e-6)).clamp(max=1)
     return convert_channels(values, channels, alpha=alpha, opaque=colours)
+
+
+def _pixel_bytes(page: TiffPage, pages: int) -> int:
+    """Bytes of a pixel of all pages in memory."""
+    return pages * page.samplesperpixel * max(page.dtype.itemsize if page.dtype else 4, 4)
+
+
+def _check_stored_bytes(page: TiffPage) -> None:
+    """Raises ValueError if a page stores far more than its pixels: reading it would take memory for nothing."""
+    stored, needed = sum(page.databytecounts), page.nbytes
+    if stored > 2 * needed + MAX_EXCESS:
+        raise ValueError(f"stores {stored} bytes for {needed} bytes of pixels; it is damaged")
 
 
 def _next_page(tiff: TiffFile, page: TiffPage) -> int:

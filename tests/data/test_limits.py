@@ -1,5 +1,6 @@
 """Images that are too large are refused before they are decoded."""
 
+import os
 import warnings
 
 import numpy as np
@@ -53,6 +54,48 @@ def test_a_hundred_megapixels(tmp_path):
     assert train_config("data.max_pixels=null").data.max_pixels is None
     with pytest.raises(UserError, match=r"^data.max_pixels=0: .*greater"):
         train_config("data.max_pixels=0")
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "tif", "stack.tif"])
+def test_the_limit_is_one_of_bytes(tmp_path, kind, monkeypatch):
+    """Twelve channels of 8 bytes take more than a picture; they are refused before they are decoded, too."""
+    path, values = tmp_path / f"a.{kind}", np.zeros((40, 50, 12))
+    if kind == "npy":
+        np.save(path, values)
+    elif kind == "npz":
+        np.savez_compressed(path, values)
+    else:
+        stacked = {"photometric": "minisblack", "planarconfig": "contig"} if kind == "tif" else {}
+        tifffile.imwrite(path, values if kind == "tif" else values.transpose(2, 0, 1), **stacked)
+    decode(str(path), 12, 24_000)
+    for owner, name in ((tifffile.TiffPage, "asarray"), (np.lib.npyio.NpzFile, "__getitem__")):
+        monkeypatch.setattr(owner, name, lambda *args, **kwargs: pytest.fail("decoded"))
+    text = reason(path, 12, 23_999)
+    assert "50x40 pixels of 96 bytes, more than data.max_pixels=23999; try data.max_pixels=24000, or null" in text
+
+
+def test_tiffs_that_unfold(tmp_path):
+    """A page that stores far more than its pixels, and a file of very many pages."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, noise(32, 32))
+    with tifffile.TiffFile(path) as opened:
+        at = opened.pages[0].tags["StripByteCounts"].valueoffset
+    data = bytearray(path.read_bytes())
+    data[at : at + 4] = (300_000_000).to_bytes(4, "little")
+    with path.open("wb") as file:
+        file.write(data)
+        file.truncate(300_100_000)  # takes no space on the disk
+    assert "stores 300000000 bytes for 2048 bytes of pixels; it is damaged" in reason(path, 1)
+    with tifffile.TiffWriter(path) as writer:
+        for _ in range(1500):
+            writer.write(np.zeros((2, 2), np.uint16), contiguous=False)
+    assert decode(str(path), 1, None).shape == (1, 2, 2)
+    assert "1000 pages or more, too many for data.channels=7" in reason(path, 7)
+
+
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    assert "is not a regular file" in reason(tmp_path / "a.png", 3)
 
 
 def test_a_folder_of_large_images_is_refused_with_the_reason(tmp_path):
