@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from rich.table import Table
-
 from ijepa.evaluation import specs
 from ijepa.evaluation.tasks import ModelResults, result_key
 from ijepa.util.files import write_text
+from ijepa.util.tables import TextTable
 
 PAPER_RESULTS: dict[str, dict[str, float]] = {
     "I-JEPA B/16": {"imagenet": 72.9},
@@ -125,9 +124,9 @@ def lines(
     return result
 
 
-def table(columns: list[Column], lines: list[list[str]], methods: int) -> Table:
+def table(columns: list[Column], lines: list[list[str]], methods: int) -> TextTable:
     """A table for the terminal, with a rule after the first ``methods`` lines, before the paper's results."""
-    result = Table("", *(column.title for column in columns))
+    result = TextTable("", *(column.title for column in columns))
     for number, line in enumerate(lines):
         result.add_row(*line, end_section=number == methods - 1)
     return result

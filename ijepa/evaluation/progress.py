@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 
 ItemT = TypeVar("ItemT")
@@ -18,7 +19,7 @@ def progress(items: Iterable[ItemT], title: str, total: int) -> Iterator[ItemT]:
     if not title:
         yield from items
     elif console.is_terminal:
-        yield from track(items, title, total, console=console, transient=True)
+        yield from track(items, escape(title), total, console=console, transient=True)
     else:
         printed = time.monotonic()
         for done, item in enumerate(items):

@@ -1,9 +1,8 @@
 """Results as tables for the terminal."""
 
-from rich.table import Table
-
 from ijepa.config import Tasks
 from ijepa.evaluation.tasks import ModelResults, result_specs, table_metrics
+from ijepa.util.tables import TextTable
 
 Intervals = dict[str, dict[str, tuple[float, float]]]
 """95 % intervals, by the model's name and `result_key`."""
@@ -11,9 +10,9 @@ Intervals = dict[str, dict[str, tuple[float, float]]]
 
 def results_table(
     rows: list[ModelResults], tasks: Tasks, names: list[str], intervals: Intervals | None = None
-) -> Table:
+) -> TextTable:
     """A column per model, fractions in per cent; with several label sets, fewer metrics per task."""
-    table = Table("")
+    table = TextTable("")
     for row in rows:
         table.add_column(row.name, justify="right")
     specs = result_specs(tasks, names)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.table import Table
 from scipy.special import stdtrit
 
 from ijepa.evaluation.specs import lookup
@@ -16,6 +15,7 @@ from ijepa.sweeps import metric
 from ijepa.sweeps.jobs import FINISHED, Job, Sweep
 from ijepa.util.files import write_text
 from ijepa.util.metric_spec import MetricSpec
+from ijepa.util.tables import TextTable
 
 MAX_CHARACTERS = 8
 """Numbers with more characters are shortened."""
@@ -85,7 +85,7 @@ def over_seeds(sweep: Sweep) -> list[SeedGroup]:
     return groups
 
 
-def terminal_table(sweep: Sweep) -> Table:
+def terminal_table(sweep: Sweep) -> TextTable:
     """The jobs, best first, as a table for the terminal; if seeds are swept, means over seeds instead."""
     wanted = metric.result_name(sweep.metric)
     others = (metric.HEADLINE, wanted, *metric.TOTALS)
@@ -95,7 +95,7 @@ def terminal_table(sweep: Sweep) -> Table:
     seeds = 0 < len(groups) < len(sweep.jobs)
     keys = [key for key in sweep.keys if not (seeds and key == "seed")]
     title = f"{len(sweep.jobs)} jobs, the best {'mean headline' if wanted == metric.HEADLINE else wanted} first"
-    table = Table(*_short_keys(keys), title=title + ("; means over seeds with 95 % intervals" if seeds else ""))
+    table = TextTable(*_short_keys(keys), title=title + ("; means over seeds with 95 % intervals" if seeds else ""))
     for name in [*(["seeds"] if seeds else []), wanted, *results, "verdict"]:
         table.add_column(name, justify="right")
     if seeds:

@@ -114,7 +114,7 @@ def test_a_run_describes_it(own, invoke):
     assert metric.direction("brightness_error", jobs.read(sweep).custom_specs) == "minimize"
     assert jobs.read(sweep).direction == "minimize"
     value = job.summary["results"]["target encoder"]["brightness_error"]
-    assert table.terminal_table(jobs.read(sweep)).columns[0].header == "brightness_error"
+    assert table.terminal_table(jobs.read(sweep)).columns[0].header.plain == "brightness_error"
     assert f"{value:.4g}" in said
     assert rows(job.folder)[-1]["val/brightness_error"]
     for page in (sweep, job.folder):
