@@ -12,6 +12,7 @@ import pytest
 from helpers import ROOT, TINY
 
 import ijepa
+from ijepa.data.decode import read_picture
 from ijepa.interop.__main__ import main as interop
 
 pytestmark = pytest.mark.slow
@@ -52,7 +53,7 @@ def test_the_journey(pictures, tmp_path, invoke, monkeypatch):
     names = json.loads(session.get_modelmeta().custom_metadata_map["classes"])["class"]
     classifier = ijepa.load_classifier("RUN_DIR")
     for row, prediction in zip(found, classifier.predict([f"new/{row['file']}" for row in found]), strict=True):
-        image = classifier.transform(classifier._read(f"new/{row['file']}"))[None]
+        image = classifier.transform(read_picture(f"new/{row['file']}", 3))[None]
         (probabilities,) = session.run(None, {"images": image.numpy()})
         assert names[int(np.argmax(probabilities))] == row["class"] == prediction.name
         assert float(row["probability"]) == pytest.approx(probabilities.max(), abs=1e-4)

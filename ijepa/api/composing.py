@@ -1,7 +1,6 @@
 """Configurations from Python: Hydra composes them as for a command, with its one-line errors."""
 
 import contextlib
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from ijepa.cli.explain import explain
+from ijepa.cli.verbatim import quoted
 from ijepa.util.errors import UserError
 from ijepa.util.paths import CONF
 
@@ -49,8 +49,7 @@ def _text(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, str | Path):
-        quoted = re.sub(r"(\\*)('|$)", lambda end: end[1] * 2 + (end[2] and "\\'"), str(value))
-        return f"'{quoted}'"
+        return quoted(str(value))
     if isinstance(value, Sequence | np.ndarray):
         return f"[{','.join(map(_text, value))}]"
     if isinstance(value, np.generic):

@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel
 
-from ijepa.cli import aliases, metrics
+from ijepa.cli import aliases, metrics, verbatim
 from ijepa.cli.explain import explain
 from ijepa.config import COMBINED, EvaluateConfig, PredictConfig, StatisticsConfig, TrainConfig
 from ijepa.config.checks import is_named_sections, possible_sections
@@ -67,7 +67,7 @@ def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
         silence_lightning()
         with immediate_sigint():
             _register_plugins()
-        flags = _check_arguments()
+        flags = _check_arguments(name)
         overrides += flags.overrides
         if "--help" in arguments or "-h" in arguments:
             print(help_text(name, flags.overrides, flags.config_dir))
@@ -153,7 +153,7 @@ def _run(name: str, job: Callable[[DictConfig], float | None]) -> None:
         raise errors[0]
 
 
-def _check_arguments() -> argparse.Namespace:
+def _check_arguments(name: str) -> argparse.Namespace:
     """Parses the command line; raises UserError where Hydra's parser would print its usage or misread an argument."""
     parser = get_args_parser()
 
@@ -162,11 +162,12 @@ def _check_arguments() -> argparse.Namespace:
 
     parser.error = raise_user_error  # type: ignore[method-assign]
     flags = parser.parse_args()
-    sys.argv[1:] = aliases.upgrade_arguments(sys.argv[1:], flags.config_dir, flags.config_name)
+    groups = {*COMBINED, *(path.name for path in CONF.iterdir() if path.is_dir())}
+    upgraded = aliases.upgrade_arguments(sys.argv[1:], flags.config_dir, flags.config_name)
+    sys.argv[1:] = verbatim.quote_texts(upgraded, SCHEMAS[name], groups, flags.multirun)
     flags = parser.parse_args()
     if flags.run + flags.multirun + (flags.cfg is not None) > 1:
         raise UserError("give only one of --run, --multirun and --cfg")
-    groups = {*COMBINED, *(path.name for path in CONF.iterdir() if path.is_dir())}
     for override in OverridesParser.create().parse_overrides(flags.overrides):
         group, value = override.key_or_group, override.value()
         if not group:

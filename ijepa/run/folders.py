@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -168,8 +169,12 @@ def is_rank_zero() -> bool:
     return all(int(os.environ.get(name, "0")) <= 0 for name in names)
 
 
+QUOTES = re.compile(r"""([^=]*)=(['"])(.*)\2""", re.DOTALL)
+"""An override whose value is in quotes."""
+
+
 def slug(overrides: list[str]) -> str:
     """A folder name from overrides, without characters that have a meaning in Hydra's override grammar."""
-    text = "_".join(overrides).replace("=", "-")
+    text = "_".join(QUOTES.sub(r"\1=\3", item) for item in overrides).replace("=", "-")
     name = "".join(c if c.isalnum() or c in "._-" else "-" for c in text) or "default"
     return name if len(name) <= 180 else f"{name[:180]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
         ),
         (
             ["train.py", "predictor=3"],
-            "predictor=3: takes the name of an option; try base|giant|large|micro|small|tiny",
+            "predictor=3: no such option; try base, giant, large, micro, small, tiny",
         ),
         (["train.py", "callbacks.pictures.x=3"], "callbacks.pictures.x=3: no such key"),
         (["train.py", "data.image_size=abc"], "data.image_size=abc: should be n or [h,w]"),

@@ -1,0 +1,93 @@
+"""Values of text keys are taken as they were typed: paths and names need no quotes of Hydra's grammar.
+
+``run_dir=2026_11_28`` is no number, and ``data.root=~/photos (1)`` and ``data.root=a,b`` are paths. What is quoted, or
+refers to another key (``${...}``), is left to Hydra; so are lists for sweeps (``-m``), whose values commas separate.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+from ijepa.config.checks import possible_sections
+
+OVERRIDE = re.compile(r"(\+{0,2})([\w.]+)=(.*)", re.DOTALL)
+QUOTED = re.compile(r"""'.*'|".*"|.*\$\{.*|null|\?\?\?|""", re.DOTALL)
+SWEEP = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag|int|float|bool|str|json_str)\(.*\)", re.DOTALL)
+NUMBER = re.compile(r"[\d.][\w.]*")
+
+
+def quoted(text: str) -> str:
+    """A string in Hydra's grammar."""
+    escaped = re.sub(r"(\\*)('|$)", lambda end: end[1] * 2 + (end[2] and "\\'"), text)
+    return f"'{escaped}'"
+
+
+def quote_texts(
+    arguments: Sequence[str], schema: type[BaseModel], groups: Collection[str], multirun: bool
+) -> list[str]:
+    """The command line with the values of text keys in quotes.
+
+    Args:
+        arguments: overrides and flags; flags are not changed.
+        schema: of the configuration.
+        groups: keys that choose options, of which only those like numbers need quotes.
+        multirun: commas separate the values of a sweep.
+    """
+    return [_quote_value(argument, schema, groups, multirun) for argument in arguments]
+
+
+def _quote_value(argument: str, schema: type[BaseModel], groups: Collection[str], multirun: bool) -> str:
+    match = OVERRIDE.fullmatch(argument)
+    if match is None:
+        return argument
+    plus, key, value = match.groups()
+    if key in groups:
+        parts = [quoted(part) if NUMBER.fullmatch(part) else part for part in value.split(",")]
+        return f"{plus}{key}={','.join(parts)}"
+    if not is_text(schema, key.split(".")) or (multirun and SWEEP.fullmatch(value)):
+        return argument
+    parts = list(_split(value)) if multirun else [value]
+    return f"{plus}{key}={','.join(part if QUOTED.fullmatch(part) else quoted(part) for part in parts)}"
+
+
+def _split(value: str) -> Iterator[str]:
+    """The values between commas that are not in quotes."""
+    at = 0
+    while at <= len(value):
+        part = re.compile(r"""\s*('(\\.|[^'\\])*'|"(\\.|[^"\\])*")\s*(?=,|$)|[^,]*""", re.DOTALL).match(value, at)
+        assert part is not None
+        yield part[0].strip()
+        at = part.end() + 1
+
+
+def is_text(schema: type[BaseModel], parts: Sequence[str]) -> bool:
+    """Whether a key, in parts, takes any text; not if it is a name from a list, or no key."""
+    first, *others = parts
+    field = schema.model_fields.get(first) or next(
+        (field for field in schema.model_fields.values() if field.alias == first), None
+    )
+    if field is None:
+        return False
+    if not others:
+        return _is_string(field.annotation)
+    annotation = field.annotation
+    if get_origin(annotation) is dict:  # sections whose names the user chooses
+        annotation, others = get_args(annotation)[1], others[1:]
+    sections = [section for section in possible_sections(annotation, {}) if section is not None]
+    answers = {is_text(section, others) for section in sections if others and _has(section, others[0])}
+    return answers == {True}
+
+
+def _has(section: type[BaseModel], name: str) -> bool:
+    return name in section.model_fields or any(field.alias == name for field in section.model_fields.values())
+
+
+def _is_string(annotation: Any) -> bool:
+    if get_origin(annotation) is Annotated:
+        return _is_string(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return all(_is_string(each) for each in get_args(annotation) if each is not type(None))
+    return annotation is str
