@@ -13,8 +13,8 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from ijepa.cli.explain import explain
-from ijepa.cli.verbatim import quoted
 from ijepa.util.errors import UserError
+from ijepa.util.overrides import quoted
 from ijepa.util.paths import CONF
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from ijepa.config import TrainConfig
 from ijepa.config.checks import dotted_keys, suggest_key
 from ijepa.util.errors import UserError
+from ijepa.util.overrides import without_quotes
 
 
 def explain(error: BaseException, overrides: list[str], schema: type[BaseModel] = TrainConfig) -> str:
@@ -21,7 +22,8 @@ def explain(error: BaseException, overrides: list[str], schema: type[BaseModel] 
         schema: of the command's configuration, for suggestions.
     """
     text = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
-    given = {item.lstrip("+~").partition("=")[0]: item.partition("=")[2] for item in overrides}
+    typed = [without_quotes(item) for item in overrides]
+    given = {item.lstrip("+~").partition("=")[0]: item.partition("=")[2] for item in typed}
     if isinstance(error, UserError):
         return " ".join(text)
     if isinstance(error, MissingConfigException):

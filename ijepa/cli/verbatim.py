@@ -12,17 +12,12 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from ijepa.config.checks import possible_sections
+from ijepa.util.overrides import quoted
 
 OVERRIDE = re.compile(r"(\+{0,2})([\w.]+)=(.*)", re.DOTALL)
 QUOTED = re.compile(r"""'.*'|".*"|.*\$\{.*|null|\?\?\?|""", re.DOTALL)
 SWEEP = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag|int|float|bool|str|json_str)\(.*\)", re.DOTALL)
 NUMBER = re.compile(r"[\d.][\w.]*")
-
-
-def quoted(text: str) -> str:
-    """A string in Hydra's grammar."""
-    escaped = re.sub(r"(\\*)('|$)", lambda end: end[1] * 2 + (end[2] and "\\'"), text)
-    return f"'{escaped}'"
 
 
 def quote_texts(

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from ijepa.config import TrainConfig
 from ijepa.distributed import slurm
 from ijepa.run_folder import RunFolder
 from ijepa.util.errors import ConfigError
+from ijepa.util.overrides import without_quotes
 
 FOLDER_VARIABLE = "IJEPA_RUN_DIR"
 """Environment variable with the folder that the first process has chosen, for the processes of other devices."""
@@ -169,12 +169,8 @@ def is_rank_zero() -> bool:
     return all(int(os.environ.get(name, "0")) <= 0 for name in names)
 
 
-QUOTES = re.compile(r"""([^=]*)=(['"])(.*)\2""", re.DOTALL)
-"""An override whose value is in quotes."""
-
-
 def slug(overrides: list[str]) -> str:
     """A folder name from overrides, without characters that have a meaning in Hydra's override grammar."""
-    text = "_".join(QUOTES.sub(r"\1=\3", item) for item in overrides).replace("=", "-")
+    text = "_".join(without_quotes(item) for item in overrides).replace("=", "-")
     name = "".join(c if c.isalnum() or c in "._-" else "-" for c in text) or "default"
     return name if len(name) <= 180 else f"{name[:180]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"

@@ -90,7 +90,7 @@ def test_several_and_another_when_resumed(own, invoke):
         (["callback=[mean,quick]", "callback.mean.decay=0.1"],
          "callback.Mean._target_=own_callbacks.Mean: another callback has its state_key"),
         (["callback=nope"], "callback=nope: no such option; try mean, quick"),
-        (["callback=3"], "callback=3: takes the name of an option; try a file of yours in --config-dir"),
+        (["callback=3"], "callback=3: no such option; try mean, quick"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line(own, invoke, arguments, line):

@@ -50,7 +50,7 @@ def evaluated(tmp_path):
     def run(names, *overrides):
         chosen = train_config(f"task=[{','.join(names)}]", "data=digits", *overrides).task
         ctx = EvalContext(data, Runtime(torch.device("cpu")), 0, quiet=True, folder=tmp_path,
-                          classifiers=tasks.with_classifiers(chosen))  # fmt: skip
+                          write_models=True, classifiers=tasks.with_classifiers(chosen))  # fmt: skip
         return tasks.evaluate(chosen, EvaluatedModel("target encoder", encoder), ctx), data.source.val
 
     return run

@@ -45,7 +45,7 @@ def ctx(tmp_path):
                           "data.workers=0")  # fmt: skip
     data = build.data(config.data, Source(greys(256, 0), greys(64, 1)), None, 0, config.hardware, 0)
     encoder = untrained_encoder(build.spec(config.model, config.data), 0)
-    ctx = EvalContext(data, Runtime(torch.device("cpu")), 0, quiet=True, folder=tmp_path)
+    ctx = EvalContext(data, Runtime(torch.device("cpu")), 0, quiet=True, folder=tmp_path, write_models=True)
     return ctx, EvaluatedModel("random init", encoder)
 
 
