@@ -56,7 +56,7 @@ OPTIONS: dict[str, Any] = {
     "view": 0.0, "proj": 0, "sym": 0,
     "crop": 0.3, "flip": 0, "jitter": 0.0,
     "reg_end": 1.0, "pool_var": 0.0, "pool_cov": 0.0, "rope": 0, "layers": 0,
-    "teacher": "", "start": "", "save": "", "bottle": 0, "switch": 0.0, "visible": 0,
+    "teacher": "", "start": "", "save": "", "bottle": 0, "switch": 0.0, "visible": 0, "partial": 0,
 }  # fmt: skip
 GRID = 8
 
@@ -103,9 +103,15 @@ class Predictor(nn.Module):
         return self.proj(queries[:, 1:]), self.image_proj(queries[:, 0])
 
 
-def hidden(encoder: Encoder, images: Tensor, depths: list[int], full: bool = True) -> tuple[Tensor, Tensor]:
-    """Outputs of blocks (0: the embedding; the last through the final norm), and the last one."""
+def hidden(
+    encoder: Encoder, images: Tensor, depths: list[int], full: bool = True, seen: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Outputs of blocks (0: the embedding; the last through the final norm), and the last one.
+
+    ``seen``: patches [B, S] that the encoder gets; None: all.
+    """
     tokens = encoder.embed(images)
+    tokens = tokens if seen is None else gather(tokens, seen)
     found = {0: tokens}
     deepest = len(encoder.blocks) if full else max(depths)
     for number, block in enumerate(encoder.blocks[:deepest], start=1):
@@ -123,6 +129,19 @@ class Statistics:
     def __init__(self, kind: str, decay: float, eps: float) -> None:
         self.kind, self.decay, self.eps, self.steps = kind, decay, eps, 0
         self.mean = self.cov = torch.zeros(())
+
+    def standardised_part(self, x: Tensor, seen: Tensor) -> Tensor:
+        """ "standard" for tokens [B, S, D] at some positions [B, S]."""
+        self.steps += 1
+        rate = max(1 - self.decay, 1 / self.steps)
+        flat, at = x.flatten(0, 1), seen.flatten()
+        sums = torch.zeros(GRID * GRID, x.shape[-1]).index_add_(0, at, flat)
+        count = at.bincount(minlength=GRID * GRID)[:, None]
+        mean = sums / count.clamp(min=1)
+        self.mean = torch.where(count > 0, self.mean + rate * (mean - self.mean), self.mean)
+        var = ((flat - mean[at]).square().sum(0) / (len(flat) - (count > 0).sum())).detach()
+        self.cov = self.cov + rate * (var - self.cov)
+        return (x - self.mean[seen]) / (self.cov + 1e-6).sqrt()
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.kind == "none":
@@ -340,7 +359,7 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
     per += 2.0 * p * (c * width + k * outputs)
     trained = 2 * embedding + 3 * student.block_flops(c) + 3 * per
     deepest = max(depths)
-    whole = embedding + student.block_flops(64) * deepest / o["depth"]
+    whole = embedding + student.block_flops(c + k if o["partial"] else 64) * deepest / o["depth"]
     extra = 2.0 * 64 * width * width * (len(depths) + 1) if o["stat"] == "whiten" else 0
     needs_teacher = (latent and o["tokens"]) or o["image"]
     latents_from = o["switch"]  # as a share of the steps; only pixels are predicted before
@@ -382,7 +401,8 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
         goals = []
         with torch.set_grad_enabled(bool(o["sym"])):
             if needs_teacher and done >= latents_from:
-                levels, last = hidden(student if o["sym"] else teacher, x, depths, full=bool(o["sym"]))
+                given = torch.cat([context_i, target_i], 1) if o["partial"] else None
+                levels, last = hidden(student if o["sym"] else teacher, x, depths, full=bool(o["sym"]), seen=given)
                 if latent and o["tokens"]:
                     if o["inst"]:  # over the patches of an image
                         levels = levels - levels.mean(1, keepdim=True)
@@ -392,7 +412,12 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
                     if o["avg"]:
                         levels = levels.mean(2, keepdim=True)
                     levels = F.layer_norm(levels, levels.shape[-1:]) if o["layer_norm"] else levels
-                    whole_targets = torch.cat([s(levels[:, :, i]) for i, s in enumerate(token_stats)], -1)
+                    normal = (
+                        [s(levels[:, :, i]) for i, s in enumerate(token_stats)]
+                        if given is None
+                        else [s.standardised_part(levels[:, :, i], given)[:, c:] for i, s in enumerate(token_stats)]
+                    )
+                    whole_targets = torch.cat(normal, -1)
                     goals.append(whole_targets)
                 deep = levels[:, :, -1].mean(1, keepdim=True)
                 image_goal = image_stats(deep)[:, 0] if o["image"] else None
@@ -403,7 +428,7 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
             if goals:
                 all_targets = torch.cat(goals, -1)
                 all_targets = all_targets.repeat_interleave(m, 0) if m > 1 else all_targets
-                token_goal = gather(all_targets, target_i)
+                token_goal = all_targets if o["partial"] else gather(all_targets, target_i)
         RotaryAttention.positions = context_i
         inner: Tensor = torch.empty(0)
         if o["reg"] == "depths":  # the context's tokens after each block that is a target, too
