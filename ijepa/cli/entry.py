@@ -6,6 +6,7 @@ import importlib
 import io
 import logging
 import os
+import re
 import signal
 import sys
 import textwrap
@@ -164,7 +165,7 @@ def _check_arguments(name: str) -> argparse.Namespace:
     flags = parser.parse_args()
     groups = {*COMBINED, *(path.name for path in CONF.iterdir() if path.is_dir())}
     upgraded = aliases.upgrade_arguments(sys.argv[1:], flags.config_dir, flags.config_name)
-    sys.argv[1:] = verbatim.quote_texts(upgraded, SCHEMAS[name], groups, flags.multirun)
+    sys.argv[1:] = verbatim.quote_texts(upgraded, SCHEMAS[name], groups, flags.multirun or _starts_sweep(upgraded))
     flags = parser.parse_args()
     if flags.run + flags.multirun + (flags.cfg is not None) > 1:
         raise UserError("give only one of --run, --multirun and --cfg")
@@ -181,6 +182,11 @@ def _check_arguments(name: str) -> argparse.Namespace:
             options = "|".join(_options(CONF / group)) or "a file of yours in --config-dir"
             raise UserError(f"{override.input_line}: takes the name of an option; try {options}")
     return flags
+
+
+def _starts_sweep(arguments: list[str]) -> bool:
+    """Whether a sweep is started without -m: by an option of sweep=, or by Hydra's own key."""
+    return any(re.match(r"\+*(sweep=|hydra\.mode=MULTIRUN)", argument) for argument in arguments)
 
 
 def help_text(name: str, overrides: list[str], config_dir: str | None = None) -> str:

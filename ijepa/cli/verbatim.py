@@ -15,7 +15,7 @@ from ijepa.config.checks import possible_sections
 from ijepa.util.overrides import quoted
 
 OVERRIDE = re.compile(r"(\+{0,2})([\w.]+)=(.*)", re.DOTALL)
-QUOTED = re.compile(r"""'.*'|".*"|.*\$\{.*|null|\?\?\?|""", re.DOTALL)
+QUOTED = re.compile(r"""'.*'|".*"|.*\$\{.*|(?i:null)|\?\?\?|""", re.DOTALL)
 SWEEP = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag|int|float|bool|str|json_str)\(.*\)", re.DOTALL)
 NUMBER = re.compile(r"[\d.][\w.]*")
 
@@ -42,9 +42,11 @@ def _quote_value(argument: str, schema: type[BaseModel], groups: Collection[str]
     if key in groups:
         parts = [quoted(part) if NUMBER.fullmatch(part) else part for part in value.split(",")]
         return f"{plus}{key}={','.join(parts)}"
-    if not is_text(schema, key.split(".")) or (multirun and SWEEP.fullmatch(value)):
+    if not is_text(schema, key.split(".")) or "${" in value:
         return argument
-    parts = list(_split(value)) if multirun else [value]
+    if multirun and (SWEEP.fullmatch(value) or "\\," in value):
+        return argument
+    parts = list(_split(value)) if multirun else [value.strip()]
     return f"{plus}{key}={','.join(part if QUOTED.fullmatch(part) else quoted(part) for part in parts)}"
 
 

@@ -45,9 +45,10 @@ def decode(path: str, channels: int, max_pixels: int | None = None) -> Picture:
         if values is not None:
             return values
     with open_picture(path) as image:
-        check_size(image.height, image.width, max_pixels)
         if png.is_deep(start):
+            check_size(image.height, image.width, max_pixels, 4 * max(channels, len(image.getbands())))
             return png.read_deep(path, channels)
+        check_size(image.height, image.width, max_pixels)
         image.load()
         try:
             upright = ImageOps.exif_transpose(image)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 PIXEL_BYTES = 8
 """Bytes in memory that an image may take for each of data.max_pixels."""
@@ -49,12 +49,13 @@ def open_picture(path: str) -> Iterator[Image.Image]:
 
     Not opened by its path: Pillow would map uncompressed files to memory, and turns those with the wrong row length.
     """
-    with (
-        without_pillow_limit(),
-        open(path, "rb") as file,  # noqa: PTH123  # faster than Path, for millions of files
-        Image.open(file, formats=PILLOW_FORMATS) as image,
-    ):
-        yield image
+    with without_pillow_limit(), open(path, "rb") as file:  # noqa: PTH123  # faster than Path, for millions of files
+        try:
+            opened = Image.open(file, formats=PILLOW_FORMATS)
+        except UnidentifiedImageError:
+            raise ValueError(f"is damaged, or none of {', '.join(PILLOW_FORMATS)}") from None
+        with opened as image:
+            yield image
 
 
 @contextmanager

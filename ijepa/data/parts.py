@@ -1,5 +1,6 @@
 """Which folders below data.root hold training and validation images."""
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,11 +8,13 @@ from ijepa import config
 from ijepa.data.scan import FolderContents, first_names, holds_images, scan_folder
 from ijepa.util.errors import ConfigError
 
-TRAIN = ("train", "training", "trainset")
-VAL = ("val", "valid", "validation", "dev", "test", "testing", "testset", "eval")
-"""Names of parts, in any case; of the second, the first that exists holds the validation images."""
-SYNONYMS = (("val", "valid", "validation", "dev", "eval"), ("test", "testing", "testset"))
+TRAIN = ("train", "training")
+VAL = ("val", "valid", "validation", "dev", "test", "testing", "eval")
+"""Names of parts, see `_part`; of the second, the first that exists holds the validation images."""
+SYNONYMS = (("val", "valid", "validation", "dev", "eval"), ("test", "testing"))
 """Names of the same part: if two of them exist, data.val must tell which."""
+ENDING = re.compile(r"[_-]?(set|images|data|\d{4})$")
+"""What may follow the name of a part, as in test_set and val2017."""
 
 
 class Parts(NamedTuple):
@@ -29,13 +32,18 @@ def find_parts(root: Path, entries: list[str], data: config.Data) -> Parts:
         ConfigError: if a folder could be a part or a class.
     """
     names = sorted(name for name in entries if not name.startswith(".") and (root / name).is_dir())
-    train = [name for name in names if name.lower() in TRAIN]
-    val = [name for name in names if name.lower() in VAL]
+    train = [name for name in names if _part(name) in TRAIN]
+    if len(train) > 1:
+        train = [name for name in train if holds_images(root / name)]
+    val = [name for name in names if _part(name) in VAL]
     if data.val is not None:
-        if data.val not in names:
+        chosen_name = data.val.rstrip("/")
+        if chosen_name not in names:
             raise ConfigError("data.val", data.val, f"no such folder in {root}; it has {_listed(names) or 'none'}")
-        val = [data.val]
-        train = [name for name in train if name != data.val]
+        if not holds_images(root / chosen_name):
+            raise ConfigError("data.val", data.val, f"no image in {root / chosen_name}")
+        val = [chosen_name]
+        train = [name for name in train if name != chosen_name]
     if len(train) > 1:
         raise ConfigError("data.root", data.root, f"has {_listed(train)}; give the folder of one of them")
     if not train and not val:
@@ -45,7 +53,7 @@ def find_parts(root: Path, entries: list[str], data: config.Data) -> Parts:
     notes = []
     contents = scan_folder(root / train[0])
     others = [name for name in names if name not in (*train, *val) and holds_images(root / name)]
-    if others and not val and not any(contents.classes):
+    if others and not val and not any(contents.classes) and data.labels is None:
         problem = f"{train[0]} could be a class like {_listed(others)}, or the training images"
         raise ConfigError("data.root", data.root, f"{problem}; rename it, or give data.root={root / train[0]}")
     chosen = _validation(root, val, data)
@@ -85,19 +93,19 @@ def _without_train(root: Path, names: list[str], val: list[str], data: config.Da
 def _validation(root: Path, val: list[str], data: config.Data) -> str | None:
     """The folder of the validation images among ``val``; None if none has images."""
     if data.val is not None:
-        return data.val
+        return val[0]
     with_images = [name for name in val if holds_images(root / name)]
     for synonyms in SYNONYMS:
-        same = [name for name in with_images if name.lower() in synonyms]
+        same = [name for name in with_images if _part(name) in synonyms]
         if len(same) > 1:
             problem = f"has {_listed(same)}; choose one by data.val={same[0]}"
             raise ConfigError("data.root", data.root, problem)
-    return min(with_images, key=lambda name: VAL.index(name.lower()), default=None)
+    return min(with_images, key=lambda name: VAL.index(_part(name)), default=None)
 
 
 def _lacks_labels(train: FolderContents, val: FolderContents) -> bool:
     """Whether ``val`` is a test set without labels: it has no class folder, and ``train`` has."""
-    is_test = Path(val.root).name.lower() in SYNONYMS[1]
+    is_test = _part(Path(val.root).name) in SYNONYMS[1]
     return is_test and len(set(train.classes) - {""}) > 1 and not any(val.classes)
 
 
@@ -110,6 +118,11 @@ def _unknown_classes(train: FolderContents, val: FolderContents) -> list[str]:
     classes = sorted(set(unknown))
     return [f"{len(unknown)} validation images are of classes without training images, so count as errors: "
             f"{first_names(classes)}"]  # fmt: skip
+
+
+def _part(name: str) -> str:
+    """The name in lower case, without what may follow that of a part."""
+    return ENDING.sub("", name.lower())
 
 
 def _listed(names: list[str]) -> str:

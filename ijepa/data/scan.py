@@ -1,6 +1,7 @@
 """Lists the images in a folder, and what was left out and why."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,26 +62,8 @@ class FolderContents:
 def scan_folder(root: Path) -> FolderContents:
     """Lists ``root`` recursively; links are followed, and hidden and system folders are skipped."""
     contents = FolderContents(root)
-    visited: dict[str, str] = {}
     start = len(os.path.join(root, ""))
-
-    def unlisted(error: OSError) -> None:
-        contents.unlisted[str(error.filename)] = error.strerror or str(error)
-
-    for path, folders, names in os.walk(root, onerror=unlisted, followlinks=True):
-        real = os.path.realpath(path)
-        if real in visited:
-            if not _is_inside(path, visited[real]):  # else a link back up the tree
-                contents.repeated[path] = visited[real]
-            folders.clear()
-            continue
-        visited[real] = path
-        kind = output_kind(Path(path), names) if path != str(root) else None
-        if kind is not None:
-            contents.outputs[path] = kind
-            folders.clear()
-            continue
-        folders[:] = sorted(name for name in folders if not _is_system(name))
+    for path, names in _folders(contents, is_root=True):
         class_folder = path[start:].partition(os.sep)[0]
         for name in sorted(names):
             if name.startswith("."):
@@ -94,9 +77,39 @@ def scan_folder(root: Path) -> FolderContents:
 
 
 def holds_images(folder: Path) -> bool:
-    """Whether there is an image in a folder or below it."""
-    walk = os.walk(folder, followlinks=False)
-    return any(not name.startswith(".") and name.lower().endswith(SUFFIXES) for _, _, names in walk for name in names)
+    """Whether `scan_folder` would find an image below a folder of its root; it stops at the first."""
+    return any(
+        not name.startswith(".") and name.lower().endswith(SUFFIXES)
+        for _, names in _folders(FolderContents(folder), is_root=False)
+        for name in names
+    )
+
+
+def _folders(contents: FolderContents, is_root: bool) -> Iterator[tuple[str, list[str]]]:
+    """Each folder whose images count, and its files; what is left out is added to ``contents``.
+
+    ``is_root``: its folder counts, whatever it is.
+    """
+    visited: dict[str, str] = {}
+
+    def unlisted(error: OSError) -> None:
+        contents.unlisted[str(error.filename)] = error.strerror or str(error)
+
+    for path, folders, names in os.walk(contents.root, onerror=unlisted, followlinks=True):
+        real = os.path.realpath(path)
+        if real in visited:
+            if not _is_inside(path, visited[real]):  # else a link back up the tree
+                contents.repeated[path] = visited[real]
+            folders.clear()
+            continue
+        visited[real] = path
+        kind = None if is_root and path == str(contents.root) else output_kind(Path(path), names)
+        if kind is not None:
+            contents.outputs[path] = kind
+            folders.clear()
+            continue
+        folders[:] = sorted(name for name in folders if not _is_system(name))
+        yield path, names
 
 
 def first_names(paths: list[str]) -> str:

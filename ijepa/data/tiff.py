@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import math
 import struct
 from typing import Any
 
@@ -25,8 +26,8 @@ COMPRESSIONS = (
 
 MAX_PAGES = 1000
 """Pages that are looked at, if fewer are wanted as channels."""
-MAX_EXCESS = 2**20
-"""Bytes that a page may store beyond twice its pixels."""
+MAX_EXCESS, MAX_PADDING = 2**20, 2**27
+"""Bytes that a page may store beyond twice its pixels; more in tiles, which are padded to full size."""
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # errors are raised with the file's name instead
 
@@ -83,9 +84,10 @@ def _pixel_bytes(page: TiffPage, pages: int) -> int:
 
 def _check_stored_bytes(page: TiffPage) -> None:
     """Raises ValueError if a page stores far more than its pixels: reading it would take memory for nothing."""
-    stored, needed = sum(page.databytecounts), page.nbytes
-    if stored > 2 * needed + MAX_EXCESS:
-        raise ValueError(f"stores {stored} bytes for {needed} bytes of pixels; it is damaged")
+    tiles = math.prod(page.chunks) * len(page.databytecounts) * (page.dtype.itemsize if page.dtype else 1)
+    stored = sum(page.databytecounts)
+    if stored > 2 * min(tiles, MAX_PADDING) + 2 * page.nbytes + MAX_EXCESS:
+        raise ValueError(f"stores {stored} bytes for {page.nbytes} bytes of pixels; it is damaged")
 
 
 def _next_page(tiff: TiffFile, page: TiffPage) -> int:

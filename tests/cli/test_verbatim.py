@@ -3,6 +3,7 @@
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from ijepa.cli import entry
 from ijepa.cli.verbatim import is_text, quote_texts
 from ijepa.config import COMBINED, EvaluateConfig, TrainConfig
 
@@ -48,10 +49,19 @@ def test_quotes_nothing_and_references_are_hydra_s(argument, value):
         ("data=2024,mine", "data='2024',mine"),
         ("task=[knn,logistic]", "task=[knn,logistic]"),
         ("-m", "-m"),
+        ("run_dir=${oc.env:NOPE,/tmp/r}", "run_dir=${oc.env:NOPE,/tmp/r}"),
+        ("data.root=a\\,b", "data.root=a\\,b"),
     ],
 )
 def test_sweeps(typed, expected):
     assert quote_texts([typed], TrainConfig, GROUPS, multirun=True) == [expected]
+
+
+def test_a_sweep_without_m():
+    """By an option of sweep=, or by Hydra's own key."""
+    for starts in ("sweep=lr", "hydra.mode=MULTIRUN"):
+        assert entry._starts_sweep(["seed=1", starts])
+    assert not entry._starts_sweep(["run_dir=sweep=lr"])
 
 
 def test_which_keys_are_text():

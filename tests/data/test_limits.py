@@ -93,6 +93,13 @@ def test_tiffs_that_unfold(tmp_path):
     assert "1000 pages or more, too many for data.channels=7" in reason(path, 7)
 
 
+def test_small_pages_in_large_tiles_are_read(tmp_path):
+    """Tiles at the edge are padded, as in chips of satellite images."""
+    values = noise(64, 64, 13)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack", planarconfig="contig", tile=(256, 256))
+    assert decode(str(tmp_path / "a.tif"), 13).shape == (13, 64, 64)
+
+
 def test_what_is_no_regular_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.png")
     assert "is not a regular file" in reason(tmp_path / "a.png", 3)

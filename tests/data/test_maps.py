@@ -158,3 +158,13 @@ def test_wrong_folders_are_one_line(pictures, tmp_path, key):
         in strange
     )
     assert "omit it" in fault("data=digits", f"data.{key}={tmp_path}")
+
+
+def test_fax_compressed_masks_are_read(tmp_path):
+    mask = np.zeros((20, 24), bool)
+    mask[3:9, 5:15] = True
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(mask).save(tmp_path / "masks" / "a.tif", compression="group4")
+    reader = maps.MapFolder("segmentation", tmp_path / "masks", tmp_path / "images", 1.0, None)
+    assert set(reader(str(tmp_path / "images" / "a.png")).unique().tolist()) == {0, 1}

@@ -26,7 +26,15 @@ def make(root, **folders):
 
 @pytest.mark.parametrize(
     ("train", "val"),
-    [("train", "val"), ("train", "test"), ("Train", "Validation"), ("TRAINING", "valid"), ("training", "Testing")],
+    [
+        ("train", "val"),
+        ("train", "test"),
+        ("Train", "Validation"),
+        ("TRAINING", "valid"),
+        ("training", "Testing"),
+        ("training_set", "test_set"),
+        ("train2017", "val2017"),
+    ],
 )
 def test_parts_by_any_usual_name(tmp_path, train, val):
     make(tmp_path, **{f"{train}__a": 3, f"{train}__b": 2, f"{val}__a": 1, f"{val}__b": 1})
@@ -86,6 +94,37 @@ def test_names_without_images_are_no_parts(tmp_path):
     assert source(tmp_path, "data.val_fraction=0").classes == {"class": ["cat", "dog"]}
     make(tmp_path / "b", train__a=3, train__b=3, val=0, test__a=1)
     assert source(tmp_path / "b").val.name(0).endswith("test/a/0.png")
+
+
+def test_linked_classes_are_validation_images(tmp_path):
+    """As ImageNet's are often set up."""
+    make(tmp_path / "store", a=1, b=1)
+    root = make(tmp_path / "data", train__a=3, train__b=3, val=0)
+    for name in ("a", "b"):
+        (root / "val" / name).symlink_to(tmp_path / "store" / name)
+    found = source(root)
+    assert (len(found.train), len(found.val), found.notes) == (6, 2, [])
+
+
+def test_what_holds_no_images_is_in_nobodys_way(tmp_path):
+    root = make(tmp_path, train__a=3, train__b=3, training=0, val__a=1)
+    (root / "training" / "log.txt").write_text("")
+    assert len(source(root).train) == 6
+    root = make(tmp_path / "flat", train=4)
+    (root / "runs").mkdir()
+    (root / "runs" / "config.yaml").write_text("# Repeat: python train.py")
+    picture(0, 8, 8).save(root / "runs" / "masks.png")
+    assert len(source(root, "data.val_fraction=0").train) == 4
+    make(root, unlabeled=2)
+    (tmp_path / "labels.csv").write_text("file,class\n0.png,a\n1.png,b\n")
+    assert len(source(root, "data.val_fraction=0", f"data.labels={tmp_path / 'labels.csv'}").train) == 4
+
+
+def test_a_chosen_folder_without_images(tmp_path):
+    make(tmp_path, train__a=3, train__b=3, hold=0, other__a=2)
+    with pytest.raises(UserError, match=r"data.val=hold: no image in"):
+        source(tmp_path, "data.val=hold")
+    assert len(source(tmp_path, "data.val=other/").val) == 2
 
 
 def test_validation_classes_that_training_lacks_are_named(tmp_path):
