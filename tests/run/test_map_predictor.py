@@ -22,14 +22,25 @@ SMALL = [f"task.{kind}.{key}" for kind in ("depth", "segmentation")
          for key in ("layers=[1,2]", "min_steps=40", "epochs=1", "lr=[0.1]")]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Where `heads` are written, by the first test that needs them."""
+    return tmp_path_factory.mktemp("made") / "heads"
+
+
 @pytest.fixture
-def heads(finished, mapped, invoke):
-    """A folder with heads for both."""
-    roots = [f"data.depth_root={mapped}/depth", "data.depth_scale=0.001", f"data.segmentation_root={mapped}/classes"]
-    code, _, error = invoke("evaluate.py", f"checkpoint={finished[0]}", "task=[depth,segmentation]", *roots, *SMALL,
-                            "baselines=false", "data.workers=0", f"output={mapped}/heads")  # fmt: skip
-    assert code == 0, error
-    return mapped / "heads"
+def heads(finished, mapped, invoke, made):
+    """A folder with heads for both; only read."""
+    if not made.exists():
+        roots = [
+            f"data.depth_root={mapped}/depth",
+            "data.depth_scale=0.001",
+            f"data.segmentation_root={mapped}/classes",
+        ]
+        code, _, error = invoke("evaluate.py", f"checkpoint={finished[0]}", "task=[depth,segmentation]", *roots, *SMALL,
+                                "baselines=false", "data.workers=0", f"output={made}")  # fmt: skip
+        assert code == 0, error
+    return made
 
 
 @pytest.fixture
