@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -141,3 +142,26 @@ def finished(_trained):
     shutil.rmtree(folder)
     shutil.copytree(folder.with_name("copy"), folder)
     return _trained
+
+
+@pytest.fixture
+def stopped(invoke, monkeypatch):
+    """predict.py, ended by Ctrl-C before the chunk whose first image has this index: standard output."""
+
+    def run(first, *arguments):
+        from ijepa.run import predictions
+
+        original = predictions._rows
+
+        def stop(*values):
+            if values[3] == first:
+                raise KeyboardInterrupt
+            return original(*values)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(predictions, "_rows", stop)
+            code, out, _ = invoke("predict.py", *arguments)
+        assert code == 128 + signal.SIGINT
+        return out
+
+    return run

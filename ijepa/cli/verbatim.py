@@ -73,7 +73,7 @@ def is_text(schema: type[BaseModel], parts: Sequence[str]) -> bool:
     annotation = field.annotation
     if get_origin(annotation) is dict:  # sections whose names the user chooses
         annotation, others = get_args(annotation)[1], others[1:]
-    sections = [section for section in possible_sections(annotation, {}) if section is not None]
+    sections = possible_sections(annotation, {})
     answers = {is_text(section, others) for section in sections if others and _has(section, others[0])}
     return answers == {True}
 

@@ -54,7 +54,7 @@ def find_parts(root: Path, entries: list[str], data: config.Data) -> Parts:
     contents = scan_folder(root / train[0])
     others = [name for name in names if name not in (*train, *val) and holds_images(root / name)]
     if others and not val and not any(contents.classes) and data.labels is None:
-        problem = f"{train[0]} could be a class like {_listed(others)}, or the training images"
+        problem = f"{train[0]}/ could be a class like {_listed(others)}, or the training images"
         raise ConfigError("data.root", data.root, f"{problem}; rename it, or give data.root={root / train[0]}")
     chosen = _validation(root, val, data)
     validation = None if chosen is None else scan_folder(root / chosen)
@@ -79,14 +79,14 @@ def _without_train(root: Path, names: list[str], val: list[str], data: config.Da
     """Parts of a root without a folder for training."""
     others = [name for name in names if name not in val and holds_images(root / name)]
     if data.val is not None:
-        problem = f"{root} has no folder for training ({', '.join(TRAIN[:2])})"
+        problem = f"{root} has no folder for training ({', '.join(TRAIN)})"
         raise ConfigError("data.val", data.val, f"{problem}; move the other images into {root / TRAIN[0]}")
     if not any(holds_images(root / name) for name in val):
         return Parts(scan_folder(root), None, [])
     if others:
         problem = f"{_listed(val)} could be a class like {_listed(others)}, or the validation images"
         raise ConfigError("data.root", data.root, f"{problem}; rename it, or move the others into {root / TRAIN[0]}")
-    problem = f"has {_listed(val)}, but no folder for training ({', '.join(TRAIN[:2])})"
+    problem = f"has {_listed(val)}, but no folder for training ({', '.join(TRAIN)})"
     raise ConfigError("data.root", data.root, f"{problem}; to train on one, give data.root={root / val[0]}")
 
 

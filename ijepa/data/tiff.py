@@ -68,7 +68,7 @@ def read(path: str, channels: int, max_pixels: int | None) -> Tensor | None:
         check_size(first.imagelength, first.imagewidth, max_pixels, _pixel_bytes(first, len(stack)))
         for page in stack:
             _check_stored_bytes(page)
-        values = torch.cat([_read_page(page, path, index) for index, page in enumerate(stack)])
+        values = torch.cat([_read_page(page) for page in stack])
     colours = first.dtype.kind == "u" and first.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB) and len(stack) == 1
     extra = first.extrasamples[-1:]
     alpha = colours and extra in ((PREMULTIPLIED,), (ALPHA,)) and len(values) == (4 if first.photometric == RGB else 2)
@@ -114,6 +114,8 @@ def _is_grey(page: TiffPage) -> bool:
 
 def _pillow_suffices(page: TiffPage, channels: int) -> bool:
     """Whether Pillow reads ``page`` without losing bits or channels."""
+    if page.compression == COMPRESSION.WEBP:
+        return False
     if page.photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB):
         return True  # palettes, CMYK, YCbCr
     if page.dtype is None or page.dtype.kind not in "bu" or page.bitspersample > 8 or channels not in (1, 3, 4):
@@ -124,7 +126,7 @@ def _pillow_suffices(page: TiffPage, channels: int) -> bool:
     return page.samplesperpixel <= (6 if page.photometric == RGB else 2)
 
 
-def _read_page(page: TiffPage, path: str, index: int) -> Tensor:
+def _read_page(page: TiffPage) -> Tensor:
     """The values [C, H, W] of a page, upright, as float32."""
     order = {"YX": (0, 1), "YXS": (2, 0, 1), "SYX": (0, 1, 2)}.get(page.axes)
     if order is None or page.dtype is None:

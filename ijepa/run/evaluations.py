@@ -21,8 +21,7 @@ from ijepa.evaluation import paper, tables, tasks
 from ijepa.evaluation.context import UNTRAINED, EvalContext, EvaluatedModel, label_sets
 from ijepa.evaluation.runtime import Runtime, build_runtime
 from ijepa.interop import loading, transformers
-from ijepa.interop.classifier_files import FILE
-from ijepa.interop.heads_file import CLASSIFIER, kind_of
+from ijepa.interop.heads_file import CLASSIFIER, FILES, kind_of
 from ijepa.interop.reading import FORMATS
 from ijepa.masking import Masking
 from ijepa.models.pretrained import PretrainedEncoder, Spec, untrained_encoder
@@ -136,7 +135,7 @@ def _run_tasks(
 
 def _drop_old_classifiers(folder: Path, written: list[Path], checkpoint: Path | None) -> None:
     """Deletes what an earlier evaluation of this name has left, if this one has left classifiers of other names."""
-    found = [file for file in folder.glob(FILE.replace(".", "*.")) if kind_of(file) == CLASSIFIER]
+    found = [file for name in FILES[CLASSIFIER] for file in folder.glob(name) if kind_of(file) == CLASSIFIER]
     if any(file in written for file in found):
         for file in found:
             if file not in written and (checkpoint is None or file.resolve() != checkpoint.resolve()):

@@ -23,7 +23,7 @@ from ijepa.evaluation.runtime import Runtime
 from ijepa.interop.dense import WholeImage, load_dense, whole_image
 from ijepa.pictures import results, write
 from ijepa.run.image_predictor import ImagePredictor, relative_name
-from ijepa.run_folder.outputs import MAPS, output_kind
+from ijepa.run_folder.outputs import MAPS, MAPS_COLUMNS, output_kind
 from ijepa.util.errors import ConfigError, UserError
 from ijepa.util.files import replacing
 from ijepa.util.rows import Row, RowFile
@@ -202,7 +202,8 @@ def _maps(table: Path) -> list[str]:
     try:
         with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             rows = csv.DictReader(file)
-            return [row["map"] for row in rows if row.get("map")] if rows.fieldnames == ["file", "map", "error"] else []
+            is_own = tuple(rows.fieldnames or ()) == MAPS_COLUMNS
+            return [row["map"] for row in rows if row.get("map")] if is_own else []
     except (OSError, csv.Error):
         return []
 

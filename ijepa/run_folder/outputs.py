@@ -10,7 +10,8 @@ from ijepa.run_folder.sweep import SweepFolder
 
 MAPS = "maps.csv"
 """The table in a folder of maps that predict.py has written."""
-MAPS_HEADER = b"file,map,error"
+MAPS_COLUMNS = ("file", "map", "error")
+"""Its columns."""
 
 
 def output_kind(folder: Path, names: Collection[str]) -> str | None:
@@ -27,7 +28,7 @@ def output_kind(folder: Path, names: Collection[str]) -> str | None:
         return "a sweep"
     if FILE in names and {"config", "results", "details"} <= _keys(evaluation_file(folder)):
         return "an evaluation"
-    if MAPS in names and _starts(folder / MAPS, MAPS_HEADER):
+    if MAPS in names and _starts(folder / MAPS, ",".join(MAPS_COLUMNS).encode()):
         return "predicted maps"
     return None
 

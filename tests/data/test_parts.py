@@ -78,7 +78,10 @@ def test_a_test_set_without_labels(tmp_path):
         ({"val__a": 1, "test__a": 1}, r"has test/, val/, but no folder for training \(train, training\); to train on"),
         ({"train__a": 1, "val__a": 1, "valid__a": 1}, "has val/, valid/; choose one by data.val=val"),
         ({"train__a": 1, "Training__a": 1}, "has Training/, train/; give the folder of one of them"),
-        ({"train": 3, "bus": 3, "car": 3}, "train could be a class like bus/, car/, or the training images; rename it"),
+        (
+            {"train": 3, "bus": 3, "car": 3},
+            "train/ could be a class like bus/, car/, or the training images; rename it",
+        ),
         ({"cat": 3, "dog": 3, "test": 3}, "test/ could be a class like cat/, dog/, or the validation images; rename"),
     ],
 )

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from helpers import picture
 from image_files import noise, reason, unit
 from PIL import Image
 
@@ -80,6 +81,15 @@ def test_compressed_channels_and_types(tmp_path, compression):
     single = noise(6, 5).astype(np.int32)
     tifffile.imwrite(path, single, compression=compression)
     assert torch.equal(decode(str(path), 1), torch.from_numpy(single)[None].float())
+
+
+@pytest.mark.parametrize("compression", ["jpeg", "webp"])
+def test_compressed_pictures(tmp_path, compression):
+    image = np.asarray(picture(3, 32, 48))
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb", compression=compression)
+    found = decode(str(tmp_path / "a.tif"), 3)
+    values = np.asarray(found) if isinstance(found, Image.Image) else 255 * found.movedim(0, -1).numpy()
+    assert np.abs(values.astype(float) - image).mean() < 8
 
 
 def test_other_compressions_reach_no_decoder(tmp_path):

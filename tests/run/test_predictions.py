@@ -4,7 +4,6 @@ import csv
 import os
 import re
 import shutil
-import signal
 import subprocess
 
 import numpy as np
@@ -98,23 +97,13 @@ def test_a_single_image(classified, pictures, invoke, tmp_path):
     assert row["error"] is None
 
 
-def test_a_stopped_command_resumes(classified, new, invoke, tmp_path, monkeypatch):
+def test_a_stopped_command_resumes(classified, new, invoke, stopped, tmp_path, monkeypatch):
     """Ctrl-C after the second chunk; the table is the same as without it."""
     monkeypatch.setattr(predictions, "CHUNK", 1)
     arguments = [f"checkpoint={classified}", f"data.root={new}", "data.workers=0", "data.batch_size=2"]
     assert invoke("predict.py", *arguments, f"output={tmp_path / 'whole.csv'}")[0] == 0
     output = tmp_path / "found.csv"
-    original = predictions._rows
-
-    def stop(*values):
-        if values[3] == 4:  # the chunk's first image
-            raise KeyboardInterrupt
-        return original(*values)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(predictions, "_rows", stop)
-        code, out, _ = invoke("predict.py", *arguments, f"output={output}")
-    assert code == 128 + signal.SIGINT
+    out = stopped(4, *arguments, f"output={output}")
     assert "stopped after 4 of 9 images; the same command resumes" in out
     assert not output.exists()
     code, out, error = invoke("predict.py", *arguments, f"output={output}")
