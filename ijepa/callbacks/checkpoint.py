@@ -18,6 +18,7 @@ from ijepa.distributed.signals import Signals
 from ijepa.interop.loading import IMAGES_KEY, load_checkpoint
 from ijepa.run_folder import CheckpointFolder
 from ijepa.run_folder.checkpoints import step_of
+from ijepa.training.base import TrainingModule
 from ijepa.util.files import replacing
 
 
@@ -138,8 +139,11 @@ class Checkpoint(L.Callback):
         if trainer.is_global_zero:
             for name in [self.path, *map(self.folder.best, improved)]:
                 _link(path, name)
-            for old in self.folder.numbered()[: -self.keep]:
-                old.unlink(missing_ok=True)
+            module = trainer.lightning_module
+            assert isinstance(module, TrainingModule)
+            if not module.skipped.last:  # if it was, the run may stop soon, and resume from one of them
+                for old in self.folder.numbered()[: -self.keep]:
+                    old.unlink(missing_ok=True)
 
     def _update_best(self, step: int) -> list[str]:
         """Updates `best` with this step's scores, and returns the metrics that improved."""

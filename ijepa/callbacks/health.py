@@ -28,6 +28,8 @@ from ijepa.training.protocol import eval_mode
 from ijepa.util.randomness import Stream, seed_of
 
 PREFIX = "health/"
+UNLOGGED = ("step", "loss", "skipped")
+"""Entries of `Health.checks` that are logged elsewhere."""
 
 
 class Health(L.Callback):
@@ -139,7 +141,9 @@ class Health(L.Callback):
         with eval_mode(module), _tf32_eager():
             measures = check.health_check(monitor, self._heldout)
         if step:
-            measures |= {"gradient_norm": self._gradient, "loss": self.recorder.current_loss()}
+            loss, skipped = self.recorder.current_loss(), int(module.skipped.in_a_row)
+            # one skipped step does no harm, and its gradients say nothing
+            measures |= {"skipped": skipped} if skipped else {"gradient_norm": self._gradient, "loss": loss}
         measures |= monitor.measures()
         self.checks.append({"step": step, **measures})
         verdict = diagnose(self.checks, self.warmup_steps)
@@ -154,7 +158,7 @@ class Health(L.Callback):
         if not trainer.is_global_zero:
             return
         step, last = trainer.global_step, max(trainer.global_step - 1, 0)
-        values = {f"{PREFIX}{name}": value for name, value in self.latest.items() if name not in ("step", "loss")}
+        values = {f"{PREFIX}{name}": value for name, value in self.latest.items() if name not in UNLOGGED}
         for logger in trainer.loggers:
             logger.log_metrics({**self.recorder.totals(), **values, **module.schedule.values(last)}, step=step)
         log_text(trainer.loggers, f"{PREFIX}verdict", verdict.title, step)

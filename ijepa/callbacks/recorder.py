@@ -9,10 +9,14 @@ import torch
 from ijepa.data.datamodule import Batch
 from ijepa.training.base import TrainingModule
 
+COUNT = ""
+"""Beside the sums of the parts of the loss: how many micro-batches they contain."""
+
 
 class Recorder(L.Callback):
     """Every ``every`` steps, logs the mean of each part of the loss since the last row, the schedule, and the totals.
 
+    Micro-batches whose loss is not finite are left out of the mean.
     The totals are cumulative over the whole run, also if it was resumed, for plots of accuracy against compute.
 
     Args:
@@ -38,18 +42,19 @@ class Recorder(L.Callback):
         self.unreadable: dict[str, None] = {}
         self._faults: list[str] = []
         self._sums: dict[str, torch.Tensor] = {}
-        self._count = 0
         self._clock = 0.0
         self._window = (0, 0.0)
 
     def state_dict(self) -> dict[str, Any]:
         totals = {"images": self.images, "flops": self.flops, "seconds": self.seconds, "loss": self.loss}
         sums = {name: _mean_of_ranks(value) for name, value in self._sums.items()}
-        return {**totals, "unreadable": list(self.unreadable), "sums": sums, "count": self._count}
+        return {**totals, "unreadable": list(self.unreadable), "sums": sums}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.images, self.flops, self.seconds = (state_dict[name] for name in ("images", "flops", "seconds"))
-        self.loss, self._sums, self._count = (state_dict[name] for name in ("loss", "sums", "count"))
+        self.loss, self._sums = state_dict["loss"], state_dict["sums"]
+        if self._sums and COUNT not in self._sums:  # of an older version, which counted apart
+            self._sums[COUNT] = torch.tensor(float(state_dict["count"]))
         self.unreadable = dict.fromkeys(state_dict["unreadable"])
 
     def totals(self) -> dict[str, float]:
@@ -71,9 +76,11 @@ class Recorder(L.Callback):
     ) -> None:
         assert isinstance(pl_module, TrainingModule)
         self._faults += batch.unreadable
-        for name, value in outputs["parts"].items():
-            self._sums[name] = self._sums[name].to(value.device) + value if name in self._sums else value.clone()
-        self._count += 1
+        parts = outputs["parts"]
+        finite = torch.stack([value.isfinite() for value in parts.values()]).all()  # on the device: no waiting for it
+        for name, value in {**parts, COUNT: torch.ones_like(parts["total"])}.items():
+            counted = torch.where(finite, value, 0.0)
+            self._sums[name] = self._sums[name].to(value.device) + counted if name in self._sums else counted
         self.flops += pl_module.flops(batch) * trainer.world_size
         if trainer.global_step == self._step:
             return  # within gradient accumulation
@@ -91,9 +98,9 @@ class Recorder(L.Callback):
 
     def current_loss(self) -> float:
         """The mean loss since the last row, or of the last row if no step followed; every process calls it."""
-        if not self._count:
+        if not self._sums:
             return self.loss
-        return float(_mean_of_ranks(self._sums["total"])) / self._count
+        return float(_mean_of_ranks(self._sums["total"]) / _mean_of_ranks(self._sums[COUNT]))
 
     def restart_clock(self) -> None:
         """Excludes the time since the last step from the seconds, for example that of an evaluation."""
@@ -113,10 +120,11 @@ class Recorder(L.Callback):
 
     def _record(self, trainer: L.Trainer, module: TrainingModule) -> None:
         self._print_unreadable(trainer)
-        means = torch.stack(list(self._sums.values())) / self._count
-        means = trainer.strategy.reduce(means, reduce_op="mean")
-        values = dict(zip(self._sums, means.tolist(), strict=True))
-        self._sums, self._count = {}, 0
+        sums = trainer.strategy.reduce(torch.stack(list(self._sums.values())), reduce_op="mean")
+        count = list(self._sums).index(COUNT)
+        values = dict(zip(self._sums, (sums / sums[count]).tolist(), strict=True))
+        del values[COUNT]
+        self._sums = {}
         values = {"loss": values.pop("total"), **values}
         self.loss = values["loss"]
         images, seconds = self._window

@@ -209,6 +209,12 @@ class DataModule(L.LightningDataModule):
         digest = hashlib.sha256("\0".join(name[start:] for name in names).encode(errors="surrogateescape"))
         return {"images": len(names), "names": digest.hexdigest()}
 
+    def train_name(self, step: int, position: int) -> str:
+        """The name of the training image at ``position`` in the global batch of ``step`` (from 0)."""
+        count = len(self.source.train)
+        sampler = ResumableBatchSampler(count, self.batch_size, self.seed, self.max_steps, 0, 1, 0, 1)
+        return self.source.train.name(sampler.sample_index(step, position).image)
+
     def train_dataloader(self) -> DataLoader[Any]:
         """A single loader from the trainer's step to the end of the run, across epochs; yields `Batch`."""
         trainer = self.trainer

@@ -36,7 +36,7 @@ RESULTS = (
 )  # fmt: skip
 """Metrics of the built-in tasks; the first match counts, so a narrower family comes before a wider one."""
 HEADLINE = MetricSpec("headline", "Mean headline", "%", "higher", "the first task's main metric, mean over label sets")
-COLUMNS = (*training.LOSS, *training.SCHEDULE, *training.TOTALS, *training.PROGRESS, HEADLINE)
+COLUMNS = (*training.LOSS, *training.SCHEDULE, *training.TOTALS, *training.PROGRESS, training.SKIPPED, HEADLINE)
 """Columns of metrics.csv whose names are the same in every run."""
 
 Specs = Mapping[str, MetricSpec]

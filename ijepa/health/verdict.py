@@ -117,7 +117,7 @@ def diagnose(checks: Sequence[HealthCheck], warmup_steps: int = 0) -> Verdict:
 
     Args:
         checks: results of `ijepa.health.check.health_check` so far, each with ``step`` and optionally ``loss`` and
-            ``gradient_norm``; the first is the reference.
+            ``gradient_norm``, or ``skipped``, how many steps in a row were skipped; the first is the reference.
         warmup_steps: length of the learning rate's warm-up.
     """
     now, step = checks[-1], int(checks[-1]["step"])
@@ -164,11 +164,13 @@ def _divergence(checks: Sequence[HealthCheck]) -> list[str]:
     now, past = checks[-1], checks[:-1]
     not_finite = [name for name in ("loss", "gradient_norm", "norm", "predictions_norm")
              if not math.isfinite(now.get(name, 0.0))]  # fmt: skip
+    if now.get("skipped", 0) > 1:
+        return [f"{now['skipped']:.0f} steps in a row were skipped: loss or gradients not finite"]
     if not_finite:
         return [f"{name.replace('_', ' ')} is {now[name]}" for name in not_finite]
     evidence = []
     losses = [check["loss"] for check in past if "loss" in check]
-    if losses and now["loss"] > JUMP * max(*losses, 1.0):
+    if losses and now.get("loss", 0.0) > JUMP * max(*losses, 1.0):
         evidence.append(f"loss {now['loss']:.3g} (maximum before: {max(losses):.3g})")
     for name in ("gradient_norm", "predictions_norm"):
         *values, last = [check[name] for check in past if name in check] or [0.0]

@@ -97,8 +97,16 @@ class JEPA(nn.Module):
         return normalize_targets(features, len(self.depths or (0,))) if self.normalize else features
 
     @torch.no_grad()
-    def update_target_encoder(self, momentum: float) -> None:
-        """EMA update: target <- momentum * target + (1 - momentum) * context, for all parameters at once."""
-        torch._foreach_lerp_(
-            list(self.target_encoder.parameters()), list(self.context_encoder.parameters()), 1.0 - momentum
-        )
+    def update_target_encoder(self, momentum: float, skipped: Tensor | None = None) -> None:
+        """EMA update: target <- momentum * target + (1 - momentum) * context, for all parameters at once.
+
+        ``skipped``: bool [], leaves the target encoder as it is if true; on a GPU, the CPU does not wait for it.
+        """
+        targets, contexts = tuple(self.target_encoder.parameters()), tuple(self.context_encoder.parameters())
+        if skipped is None or skipped.device.type == "cpu":
+            if not skipped:
+                torch._foreach_lerp_(targets, contexts, 1.0 - momentum)
+            return
+        rate = torch.where(skipped, 0.0, 1.0 - momentum)
+        for target, context in zip(targets, contexts, strict=True):
+            target.lerp_(context, rate)

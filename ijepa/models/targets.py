@@ -55,12 +55,22 @@ class TargetStatistics(nn.Module):
             self.images += len(targets)
         return (targets - self.mean) * (self.variance + self.EPS).rsqrt()
 
-    def update(self, all_reduce: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> None:
-        """Takes in the targets of one step; ``all_reduce`` sums a tensor over all processes."""
+    def update(
+        self, all_reduce: Callable[[Tensor], Tensor] = lambda tensor: tensor, skipped: Tensor | None = None
+    ) -> None:
+        """Takes in the targets of one step.
+
+        Args:
+            all_reduce: sums a tensor over all processes.
+            skipped: bool [], if true, the targets of the step are dropped.
+        """
         images = all_reduce(self.images.clone())
         mean, squares = all_reduce(self.sums.clone()) / images  # [N, D] each
-        self.steps += 1
-        rate = torch.clamp(1 / self.steps, min=1 - self.decay)
+        taken = 1 if skipped is None else (~skipped).long()
+        if skipped is not None:
+            mean, squares = torch.where(skipped, 0.0, mean), torch.where(skipped, 0.0, squares)
+        self.steps += taken
+        rate = torch.clamp(1 / self.steps, min=1 - self.decay) * taken
         self.mean.lerp_(mean, rate)
         around = squares - self.mean * (2 * mean - self.mean)  # mean squared distance from the new mean
         self.variance.lerp_(around.mean(dim=0).clamp(min=0), rate)

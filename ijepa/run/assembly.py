@@ -16,6 +16,7 @@ from ijepa.callbacks.health import Health
 from ijepa.callbacks.pictures import FeaturePictures
 from ijepa.callbacks.progress import ProgressReport
 from ijepa.callbacks.recorder import Recorder
+from ijepa.callbacks.skipped import SkippedSteps
 from ijepa.data.datamodule import Batch, DataModule
 from ijepa.distributed import devices
 from ijepa.distributed.signals import Signals
@@ -108,6 +109,8 @@ def assemble(
     if count is not None and monitor is not None:
         callbacks.append(FeaturePictures(data, monitor.grid, recorder, files, steps, count))
     callbacks.append(ProgressReport(recorder, steps, config.callbacks.progress_every_seconds))
+    limit = config.callbacks.max_skipped_steps
+    callbacks.append(SkippedSteps(data, checkpoint, folder, config.callbacks.log_every_steps, limit))
     callbacks += [*observers.callbacks(config, folder, step), checkpoint]  # last: it saves the state of the others
     trainer = L.Trainer(
         accelerator=accelerator,

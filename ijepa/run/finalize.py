@@ -54,6 +54,7 @@ def finish(run: Run, brief: bool) -> None:
         "steps": run.trainer.global_step,
         **run.recorder.totals(),
         "loss": run.recorder.loss,
+        "skipped_steps": int(run.module.skipped.total),
         "not_images": run.data.source.not_images,
         "best": {name: {"value": value, "step": step} for name, (value, step) in run.checkpoint.best.items()},
     }

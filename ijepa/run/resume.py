@@ -119,7 +119,7 @@ def point_in_folder(folder: Path, config: TrainConfig) -> ResumePoint | None:
     """
     checkpoints = RunFolder(folder).checkpoints
     for checkpoint in (checkpoints.last, *reversed(checkpoints.numbered())):
-        if checkpoint.is_file() and _is_complete(checkpoint):
+        if checkpoint.is_file() and _is_good(checkpoint):
             contents = _load(folder, checkpoint)
             shapes = {name: tensor.shape for name, tensor in contents["state_dict"].items()}
             config = config.model_copy(update={"resume": None})
@@ -196,27 +196,43 @@ def _locate(path: Path) -> tuple[Path, Path]:
 
 
 def _load(path: Path, checkpoint: Path) -> dict[str, Any]:
-    """The checkpoint, memory-mapped; if it is incomplete, the error names the newest complete one."""
+    """The checkpoint, memory-mapped; if it is broken, the error names the newest good one."""
     try:
         contents = loading.load_checkpoint(checkpoint, mapped=True)
     except ConfigError as error:
-        others = (path for path in reversed(CheckpointFolder(checkpoint.parent).numbered()) if path != checkpoint)
-        complete = next(filter(_is_complete, others), None)
-        problem = f"try resume={complete}, the newest complete one" if complete else "and there is no complete one"
-        raise ConfigError("resume", path, f"{checkpoint.name} is not a complete checkpoint; {problem}") from error
+        problem = f"{checkpoint.name} is not a complete checkpoint; {_offer(checkpoint)}"
+        raise ConfigError("resume", path, problem) from error
     missing = [name for name in REQUIRED_KEYS if name not in contents]
     if missing:
         problem = f"{checkpoint.name} is not a checkpoint of a run: it contains no {missing[0]}"
         raise ConfigError("resume", path, problem)
+    spoilt = _not_finite(contents)
+    if spoilt is not None:
+        problem = f"{checkpoint.name} is of a run that has diverged: {spoilt} is not finite; {_offer(checkpoint)}"
+        raise ConfigError("resume", path, problem)
     return contents
 
 
-def _is_complete(path: Path) -> bool:
+def _offer(checkpoint: Path) -> str:
+    """What to resume from instead of ``checkpoint``."""
+    others = (path for path in reversed(CheckpointFolder(checkpoint.parent).numbered()) if path != checkpoint)
+    good = next(filter(_is_good, others), None)
+    return f"try resume={good}, the newest good one" if good else "and there is no good one"
+
+
+def _is_good(path: Path) -> bool:
+    """Whether the checkpoint is complete and its weights are finite."""
     try:
-        loading.load_checkpoint(path, mapped=True)
+        return _not_finite(loading.load_checkpoint(path, mapped=True)) is None
     except UserError:
         return False
-    return True
+
+
+def _not_finite(contents: dict[str, Any]) -> str | None:
+    """The first tensor of the checkpoint's weights that is not finite; None if all are."""
+    weights = contents.get("state_dict", {})
+    tensors = {name: value for name, value in weights.items() if isinstance(value, torch.Tensor)}
+    return next((name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), None)
 
 
 def _compose(file: Path, overrides: list[str]) -> DictConfig:

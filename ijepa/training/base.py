@@ -6,12 +6,16 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
-from torch import nn
+from torch import Tensor, nn
 
 from ijepa.data.datamodule import Batch
 from ijepa.distributed import sharding
 from ijepa.training import optimizer as optim
 from ijepa.training.protocol import Execution, Monitor, RunSchedule, TrainedEncoder
+from ijepa.training.skipping import NonFiniteSteps
+
+SKIPPED_KEY = "skipped_steps"
+"""Of a checkpoint: the state of `NonFiniteSteps`."""
 
 
 class TrainingModule(L.LightningModule, ABC):
@@ -28,6 +32,7 @@ class TrainingModule(L.LightningModule, ABC):
 
     Attributes:
         execution: precision, activation checkpointing and compilation; the run sets it before training.
+        skipped: the steps that were skipped because their loss or gradients were not finite.
     """
 
     def __init__(self, schedule: RunSchedule, betas: tuple[float, float], eps: float, muon: bool = False) -> None:
@@ -37,6 +42,7 @@ class TrainingModule(L.LightningModule, ABC):
         self.betas = betas
         self.eps = eps
         self.execution = Execution()
+        self.skipped = NonFiniteSteps()
         self._configured = False
 
     @abstractmethod
@@ -104,15 +110,27 @@ class TrainingModule(L.LightningModule, ABC):
         """Sets the scheduled learning rate and weight decay, then steps the optimiser.
 
         Called once per step, not once per micro-batch. A subclass updates an EMA of the weights here, after
-        ``super()``: later hooks run after callbacks have written the checkpoint.
+        ``super()``: later hooks run after callbacks have written the checkpoint. It leaves the EMA as it is where
+        ``self.skipped.last`` is true.
         """
         step = self.global_step
         optim.set_hyperparameters(optimizer, self.schedule.lr(step), self.schedule.weight_decay(step))
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
 
+    def on_before_backward(self, loss: Tensor) -> None:
+        """Takes in the loss, to skip the step if it is not finite."""
+        self.skipped.note(loss)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Skips the step if its loss or gradients are not finite, before they are clipped."""
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        skip = self.skipped.decide(parameter.grad for parameter in parameters if parameter.grad is not None)
+        optim.skip(optimizer, skip)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Replaces parameter indices in the optimiser's state by names, so that any strategy can resume from it."""
         checkpoint |= self.checkpoint_extras()
+        checkpoint[SKIPPED_KEY] = self.skipped.state()
         state = checkpoint["optimizer_states"][0]
         if state:  # with sharding, only global rank 0 holds the state
             sharded = isinstance(self.trainer.strategy, ModelParallelStrategy)
@@ -125,6 +143,8 @@ class TrainingModule(L.LightningModule, ABC):
         Not with a sharding strategy, which loads the state by name. Also recomputes Lightning's counts of micro-batches
         from the number of steps, because gradient accumulation may have changed since the checkpoint was written.
         """
+        if SKIPPED_KEY in checkpoint:
+            self.skipped.load(checkpoint[SKIPPED_KEY])
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         batches = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
         for counts in (progress["total"], progress["current"]):

@@ -71,9 +71,9 @@ class Pretraining(TrainingModule):
         """Steps the optimiser, then updates the target encoder: once per step, not once per micro-batch."""
         step = self.global_step
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        self.jepa.update_target_encoder(self.schedule.momentum(step))
+        self.jepa.update_target_encoder(self.schedule.momentum(step), self.skipped.last)
         if self.jepa.statistics is not None:
-            self.jepa.statistics.update(sharding.sum_over_ranks)
+            self.jepa.statistics.update(sharding.sum_over_ranks, self.skipped.last)
 
     def flops(self, batch: Batch) -> float:
         assert batch.masks is not None

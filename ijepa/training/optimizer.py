@@ -67,7 +67,12 @@ class Muon(Optimizer):
         parameters: matrices, or groups of them.
         lr: learning rate.
         momentum: of the gradients' running average; the update looks one step ahead (Nesterov).
+
+    Attributes:
+        found_inf: 1 [] on the parameters' device: the step is skipped, as in torch's fused optimisers.
     """
+
+    found_inf: Tensor | None = None
 
     def __init__(self, parameters: Any, lr: float, momentum: float = 0.95) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": 0.0})
@@ -81,11 +86,15 @@ class Muon(Optimizer):
                 state = self.state[parameter]
                 if not state:
                     state["momentum_buffer"] = torch.zeros_like(parameter)
+                before = None if self.found_inf is None else (state["momentum_buffer"].clone(), parameter.clone())
                 average = state["momentum_buffer"].lerp_(parameter.grad, 1 - group["momentum"])
                 update = orthogonalised(parameter.grad.lerp(average, group["momentum"]))
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 size = 0.2 * max(parameter.shape) ** 0.5  # the root mean square of AdamW's updates is about 0.2
                 parameter.add_(update, alpha=-group["lr"] * size)
+                if before is not None:
+                    for now, then in zip((average, parameter), before, strict=True):
+                        now.copy_(torch.where(self.found_inf == 0, now, then))  # type: ignore[arg-type]
 
 
 class MuonAdamW(Optimizer):
@@ -97,7 +106,12 @@ class MuonAdamW(Optimizer):
         betas: of AdamW.
         eps: of AdamW.
         fused: AdamW's fused implementation.
+
+    Attributes:
+        found_inf: see `Muon`; only with ``fused``.
     """
+
+    found_inf: Tensor | None = None
 
     def __init__(self, named: Iterable[Named], lr: float, betas: tuple[float, float], eps: float, fused: bool) -> None:
         arguments = _arguments(groups(named, muon=True))
@@ -106,6 +120,7 @@ class MuonAdamW(Optimizer):
             AdamW(arguments[1:], lr=lr, betas=betas, eps=eps, fused=fused),
         )
         super().__init__([group for part in self._parts for group in part.param_groups], {"lr": lr})
+        self._step_supports_amp_scaling = fused
         self._share()
 
     def _share(self) -> None:
@@ -123,6 +138,7 @@ class MuonAdamW(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for part in self._parts:
+            part.found_inf = self.found_inf  # type: ignore[attr-defined]
             part.step()
         return loss
 
@@ -148,6 +164,17 @@ def set_hyperparameters(optimizer: Optimizer, lr: float, weight_decay: float) ->
     for group in decayed:
         group["lr"], group["weight_decay"] = lr, weight_decay
     undecayed["lr"] = lr
+
+
+def skip(optimizer: Optimizer, skipped: Tensor) -> None:
+    """Makes the next step of ``optimizer`` change nothing, neither parameters nor state, if ``skipped`` [] is true.
+
+    Fused optimisers decide on the device; for others, the CPU reads ``skipped``.
+    """
+    if getattr(optimizer, "_step_supports_amp_scaling", False):  # torch's name for: heeds found_inf
+        optimizer.found_inf = skipped.float()  # type: ignore[attr-defined]
+    elif skipped:
+        optimizer.zero_grad()  # to None: optimisers pass over parameters without gradients
 
 
 def rekey(state: dict[str, Any], keys: dict[Any, Any]) -> dict[str, Any]:

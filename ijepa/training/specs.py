@@ -23,4 +23,5 @@ TOTALS = (
     MetricSpec("seconds", "Training time", "s", "lower"),
 )
 """Totals of a run, in summary.json."""
+SKIPPED = MetricSpec("skipped_steps", "Skipped steps", "", "lower", "whose loss or gradients were not finite")
 PROGRESS = (MetricSpec("epoch", "Epoch", "", None), MetricSpec("step", "Step", "", None))

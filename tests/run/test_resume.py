@@ -189,6 +189,22 @@ def test_networks_of_another_shape_are_refused_even_with_force(copied, invoke):
     assert {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()} == before
 
 
+def test_a_checkpoint_of_a_diverged_run(copied, invoke):
+    """Of an older version, which wrote NaN; the weights of the newest checkpoint before it are finite."""
+    checkpoints = copied / "checkpoints"
+    good = checkpoints / "step-000002.ckpt"
+    shutil.copy(checkpoints / "last.ckpt", good)
+    contents = torch.load(checkpoints / "last.ckpt", weights_only=True)
+    contents["state_dict"]["jepa.predictor.mask_token"][..., 0] = float("nan")
+    (checkpoints / "last.ckpt").unlink()
+    torch.save(contents, checkpoints / "last.ckpt")
+    shutil.copy(checkpoints / "last.ckpt", checkpoints / "step-000003.ckpt")
+    code, _, error = invoke("train.py", f"resume={copied}")
+    assert code == 2
+    spoilt = "last.ckpt is of a run that has diverged: jepa.predictor.mask_token is not finite"
+    assert error == f"error: resume={copied}: {spoilt}; try resume={good}, the newest good one\n"
+
+
 @pytest.mark.parametrize("fault", ["truncated", "alone", "foreign", "encoder"])
 def test_checkpoints_that_no_run_can_go_on_from(copied, invoke, fault):
     last = copied / "checkpoints" / "last.ckpt"
@@ -197,10 +213,10 @@ def test_checkpoints_that_no_run_can_go_on_from(copied, invoke, fault):
     newest = copied / "checkpoints" / "step-000003.ckpt"
     if fault in ("truncated", "alone"):
         last.write_bytes(contents[:1000])
-        expected = f"last.ckpt is not a complete checkpoint; try resume={newest}, the newest complete one"
+        expected = f"last.ckpt is not a complete checkpoint; try resume={newest}, the newest good one"
         if fault == "alone":
             newest.unlink()
-            expected = "last.ckpt is not a complete checkpoint; and there is no complete one"
+            expected = "last.ckpt is not a complete checkpoint; and there is no good one"
     elif fault == "foreign":
         torch.save({"model": {}}, last)
         expected = "last.ckpt is not a checkpoint of a run: it contains no state_dict"
