@@ -70,5 +70,8 @@ class Data(Section):
     """folder of class indices for task=segmentation, which mirrors root as depth_root does; 255 is ignored"""
     workers: Annotated[int, Field(ge=0)] | None
     """data loader processes per device; null: one per core, at most 8. Never changes results"""
+    worker_timeout: Annotated[float, Field(gt=0)] = 60.0
+    """seconds without progress of the data loader processes after which the run names the files that they still read,
+    and waits, or ends if none of them is at work"""
     scenes: Scenes | None = None
     """the rendered scenes of data=scenes"""

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -10,13 +10,13 @@ import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 from torchvision.transforms.v2 import functional as TF
 
 from ijepa.data.heldout import evenly_spaced
 from ijepa.data.images import EvalTransform, TrainTransform
+from ijepa.data.loader import TIMEOUT, Loader, batched
 from ijepa.data.sets import Images, Source, UnreadableError
-from ijepa.data.workers import start_worker
 from ijepa.masking import Masking, Masks
 from ijepa.util.randomness import Stream, seed_of
 
@@ -170,6 +170,10 @@ class DataModule(L.LightningDataModule):
         max_steps: length of the run in steps.
         workers: data loader processes per device.
         seed: seed of image order, crops and masks.
+        timeout: see `Loader`.
+
+    Attributes:
+        stop: see `Loader`, during training.
     """
 
     def __init__(
@@ -184,6 +188,7 @@ class DataModule(L.LightningDataModule):
         max_steps: int,
         workers: int,
         seed: int,
+        timeout: float = TIMEOUT,
     ) -> None:
         super().__init__()
         self.source = source
@@ -196,6 +201,8 @@ class DataModule(L.LightningDataModule):
         self.max_steps = max_steps
         self.workers = workers
         self.seed = seed
+        self.timeout = timeout
+        self.stop: Callable[[], bool] = lambda: False
         self.unreadable: dict[str, str] = {}  # reason by image name, collected by evaluations
 
     @cached_property
@@ -215,7 +222,7 @@ class DataModule(L.LightningDataModule):
         sampler = ResumableBatchSampler(count, self.batch_size, self.seed, self.max_steps, 0, 1, 0, 1)
         return self.source.train.name(sampler.sample_index(step, position).image)
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> Loader:
         """A single loader from the trainer's step to the end of the run, across epochs; yields `Batch`."""
         trainer = self.trainer
         batch_sampler = ResumableBatchSampler(
@@ -228,19 +235,17 @@ class DataModule(L.LightningDataModule):
             trainer.global_rank if trainer else 0,
             trainer.world_size if trainer else 1,
         )
-        return DataLoader(
-            Crops(self.source.train, self.transform, self.seed),
-            batch_sampler=batch_sampler,  # type: ignore[arg-type]  # indices are SampleIndex, not int
-            collate_fn=Collate(self.masking, self.seed),
-            num_workers=self.workers,
-            pin_memory=torch.cuda.is_available(),
-            worker_init_fn=start_worker,
-        )
+        crops, collate = Crops(self.source.train, self.transform, self.seed), Collate(self.masking, self.seed)
+        pinned = torch.cuda.is_available()
+        return Loader(crops, batch_sampler, self.workers, collate, self.timeout, self.stop, pinned)
 
-    def eval_dataloader(self, images: Images, batch_size: int) -> DataLoader[Any]:
+    def eval_dataloader(self, images: Images, batch_size: int) -> Loader:
         """A loader of ``images`` in order; see `EvalImages`."""
-        dataset = EvalImages(images, self.eval_transform, self.channels)
-        return DataLoader(dataset, batch_size, num_workers=self.workers, worker_init_fn=start_worker)
+        return self.loader(EvalImages(images, self.eval_transform, self.channels), batched(len(images), batch_size))
+
+    def loader(self, dataset: Dataset[Any], batches: Iterable[Sequence[Any]]) -> Loader:
+        """A loader of the batches of another data set, by their keys."""
+        return Loader(dataset, batches, self.workers, timeout=self.timeout)
 
     @property
     def monitor_images(self) -> Images:

@@ -15,7 +15,7 @@ from tifffile import TiffFile
 from torch import Tensor
 
 from ijepa import config
-from ijepa.data import tiff
+from ijepa.data import tiff, workers
 from ijepa.data.limits import check_regular, check_size, open_picture
 from ijepa.data.sets import UnreadableError
 from ijepa.util.errors import ConfigError
@@ -54,7 +54,8 @@ class MapFolder:
             names = f"{self.stem(image)}{SUFFIXES[0]} or {' '.join(SUFFIXES[1:])}"
             raise UnreadableError(f"{image} (has no {self.kind} map {names})")
         try:
-            values = _read_values(path, self.max_pixels)
+            with workers.reading(path):
+                values = _read_values(path, self.max_pixels)
             return _to_classes(values) if self.kind == "segmentation" else _to_depth(values, self.scale)
         except Exception as error:  # damaged files make decoders raise anything
             raise UnreadableError(f"{path} ({error})") from None

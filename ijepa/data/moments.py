@@ -6,13 +6,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as TF
 
 from ijepa.data.decode import Picture
+from ijepa.data.loader import Loader, batched
 from ijepa.data.sets import Images, UnreadableError
-from ijepa.data.workers import start_worker
 
+BATCH = 8
+"""Images that a process measures at a time."""
 CHUNK = 2**20
 """Pixels converted to float64 at a time."""
 
@@ -61,17 +63,11 @@ def dataset_moments(
         report: called regularly with the number of images done.
         every_seconds: interval of these calls.
     """
-    loader = DataLoader(
-        _MomentsDataset(images, indices),
-        batch_size=None,
-        num_workers=workers,
-        worker_init_fn=start_worker,
-        collate_fn=_identity,
-    )
+    batches = Loader(_MomentsDataset(images, indices), batched(len(indices), BATCH), workers, list)
     total: Moments | None = None
     errors: list[str] = []
     reported = time.monotonic()
-    for done, result in enumerate(loader, start=1):
+    for done, result in enumerate((result for batch in batches for result in batch), start=1):
         if isinstance(result, str):
             errors.append(result)
         else:
@@ -95,7 +91,3 @@ class _MomentsDataset(Dataset[Moments | str]):
             return image_moments(self.images.read(self.indices[index]))
         except UnreadableError as fault:
             return str(fault)
-
-
-def _identity(item: Any) -> Any:
-    return item

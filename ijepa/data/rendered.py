@@ -17,12 +17,12 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ijepa import config
 from ijepa.data import scenes
 from ijepa.data.decode import MODES
-from ijepa.data.workers import start_worker
+from ijepa.data.loader import Loader, batched
 from ijepa.util.errors import ConfigError, UserError
 from ijepa.util.files import write_json
 
@@ -184,13 +184,8 @@ def _render(rendered: RenderedScenes, folder: Path, workers: int) -> None:
         open_memmap(folder / f"{part}.npy", mode="w+", dtype=kind, shape=(count, height, width, *rest))
         for part, kind, rest in zip(ARRAY_NAMES, (np.uint8, np.float16, np.uint8), ((3,), (), ()), strict=True)
     ]
-    loader = DataLoader(
-        RenderDataset(rendered),
-        batch_size=32,
-        num_workers=workers if count >= PARALLEL_MINIMUM else 0,
-        collate_fn=list,
-        worker_init_fn=start_worker,
-    )
+    processes = workers if count >= PARALLEL_MINIMUM else 0
+    loader = Loader(RenderDataset(rendered), batched(count, 32), processes, list)
     done, printed = 0, time.monotonic()
     if count >= PARALLEL_MINIMUM:
         print(f"scenes   rendering {count}, once; cached in {folder.parent}", flush=True)

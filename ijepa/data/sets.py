@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from ijepa.data import workers
 from ijepa.data.decode import Picture, convert, decode
 from ijepa.util.randomness import Stream, shuffled
 
@@ -128,7 +129,8 @@ class Files:
 
     def read(self, index: int) -> Picture:
         try:
-            return decode(self.paths[index], self.channels, self.max_pixels)
+            with workers.reading(self.paths[index]):
+                return decode(self.paths[index], self.channels, self.max_pixels)
         except Exception as error:  # damaged files make decoders raise anything
             raise UnreadableError(f"{self.paths[index]} ({error})") from None
 

@@ -1,9 +1,38 @@
-"""Data loader processes."""
+"""Data loader processes: how many, how they start, and what each is doing, for when one dies or hangs."""
 
+import contextlib
+import ctypes
 import os
 import signal
+from collections.abc import Iterator
+from multiprocessing import RawArray
+from typing import Any
 
 import torch
+
+crashing: dict[str, str] = {}
+"""Files at which data loader processes have died, and how; no process reads them again."""
+
+
+class Slot(ctypes.Structure):
+    """What one process is doing, in memory that the main process can see.
+
+    pid: of the process.
+    turns: how many times it has begun or finished an item or a batch; odd while it is busy.
+    file: the file that it is reading; empty if none.
+    """
+
+    _fields_ = (("pid", ctypes.c_long), ("turns", ctypes.c_long), ("file", ctypes.c_char * 4096))
+
+
+_slots = RawArray(Slot, 1)
+"""Of this process: [0] is in use in the main process; a data loader process gets that of its number."""
+_number = 0
+
+
+def new_slots(count: int) -> Any:
+    """Slots for ``count`` processes."""
+    return RawArray(Slot, count)
 
 
 def worker_count(requested: int | None, devices: int) -> int:
@@ -12,8 +41,46 @@ def worker_count(requested: int | None, devices: int) -> int:
     return min(cores // devices, 8) if requested is None else requested
 
 
-def start_worker(worker: int) -> None:
-    """Initialises a worker process: one thread; SIGINT and SIGTERM are left to the main process."""
+def start_worker(worker: int, slots: Any, known: dict[str, str]) -> None:
+    """Initialises a worker process: one thread; SIGINT and SIGTERM are left to the main process.
+
+    Args:
+        worker: its number.
+        slots: of all workers, from `new_slots`.
+        known: `crashing` of the main process.
+    """
+    global _slots, _number
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _slots, _number = slots, worker
+    _slots[_number].pid = os.getpid()
+    crashing.update(known)
+
+
+@contextlib.contextmanager
+def busy() -> Iterator[None]:
+    """Notes that this process works on an item or a batch."""
+    slot = _slots[_number]
+    slot.turns += 1
+    try:
+        yield
+    finally:
+        slot.turns += 1
+
+
+@contextlib.contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Notes that this process reads the file ``path``.
+
+    Raises:
+        OSError: if processes have died at this file; it is not read again.
+    """
+    if path in crashing:
+        raise OSError(crashing[path])
+    slot = _slots[_number]
+    slot.file = path.encode(errors="surrogateescape")[:4096]
+    try:
+        yield
+    finally:
+        slot.file = b""

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from timm.data.auto_augment import rand_augment_transform
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 from torchvision.transforms.v2 import functional as TF
 
 from ijepa.data.images import EvalTransform, TrainTransform
+from ijepa.data.loader import Loader
 from ijepa.data.sets import Images
-from ijepa.data.workers import start_worker
 from ijepa.distributed.ranks import Ranks
 from ijepa.evaluation.context import EvalContext
 from ijepa.evaluation.features import Features
@@ -131,14 +131,9 @@ class EpochBatchSampler(Sampler[list[EpochSample]]):
                 yield [EpochSample(epoch, index) for index in batch[self.ranks.rank :: self.ranks.world_size].tolist()]
 
 
-def loader(ctx: EvalContext, augment: Augment, batches: EpochBatchSampler, seed: int) -> DataLoader[Any]:
+def loader(ctx: EvalContext, augment: Augment, batches: EpochBatchSampler, seed: int) -> Loader:
     """Batches of augmented training images and their indices."""
-    return DataLoader(
-        AugmentedDataset(ctx.data.source.train, augment, seed),
-        batch_sampler=batches,  # type: ignore[arg-type]  # keys are EpochSample, not int
-        num_workers=ctx.data.workers,
-        worker_init_fn=start_worker,
-    )
+    return ctx.data.loader(AugmentedDataset(ctx.data.source.train, augment, seed), batches)
 
 
 def capped_batch_size(batch_size: int, images: int) -> int:

@@ -1,16 +1,16 @@
 """Images with their maps, for per-pixel prediction."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as TF
 
 from ijepa.data.datamodule import DataModule
 from ijepa.data.images import EvalTransform
+from ijepa.data.loader import Loader, batched
 from ijepa.data.sets import Images, UnreadableError, map_kinds, read_map
-from ijepa.data.workers import start_worker
 from ijepa.evaluation.augmentation import EpochBatchSampler, EpochSample
 from ijepa.evaluation.context import EvalContext
 from ijepa.evaluation.progress import progress
@@ -82,20 +82,15 @@ def validate(kind: str, data: DataModule) -> None:
         raise UnavailableError(f"data.{kind}_root", None, problem)
 
 
-def train_loader(ctx: EvalContext, kind: str, batches: EpochBatchSampler) -> DataLoader[Any]:
+def train_loader(ctx: EvalContext, kind: str, batches: EpochBatchSampler) -> Loader:
     """Batches of training images with their maps, as `ImageWithMap`."""
-    return DataLoader(
-        _images_with_maps(ctx, kind, ctx.data.source.train),
-        batch_sampler=batches,  # type: ignore[arg-type]  # keys are EpochSample, not int
-        num_workers=ctx.data.workers,
-        worker_init_fn=start_worker,
-    )
+    return ctx.data.loader(_images_with_maps(ctx, kind, ctx.data.source.train), batches)
 
 
-def eval_loader(ctx: EvalContext, kind: str, images: Images, indices: list[int], batch_size: int) -> DataLoader[Any]:
+def eval_loader(ctx: EvalContext, kind: str, images: Images, indices: list[int], batch_size: int) -> Loader:
     """Batches of the images at ``indices``, in this order, with their maps, as `ImageWithMap`."""
-    dataset = _images_with_maps(ctx, kind, images)
-    return DataLoader(dataset, batch_size, sampler=indices, num_workers=ctx.data.workers, worker_init_fn=start_worker)
+    batches = [[indices[row] for row in rows] for rows in batched(len(indices), batch_size)]
+    return ctx.data.loader(_images_with_maps(ctx, kind, images), batches)
 
 
 def unreadable(ctx: EvalContext, kind: str) -> dict[str, None]:
@@ -125,9 +120,7 @@ def count_classes(ctx: EvalContext, batch_size: int) -> int:
     """One more than the largest class index in the maps of training and validation images."""
     largest_class = -1
     for split, images in (("training", ctx.data.source.train), ("validation", ctx.data.source.val)):
-        loader = DataLoader(
-            LargestClass(images), batch_size, num_workers=ctx.data.workers, worker_init_fn=start_worker
-        )  # fmt: skip
+        loader = ctx.data.loader(LargestClass(images), batched(len(images), batch_size))
         title = ctx.title(f"classes in the maps of {split} images")
         for batch, _ in progress(loader, title, len(loader)):
             largest_class = max(largest_class, int(batch.max()))

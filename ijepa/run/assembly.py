@@ -134,6 +134,14 @@ def assemble(
         num_sanity_val_steps=0,
         log_every_n_steps=1,
     )
+
+    def stop_waiting() -> bool:
+        if checkpoint.signals.number is None or trainer.world_size > 1:  # other ranks would wait for this one
+            return False
+        trainer.should_stop = True
+        return True
+
+    data.stop = stop_waiting
     return Run(config, folder, data, module, metrics, recorder, checkpoint, health, trainer, init_notes or [])
 
 

@@ -106,6 +106,7 @@ def data(
         steps,
         worker_count(config.workers, hardware.devices),
         seed,
+        config.worker_timeout,
     )
 
 

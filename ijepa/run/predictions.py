@@ -4,6 +4,7 @@ import importlib.util
 import os
 import time
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -11,13 +12,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from ijepa.config import PredictConfig
 from ijepa.config.checks import parse
+from ijepa.data.loader import Loader
 from ijepa.data.scan import SUFFIXES, scan_folder
 from ijepa.data.sets import Files
-from ijepa.data.workers import start_worker, worker_count
+from ijepa.data.workers import worker_count
 from ijepa.distributed import devices
 from ijepa.evaluation.progress import progress
 from ijepa.evaluation.runtime import Runtime, build_runtime
@@ -130,11 +131,8 @@ def _predicted(
         own = ranks.share(min(step, len(images) - start))
         indices = [start + i for i in own]
         shares.append([indices[i : i + size] for i in range(0, len(indices), size)])
-    loader = DataLoader(
-        predictor.dataset(images), batch_sampler=[batch for share in shares for batch in share],
-        num_workers=worker_count(config.data.workers, config.hardware.devices), worker_init_fn=start_worker,
-        collate_fn=predictor.collate,
-    )  # fmt: skip
+    processes = worker_count(config.data.workers, config.hardware.devices)
+    loader = Loader(predictor.dataset(images), list(chain.from_iterable(shares)), processes, predictor.collate)
     batches = iter(progress(loader, "" if ranks.rank else "predictions", sum(map(len, shares))))
     for start, share in zip(starts, shares, strict=True):
         found, error = list[tuple[Tensor, Tensor]](), None

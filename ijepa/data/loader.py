@@ -1,0 +1,274 @@
+"""Batches from data loader processes that may crash, hang, or run out of shared memory."""
+
+import multiprocessing
+import shutil
+import signal
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
+
+from ijepa.data import workers
+from ijepa.util.errors import UserError
+
+POLL_SECONDS = 1
+"""How often the loader looks after its processes while it waits for a batch."""
+TIMEOUT = 60.0
+"""Default of ``data.worker_timeout``."""
+CRASHES = 2
+"""Crashes at the same file after which it counts as unreadable: a first may have another cause."""
+LOST = 3
+"""Processes that die in a row, no file being to blame and no batch between them, before the run ends."""
+SHARED_MEMORY = "/dev/shm"
+
+
+class Loader:
+    """The batches of a data set, in order, like torch's DataLoader, from processes that are looked after.
+
+    - A process that dies is replaced, and what it had to read is read again: batches are the same. A file at which
+      processes crash twice is unreadable from then on.
+    - A process that takes long is waited for, and the file that it reads is named.
+    - If a process cannot hand over its batch, because shared memory is full or for another reason, the run ends.
+
+    Args:
+        dataset: items by key.
+        batches: the keys of each batch.
+        workers: processes; 0: items are read in this one.
+        collate: makes a batch of items; None: torch's default.
+        timeout: seconds without progress after which the loader prints what processes read, or gives up.
+        stop: asked while the loader waits; true: there are no further batches.
+        pin_memory: see DataLoader.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        batches: Iterable[Sequence[Any]],
+        workers: int,
+        collate: Callable[[list[Any]], Any] | None = None,
+        timeout: float = TIMEOUT,
+        stop: Callable[[], bool] = lambda: False,
+        pin_memory: bool = False,
+    ) -> None:
+        self.dataset = dataset
+        self.batches: Iterable[Any] = batches  # keys need not be int, as torch says
+        self.workers = workers
+        self.collate = collate or default_collate
+        self.timeout = timeout
+        self.stop = stop
+        self.pin_memory = pin_memory
+
+    def __len__(self) -> int:
+        """The number of batches, if ``batches`` has a length."""
+        return len(self.batches)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Any]:
+        """The batches.
+
+        Raises:
+            UserError: when shared memory is full, or processes die or stop and no file is to blame.
+        """
+        if not self.workers:
+            yield from DataLoader(
+                self.dataset,
+                batch_sampler=self.batches,
+                collate_fn=self.collate,
+                pin_memory=self.pin_memory,  # type: ignore[arg-type]  # keys need not be int
+            )
+            return
+        source, pending = iter(self.batches), deque[Sequence[Any]]()  # pending: begun by processes, not received
+
+        def remaining() -> Iterator[Sequence[Any]]:
+            yield from list(pending)
+            for keys in source:
+                pending.append(keys)
+                yield keys
+
+        crashes = Counter[str]()
+        while True:
+            processes = _Processes(self, remaining())
+            try:
+                for batch in processes:
+                    pending.popleft()
+                    del crashes[""]
+                    yield batch
+                return
+            except _DiedError as died:
+                died.blame(crashes, self.workers)
+            finally:
+                processes.end()
+
+
+def batched(count: int, size: int) -> list[range]:
+    """The indices of ``count`` items in batches of ``size``, of which the last may be smaller."""
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+class _Processes:
+    """One set of data loader processes; iterates over their batches."""
+
+    def __init__(self, loader: Loader, batches: Iterator[Sequence[Any]]) -> None:
+        self._loader = loader
+        self._slots = workers.new_slots(loader.workers)
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        handler = signal.getsignal(signal.SIGCHLD) if in_main_thread and hasattr(signal, "SIGCHLD") else None
+        others = multiprocessing.active_children()
+        self._batches = iter(
+            DataLoader(
+                _Watched(loader.dataset),
+                batch_sampler=batches,  # type: ignore[arg-type]  # keys need not be int
+                num_workers=loader.workers,
+                collate_fn=_Handover(loader.collate),
+                pin_memory=loader.pin_memory,
+                timeout=POLL_SECONDS,
+                worker_init_fn=partial(workers.start_worker, slots=self._slots, known=dict(workers.crashing)),
+            )
+        )
+        self._children = [child for child in multiprocessing.active_children() if child not in others]
+        if handler is not None:  # torch's would raise in the midst of a training step when a process dies
+            signal.signal(signal.SIGCHLD, handler)
+
+    def __iter__(self) -> Iterator[Any]:
+        seen, since, begun = self._progress(), time.monotonic(), time.monotonic()
+        while True:
+            try:
+                batch = next(self._batches)
+            except StopIteration:
+                return
+            except (RuntimeError, EOFError, OSError) as error:  # the last two: it died as it handed over a batch
+                self._check(error)
+            else:
+                if isinstance(batch, _NotHandedOver):
+                    raise UserError(f"data.workers={self._loader.workers}: {batch.problem}")
+                yield batch
+                seen, since, begun = self._progress(), time.monotonic(), time.monotonic()
+                continue
+            if self._loader.stop():
+                return
+            now = time.monotonic()
+            if seen != self._progress():
+                seen, since = self._progress(), now
+            elif now - since >= self._loader.timeout:
+                self._explain(now - begun)
+                since = now
+
+    def end(self) -> None:
+        """Ends the processes, at once if they are still at work; they only read."""
+        for child in self._children:
+            child.kill()
+        del self._batches
+
+    def _progress(self) -> list[tuple[int, bytes]]:
+        return [(slot.turns, slot.file) for slot in self._slots]
+
+    def _check(self, error: Exception) -> None:
+        """Returns if torch's loader only had to wait; raises `_DiedError` if a process has died, else ``error``."""
+        if "DataLoader timed out" in str(error):
+            return
+        until = time.monotonic() + POLL_SECONDS
+        while not (dead := {child.pid: child.exitcode for child in self._children if child.exitcode}):
+            if time.monotonic() > until:
+                raise error
+            time.sleep(0.01)  # until the system has told of its end
+        files = {slot.pid: slot.file.decode(errors="surrogateescape") for slot in self._slots}
+        raise _DiedError([(files.get(pid, ""), code) for pid, code in dead.items()]) from None
+
+    def _explain(self, seconds: float) -> None:
+        """Prints what is waited for; raises UserError if no process does anything."""
+        if all(slot.turns % 2 == 0 for slot in self._slots):
+            problem = f"no batch for {seconds:.0f} s, and no data loader process is at work"
+            raise UserError(f"data.workers={self._loader.workers}: {problem}; try 0, or fewer")
+        files = [slot.file.decode(errors="surrogateescape") for slot in self._slots if slot.file]
+        print(f"waiting  {seconds:.0f} s for data: {', '.join(files) or 'images'}", flush=True)
+
+
+class _DiedError(Exception):
+    """Processes have died: the file that each was reading, or "", and its exit code."""
+
+    def __init__(self, dead: list[tuple[str, int]]) -> None:
+        super().__init__(dead)
+        self.dead = dead
+
+    def blame(self, crashes: Counter[str], count: int) -> None:
+        """Counts the crashes by file, and makes a file unreadable that is the cause; prints what happened.
+
+        Raises:
+            UserError: when the cause is none of the files.
+        """
+        for file, code in self.dead:
+            how = _reason(code)
+            suspect = "" if code == -signal.SIGKILL else file  # killed from outside, as for want of memory
+            crashes[suspect] += 1
+            where = f" while reading {file}" if file else ""
+            if not suspect and crashes[suspect] >= LOST:
+                problem = f"data loader processes die again and again ({how}){where}"
+                raise UserError(f"data.workers={count}: {problem}; try fewer, or a smaller data.batch_size")
+            if suspect and crashes[suspect] >= CRASHES:
+                workers.crashing[file] = f"the process that reads it dies: {how}"
+            else:
+                print(f"a data loader process died{where} ({how}); another reads the same again", flush=True)
+
+
+def _reason(exitcode: int) -> str:
+    if exitcode >= 0:
+        return f"exit code {exitcode}"
+    name = signal.Signals(-exitcode).name
+    return f"{name}: out of memory?" if -exitcode == signal.SIGKILL else name
+
+
+class _Watched(Dataset[Any]):
+    """Items of a data set, in a data loader process that says when it is busy."""
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, key: Any) -> Any:
+        with workers.busy():
+            return self.dataset[key]
+
+
+class _NotHandedOver:
+    """Takes the place of a batch that a process could not hand over."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+
+
+class _Handover:
+    """Collates in a data loader process, and moves the batch to shared memory, where an error can still be told.
+
+    torch would do so in a thread of the process, where an error loses the batch, and the main process waits for ever.
+    """
+
+    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
+        self.collate = collate
+
+    def __call__(self, items: list[Any]) -> Any:
+        with workers.busy():
+            try:
+                batch = self.collate(items)
+                for leaf in tree_leaves(batch):
+                    if isinstance(leaf, Tensor) and get_worker_info() is not None:
+                        leaf.share_memory_()
+            except (RuntimeError, OSError) as error:
+                if not any(text in str(error) for text in ("shared memory", "No space left", "Too many open files")):
+                    raise
+                return _NotHandedOver(_shared_memory_problem(error))
+            return batch
+
+
+def _shared_memory_problem(error: Exception) -> str:
+    if "Too many open files" in str(error):
+        return "too many open files; try fewer, or raise ulimit -n"
+    try:
+        usage = shutil.disk_usage(SHARED_MEMORY)
+        space = f" ({usage.free / 2**20:.0f} of {usage.total / 2**20:.0f} MiB of {SHARED_MEMORY} are free)"
+    except OSError:
+        space = ""
+    return f"shared memory is full{space}; try 0, or give the container more: --shm-size=8g"

@@ -1,0 +1,227 @@
+"""Data loader processes that die, hang, or run out of shared memory."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+from helpers import EXACT, ROOT, TINY, assert_same, train_config
+from torch.utils.data import Dataset
+
+from ijepa.data import sets, workers
+from ijepa.data.loader import Loader, batched
+from ijepa.run import build, runs
+from ijepa.util.errors import InterruptedRunError, UserError
+
+pytestmark = pytest.mark.integration
+
+
+class Numbers(Dataset):
+    """Numbers from files of these names; a process does ``fault`` at the file called "bad"."""
+
+    def __init__(self, names, fault=lambda: None, folder=None):
+        self.names, self.fault, self.folder = names, fault, folder
+
+    def __getitem__(self, index):
+        name = self.names[index]
+        try:
+            with workers.reading(name):
+                if name == "bad" and torch.utils.data.get_worker_info():
+                    self.fault()
+                return index
+        except OSError:
+            return -1
+
+
+@pytest.fixture(autouse=True)
+def _forget(monkeypatch):
+    monkeypatch.setattr(workers, "crashing", {})
+
+
+def names(bad, count=12):
+    return ["bad" if index == bad else f"file {index}" for index in range(count)]
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def once(path):
+    """Kills the process, but only the first that comes here."""
+
+    def fault():
+        if not path.exists():
+            path.touch()
+            die()
+
+    return fault
+
+
+def values(loader):
+    return [batch.tolist() for batch in loader]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_batches_are_those_of_torch_in_order(count):
+    loader = Loader(Numbers(names(None, 10)), batched(10, 4), count)
+    assert len(loader) == 3
+    assert values(loader) == values(loader) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+@pytest.mark.parametrize("bad", [0, 5, 11])
+def test_a_file_at_which_processes_crash_is_unreadable_from_then_on(bad, capsys):
+    found = values(Loader(Numbers(names(bad), die), batched(12, 2), 2))
+    assert [index for batch in found for index in batch] == [-1 if index == bad else index for index in range(12)]
+    assert workers.crashing == {"bad": "the process that reads it dies: SIGSEGV"}
+    assert capsys.readouterr().out == (
+        "a data loader process died while reading bad (SIGSEGV); another reads the same again\n"
+    )
+    with pytest.raises(OSError, match="SIGSEGV"), workers.reading("bad"):
+        pass
+
+
+def test_a_process_that_dies_once_changes_nothing(tmp_path):
+    found = values(Loader(Numbers(names(5), once(tmp_path / "died")), batched(12, 2), 2))
+    assert found == [[2 * batch, 2 * batch + 1] for batch in range(6)]
+    assert (tmp_path / "died").exists()
+    assert not workers.crashing
+
+
+def test_processes_that_are_killed_end_the_run_and_blame_no_file():
+    fault = lambda: os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
+    with pytest.raises(UserError) as caught:
+        values(Loader(Numbers(names(4), fault), batched(12, 2), 2))
+    expected = "data.workers=2: data loader processes die again and again (SIGKILL: out of memory?) while reading bad"
+    assert str(caught.value) == f"{expected}; try fewer, or a smaller data.batch_size"
+    assert not workers.crashing
+
+
+def test_a_signal_of_a_process_s_death_does_not_disturb_what_runs_meanwhile():
+    """torch's handler would raise wherever the main process is."""
+    before = signal.getsignal(signal.SIGCHLD)
+    loader = iter(Loader(Numbers(names(7), die), batched(12, 2), 1))
+    assert next(loader).tolist() == [0, 1]
+    time.sleep(1)  # the process dies here
+    assert [batch.tolist() for batch in loader][2] == [6, -1]
+    assert signal.getsignal(signal.SIGCHLD) is before
+
+
+def test_a_process_that_takes_long_is_named_and_waited_for(capsys):
+    found = values(Loader(Numbers(names(2), lambda: time.sleep(5)), batched(6, 2), 1, timeout=2))
+    assert found == [[0, 1], [2, 3], [4, 5]]
+    assert "s for data: bad\n" in capsys.readouterr().out
+
+
+def test_the_wait_can_be_ended():
+    stopping = threading.Event()
+    loader = Loader(Numbers(names(2), lambda: time.sleep(60)), batched(6, 2), 1, stop=stopping.is_set)
+    threading.Timer(2, stopping.set).start()
+    begun = time.monotonic()
+    assert values(loader) == [[0, 1]]
+    assert time.monotonic() - begun < 10
+
+
+def test_processes_that_do_nothing_end_the_run(monkeypatch):
+    class Lost:
+        def __reduce__(self):
+            raise ValueError("in the thread that hands batches over")
+
+    monkeypatch.setattr("ijepa.data.loader.tree_leaves", lambda batch: [])
+    loader = Loader(Numbers(names(None)), batched(6, 2), 1, collate=lambda items: Lost(), timeout=2)
+    with pytest.raises(UserError, match=r"data.workers=1: no batch for \d s, and no data loader process is at work"):
+        values(loader)
+
+
+def test_errors_of_items_are_the_caller_s():
+    def fault():
+        raise ZeroDivisionError("of an item")
+
+    with pytest.raises(ZeroDivisionError, match="of an item"):
+        values(Loader(Numbers(names(2), fault), batched(6, 2), 2))
+
+
+BAD = "train/cold/train-3.png"
+
+
+@pytest.fixture
+def images(pictures, tmp_path):
+    return ("data=folder", f"data.root={pictures}", "data.image_size=[16,24]", "model.patch_size=4",
+            "data.batch_size=4", "schedule.max_steps=8", *(text for text in TINY if "max_steps" not in text),
+            "data.workers=1", "callbacks.checkpoint_every_steps=null")  # fmt: skip
+
+
+def trained(images, folder, monkeypatch, fault):
+    """A run in which ``fault`` happens as a process reads one of the images."""
+    decode = sets.decode
+
+    def faulty(path, *arguments):
+        if path.endswith(BAD):
+            fault()
+        return decode(path, *arguments)
+
+    monkeypatch.setattr(sets, "decode", faulty)
+    run = build.run(train_config(*images), folder)
+    return run
+
+
+def test_a_run_with_a_file_that_crashes_its_decoder(images, tmp_path, monkeypatch):
+    """Is the same as one in which that file is damaged."""
+
+    def damaged():
+        raise ValueError("damaged")
+
+    states, reasons = [], []
+    for name, fault in (("crash", die), ("damaged", damaged)):
+        run = trained(images, tmp_path / name, monkeypatch, fault)
+        run.trainer.fit(run.module, run.data)
+        (found,) = run.recorder.unreadable
+        file, _, reason = found.partition(" ")
+        assert file.endswith(BAD)
+        reasons.append(reason)
+        states.append(run.module.state_dict())
+        monkeypatch.undo()
+    assert reasons == ["(the process that reads it dies: SIGSEGV)", "(damaged)"]
+    assert_same(*states, **EXACT)
+
+
+def test_a_signal_while_the_run_waits_for_an_image(images, tmp_path, monkeypatch):
+    run = trained(images, tmp_path / "run", monkeypatch, lambda: time.sleep(100))
+    threading.Timer(6, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    begun = time.monotonic()
+    with pytest.raises(InterruptedRunError, match=r"stopped after step \d of 8; resume with"):
+        runs.execute(run)
+    assert time.monotonic() - begun < 30
+    assert run.trainer.global_step < 8
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+
+
+SMALL_MEMORY = "mount -t tmpfs -o size=2m tmpfs /dev/shm && exec "
+
+
+def can_mount():
+    attempt = ["unshare", "-m", "sh", "-c", SMALL_MEMORY + "true"]
+    return shutil.which("unshare") and not subprocess.run(attempt, capture_output=True).returncode
+
+
+@pytest.mark.slow
+def test_shared_memory_that_is_full(tmp_path):
+    """As in a container of 64 MB; the first batch already finds no room, or a later one."""
+    if not can_mount():
+        pytest.skip("needs the right to mount a file system")
+    script = ROOT / "train.py"
+    arguments = "data=scenes data.scenes.train=64 data.scenes.val=16 data.scenes.cache=CACHE data.workers=2 "
+    arguments += "data.batch_size=64 schedule.max_steps=20 schedule.warmup_steps=1 hardware=cpu task=knn run_dir=RUN"
+    arguments = arguments.replace("CACHE", str(tmp_path / "cache")).replace("RUN", str(tmp_path / "run"))
+    result = subprocess.run(
+        ["unshare", "-m", "sh", "-c", f"{SMALL_MEMORY} {sys.executable} {script} {arguments}"],
+        capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert result.returncode == 2, result.stderr
+    assert "error: data.workers=2: shared memory is full (" in result.stderr
+    assert "of 2 MiB of /dev/shm are free); try 0, or give the container more: --shm-size=8g" in result.stderr
+    assert result.stderr.count("\n") == 1
