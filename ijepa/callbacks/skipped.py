@@ -75,7 +75,7 @@ class SkippedSteps(L.Callback):
             if trainer.is_global_zero:
                 self.checkpoint.rewind(good[-1], step_of(good[-1]) or 0)
             trainer.strategy.barrier()
-            resumed = f"{commands.command_line('train')} resume={self.folder}"
+            resumed = f"{commands.command_line('train')} {commands.override('resume', self.folder)}"
             remedy = f"the last good checkpoint is {good[-1]}; try {resumed} force=true optimizer.lr=..., a lower one"
         raise UserError(
             f"callbacks.max_skipped_steps={self.limit}: steps {first} to {last} were skipped, as their loss or "

@@ -61,6 +61,8 @@ class Data(Section):
     """evaluation resizes an image to cover image_size and crops the centre, or stretches the whole image (Clevr)"""
     max_pixels: Count | None = None
     """images with more pixels are not decoded but reported as unreadable; null: no limit"""
+    max_deviations: Annotated[float, Field(gt=0)] | None = None
+    """float images with values further from mean, in units of std, are reported as unreadable; null: no limit"""
     depth_root: Folder | None = None
     """folder of depth maps for task=depth, which mirrors root: the map of ROOT/a/x.jpg is DEPTH_ROOT/a/x.png or
     .tif .tiff .npy"""
@@ -71,7 +73,6 @@ class Data(Section):
     workers: Annotated[int, Field(ge=0)] | None
     """data loader processes per device; null: one per core, at most 8. Never changes results"""
     worker_timeout: Annotated[float, Field(gt=0)] = 60.0
-    """seconds without progress of the data loader processes after which the run names the files that they still read,
-    and waits, or ends if none of them is at work"""
+    """seconds without progress after which the run names the files that its processes read, or ends if none works"""
     scenes: Scenes | None = None
     """the rendered scenes of data=scenes"""

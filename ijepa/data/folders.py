@@ -8,6 +8,7 @@ from typing import TypeVar
 from ijepa import config
 from ijepa.data import maps
 from ijepa.data.labels import read_labels
+from ijepa.data.limits import ValueLimit
 from ijepa.data.parts import find_parts
 from ijepa.data.scan import SUFFIXES, FolderContents, first_names
 from ijepa.data.sets import CLASS, UNLABELLED, Files, Images, Labels, Source, UnreadableError, split
@@ -145,7 +146,8 @@ def _listed_labels(parts: list[FolderContents], data: config.Data) -> tuple[dict
 
 def _build_files(part: FolderContents, labels: Labels, data: config.Data) -> Files:
     readers = maps.map_folders(data)
-    files = check_readable(Files(part.paths, labels, data.channels, data.max_pixels, readers), data)
+    limit = None if data.max_deviations is None else ValueLimit(data.mean, data.std, data.max_deviations)
+    files = check_readable(Files(part.paths, labels, data.channels, data.max_pixels, readers, limit), data)
     maps.check_any_map(readers, part.paths)
     return files
 

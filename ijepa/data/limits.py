@@ -1,13 +1,16 @@
-"""The limit on image size, checked before decoding; it replaces Pillow's."""
+"""Limits on images: on their size, checked before decoding, in place of Pillow's; and on their values."""
 
 import math
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
+import torch
 from PIL import Image, UnidentifiedImageError
+from torch import Tensor
 
 PIXEL_BYTES = 8
 """Bytes in memory that an image may take for each of data.max_pixels."""
@@ -35,6 +38,29 @@ def check_size(height: int, width: int, max_pixels: int | None, pixel_bytes: int
         large = "" if needed == height * width else f" of {pixel_bytes} bytes"
         size = f"{width}x{height} pixels{large}, more than data.max_pixels={max_pixels}"
         raise ValueError(f"{size}; try data.max_pixels={needed}, or null for no limit")
+
+
+@dataclass(frozen=True)
+class ValueLimit:
+    """How far the values of float images may be from the mean: a few larger ones would spoil the weights.
+
+    Attributes:
+        mean, std: of each channel, data.mean and data.std.
+        deviations: largest distance from the mean in standard deviations, data.max_deviations.
+    """
+
+    mean: Sequence[float]
+    std: Sequence[float]
+    deviations: float
+
+    def check(self, image: Tensor) -> None:
+        """Raises ValueError if a value of ``image`` [C, H, W] is too far from the mean of its channel."""
+        mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
+        distance = float(((image - mean) / std).abs().max())
+        if not distance <= self.deviations:
+            values = f"values from {float(image.min()):.3g} to {float(image.max()):.3g}, up to {distance:.3g} standard "
+            limit = f"deviations from data.mean, above data.max_deviations={self.deviations:g}"
+            raise ValueError(f"{values}{limit}; repair it, or compute data.mean and data.std of these images")
 
 
 def check_regular(path: str) -> None:

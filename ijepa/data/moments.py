@@ -1,7 +1,8 @@
 """Mean and standard deviation of each channel over all pixels of a set of images, in float64."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,10 +14,21 @@ from ijepa.data.decode import Picture
 from ijepa.data.loader import Loader, batched
 from ijepa.data.sets import Images, UnreadableError
 
+OTHER_SCALE = 100
+"""How many times as far as the median image's values those of an image in other units reach."""
+NAMED = 3
+"""Images in other units that are named."""
 BATCH = 8
 """Images that a process measures at a time."""
 CHUNK = 2**20
 """Pixels converted to float64 at a time."""
+
+
+class Range(NamedTuple):
+    """The smallest and largest value of an image."""
+
+    low: float
+    high: float
 
 
 class Moments(NamedTuple):
@@ -53,8 +65,10 @@ def image_moments(image: Picture) -> Moments:
 
 def dataset_moments(
     images: Images, indices: Sequence[int], workers: int, report: Callable[[int], None], every_seconds: float = 10
-) -> tuple[Moments | None, list[str]]:
-    """The moments of the images at ``indices`` (None if none can be read), and a message for each unreadable one.
+) -> tuple[Moments | None, dict[str, Range], list[str]]:
+    """The moments of the images at ``indices`` (None if none can be read).
+
+    Also the range of values of each readable image, by its name, and a message for each unreadable one.
 
     Args:
         images: the data set.
@@ -65,20 +79,48 @@ def dataset_moments(
     """
     batches = Loader(_MomentsDataset(images, indices), batched(len(indices), BATCH), workers, list)
     total: Moments | None = None
+    ranges: dict[str, Range] = {}
     errors: list[str] = []
     reported = time.monotonic()
     for done, result in enumerate((result for batch in batches for result in batch), start=1):
         if isinstance(result, str):
             errors.append(result)
         else:
-            total = result if total is None else total.merged(result)
+            moments, values = result
+            total = moments if total is None else total.merged(moments)
+            ranges[images.name(indices[done - 1])] = values
         if time.monotonic() - reported >= every_seconds:
             reported = time.monotonic()
             report(done)
-    return total, errors
+    return total, ranges, errors
 
 
-class _MomentsDataset(Dataset[Moments | str]):
+def other_units(ranges: Mapping[str, Range]) -> list[str]:
+    """Lines that name the images whose values seem to be in other units than those of most; [] if none.
+
+    Those of a set in 0..1 are the ones outside it, and the reverse; else those that reach `OTHER_SCALE` times as far as
+    the median image.
+    """
+    within = {name: low >= 0 and high <= 1 for name, (low, high) in ranges.items()}
+    odd, where = [name for name, inside in within.items() if inside], "in 0..1"
+    if 2 * len(odd) > len(ranges):
+        odd, where = [name for name, inside in within.items() if not inside], "outside 0..1"
+    what = f"have values {where}, the others do not"
+    if where == "in 0..1" and not odd:
+        reach = {name: max(abs(low), abs(high)) for name, (low, high) in ranges.items()}
+        typical = median(reach.values()) if reach else 0.0
+        odd = [name for name, value in reach.items() if value > OTHER_SCALE * typical]
+        what = f"have values beyond {OTHER_SCALE} times those of most images"
+    if not odd:
+        return []
+    odd.sort(key=lambda name: -max(map(abs, ranges[name])))
+    named = [f"{name} ({ranges[name].low:.4g} to {ranges[name].high:.4g})" for name in odd[:NAMED]]
+    rest = f" and {len(odd) - NAMED} more" if len(odd) > NAMED else ""
+    return [f"other units? {len(odd)} of {len(ranges)} images {what}: {', '.join(named)}{rest}",
+            "mean and std suit neither; convert or remove one kind"]  # fmt: skip
+
+
+class _MomentsDataset(Dataset[tuple[Moments, Range] | str]):
     def __init__(self, images: Images, indices: Sequence[int]) -> None:
         self.images = images
         self.indices = indices
@@ -86,8 +128,11 @@ class _MomentsDataset(Dataset[Moments | str]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, index: int) -> Moments | str:
+    def __getitem__(self, index: int) -> tuple[Moments, Range] | str:
         try:
-            return image_moments(self.images.read(self.indices[index]))
+            image = self.images.read(self.indices[index])
+            if isinstance(image, Image.Image):
+                return image_moments(image), Range(0.0, 1.0)
+            return image_moments(image), Range(float(image.min()), float(image.max()))
         except UnreadableError as fault:
             return str(fault)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ijepa.data import workers
 from ijepa.data.decode import Picture, convert, decode
+from ijepa.data.limits import ValueLimit
 from ijepa.util.randomness import Stream, shuffled
 
 CLASS = "class"
@@ -101,7 +102,16 @@ class Source:
 
 
 class Files:
-    """Image files, decoded on demand; ``readers``: functions from an image's path to its map, by kind of map."""
+    """Image files, decoded on demand.
+
+    Args:
+        paths: of the files.
+        labels: see `Images`.
+        channels: see `decode`.
+        max_pixels: see `decode`.
+        readers: functions from an image's path to its map, by kind of map.
+        limit: files with values beyond it are unreadable; None: no limit.
+    """
 
     def __init__(
         self,
@@ -110,12 +120,14 @@ class Files:
         channels: int,
         max_pixels: int | None,
         readers: Mapping[str, Callable[[str], Tensor]] | None = None,
+        limit: ValueLimit | None = None,
     ) -> None:
         self.paths = paths
         self.labels = labels
         self.channels = channels
         self.max_pixels = max_pixels
         self.readers = dict(readers or {})
+        self.limit = limit
 
     @property
     def maps(self) -> tuple[str, ...]:
@@ -130,7 +142,10 @@ class Files:
     def read(self, index: int) -> Picture:
         try:
             with workers.reading(self.paths[index]):
-                return decode(self.paths[index], self.channels, self.max_pixels)
+                picture = decode(self.paths[index], self.channels, self.max_pixels)
+            if self.limit is not None and isinstance(picture, Tensor):
+                self.limit.check(picture)
+            return picture
         except Exception as error:  # damaged files make decoders raise anything
             raise UnreadableError(f"{self.paths[index]} ({error})") from None
 
@@ -139,7 +154,8 @@ class Files:
 
     def fingerprint(self) -> str:
         """Changes with any file's path, size or modification time."""
-        digest = hashlib.sha256(f"{self.channels} {self.max_pixels}".encode())
+        settings = f"{self.channels} {self.max_pixels}{self.limit or ''}"
+        digest = hashlib.sha256(settings.encode())
         for path in self.paths:
             digest.update(f"{path}\0".encode(errors="surrogateescape"))
             with contextlib.suppress(OSError):  # a file that is gone will be reported as unreadable

@@ -35,7 +35,7 @@ def statistics(composed: DictConfig) -> None:
     import numpy as np  # these imports take seconds, which --help and errors in keys need not wait for
 
     from ijepa.data import sources
-    from ijepa.data.moments import dataset_moments
+    from ijepa.data.moments import dataset_moments, other_units
     from ijepa.data.workers import worker_count
 
     values = OmegaConf.to_container(composed, resolve=True)
@@ -44,7 +44,7 @@ def statistics(composed: DictConfig) -> None:
     config = parse(StatisticsConfig, OmegaConf.create(values))
     path = OPTIONS / f"{_name(config)}.yaml"
     _check_option_name(path, config)
-    source = sources.build(config.data, config.seed)
+    source = sources.build(config.data.model_copy(update={"max_deviations": None}), config.seed)
     source.prepare()
     train = source.train
     order = np.random.Generator(np.random.PCG64(seed_of(config.seed, Stream.STATISTICS_SAMPLE, 0, 0))).permutation(
@@ -52,7 +52,7 @@ def statistics(composed: DictConfig) -> None:
     )
     indices = sorted(order[: config.images].tolist())
     print(f"images   {len(indices)} of {len(train)} training images, {config.data.channels} channels", flush=True)
-    moments, errors = dataset_moments(
+    moments, ranges, errors = dataset_moments(
         train,
         indices,
         worker_count(config.data.workers, 1),
@@ -62,6 +62,8 @@ def statistics(composed: DictConfig) -> None:
         print(f"         {len(errors)} cannot be read and are skipped; the first: {errors[0]}")
     if moments is None:
         raise UserError(f"none of {len(indices)} images can be read; the first: {errors[0]}")
+    for line in other_units(ranges):
+        print(f"         {line}")
     mean = [float(f"{value:.6g}") for value in moments.mean]
     std = [float(f"{value:.6g}") for value in moments.std]
     constant = [channel for channel, value in enumerate(std) if not value]
@@ -69,7 +71,7 @@ def statistics(composed: DictConfig) -> None:
         print(f"         channels {constant} have the same value everywhere; their std is written as 1")
     std = [value or 1.0 for value in std]
     write_text(path, _option(values["data"], mean, std, f"{len(indices) - len(errors)} of {len(train)}"))
-    config_dir = f"--config-dir {USER_CONF} " if INSTALLED else ""
+    config_dir = f"--config-dir {commands.typed(USER_CONF)} " if INSTALLED else ""
     print(f"mean     {mean}\nstd      {std}\nwritten  {path}")
     print(f"next: {commands.command_line('train')} {config_dir}data={path.stem}")
 

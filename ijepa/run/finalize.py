@@ -102,7 +102,7 @@ def finish(run: Run, brief: bool) -> None:
         if file.exists():
             print(f"         {file}")
     if encoder is not None:
-        print(f"next: {commands.command_line('evaluate')} checkpoint={run.folder}")
+        print(f"next: {commands.command_line('evaluate')} {commands.override('checkpoint', run.folder)}")
         print(f"      {commands.command_line('train')} data=folder data.root=IMAGES   # your own images", flush=True)
 
 

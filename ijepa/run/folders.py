@@ -12,6 +12,7 @@ from hydra.types import RunMode
 from ijepa.config import TrainConfig
 from ijepa.distributed import slurm
 from ijepa.run_folder import RunFolder
+from ijepa.util import commands
 from ijepa.util.errors import ConfigError
 from ijepa.util.overrides import without_quotes
 
@@ -110,7 +111,7 @@ def validate_unused(folder: Path) -> None:
     if run.config.name not in existing:
         raise ConfigError("run_dir", folder, f"contains part of a run, {existing[0]}; give another run_dir")
     resumable = any(run.checkpoints.path.glob("*.ckpt"))
-    remedy = f"resume it with resume={folder}" if resumable else "it has no checkpoint; remove it"
+    remedy = f"resume it with {commands.override('resume', folder)}" if resumable else "it has no checkpoint; remove it"
     raise ConfigError("run_dir", folder, f"contains a run; {remedy}, or give another run_dir")
 
 

@@ -126,7 +126,7 @@ def _resume(resumed: ResumePoint, wire: Wire) -> float | None:
 
 
 def _skip_finished(config: TrainConfig, folder: Path) -> float | None:
-    hint = f"For other tasks: {commands.command_line('evaluate')} checkpoint={folder} task=..."
+    hint = f"For other tasks: {commands.command_line('evaluate')} {commands.override('checkpoint', folder)} task=..."
     print(f"run_dir {folder}: finished already; nothing is trained or evaluated. {hint}")
     return metric.value(config.metric, folder)
 
@@ -226,7 +226,7 @@ def _interruption_message(run: Run, started: bool, resumed: bool) -> str:
         progress += ", before the results"
     if not started and run.checkpoint.path.exists():
         return f"{progress}; nothing has changed, run the same command again"
-    hint = f"; resume with: {commands.command_line('train')} resume={run.folder}"
+    hint = f"; resume with: {commands.command_line('train')} {commands.override('resume', run.folder)}"
     return progress + (hint if run.checkpoint.path.exists() else "")
 
 

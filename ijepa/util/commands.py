@@ -2,12 +2,16 @@
 
 import argparse
 import os
+import re
+import shlex
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from ijepa.util.errors import UserError, one_line
+from ijepa.util.overrides import quoted
 from ijepa.util.paths import INSTALLED
 
 CONSOLE_VARIABLE = "IJEPA_CONSOLE"
@@ -23,10 +27,30 @@ IN_CHECKOUT = {
 }
 """How each command is typed in a checkout."""
 
+LEFT_TO_HYDRA = re.compile(r"""^(['"].*['"]|(?i:null)|\?\?\?|)$|\$\{""", re.DOTALL)
+"""Texts that `ijepa.cli.verbatim` does not take as they are typed."""
+
 
 def command_line(name: str) -> str:
     """How to type a command: ``ijepa NAME`` if that is how this process was started, or outside of a checkout."""
     return f"ijepa {name}" if INSTALLED or CONSOLE_VARIABLE in os.environ else IN_CHECKOUT[name]
+
+
+def typed(text: str | Path) -> str:
+    """``text`` as one word of a shell's command line, to be pasted."""
+    text = str(text)
+    if text.isprintable():
+        return shlex.quote(text)
+    escaped = "".join(f"\\{character}" if character in "\\'" else one_line(character) for character in text)
+    return f"$'{escaped}'"
+
+
+def override(key: str, value: str | Path) -> str:
+    """``key=value`` as it is typed to have exactly this text, which neither the shell nor Hydra changes."""
+    text = str(value)
+    if LEFT_TO_HYDRA.search(text) or text != text.strip():
+        text = quoted(re.sub(r"(\\*)\$\{", r"\1\1\\${", text))
+    return typed(f"{key}={text}")
 
 
 class Parser(argparse.ArgumentParser):

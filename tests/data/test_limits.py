@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 from ijepa.data import sources
 from ijepa.data.decode import decode
 from ijepa.data.images import EvalTransform, TrainTransform
+from ijepa.data.sets import UnreadableError
 from ijepa.util.errors import UserError
 
 
@@ -110,3 +112,27 @@ def test_a_folder_of_large_images_is_refused_with_the_reason(tmp_path):
     config = train_config("data=folder", f"data.root={tmp_path}", "data.max_pixels=500", "data.val_fraction=0")
     with pytest.raises(UserError, match=r"^data.root=.*a.png \(30x20 pixels, more than data.max_pixels=500"):
         sources.build(config.data, 0)
+
+
+def test_extreme_values_are_found_when_they_are_read(tmp_path):
+    """A few finite numbers spoil the weights as NaN does: the file is left out, and named."""
+    for name, value in (("usual", 0.0), ("extreme", 1e6), ("odd", -3e4)):
+        values = np.random.default_rng(0).normal(5, 2, (30, 40)).astype(np.float32)
+        values[3, 4] += value
+        np.save(tmp_path / f"{name}.npy", values)
+    keys = ["data=folder", f"data.root={tmp_path}", "data.val_fraction=0", "data.channels=1", "data.mean=[5]"]
+    source = sources.build(train_config(*keys, "data.std=[2]").data, 0)
+    faults = {}
+    for index in range(3):
+        try:
+            source.train.read(index)
+        except UnreadableError as error:
+            faults[Path(source.train.name(index)).stem] = str(error)
+    assert faults.keys() == {"extreme", "odd"}
+    assert "values from -3e+04 to " in faults["odd"]
+    assert "up to 1.5e+04 standard deviations from data.mean, above data.max_deviations=10000; " in faults["odd"]
+    for limit in ("null", "1e9"):
+        unlimited = sources.build(train_config(*keys, "data.std=[2]", f"data.max_deviations={limit}").data, 0)
+        assert all(unlimited.train.read(index) is not None for index in range(3))
+    with pytest.raises(UserError, match=r"none of its 3 .*compute data.mean and data.std of these images"):
+        sources.build(train_config(*keys, "data.std=[1e-5]").data, 0)

@@ -98,6 +98,35 @@ def test_pictures_are_measured_in_0_to_1(tmp_path, measure):
     check(config.model_copy(update={"data": data}))
 
 
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"a.png": None, "b.png": None, "c.npy": 200.0}, "1 of 3 images have values outside 0..1, the others do not: "),
+        ({"a.png": None, "b.npy": 90.0, "c.npy": 200.0}, "1 of 3 images have values in 0..1, the others do not: "),
+        ({"a.npy": 5.0, "b.npy": 9.0, "c.npy": 4000.0}, "1 of 3 images have values beyond 100 times those of most"),
+        ({"a.npy": 0.5, "b.png": None}, None),
+        ({"a.npy": 5.0, "b.npy": 90.0}, None),
+    ],
+)
+def test_images_in_other_units_are_named(tmp_path, measure, files, expected):
+    root = tmp_path / "mixed"
+    root.mkdir()
+    for number, (name, scale) in enumerate(files.items()):
+        if scale is None:
+            picture(number, 20, 30).save(root / name)
+        else:
+            values = np.random.default_rng(number).uniform(0, scale, (20, 30, 3))
+            np.save(root / name, values.astype(np.float32))
+    code, output, _ = measure(f"data.root={root}", "data.val_fraction=0", "name=mixed")
+    assert code == 0
+    assert ("other units?" in output) == (expected is not None)
+    if expected is not None:
+        assert f"         other units? {expected}" in output
+        odd = min(files) if "have values in 0..1" in expected else max(files)
+        assert f"{root / odd} (" in output
+        assert "mean and std suit neither" in output
+
+
 def test_a_sample(tiles, measure, tmp_path):
     root, *_ = tiles
     arguments = [f'data.root="{root}"', "data.channels=12", "images=2", "data.workers=0"]

@@ -173,7 +173,7 @@ class Jobs:
         if self.sweep is not None and not self.quiet:
             Console().print(table.terminal_table(self.sweep))
             self._print(f"         {SweepFolder(self.sweep.folder).table}")
-            self._print(f"next: {commands.command_line('report')} {self.sweep.folder}")
+            self._print(f"next: {commands.command_line('report')} {commands.typed(self.sweep.folder)}")
         if any(result.status == JobStatus.FAILED for result in self.results):
             raise outcomes.SweepError(self.results)
 

@@ -1,0 +1,36 @@
+"""Commands that are printed can be pasted."""
+
+import os
+import subprocess
+
+import pytest
+from helpers import ROOT
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from ijepa.cli.verbatim import quote_texts
+from ijepa.config import COMBINED, TrainConfig
+from ijepa.util import commands
+
+PATHS = ["runs/2026-11-28", "a b", "it's", 'say "hi"', "'quoted'", "null", "NULL", "???", "x${y}z", "${seed}", "$HOME",
+         "~/a", "a#b", "a;rm -rf b", "a,b", "[a]", "a=b", "Größe/猫", " lead", "trail ", "two\nlines", "tab\t",
+         "back\\slash",         "ends\\", "byte\udcff", "a\\\nb'c", "100%", "!x", "\\${y}"]  # fmt: skip
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("path", PATHS)
+def test_a_path_comes_through_the_shell_and_hydra(path):
+    line = commands.override("run_dir", path)
+    assert line.isprintable()
+    script = f"printf '%s\\0' {line} {commands.typed(path)}"
+    found = subprocess.run(["bash", "-c", os.fsencode(script)], capture_output=True, check=True).stdout
+    argument, word, _ = os.fsdecode(found).split("\0")
+    assert word == path
+    overrides = quote_texts([argument], TrainConfig, {*COMBINED, "data"}, multirun=False)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        composed = compose("train", overrides)
+    assert OmegaConf.to_container(composed, resolve=True)["run_dir"] == path
+
+
+def test_plain_paths_stay_as_they_are():
+    assert commands.override("resume", "runs/a-1_b.c") == "resume=runs/a-1_b.c"
