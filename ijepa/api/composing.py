@@ -13,6 +13,7 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from ijepa.cli.explain import explain
+from ijepa.config.trust import trusting
 from ijepa.util.errors import UserError
 from ijepa.util.overrides import quoted
 from ijepa.util.paths import CONF
@@ -33,7 +34,8 @@ def composed(name: str, overrides: Sequence[str]) -> Iterator[DictConfig]:
             hydra.set_config(values)  # init=FILE needs to know the overrides
             with open_dict(values):
                 del values["hydra"]
-            yield values
+            with trusting(values.get("trust") or []):
+                yield values
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error, list(overrides))) from None
     finally:

@@ -3,7 +3,7 @@
 Train them with a plain `L.Trainer`; the defaults are those of conf/. Example: docs/library.md.
 """
 
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from ijepa.api.composing import composed
 from ijepa.config import TrainConfig
 from ijepa.config.checks import check, parse
-from ijepa.config.custom import TARGET
+from ijepa.config.trust import check_targets, trusting
 from ijepa.data import sources
 from ijepa.data.datamodule import Batch, DataModule
 from ijepa.data.images import EvalTransform
@@ -114,7 +114,11 @@ class PretrainingModule(Pretraining):
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
-        cls, checkpoint_path: str | Path, map_location: str | torch.device | None = None, strict: bool | None = None
+        cls,
+        checkpoint_path: str | Path,
+        map_location: str | torch.device | None = None,
+        strict: bool | None = None,
+        trust: str | Sequence[str] = (),
     ) -> "PretrainingModule":
         """The module of a checkpoint that Lightning has written, with its weights.
 
@@ -122,10 +126,11 @@ class PretrainingModule(Pretraining):
             checkpoint_path: of a file of Lightning's `ModelCheckpoint` or `Trainer.save_checkpoint`.
             map_location: device; None: the CPU.
             strict: False: weights may be missing, or too many.
+            trust: packages whose classes the file may name.
 
         Raises:
-            UserError: if it cannot be read, was not written by a `PretrainingModule`, or names classes of modules that
-                have not been imported.
+            UserError: if it cannot be read, was not written by a `PretrainingModule`, or names classes that ``trust``
+                does not allow.
         """
         file = Path(checkpoint_path).expanduser()
         contents = load_checkpoint(file)
@@ -133,9 +138,10 @@ class PretrainingModule(Pretraining):
             problem = "holds no configuration; ijepa.load_encoder reads its encoder, and ijepa train resumes a run"
             raise UserError(f"{file}: {problem}")
         values = from_text(contents[CONFIG_KEY], file)
-        for name in _targets(OmegaConf.to_container(values)):
-            if name.rpartition(".")[0] not in sys.modules:  # a file must not choose what is imported
-                raise UserError(f"{file}: names the class {name}; import {name.rpartition('.')[0]} first")
+        plain = OmegaConf.to_container(values, resolve=True)
+        assert isinstance(plain, dict)
+        with trusting(trust):
+            check_targets({str(key): value for key, value in plain.items()}, file)
         module = _built(parse(TrainConfig, values), contents[IMAGES_COUNT_KEY], cls, use_init=False)
         try:
             module.load_state_dict(contents["state_dict"], strict=strict is not False)
@@ -200,14 +206,6 @@ class PretrainingModule(Pretraining):
         pretrained = PretrainedEncoder(network, self.spec).eval().requires_grad_(False)
         pretrained.transform = EvalTransform(self.spec.image_size, self.spec.eval_crop, self.spec.channels)
         return pretrained
-
-
-def _targets(values: Any) -> list[str]:
-    """The names of users' classes in a configuration."""
-    if isinstance(values, dict):
-        own = [str(values[TARGET])] if TARGET in values else []
-        return own + [name for value in values.values() for name in _targets(value)]
-    return [name for value in values for name in _targets(value)] if isinstance(values, list) else []
 
 
 def save_encoder(encoder: PretrainedEncoder, path: str | Path) -> None:

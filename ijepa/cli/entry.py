@@ -33,6 +33,7 @@ from ijepa.cli.explain import explain
 from ijepa.config import COMBINED, EvaluateConfig, PredictConfig, StatisticsConfig, TrainConfig
 from ijepa.config.checks import is_named_sections, possible_sections
 from ijepa.config.custom import TARGET, Custom
+from ijepa.config.trust import trusting
 from ijepa.distributed.signals import install_sigint_handler, is_spawned_rank, run_in_worker
 from ijepa.util import commands
 from ijepa.util.errors import UNWRITABLE, InterruptedRunError, UserError, show
@@ -142,7 +143,8 @@ def _run(name: str, job: Callable[[DictConfig], float | None]) -> None:
     def guarded(composed: DictConfig) -> float | None:
         try:
             silence_lightning()  # also in processes that a launcher has started
-            return job(composed) if os.getpid() == main_process else run_in_worker(lambda: job(composed))
+            with trusting(composed.get("trust") or []):
+                return job(composed) if os.getpid() == main_process else run_in_worker(lambda: job(composed))
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise  # for the launcher to report

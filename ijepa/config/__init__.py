@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ijepa.config.data import Data, Scenes
-from ijepa.config.fields import Count, Section, TaskSection, Text
+from ijepa.config.fields import Count, Section, TaskSection, Text, Trust
 from ijepa.config.masking import Masking, MultiBlock, Random, Rasterized, Reference
 from ijepa.config.model import Model, Predictor, TimmVit, Vit
 from ijepa.config.pictures import Pictures
@@ -116,6 +116,8 @@ class TrainConfig(Section):
     metric: Text | None = None
     """what sweeps rank runs by and Optuna optimises: count/logistic, train/loss, ...; null: mean over label sets of
     the first task's main metric"""
+    trust: Trust = Field(default_factory=list)  # for runs older than the key
+    """packages of your own whose classes the run to resume, or the weights of init=, may name: [my_package]"""
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     """seed of initial weights, image order, crops and masks"""
     model: Model
@@ -149,6 +151,8 @@ class EvaluateConfig(Section):
     """folder that caches features for later evaluations; null: no cache"""
     baselines: bool
     """also evaluate a randomly initialised encoder and raw pixels"""
+    trust: Trust
+    """packages of your own whose classes the checkpoint and its run may name: [my_package]"""
     write_models: bool
     """write the classifiers and the heads for depth and segmentation that tasks train, for predict.py"""
     seed: Annotated[int, Field(ge=0, lt=2**63)]
@@ -187,6 +191,8 @@ class PredictConfig(Section):
     """label sets to predict; null: all of the classifier's"""
     probabilities: bool
     """also write the probability of each class"""
+    trust: Trust
+    """packages of your own whose classes the file may name: [my_package]"""
     overwrite: bool
     """replace the output if it exists"""
     hardware: Hardware

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from ijepa.util.errors import ConfigError, show
 
 Text = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)]
+Trust = Annotated[list[Text], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 Folder = Annotated[Text, AfterValidator(lambda path: str(Path(path).expanduser().absolute()))]
 Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
 FractionalPoint = Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2, max_length=2)]

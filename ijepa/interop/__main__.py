@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import cast
 
+from ijepa.config.trust import trusting
 from ijepa.interop import classifier_exports, loading, meta, programs, timm, transformers
 from ijepa.interop.card import Card
 from ijepa.interop.classifier_files import load_classifier
@@ -24,7 +25,12 @@ PICKLE_SUFFIXES = (".pt", ".pth", ".bin")
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; returns its exit code."""
-    return commands.run(_parser(), lambda given: given.run(given), arguments)
+
+    def job(given: argparse.Namespace) -> None:
+        with trusting(given.trust):
+            given.run(given)
+
+    return commands.run(_parser(), job, arguments)
 
 
 def _parser() -> commands.Parser:
@@ -32,9 +38,11 @@ def _parser() -> commands.Parser:
     parser = commands.Parser(command, description="Converts weights between formats: docs/weights.md.")
     subparsers = parser.add_subparsers(required=True, metavar="inspect|convert")
     heads_help = "number of attention heads, if the file does not store it and the width is not a published one"
+    trust_help = "a package of yours whose classes the file may name; can be repeated"
     inspect = subparsers.add_parser("inspect", help="show what a file contains")
     inspect.add_argument("file", help="run folder, file, timm name or https:// URL")
     inspect.add_argument("--heads", type=int, help=heads_help)
+    inspect.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=trust_help)
     inspect.set_defaults(run=_inspect)
     convert = subparsers.add_parser("convert", help="convert it to another format, with a model card")
     convert.add_argument("file", metavar="IN", help="run folder, file, timm name or https:// URL")
@@ -42,6 +50,7 @@ def _parser() -> commands.Parser:
     convert.add_argument("--to", choices=FORMATS, required=True)
     convert.add_argument("--encoder", choices=("target", "context"), default="target", help="default: target")
     convert.add_argument("--heads", type=int, help=heads_help)
+    convert.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=trust_help)
     convert.add_argument("--overwrite", action="store_true", help="replace OUT")
     convert.set_defaults(run=_convert)
     return parser

@@ -1,11 +1,13 @@
 """classifier.safetensors: files of `ImageClassifier`s."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from ijepa.config.trust import UntrustedError, trusting
 from ijepa.interop.classifier import Description, Head, ImageClassifier, LabelSet
 from ijepa.interop.heads_file import CLASSIFIER, HeadsFile, find_heads, read_heads, write_heads
 from ijepa.models.attentive import AttentiveProbe
@@ -34,21 +36,25 @@ def write_classifier(path: Path, classifier: ImageClassifier) -> None:
     write_heads(path, CLASSIFIER, classifier.encoder, classifier.which, list(classifier.heads), plain)
 
 
-def load_classifier(path: str | Path) -> ImageClassifier:
+def load_classifier(path: str | Path, trust: str | Sequence[str] = ()) -> ImageClassifier:
     """Loads a classifier that an evaluation has left, in eval mode.
 
     Args:
         path: ``classifier.safetensors``, the folder that contains it, or the folder of a run with one evaluation.
+        trust: see `ijepa.load_encoder`.
 
     Raises:
         UserError: if the file is missing, or does not contain a classifier.
     """
     file = find_heads(path, [CLASSIFIER])
     try:
-        found = read_heads(file, CLASSIFIER)
+        with trusting(trust):
+            found = read_heads(file, CLASSIFIER)
         description = _described(found.description)
         kinds = [labels.get("head", LINEAR) for labels in found.description["label_sets"].values()]
         heads = _heads(found, description, kinds)
+    except UntrustedError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # edited by hand, it can be anything
         raise UserError(f"{file}: {error}") from None
     return ImageClassifier(found.encoder, heads, description, found.which)

@@ -1,7 +1,7 @@
 """An encoder with a linear head on each patch: predicts depth or class of every pixel of an image."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TF
 
+from ijepa.config.trust import UntrustedError, trusting
 from ijepa.data.decode import Picture, read_picture
 from ijepa.data.images import EvalTransform
 from ijepa.data.limits import without_pillow_limit
@@ -194,19 +195,21 @@ def write_dense(path: Path, predictor: DensePredictor) -> None:
     write_heads(path, DENSE, predictor.encoder, predictor.which, [predictor.head], plain)
 
 
-def load_dense(path: str | Path) -> DensePredictor:
+def load_dense(path: str | Path, trust: str | Sequence[str] = ()) -> DensePredictor:
     """Loads a head for every pixel that ``task=depth`` or ``task=segmentation`` has left, in eval mode.
 
     Args:
         path: ``depth.safetensors``, ``segmentation.safetensors``, the folder that contains one, or the folder of a run
             with one evaluation.
+        trust: see `ijepa.load_encoder`.
 
     Raises:
         UserError: if the file is missing, or does not contain such a head.
     """
     file = find_heads(path, [DENSE])
     try:
-        found = read_heads(file, DENSE)
+        with trusting(trust):
+            found = read_heads(file, DENSE)
         values = found.description
         description = _described(values)
         side = found.encoder.spec.patch_size
@@ -215,6 +218,8 @@ def load_dense(path: str | Path) -> DensePredictor:
         head = nn.Linear(found.encoder.spec.width * description.layers, int(values["outputs"]))
         (state,) = found.heads
         head.load_state_dict(state)
+    except UntrustedError:
+        raise
     except RuntimeError:
         raise UserError(f"{file}: its head does not match its description") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # it can be edited by hand

@@ -69,7 +69,7 @@ def read_heads(file: Path, kind: str) -> HeadsFile:
         thing, _, name = EXAMPLES[kind]
         raise ValueError(f"holds no {thing}; give a {name}")
     which = native.read_description(metadata)["encoder"]
-    weights = native.read_export(metadata, state)
+    weights = native.read_export(metadata, state, file)
     try:
         encoder = build_encoder(weights, file, which, weights.spec.positions)
     except ConfigError as error:

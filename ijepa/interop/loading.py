@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from http.client import HTTPException
 from pathlib import Path
@@ -13,6 +14,7 @@ from urllib.request import urlopen
 
 from rich import progress
 
+from ijepa.config.trust import UntrustedError, trusting
 from ijepa.data.images import EvalTransform
 from ijepa.interop import reading, timm, transformers
 from ijepa.interop.reading import FORMATS
@@ -34,7 +36,11 @@ REMOTE_FORMATS = "a timm name, or the https:// URL of one of these"
 
 
 def load_encoder(
-    path: str | Path, encoder: Which = "target", positions: Positions = "scaled", heads: int | None = None
+    path: str | Path,
+    encoder: Which = "target",
+    positions: Positions = "scaled",
+    heads: int | None = None,
+    trust: str | Sequence[str] = (),
 ) -> PretrainedEncoder:
     """Loads an encoder from any supported file, in eval mode.
 
@@ -45,15 +51,18 @@ def load_encoder(
         positions: position embeddings for images of another size than in pretraining: ``scaled`` to the pretraining
             grid, or of patch indices (``index``); learnt ones are resampled.
         heads: number of attention heads; needed if neither the file nor a published width determines it.
+        trust: packages whose classes the file may name, for encoders of your own.
 
     Returns:
         A module that maps images [B, C, H, W] in 0..1 to patch features [B, N, D]; its ``transform`` prepares images.
 
     Raises:
-        UserError: if the file is missing, could not be downloaded, or does not contain this encoder.
+        UserError: if the file is missing, could not be downloaded, does not contain this encoder, or names a class that
+            ``trust`` does not allow.
     """
     file = select_file(resolve_source(path), encoder)
-    return build_encoder(read_weights(file, heads), file, encoder, positions)
+    with trusting(trust):
+        return build_encoder(read_weights(file, heads), file, encoder, positions)
 
 
 def build_encoder(
@@ -73,6 +82,10 @@ def build_encoder(
         network.load_state_dict(state)
     except Exception as error:  # a description that was edited by hand can raise anything
         raise ConfigError(key, file, f"the encoder's description does not match its weights: {error}") from None
+    spoilt = next((name for name, tensor in state.items() if not tensor.isfinite().all()), None)
+    if spoilt is not None:
+        problem = f"{spoilt} of the {encoder} encoder is not finite, as after a run that diverged"
+        raise ConfigError(key, file, f"{problem}; give an earlier checkpoint")
     pretrained = PretrainedEncoder(network, spec).eval().requires_grad_(False)
     pretrained.transform = EvalTransform(spec.image_size, spec.eval_crop, spec.channels)
     return pretrained
@@ -85,6 +98,8 @@ def read_weights(file: Path, heads: int | None = None, key: str = KEY) -> Weight
         raise ConfigError(option, heads, "should be a whole number, 1 or more")
     try:
         weights = reading.read(file, heads)
+    except UntrustedError:
+        raise
     except HeadsError as fault:
         raise ConfigError(key, file, f"{fault}; add {option}{'=' if '-' not in option else ' '}N") from None
     except (ValueError, AttributeError, TypeError, IndexError) as fault:  # the last three: values that are not tensors

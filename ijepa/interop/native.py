@@ -1,10 +1,13 @@
 """Our own files: checkpoints of training runs, and `encoder.safetensors`."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from ijepa.config.custom import TARGET
+from ijepa.config.trust import check_target
 from ijepa.interop.timm import CUSTOM_HEAD, TRAINED_HEAD, from_timm
 from ijepa.interop.weights import SPEC_KEY, State, Weights, Which
 from ijepa.models.pretrained import Spec
@@ -14,10 +17,11 @@ EXPORT = "an encoder of this software"
 PREFIX = "jepa."
 
 
-def read_checkpoint(contents: dict[str, Any]) -> Weights:
+def read_checkpoint(contents: dict[str, Any], file: Path) -> Weights:
     """The three networks of a training run's checkpoint.
 
     Raises:
+        UntrustedError: if its encoder is of a class that the user has not allowed.
         ValueError: if it is incomplete.
     """
     state = contents.get("state_dict")
@@ -32,24 +36,25 @@ def read_checkpoint(contents: dict[str, Any]) -> Weights:
             if name.startswith(prefix) and isinstance(tensor, Tensor)
         }
 
-    spec = _spec(contents[SPEC_KEY])
+    spec = _spec(contents[SPEC_KEY], file)
     encoders: dict[Which | None, State] = {"target": part("target_encoder"), "context": part("context_encoder")}
     step = contents.get("global_step")
     facts = {"step": step} if isinstance(step, int) else {}
     return Weights(CHECKPOINT, spec, encoders, part("predictor"), facts=facts).check()
 
 
-def read_export(metadata: dict[str, str], state: State) -> Weights:
+def read_export(metadata: dict[str, str], state: State, file: Path) -> Weights:
     """The encoder in a safetensors file.
 
     Raises:
+        UntrustedError: if its encoder is of a class that the user has not allowed.
         ValueError: if the weights do not match their description.
     """
     values = read_description(metadata)
     which = values.pop("encoder")
     if which not in ("target", "context"):
         raise ValueError(f"{SPEC_KEY} in its metadata: expected a target or context encoder, found {which}")
-    spec = _spec(values)
+    spec = _spec(values, file)
     if spec.kind == "custom":
         encoder = {name: tensor for name, tensor in state.items() if not name.startswith((CUSTOM_HEAD, TRAINED_HEAD))}
     else:
@@ -67,8 +72,11 @@ def read_description(metadata: dict[str, str]) -> dict[str, Any]:
     return values
 
 
-def _spec(values: Any) -> Spec:
+def _spec(values: Any, file: Path) -> Spec:
     try:
-        return Spec.of(values)
+        spec = Spec.of(values)
     except (TypeError, ValueError, AttributeError) as error:  # AttributeError: not a dict
         raise ValueError(f"the encoder's description does not match its weights: {error}") from None
+    if spec.kind == "custom":
+        check_target(f"model.{TARGET}", str(spec.name), file)
+    return spec

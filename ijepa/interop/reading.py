@@ -1,23 +1,16 @@
 """Reads weights from a file of any supported format, without running code from it."""
 
 import argparse
-import contextlib
-import sys
 import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from safetensors import SafetensorError, safe_open
 
-from ijepa.config.custom import TARGET
 from ijepa.interop import meta, native, timm, transformers
 from ijepa.interop.weights import SPEC_KEY, State, Weights
-from ijepa.run_folder import RunFolder
-from ijepa.run_folder.config import read_config
-from ijepa.util.errors import UserError
 
 FORMATS = (
     "a run folder, a checkpoint (.ckpt), encoder.safetensors, the reference implementation's .pth.tar, a state dict of "
@@ -34,6 +27,7 @@ def read(file: Path, heads: int | None = None) -> Weights:
 
     Raises:
         HeadsError: if ``heads`` is needed.
+        UntrustedError: if it names a class that the user has not allowed.
         ValueError: if the file is not a weights file, or incomplete; the message is one line.
     """
     try:
@@ -49,8 +43,7 @@ def read(file: Path, heads: int | None = None) -> Weights:
     if file.suffix == ".safetensors":
         metadata, state = read_safetensors(file)
         if SPEC_KEY in metadata:
-            _check_trusted(file, native.read_description(metadata))
-            return native.read_export(metadata, state)
+            return native.read_export(metadata, state, file)
         if any(name.endswith("embeddings.patch_embeddings.projection.weight") for name in state):
             raise ValueError(
                 f"one of transformers' files without {transformers.CONFIG} in the same folder; give the folder"
@@ -61,30 +54,12 @@ def read(file: Path, heads: int | None = None) -> Weights:
     if meta.is_meta(contents):
         return meta.read(contents, heads)
     if SPEC_KEY in contents:
-        _check_trusted(file, contents[SPEC_KEY])
-        return native.read_checkpoint(contents)
+        return native.read_checkpoint(contents, file)
     nested = timm.find_state_dict(contents)
     if nested is not None:
         return timm.read(nested, heads)
     keys = ", ".join(sorted(map(str, contents))[:3])
     raise ValueError(f"expected the weights of an I-JEPA, found {keys or 'nothing'}")
-
-
-def _check_trusted(file: Path, description: Any) -> None:
-    """Raises ValueError if reading the file would import a module that only the file names: it could name any.
-
-    The class is trusted if its module has been imported already, or the run's config.yaml names it, too.
-    """
-    if not isinstance(description, dict) or description.get("kind") != "custom":
-        return
-    name = str(description.get("name"))
-    module = name.rpartition(".")[0]
-    if module in sys.modules:
-        return
-    with contextlib.suppress(UserError):
-        if OmegaConf.select(read_config(RunFolder.of(file).config), f"model.{TARGET}") == name:
-            return
-    raise ValueError(f"its encoder is a custom class, {name}; give its run's folder, or import {module} first")
 
 
 def load_pickle(path: Path, mapped: bool = False) -> dict[str, Any]:

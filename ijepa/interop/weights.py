@@ -30,6 +30,10 @@ WRAPPER_PREFIXES = r"^((module|_orig_mod)\.)+"
 """Name prefixes of DistributedDataParallel and torch.compile."""
 
 
+STORED_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+"""Types of weights that can be loaded without knowing a scale, as quantised ones need."""
+
+
 class HeadsError(ValueError):
     """The number of attention heads is unknown."""
 
@@ -108,7 +112,7 @@ class PredictorSizes(NamedTuple):
 
 
 def check_state_dict(state: State, expected: Mapping[str, Tensor], network: str) -> None:
-    """Raises ValueError, with one line, if names or shapes of ``state`` differ from ``expected``."""
+    """Raises ValueError, with one line, if ``state`` has other names or shapes, or is quantised or sparse."""
     missing, extra = expected.keys() - state.keys(), state.keys() - expected.keys()
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -117,6 +121,11 @@ def check_state_dict(state: State, expected: Mapping[str, Tensor], network: str)
         more = f" and {len(extra) - 1} more" if len(extra) > 1 else ""
         raise ValueError(f"the {network} has {min(extra)}{more}, which I-JEPA's does not have")
     for name, tensor in state.items():
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.dtype not in STORED_DTYPES:
+            kind = str(tensor.layout if tensor.layout != torch.strided else tensor.dtype).removeprefix("torch.")
+            raise ValueError(
+                f"{name} of the {network} is stored as {kind}, not as plain floats; save it as float32 or bfloat16"
+            )
         if tensor.shape != expected[name].shape:
             shapes = f"[{_shape(expected[name])}], found [{_shape(tensor)}]"
             raise ValueError(f"{name} of the {network} does not match the sizes stored with it: expected {shapes}")

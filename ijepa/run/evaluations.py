@@ -13,6 +13,7 @@ from rich.console import Console
 from ijepa import config as schema
 from ijepa.config import TRAINING, EvaluateConfig
 from ijepa.config.checks import check_data, check_model, check_task, parse
+from ijepa.config.trust import check_targets
 from ijepa.data import sources
 from ijepa.data.datamodule import DataModule
 from ijepa.data.sets import has_label
@@ -198,6 +199,8 @@ def _data_values(composed: dict[str, Any], path: Path, spec: Spec) -> dict[str, 
         base = dict(composed)
     elif written.is_file():
         base = dict(read_config(written).data)
+        if "data.source" not in given:
+            check_targets({"data": {"source": base.get("source")}}, written)
     else:
         raise UserError(f"data is not set, and {path} has no config.yaml next to it; add data=folder data.root=FOLDER")
     for name in ("mean", "std"):
@@ -229,6 +232,7 @@ def _mask_sampler(path: Path | None, config: EvaluateConfig, patch_size: int, fi
     written = path and _run_folder(path).config
     if written is not None and written.is_file():
         chosen = read_config(written).masking
+        check_targets({"masking": OmegaConf.to_container(chosen)}, written)
     else:
         chosen = OmegaConf.load(CONF / "masking" / "multiblock.yaml")
         if first:

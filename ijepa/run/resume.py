@@ -16,6 +16,7 @@ from torch import nn
 
 from ijepa.config import COMBINED, TrainConfig
 from ijepa.config.checks import parse
+from ijepa.config.trust import check_targets, targets
 from ijepa.data.datamodule import DataModule
 from ijepa.interop import loading
 from ijepa.run_folder import CheckpointFolder, RunFolder
@@ -23,12 +24,14 @@ from ijepa.run_folder.config import read_config
 from ijepa.run_folder.summary import finished_summary
 from ijepa.training.protocol import RunSchedule
 from ijepa.training.schedule import TrainingSchedule, training_schedule
+from ijepa.util import commands
 from ijepa.util.errors import ConfigError, UserError, show
 from ijepa.util.paths import CONF
 
 CHANGEABLE = (
-    "run_dir", "resume", "force", "metric", "hardware", "logger", "callbacks", "callback", "task", "data.workers",
-    "data.worker_timeout", "data.root", "data.labels", "data.depth_root", "data.depth_scale", "data.segmentation_root",
+    "run_dir", "resume", "force", "trust", "metric", "hardware", "logger", "callbacks", "callback", "task",
+    "data.workers", "data.worker_timeout", "data.root", "data.labels", "data.depth_root", "data.depth_scale",
+    "data.segmentation_root",
 )  # fmt: skip
 """Keys that may change when a run is resumed: they change the training by rounding at most."""
 LENGTH = ("schedule.epochs", "schedule.max_steps")
@@ -77,6 +80,14 @@ def point_from_path(path: Path, overrides: list[str]) -> ResumePoint:
     base = RunFolder(folder).newest_config(contents["global_step"])
     old = parse(TrainConfig, _compose(base, []))
     new = parse(TrainConfig, _compose(base, [item for item in overrides if _key(item) not in ("resume", "run_dir")]))
+    stored, chosen = (config.model_dump(by_alias=True) for config in (old, new))
+    given = [_key(item) for item in overrides]
+    typed = {
+        key: target
+        for key, target in targets(chosen).items()
+        if targets(stored).get(key) != target or any(f"{key}.".startswith(f"{item}.") for item in given)
+    }
+    check_targets(chosen, base, typed)
     before, after = (_flat(config.model_dump()) for config in (old, new))
     changed = {key: value for key, value in after.items() if value != before.get(key)}
     forbidden = {key: value for key, value in changed.items() if not _may_change(key, old)}
@@ -217,7 +228,7 @@ def _offer(checkpoint: Path) -> str:
     """What to resume from instead of ``checkpoint``."""
     others = (path for path in reversed(CheckpointFolder(checkpoint.parent).numbered()) if path != checkpoint)
     good = next(filter(_is_good, others), None)
-    return f"try resume={good}, the newest good one" if good else "and there is no good one"
+    return f"try {commands.override('resume', good)}, the newest good one" if good else "and there is no good one"
 
 
 def _is_good(path: Path) -> bool:
@@ -243,6 +254,7 @@ def _compose(file: Path, overrides: list[str]) -> DictConfig:
     values = read_config(file)
     for group in replaced:
         values.pop(group, None)
+    values["trust"] = []  # what the user types, not what a file says
     with tempfile.TemporaryDirectory() as folder:
         OmegaConf.save(values, Path(folder) / file.name)
         search = create_config_search_path(str(CONF))

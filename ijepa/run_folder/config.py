@@ -17,6 +17,10 @@ HYDRA = ["hydra_setup", *({f"override hydra/{group}": name} for group, name in C
 """The defaults list that lets Hydra compose the file as a primary configuration."""
 
 
+REFERENCE = re.compile(r"(?<!\\)((?:\\\\)*)\$\{")
+"""The start of a reference to another key or a resolver, unless a backslash makes it text."""
+
+
 def add_reporting_keys(values: DictConfig) -> DictConfig:
     """Version 1 to 2: adds keys of callbacks that did not exist; none changes a result."""
     return _with_defaults(values, "callbacks", "callbacks/default.yaml")
@@ -50,9 +54,9 @@ composes from the file."""
 
 def write_config(path: Path, values: dict[str, Any]) -> None:
     """Writes a run's configuration atomically, with run_dir set to its folder, and resume and force reset."""
-    saved = {"defaults": HYDRA, **values, "run_dir": str(path.parent), "resume": None, "force": False}
+    saved = {"defaults": HYDRA, **values, "run_dir": str(path.parent), "resume": None, "force": False, "trust": []}
     train = commands.command_line("train")
-    repeat = f"# Repeat: {train} --config-dir {path.parent} --config-name {path.stem} run_dir=NEW\n"
+    repeat = f"# Repeat: {train} --config-dir {commands.typed(path.parent)} --config-name {path.stem} run_dir=NEW\n"
     write_text(path, repeat + to_text(saved))
 
 
@@ -71,7 +75,7 @@ def read_config(path: Path) -> DictConfig:
 
 def to_text(values: dict[str, Any]) -> str:
     """A configuration as YAML, with its version."""
-    return f"# Version: {VERSION}\n{OmegaConf.to_yaml(OmegaConf.create(values))}"
+    return f"# Version: {VERSION}\n{OmegaConf.to_yaml(OmegaConf.create(_literal(values)))}"
 
 
 def from_text(text: str, path: Path) -> DictConfig:
@@ -81,7 +85,7 @@ def from_text(text: str, path: Path) -> DictConfig:
         UserError: when it is not a configuration, or one of a newer version of this software.
     """
     try:
-        values = OmegaConf.create(text)
+        values = OmegaConf.create(_literal(OmegaConf.to_container(OmegaConf.create(text))))
     except Exception:  # whatever the YAML parser raises
         values = None  # type: ignore[assignment]
     if not isinstance(values, DictConfig) or not isinstance(values.get("data"), DictConfig) or "seed" not in values:
@@ -92,6 +96,18 @@ def from_text(text: str, path: Path) -> DictConfig:
     for upgrade in UPGRADES[version - 1 :]:
         values = upgrade(values)
     return values
+
+
+def _literal(value: Any) -> Any:
+    """``value`` with every ``${`` escaped: the configuration of a run, perhaps a foreign one, refers to nothing.
+
+    It would otherwise show environment variables, or call resolvers.
+    """
+    if isinstance(value, dict):
+        return {name: _literal(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_literal(each) for each in value]
+    return REFERENCE.sub(r"\1\1\\${", value) if isinstance(value, str) else value
 
 
 def version_of(text: str) -> int:

@@ -75,3 +75,29 @@ def test_learnt_positions(tmp_path, size, capsys):
     capsys.readouterr()
     assert main(["inspect", str(tmp_path / "hf")]) == 0
     assert "learnt or fine-tuned" in capsys.readouterr().out
+
+
+def test_quantised_sparse_and_spoilt_weights_are_refused(tmp_path):
+    file, _ = saved(spec_of("square"), tmp_path)
+    contents = torch.load(file, weights_only=True)
+    name = "jepa.target_encoder.blocks.1.mlp.fc1.weight"
+    weight = contents["state_dict"][name]
+    for kind, changed in (
+        ("int8", (weight * 127).to(torch.int8)),
+        ("float8_e4m3fn", weight.to(torch.float8_e4m3fn)),
+        ("complex64", weight.to(torch.complex64)),
+        ("sparse_coo", weight.to_sparse()),
+    ):
+        contents["state_dict"][name] = changed
+        torch.save(contents, file)
+        with pytest.raises(UserError, match=f"blocks.1.mlp.fc1.weight of the target encoder is stored as {kind}, not"):
+            ijepa.load_encoder(file)
+    for kind in (torch.bfloat16, torch.float64):
+        contents["state_dict"][name] = weight.to(kind)
+        torch.save(contents, file)
+        assert ijepa.load_encoder(file).encoder.blocks[1].mlp.fc1.weight.dtype == torch.float32
+    contents["state_dict"][name] = weight.clone().fill_(float("nan"))
+    torch.save(contents, file)
+    with pytest.raises(UserError, match=r"blocks\.1\.mlp\.fc1\.weight of the target encoder is not finite, as"):
+        ijepa.load_encoder(file)
+    assert ijepa.load_encoder(file, encoder="context") is not None

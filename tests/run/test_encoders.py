@@ -83,7 +83,7 @@ def trained(invoke, folder, *arguments):
     for run, steps in ((whole, 3), (parts, 2)):
         code, _, err = invoke("train.py", *arguments, *DATA, f"run_dir={run}", f"schedule.max_steps={steps}")
         assert code == 0, err
-    code, _, err = invoke("train.py", f"resume={parts}", "schedule.max_steps=3")
+    code, _, err = invoke("train.py", f"resume={parts}", "schedule.max_steps=3", "trust=own_encoders")
     assert code == 0, err
     one, other = (load_file(run / "encoder.safetensors") for run in (whole, parts))
     assert_same(one, other, **EXACT)
@@ -97,8 +97,8 @@ def evaluated(invoke, run, *arguments):
     assert code == 0, err
 
 
-def converted(capsys, run, out, to):
-    code = interop(["convert", str(run), str(out), "--to", to])
+def converted(capsys, run, out, to, *options):
+    code = interop(["convert", str(run), str(out), "--to", to, *options])
     return code, capsys.readouterr().err
 
 
@@ -172,19 +172,20 @@ def test_a_run_with_registers(tmp_path, invoke, capsys):
 def test_a_run_with_a_class_of_one_s_own(tmp_path, own, invoke, capsys):
     run = trained(invoke, tmp_path, *own, *tiny("model"))
     assert "_target_: own_encoders.Mixer" in (run / "config.yaml").read_text()
-    assert ijepa.load_encoder(run)(torch.rand(2, 1, 32, 32), last=2).shape == (2, 64, 48)
-    evaluated(invoke, run, "task=[knn,logistic]")
-    assert converted(capsys, run, tmp_path / "out.safetensors", "safetensors")[0] == 0
-    assert ijepa.load_encoder(tmp_path / "out.safetensors").spec.name == "own_encoders.Mixer"
+    trust = {"trust": "own_encoders"}
+    assert ijepa.load_encoder(run, **trust)(torch.rand(2, 1, 32, 32), last=2).shape == (2, 64, 48)
+    evaluated(invoke, run, "task=[knn,logistic]", "trust=own_encoders")
+    assert converted(capsys, run, tmp_path / "out.safetensors", "safetensors", "--trust", "own_encoders")[0] == 0
+    assert ijepa.load_encoder(tmp_path / "out.safetensors", **trust).spec.name == "own_encoders.Mixer"
     for to in ("timm", "transformers", "meta", "torch-export"):
-        code, err = converted(capsys, run, tmp_path / f"{to}.pt", to)
+        code, err = converted(capsys, run, tmp_path / f"{to}.pt", to, "--trust", "own_encoders")
         assert (code, err.count("\n"), "own_encoders.Mixer" in err) == (2, 1, True)
     sys.modules.pop("own_encoders")
-    for lone in (tmp_path / "out.safetensors", (run / "checkpoints" / "last.ckpt").rename(tmp_path / "lone.ckpt")):
-        with pytest.raises(UserError, match=r"own_encoders.Mixer; give its run's folder, or import own_encoders first"):
-            ijepa.load_encoder(lone)  # a file from elsewhere could name any module
+    for foreign in (run, tmp_path / "out.safetensors", run / "checkpoints" / "last.ckpt"):
+        with pytest.raises(UserError, match=r"model._target_=own_encoders.Mixer: .* add trust=own_encoders$"):
+            ijepa.load_encoder(foreign)  # it could name any module
     assert "own_encoders" not in sys.modules
-    assert ijepa.load_encoder(run).spec.name == "own_encoders.Mixer"
+    assert ijepa.load_encoder(run, trust=["own_encoders"]).spec.name == "own_encoders.Mixer"
 
 
 @pytest.mark.parametrize(

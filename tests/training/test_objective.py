@@ -192,7 +192,12 @@ def test_a_run_with_a_term_of_the_user_s_own_resumes_to_the_bit(own, tmp_path, i
     for steps in (3, 6):
         code, _, err = invoke("train.py", *own, f"run_dir={tmp_path / f'{steps}'}", f"schedule.max_steps={steps}")
         assert code == 0, err
-    code, _, err = invoke("train.py", f"resume={tmp_path / '3'}", "schedule.max_steps=6")
+    resumed = (f"resume={tmp_path / '3'}", "schedule.max_steps=6")
+    code, _, err = invoke("train.py", *resumed)
+    assert code == 2
+    assert "error: objective.terms.norm._target_=own_terms." in err
+    assert err.endswith("if you know the file, add trust=own_terms\n")
+    code, _, err = invoke("train.py", *resumed, "trust=own_terms")
     assert code == 0, err
     one, other = (torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("3", "6"))
     assert_same(one["state_dict"], other["state_dict"], **EXACT)
