@@ -13,6 +13,7 @@ from ijepa.config.custom import TARGET, Custom
 from ijepa.config.fields import check_range
 from ijepa.util import commands
 from ijepa.util.errors import ConfigError, UserError, show
+from ijepa.util.sizes import MAX_PATCHES, MAX_PIXELS, memory_problem
 
 MIN_REGULARIZED = 16
 """Minimum number of images in a micro-batch that regularisers compare: fewer say too little about the covariance."""
@@ -122,6 +123,9 @@ def check_model(model: Model, data: Data, stored: bool = False) -> None:
         raise ConfigError("model.positions", model.positions, "needs init=FILE with learnt positions; try index")
     check_patch_size(model.patch_size, data)
     _check_width("model.width", model.width, model.heads)
+    problem = memory_problem(model.width, model.depth, model.mlp_ratio)
+    if problem is not None:
+        raise ConfigError("model.width", model.width, f"{problem}; try a smaller model")
     if model.position_grid is not None and model.positions == "index":
         raise ConfigError(
             "model.position_grid", model.position_grid, "needs model.positions=scaled; omit it, or add that"
@@ -136,10 +140,17 @@ def check_patch_size(patch_size: int, data: Data) -> None:
             nearest = min(divisors, key=lambda n: abs(n - patch_size), default=1)
             problem = f"does not divide data.image_size={show(data.image_size)}; try {nearest}"
             raise ConfigError("model.patch_size", patch_size, problem)
+    patches = math.prod(side // patch_size for side in data.image_size)
+    if patches > MAX_PATCHES:
+        problem = f"are {patches} patches of model.patch_size={patch_size}, more than {MAX_PATCHES}; try smaller images"
+        raise ConfigError("data.image_size", data.image_size, problem)
 
 
 def check_data(data: Data) -> None:
     """Checks the data section; raises ConfigError."""
+    if math.prod(data.image_size) * data.channels > MAX_PIXELS:
+        problem = f"with data.channels={data.channels}, more than {MAX_PIXELS} values an image; try smaller ones"
+        raise ConfigError("data.image_size", data.image_size, problem)
     for key, values in (("data.mean", data.mean), ("data.std", data.std)):
         if len(values) != data.channels:
             problem = f"needs {data.channels} values, one per channel (data.channels={data.channels}); "

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ijepa.config.fields import Count, Folder, Pair, Section, Size, Text
+from ijepa.util.sizes import MAX_BATCH
 
 
 class Scenes(Section):
@@ -45,7 +46,7 @@ class Data(Section):
     """mean of each channel, for values in 0..1 (floats: unscaled); python -m ijepa.data.statistics computes it"""
     std: list[Annotated[float, Field(gt=0)]]
     """standard deviation of each channel"""
-    batch_size: Count
+    batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH, strict=True)]
     """effective (global) batch size: images per optimiser step, over all devices and accumulated micro-batches"""
     crop_scale: Pair
     """range of a random crop's area, as a fraction of the image"""
@@ -55,7 +56,7 @@ class Data(Section):
     """random horizontal flip; not in the published recipe"""
     jitter: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """random change of brightness, contrast and saturation, by up to this fraction; not in the published recipe"""
-    eval_crop: Annotated[float, Field(gt=0, le=1)]
+    eval_crop: Annotated[float, Field(ge=0.05, le=1)]
     """fraction of the shorter side that the evaluation's centre crop keeps (ImageNet: .875)"""
     eval_resize: Literal["cover", "stretch"] = "cover"  # the defaults in this class are for runs older than their keys
     """evaluation resizes an image to cover image_size and crops the centre, or stretches the whole image (Clevr)"""

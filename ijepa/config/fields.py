@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from ijepa.util.errors import ConfigError, show
+from ijepa.util.sizes import MAX_SIDE
 
 Text = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)]
 Trust = Annotated[list[Text], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
@@ -13,7 +14,7 @@ Folder = Annotated[Text, AfterValidator(lambda path: str(Path(path).expanduser()
 Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
 FractionalPoint = Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2, max_length=2)]
 Size = Annotated[
-    list[Annotated[int, Field(ge=1)]],
+    list[Annotated[int, Field(ge=1, le=MAX_SIDE)]],
     BeforeValidator(lambda value: [value, value] if isinstance(value, int) else value),
     Field(min_length=2, max_length=2),
 ]

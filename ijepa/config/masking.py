@@ -6,6 +6,7 @@ from pydantic import Field, Tag
 
 from ijepa.config.custom import NAME_DISCRIMINATOR, TARGET, Custom
 from ijepa.config.fields import Count, Pair, Section
+from ijepa.util.sizes import MAX_TARGETS
 
 
 class MultiBlock(Section):
@@ -13,7 +14,7 @@ class MultiBlock(Section):
 
     name: Literal["multiblock"]
     """multi-block masks"""
-    num_targets: Count
+    num_targets: Annotated[int, Field(ge=1, le=MAX_TARGETS, strict=True)]
     """target blocks per image"""
     target_scale: Pair
     """area of a target block, as a fraction of the grid of patches"""
@@ -52,7 +53,7 @@ class Reference(Section):
 
     name: Literal["reference"]
     """the reference implementation's sampler"""
-    num_targets: Count
+    num_targets: Annotated[int, Field(ge=1, le=MAX_TARGETS, strict=True)]
     """target blocks per image"""
     target_scale: Pair
     """area of a target block, as a fraction of the grid of patches"""

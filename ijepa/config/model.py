@@ -6,6 +6,10 @@ from pydantic import Discriminator, Field, Tag
 
 from ijepa.config.custom import TARGET, Custom
 from ijepa.config.fields import Count, Section, Size, Text
+from ijepa.util.sizes import MAX_DEPTH, MAX_WIDTH
+
+Width = Annotated[int, Field(ge=1, le=MAX_WIDTH, strict=True)]
+Depth = Annotated[int, Field(ge=1, le=MAX_DEPTH, strict=True)]
 
 
 class Vit(Section):
@@ -13,9 +17,9 @@ class Vit(Section):
 
     patch_size: Count
     """side of a patch in pixels; must divide data.image_size"""
-    width: Count
+    width: Width
     """embedding dimension D (timm: embed_dim); a multiple of 4 and of heads"""
-    depth: Count
+    depth: Depth
     """number of transformer blocks"""
     heads: Count
     """number of attention heads; must divide width and predictor.width"""
@@ -29,7 +33,7 @@ class Vit(Section):
     init: Literal["published", "reference", "xavier", "whitened"]
     """initial weights: as published; reference: not rescaled by depth; xavier: for small patches; whitened: xavier and
     a whitening patch embedding"""
-    registers: Annotated[int, Field(ge=0, strict=True)] = 0
+    registers: Annotated[int, Field(ge=0, le=1024, strict=True)] = 0
     """number of register tokens: learnable tokens that patches attend to, never among the features"""
 
 
@@ -64,9 +68,9 @@ Model = Annotated[
 class Predictor(Section):
     """The predictor; it has the same number of attention heads as the encoder."""
 
-    width: Count
+    width: Width
     """embedding dimension (timm: embed_dim); a multiple of 4 and of model.heads"""
-    depth: Count
+    depth: Depth
     """number of transformer blocks"""
     mlp_ratio: Annotated[float, Field(gt=0)] = 4.0  # this default is for runs older than the key
     """hidden width of the MLPs / width"""

@@ -33,7 +33,7 @@ class Knn(TaskSection):
 class Logistic(TaskSection):
     """Logistic regression (L-BFGS) on frozen, average-pooled, standardised features."""
 
-    l2: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
+    l2: Annotated[list[Annotated[float, Field(ge=1e-20, le=1e20)]], Field(min_length=1)]
     """L2 penalties per image (scikit-learn's C = 1 / (l2 x images)); chosen on held-out training images"""
     holdout: Annotated[float, Field(gt=0, lt=1)]
     """fraction of the training images that is held out to choose the penalty"""

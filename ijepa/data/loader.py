@@ -119,17 +119,17 @@ class _Processes:
         in_main_thread = threading.current_thread() is threading.main_thread()
         handler = signal.getsignal(signal.SIGCHLD) if in_main_thread and hasattr(signal, "SIGCHLD") else None
         others = multiprocessing.active_children()
-        self._batches = iter(
-            DataLoader(
-                _Watched(loader.dataset),
-                batch_sampler=batches,  # type: ignore[arg-type]  # keys need not be int
-                num_workers=loader.workers,
-                collate_fn=_Handover(loader.collate),
-                pin_memory=loader.pin_memory,
-                timeout=POLL_SECONDS,
-                worker_init_fn=partial(workers.start_worker, slots=self._slots, known=dict(workers.crashing)),
-            )
+        torch_loader: DataLoader[Any] = DataLoader(
+            _Watched(loader.dataset),
+            batch_sampler=batches,  # type: ignore[arg-type]  # keys need not be int
+            num_workers=loader.workers,
+            collate_fn=_Handover(loader.collate),
+            pin_memory=loader.pin_memory,
+            timeout=POLL_SECONDS,
+            worker_init_fn=partial(workers.start_worker, slots=self._slots, known=dict(workers.crashing)),
         )
+        with workers.signals_blocked():
+            self._batches = iter(torch_loader)
         self._children = [child for child in multiprocessing.active_children() if child not in others]
         if handler is not None:  # torch's would raise in the midst of a training step when a process dies
             signal.signal(signal.SIGCHLD, handler)

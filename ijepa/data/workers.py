@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+LEFT_TO_MAIN = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
+"""Signals that are sent to all processes of a run, and end it: from a terminal, a cluster or a container."""
 crashing: dict[str, str] = {}
 """Files at which data loader processes have died, and how; no process reads them again."""
 
@@ -41,8 +43,28 @@ def worker_count(requested: int | None, devices: int) -> int:
     return min(cores // devices, 8) if requested is None else requested
 
 
+@contextlib.contextmanager
+def signals_blocked() -> Iterator[None]:
+    """Processes that are started here have signals blocked until `start_worker` ignores them.
+
+    They would otherwise run the handlers of the main process, which end the run.
+    """
+    before = _set_blocked(True)
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _set_blocked(blocked: bool) -> set[int] | None:
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        return None
+    return set(signal.pthread_sigmask(signal.SIG_BLOCK if blocked else signal.SIG_UNBLOCK, LEFT_TO_MAIN))
+
+
 def start_worker(worker: int, slots: Any, known: dict[str, str]) -> None:
-    """Initialises a worker process: one thread; SIGINT and SIGTERM are left to the main process.
+    """Initialises a worker process: one thread; signals that end a run are left to the main process.
 
     Args:
         worker: its number.
@@ -51,8 +73,9 @@ def start_worker(worker: int, slots: Any, known: dict[str, str]) -> None:
     """
     global _slots, _number
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in LEFT_TO_MAIN:
+        signal.signal(number, signal.SIG_IGN)
+    _set_blocked(False)
     _slots, _number = slots, worker
     _slots[_number].pid = os.getpid()
     crashing.update(known)

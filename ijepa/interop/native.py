@@ -67,7 +67,7 @@ def read_description(metadata: dict[str, str]) -> dict[str, Any]:
     try:
         values: dict[str, Any] = dict(json.loads(metadata[SPEC_KEY]))
         values["encoder"]  # must exist
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise ValueError(f"{SPEC_KEY} in its metadata does not describe an encoder") from None
     return values
 

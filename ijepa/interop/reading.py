@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from ijepa.interop import meta, native, timm, transformers
 from ijepa.interop.weights import SPEC_KEY, State, Weights
@@ -72,6 +73,7 @@ def load_pickle(path: Path, mapped: bool = False) -> dict[str, Any]:
     Raises:
         ValueError: if it is not a checkpoint, truncated, or contains more than tensors and plain values.
     """
+    _check_archive(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about formats that are rejected anyway
@@ -83,7 +85,25 @@ def load_pickle(path: Path, mapped: bool = False) -> dict[str, Any]:
         ) from None
     if not isinstance(contents, dict):
         raise ValueError(f"contains a {type(contents).__name__}")
+    nested = contents.get("state_dict")
+    for name, tensor in [*contents.items(), *(nested.items() if isinstance(nested, dict) else ())]:
+        dense = isinstance(tensor, Tensor) and tensor.layout == torch.strided
+        if dense and tensor.nbytes > tensor.untyped_storage().nbytes():
+            raise ValueError(f"{name} declares {tensor.nbytes} bytes, more than the file holds of it")
     return contents
+
+
+def _check_archive(path: Path) -> None:
+    """Raises ValueError for an archive with compressed parts, which torch never writes: it may unfold without limit."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            packed = [part.filename for part in archive.infolist() if part.compress_type != zipfile.ZIP_STORED]
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # torch says what is wrong
+    if packed:
+        raise ValueError(f"an archive whose {packed[0]} is compressed, as torch does not write it")
 
 
 def read_safetensors(file: Path) -> tuple[dict[str, str], State]:

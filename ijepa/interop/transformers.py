@@ -73,7 +73,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """The contents of config.json in a folder; raises ValueError if it is not a configuration."""
     try:
         config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as fault:
+    except (OSError, ValueError, RecursionError) as fault:
         raise ValueError(f"{CONFIG} cannot be read ({fault})") from None
     if not isinstance(config, dict):
         raise ValueError(f"{CONFIG} does not describe a network")

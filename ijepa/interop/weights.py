@@ -17,6 +17,7 @@ from ijepa.models.predictor import Attention, Predictor
 from ijepa.models.pretrained import SPEC_KEY as SPEC_KEY
 from ijepa.models.pretrained import Spec
 from ijepa.util.paths import CONF
+from ijepa.util.sizes import MAX_PATCHES
 
 State = dict[str, Tensor]
 Which = Literal["target", "context"]
@@ -202,7 +203,10 @@ def recognise_sincos(table: Tensor) -> PositionLayout:
     Raises:
         ValueError: if the position embeddings are not sin-cos, for example learnt.
     """
-    table = table.reshape(-1, table.shape[-1]).float()
+    table = table.reshape(-1, table.shape[-1])
+    if len(table) > MAX_PATCHES:
+        raise ValueError(f"its position embeddings are for {len(table)} patches, more than {MAX_PATCHES}")
+    table = table.float()
     rounded = any(torch.equal(table.to(kind).float(), table) for kind in (torch.bfloat16, torch.float16))
     tolerance = HALF_TOLERANCE if rounded else FLOAT32_TOLERANCE
     patches, width = table.shape

@@ -13,6 +13,7 @@ from ijepa.models.initialisation import Init
 from ijepa.models.positions import Grid, Positions
 from ijepa.models.protocol import PatchEncoder
 from ijepa.models.timm_vit import TIMM_ARGUMENTS, TimmEncoder
+from ijepa.util.sizes import MAX_DEPTH, MAX_PATCHES, MAX_PIXELS, MAX_SIDE, MAX_WIDTH, memory_problem
 
 Kind = Literal["vit", "timm", "custom"]
 OPTIONAL: dict[str, Any] = {"registers": 0, "kind": "vit", "name": "", "options": {}, "init": "published"}
@@ -82,24 +83,29 @@ class Spec:
                 and all(isinstance(item, int | float) and above < item < math.inf for item in value)
             )
 
-        sizes = {name: whole(getattr(self, name)) for name in ("patch_size", "channels", "width", "depth", "heads")}
+        most = {"patch_size": MAX_SIDE, "depth": MAX_DEPTH} | dict.fromkeys(("channels", "width", "heads"), MAX_WIDTH)
+        sizes = {name: whole(getattr(self, name)) and getattr(self, name) <= limit for name, limit in most.items()}
         if not all(sizes.values()):
             return sizes
         return {
-            "image_size": pair(self.image_size) and not any(side % self.patch_size for side in self.image_size),
+            "image_size": pair(self.image_size)
+            and not any(side % self.patch_size for side in self.image_size)
+            and math.prod(self.image_size) * self.channels <= MAX_PIXELS
+            and math.prod(self.grid) <= MAX_PATCHES,
             "kind": self.kind in get_args(Kind),
             "name": isinstance(self.name, str) and bool(self.name) == (self.kind != "vit"),
             "options": isinstance(self.options, dict)
             and (self.kind != "timm" or self.options.keys() <= TIMM_ARGUMENTS.keys()),
             "heads": self.kind != "vit" or self.width % self.heads == 0,
-            "width": self.kind != "vit" or self.width % 4 == 0,
-            "mlp_ratio": isinstance(self.mlp_ratio, int | float) and 0 < self.mlp_ratio < math.inf,
+            "mlp_ratio": isinstance(self.mlp_ratio, int | float) and 0 < self.mlp_ratio < MAX_WIDTH,
+            "width": self.kind != "vit"
+            or (self.width % 4 == 0 and memory_problem(self.width, self.depth, self.mlp_ratio) is None),
             "positions": self.positions in get_args(Positions),
             "position_grid": self.position_grid is None or pair(self.position_grid),
             "mean": numbers(self.mean, -math.inf),
             "std": numbers(self.std, 0),
             "eval_crop": isinstance(self.eval_crop, int | float) and 0 < self.eval_crop <= 1,
-            "registers": self.registers == 0 or whole(self.registers),
+            "registers": self.registers == 0 or (whole(self.registers) and self.registers <= MAX_DEPTH),
             "init": self.init in get_args(Init),
         }
 

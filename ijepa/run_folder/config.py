@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig, OmegaConf
 
 from ijepa.util import commands
@@ -17,6 +18,8 @@ HYDRA = ["hydra_setup", *({f"override hydra/{group}": name} for group, name in C
 """The defaults list that lets Hydra compose the file as a primary configuration."""
 
 
+MAX_CHARACTERS = 10**6
+"""Of a configuration; those of runs have about 5,000."""
 REFERENCE = re.compile(r"(?<!\\)((?:\\\\)*)\$\{")
 """The start of a reference to another key or a resolver, unless a backslash makes it text."""
 
@@ -85,6 +88,8 @@ def from_text(text: str, path: Path) -> DictConfig:
         UserError: when it is not a configuration, or one of a newer version of this software.
     """
     try:
+        if len(text) > MAX_CHARACTERS or any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise ValueError  # aliases of aliases unfold without limit
         values = OmegaConf.create(_literal(OmegaConf.to_container(OmegaConf.create(text))))
     except Exception:  # whatever the YAML parser raises
         values = None  # type: ignore[assignment]

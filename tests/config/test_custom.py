@@ -109,10 +109,11 @@ def test_a_run_and_its_resume(own, invoke):
     code, _, err = invoke("train.py", "--config-dir", own / "own_conf", "masking=halves", *arguments)
     assert code == 0, err
     assert "_target_: own_masks.Halves" in (folder / "config.yaml").read_text()
-    code, _, err = invoke("train.py", f"resume={folder}", "schedule.max_steps=5")
+    code, _, err = invoke("train.py", f"resume={folder}", "schedule.max_steps=5", "trust=own_masks")
     assert code == 0, err
     assert [row["step"] for row in rows(folder)] == ["1", "2", "3", "4", "5"]
-    code, _, err = invoke("train.py", f"resume={folder}", "schedule.max_steps=6", "++masking.swap=false")
+    changed = ("schedule.max_steps=6", "++masking.swap=false", "trust=own_masks")
+    code, _, err = invoke("train.py", f"resume={folder}", *changed)
     assert code == 2
     assert "masking.swap=true would become false" in err
 

@@ -1,5 +1,6 @@
 """Data loader processes that die, hang, or run out of shared memory."""
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -198,6 +199,26 @@ def test_a_signal_while_the_run_waits_for_an_image(images, tmp_path, monkeypatch
     assert time.monotonic() - begun < 30
     assert run.trainer.global_step < 8
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+
+
+def test_signals_to_all_processes_do_not_reach_those_that_read():
+    """Also in the moment in which they start: handlers are those of the main process until then."""
+    received = []
+    before = {number: signal.signal(number, lambda *_: received.append(os.getpid()))
+              for number in (signal.SIGTERM, signal.SIGUSR1)}  # fmt: skip
+    try:
+        loader = iter(Loader(Numbers(names(None)), batched(12, 1), 2))
+        group = lambda: [os.kill(child.pid, number) for child in multiprocessing.active_children() for number in before]  # noqa: E731
+        timer = threading.Timer(0.0, group)
+        timer.start()
+        found = [next(loader).tolist()]
+        group()
+        assert [*found, *(batch.tolist() for batch in loader)] == [[index] for index in range(12)]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert not received
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
 
 
 SMALL_MEMORY = "mount -t tmpfs -o size=2m tmpfs /dev/shm && exec "

@@ -1,9 +1,14 @@
 """What weights say of themselves: positions, what a format cannot hold."""
 
+import re
+import time
+import zipfile
+
 import pytest
 import timm
 import torch
 import transformers
+from safetensors.torch import save_file
 from weight_files import CLOSE, convert, images_of, normalised, saved, spec_of
 
 import ijepa
@@ -101,3 +106,40 @@ def test_quantised_sparse_and_spoilt_weights_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"blocks\.1\.mlp\.fc1\.weight of the target encoder is not finite, as"):
         ijepa.load_encoder(file)
     assert ijepa.load_encoder(file, encoder="context") is not None
+
+
+@pytest.mark.parametrize("fault", ["stride", "depth", "image", "width", "nested", "packed", "positions"])
+def test_files_that_would_fill_the_memory(tmp_path, fault):
+    """Small files that declare or unfold to more than there is: refused in one line, before it is taken."""
+    file, jepa = saved(spec_of("square"), tmp_path)
+    contents = torch.load(file, weights_only=True)
+    expected = "not possible"
+    if fault == "stride":
+        name = "jepa.target_encoder.blocks.1.mlp.fc1.weight"
+        contents["state_dict"][name] = torch.zeros(1).expand(2**24, 2**10)
+        expected = f"{name} declares 68719476736 bytes, more than the file holds of it"
+    elif fault == "positions":
+        state = of_timm.to_timm(jepa.target_encoder)
+        state["pos_embed"] = torch.zeros(1, 2**18 + 1, 48)
+        contents, expected = state, "its position embeddings are for 262145 patches"
+    elif fault in ("depth", "image", "width"):
+        changed = {"depth": 10**6, "image_size": [20000, 20000], "width": 60000, "heads": 3}
+        key = {"image": "image_size"}.get(fault, fault)
+        contents[weights.SPEC_KEY] |= {key: changed[key]} | ({"depth": 1000} if fault == "width" else {})
+    torch.save(contents, file)
+    if fault == "nested":
+        deep = "[" * 100_000 + "]" * 100_000
+        save_file({"a": torch.zeros(1)}, file := tmp_path / "x.safetensors", {weights.SPEC_KEY: deep})
+        expected = "in its metadata does not describe an encoder"
+    elif fault == "packed":
+        with zipfile.ZipFile(file) as archive:
+            parts = {part: archive.read(part) for part in archive.namelist()}
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            for part, content in parts.items():
+                archive.writestr(part, content)
+        expected = "is compressed, as torch does not write it"
+    begun = time.monotonic()
+    with pytest.raises(UserError, match=re.escape(expected)) as caught:
+        ijepa.load_encoder(file, heads=3 if fault == "positions" else None)
+    assert "\n" not in str(caught.value)
+    assert time.monotonic() - begun < 10

@@ -88,3 +88,11 @@ def test_configurations_of_every_version_are_those_of_today(name):
     assert version_of(file.read_text()) == (1 if name.startswith("run") else int(file.stem.removeprefix("config-")))
     parsed(read_config(file))
     assert (FIXTURES / f"config-{VERSION}.yaml").is_file()
+
+
+def test_a_configuration_that_unfolds_without_limit(tmp_path):
+    bomb = ["data: {root: x}", "seed: 0", "a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    bomb += [f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]" for level in range(1, 12)]
+    (tmp_path / "config.yaml").write_text("\n".join(bomb))
+    with pytest.raises(UserError, match="not the configuration of a run"):
+        read_config(tmp_path / "config.yaml")
