@@ -17,6 +17,8 @@ from ijepa.util.errors import UserError
 from ijepa.util.files import write_json
 from ijepa.util.metric_spec import MetricSpec
 
+MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")
+"""Values of the environment variable WANDB_MODE that W&B knows."""
 SUMMARIES = {"higher": "max", "lower": "min"}
 """How W&B summarises a metric, by which direction is better: as ``NAME.max`` or ``NAME.min``."""
 
@@ -32,14 +34,17 @@ class WandbRun(WandbLogger):
         resumed: whether the training run is resumed.
 
     Raises:
-        UserError: if W&B is used online without a login.
+        UserError: if W&B is used online without a login, or WANDB_MODE is not one of its modes.
     """
 
     def __init__(
         self, settings: schema.WandbLogger, folder: Path, values: dict[str, Any],
         metrics: Mapping[str, MetricSpec], resumed: bool,
     ) -> None:  # fmt: skip
-        mode = os.environ.get("WANDB_MODE", settings.mode) if settings.mode == "online" else settings.mode
+        asked = os.environ.get("WANDB_MODE", settings.mode)
+        if asked not in MODES:
+            raise UserError(f"WANDB_MODE={asked}: no such mode; try {', '.join(MODES[:3])}, or unset it")
+        mode = asked if settings.mode == "online" else settings.mode
         if mode == "online" and not wandb.login(prompt=False, verify=False):
             raise UserError("logger=wandb: not logged in to W&B; run `wandb login`, or add logger.mode=offline")
         stored = read_stored_run(folder) if resumed else {}

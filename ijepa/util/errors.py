@@ -3,8 +3,11 @@
 import errno
 from typing import Any
 
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.ENAMETOOLONG)
-"""Values of errno for files that cannot be written for reasons outside of the software: full disk, quota, ..."""
+UNWRITABLE = (
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EISDIR,
+    errno.ENOTDIR, errno.ENOENT, errno.EIO, errno.ESTALE,
+)  # fmt: skip
+"""Values of errno for files that cannot be used for reasons outside of the software: a full disk, ..."""
 
 
 class UserError(ValueError):

@@ -107,3 +107,13 @@ def test_an_alert_reaches_wandb(tmp_path, offline, invoke):
     loggers.alert([logger], "collapsing at step 5", "why")
     loggers.finish([logger], failed=False)
     assert [(alert.title, alert.text) for alert in told(tmp_path).alerts] == [("collapsing at step 5", "why")]
+
+
+def test_a_mode_that_wandb_does_not_know(invoke, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "nonsense")
+    code, _, error = invoke("train.py", "data=digits", *TINY, f"run_dir={tmp_path / 'run'}", "logger=wandb")
+    assert code == 2
+    assert (
+        error.splitlines()[-1] == "error: WANDB_MODE=nonsense: no such mode; try online, offline, disabled, or unset it"
+    )
+    assert not (tmp_path / "run").exists()
