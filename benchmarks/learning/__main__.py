@@ -79,7 +79,8 @@ DATA = {
     "folder": ["data=folder", "data.root=.", "data.image_size=48", "model.patch_size=6"],
 }
 TASKS = {"search": ["knn", "logistic"], "report": ["knn", "logistic", "linear", "lowshot"]}
-"""What is measured in each part; the linear probe takes longer than most runs of the search."""
+"""What is measured in each part, at the end; before, what the search measures. The linear probe takes longer than most
+runs of the search."""
 PROBES = ["task.linear.epochs=20", "task.linear.lr=[0.05,0.5]", "task.linear.layers=[1]", "task.lowshot.draws=3",
           "task.lowshot.shots=[]", "task.lowshot.shares=[0.01,0.1]"]  # fmt: skip
 
@@ -125,16 +126,19 @@ def _train(
     row: Row, method: Method, changes: list[str], source: Source, budget: float, shares: list[float],
     file: Path, checkpoints: Path | None,
 ) -> None:  # fmt: skip
-    names = TASKS[row["part"]]
-    probes = PROBES if "linear" in names else []
     overrides = [*DATA[row["data"]], *method.overrides, *changes, f"seed={row['seed']}"]
-    config = compose_config(*overrides, f"task=[{','.join(names)}]", *probes)
+    configs = {}
+    for part, names in TASKS.items():
+        probes = PROBES if "linear" in names else []
+        configs[part] = compose_config(*overrides, f"task=[{','.join(names)}]", *probes)
+    config = configs[row["part"]]
     data = build.data(config.data, labelled(source, row["part"]), None, 1, config.hardware, config.seed)
 
     def measure(point: Point) -> None:
         context = EvalContext(data, Runtime(torch.device("cpu")), config.seed, quiet=True)
         encoder = None if point.encoder is None else point.encoder.eval()
-        results = tasks.evaluate(config.task, EvaluatedModel("target encoder", encoder), context).values
+        measured = configs[row["part"] if point.share == 1 else "search"].task
+        results = tasks.evaluate(measured, EvaluatedModel("target encoder", encoder), context).values
         found = {"share": f"{point.share:g}", "images": str(point.images), "flops": f"{point.flops:.4g}",
                  "seconds": f"{point.seconds:.0f}"}  # fmt: skip
         for column, metric in ACCURACIES.items():
