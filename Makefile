@@ -7,7 +7,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-fast lint format typecheck check docs wheel
+.PHONY: help install train test test-fast chaos lint format typecheck check docs wheel
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ test: $(VENV)/installed-dev ## set up, then run all tests, on two cores (ARGS='-
 
 test-fast: $(VENV)/installed-dev ## set up, then run the unit tests: no training, no processes
 	$(BIN)/python -m pytest --numprocesses 2 -m "not integration and not slow and not gpu" $(ARGS)
+
+chaos: $(VENV)/installed-dev ## hostile tries for over an hour: configurations, damaged files, kills, signals, full disks
+	PYTHONPATH=tests $(BIN)/python -m chaos $(ARGS)
 
 lint: $(VENV)/installed-dev ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -1,21 +1,24 @@
 """The commands as functions: `pretrain` is ``ijepa train``, `Run.evaluate` is ``ijepa evaluate``."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ijepa.api.composing import composed, override
 from ijepa.cli import entry
 from ijepa.config import COMBINED, TrainConfig
+from ijepa.config.trust import targets
 from ijepa.interop.classifier import ImageClassifier
 from ijepa.interop.classifier_files import load_classifier
 from ijepa.interop.loading import load_encoder
 from ijepa.models.pretrained import PretrainedEncoder
 from ijepa.run import assembly, build, evaluations, folders, runs
 from ijepa.run_folder import RunFolder
+from ijepa.run_folder.config import read_config
 from ijepa.run_folder.evaluation import evaluation_file
 from ijepa.util import commands
 from ijepa.util.errors import UserError
@@ -24,9 +27,10 @@ from ijepa.util.paths import CONF
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A finished evaluation, by its folder."""
+    """A finished evaluation, by its folder; ``trust``: see `ijepa.load_encoder`."""
 
     folder: Path
+    trust: tuple[str, ...] = ()
 
     @property
     def results(self) -> dict[str, dict[str, float]]:
@@ -42,25 +46,30 @@ class Evaluation:
         Raises:
             UserError: if the task trains none, or several were trained.
         """
-        return load_classifier(self.folder)
+        return load_classifier(self.folder, self.trust)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run, by its folder: ``ijepa.Run("runs/digits-001")``, or what `pretrain` returns."""
+    """A finished run, by its folder: ``ijepa.Run("runs/digits-001")``, or what `pretrain` returns.
+
+    ``trust``: packages whose classes the run may name, see `ijepa.load_encoder`; those that `pretrain` was given.
+    """
 
     folder: Path
+    trust: tuple[str, ...] = ()
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, trust: str | Sequence[str] = ()) -> None:
         path = Path(folder).expanduser()
         if not RunFolder(path).config.is_file():
             raise UserError(f"{path}: is not the folder of a run")
         object.__setattr__(self, "folder", path)
+        object.__setattr__(self, "trust", (trust,) if isinstance(trust, str) else tuple(trust))
 
     @property
     def encoder(self) -> PretrainedEncoder:
         """The EMA target encoder, on the CPU, in eval mode."""
-        return load_encoder(self.folder)
+        return load_encoder(self.folder, trust=self.trust)
 
     @property
     def results(self) -> dict[str, dict[str, float]]:
@@ -85,11 +94,17 @@ class Run:
         output = overrides.pop("output", None) or RunFolder(self.folder).evaluations / folders.slug(
             ["-".join(names), *others]
         )
-        items = [override("checkpoint", self.folder), f"task=[{','.join(names)}]", override("output", output)]
+        trust = overrides.pop("trust", self.trust)
+        items = [
+            override("checkpoint", self.folder),
+            override("trust", trust),
+            f"task=[{','.join(names)}]",
+            override("output", output),
+        ]
         with composed("evaluate", [*items, *_overrides(overrides)]) as config:
             _validate_one_process(config, "evaluate")
             evaluations.evaluate(config)
-        return Evaluation(Path(output).expanduser())
+        return Evaluation(Path(output).expanduser(), (trust,) if isinstance(trust, str) else tuple(trust))
 
 
 def pretrain(data: str | Path, model: str | None = None, run_dir: str | Path | None = None, **overrides: Any) -> Run:
@@ -123,7 +138,10 @@ def pretrain(data: str | Path, model: str | None = None, run_dir: str | Path | N
     with composed("train", [*items, *_overrides(overrides)]) as config:
         _validate_one_process(config, "train")
         runs.train(config, wire)
-    return Run(started[-1])
+    values = OmegaConf.to_container(read_config(RunFolder(started[-1]).newest_config()), resolve=True)
+    assert isinstance(values, dict)
+    named = targets({str(key): value for key, value in values.items()})  # the caller's own code
+    return Run(started[-1], sorted({target.partition(".")[0] for target in named.values()}))
 
 
 def _validate_one_process(config: DictConfig, command: str) -> None:

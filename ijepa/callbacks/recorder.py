@@ -42,6 +42,8 @@ class Recorder(L.Callback):
         self.unreadable: dict[str, None] = {}
         self._faults: list[str] = []
         self._sums: dict[str, torch.Tensor] = {}
+        self._step_sums: dict[str, torch.Tensor] = {}
+        self._step_flops = 0.0
         self._clock = 0.0
         self._window = (0, 0.0)
 
@@ -79,11 +81,14 @@ class Recorder(L.Callback):
         parts = outputs["parts"]
         finite = torch.stack([value.isfinite() for value in parts.values()]).all()  # on the device: no waiting for it
         for name, value in {**parts, COUNT: torch.ones_like(parts["total"])}.items():
-            counted = torch.where(finite, value, 0.0)
-            self._sums[name] = self._sums[name].to(value.device) + counted if name in self._sums else counted
-        self.flops += pl_module.flops(batch) * trainer.world_size
+            _add(self._step_sums, name, torch.where(finite, value, 0.0))
+        self._step_flops += pl_module.flops(batch) * trainer.world_size
         if trainer.global_step == self._step:
-            return  # within gradient accumulation
+            return  # within gradient accumulation; a step that is not completed is repeated when the run resumes
+        for name, value in self._step_sums.items():
+            _add(self._sums, name, value)
+        self.flops += self._step_flops
+        self._step_sums, self._step_flops = {}, 0.0
         self._step = trainer.global_step
         self.flops += pl_module.optimizer_flops() * trainer.world_size
         self.images = trainer.global_step * self.batch_size
@@ -139,6 +144,10 @@ class Recorder(L.Callback):
         }
         for logger in trainer.loggers:
             logger.log_metrics(row, step=trainer.global_step)
+
+
+def _add(sums: dict[str, torch.Tensor], name: str, value: torch.Tensor) -> None:
+    sums[name] = sums[name].to(value.device) + value if name in sums else value
 
 
 def _mean_of_ranks(value: torch.Tensor) -> torch.Tensor:

@@ -23,7 +23,7 @@ class SkippedSteps(L.Callback):
         data: names the images of a batch.
         checkpoint: its newest file becomes the last good one when the run stops.
         folder: of the run, for the message.
-        every: steps between rows of the log.
+        every: steps between looks at the count, if ``limit`` is not smaller.
         limit: so many skipped steps in a row end the run; None: never.
 
     Attributes:
@@ -34,13 +34,17 @@ class SkippedSteps(L.Callback):
         self.data = data
         self.checkpoint = checkpoint
         self.folder = folder
-        self.every = every
+        self.every = every if limit is None else min(every, limit)
         self.limit = limit
         self.total = 0
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"total": self.total}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.total = state_dict["total"]
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, TrainingModule)
-        self.total = int(pl_module.skipped.total)
         self._step = self._read = trainer.global_step
 
     def on_train_batch_end(
@@ -74,7 +78,6 @@ class SkippedSteps(L.Callback):
         if good:
             if trainer.is_global_zero:
                 self.checkpoint.rewind(good[-1], step_of(good[-1]) or 0)
-            trainer.strategy.barrier()
             resumed = f"{commands.command_line('train')} {commands.override('resume', self.folder)}"
             remedy = f"the last good checkpoint is {good[-1]}; try {resumed} force=true optimizer.lr=..., a lower one"
         raise UserError(

@@ -22,7 +22,8 @@ class UntrustedError(ConfigError):
 @contextlib.contextmanager
 def trusting(packages: str | Iterable[str]) -> Iterator[None]:
     """Allows classes of these packages, or modules, in this context."""
-    added = [packages] if isinstance(packages, str) else list(packages)
+    listed = isinstance(packages, Iterable) and not isinstance(packages, str)
+    added = [str(package) for package in (packages if listed else [packages])]
     _trusted.extend(added)
     try:
         yield

@@ -1,5 +1,6 @@
 """Batches from data loader processes that may crash, hang, or run out of shared memory."""
 
+import atexit
 import multiprocessing
 import shutil
 import signal
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
@@ -116,8 +118,9 @@ class _Processes:
     def __init__(self, loader: Loader, batches: Iterator[Sequence[Any]]) -> None:
         self._loader = loader
         self._slots = workers.new_slots(loader.workers)
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        handler = signal.getsignal(signal.SIGCHLD) if in_main_thread and hasattr(signal, "SIGCHLD") else None
+        self._watches = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
+        self._receiving = False
+        handler = signal.getsignal(signal.SIGCHLD) if self._watches else None
         others = multiprocessing.active_children()
         torch_loader: DataLoader[Any] = DataLoader(
             _Watched(loader.dataset),
@@ -131,14 +134,16 @@ class _Processes:
         with workers.signals_blocked():
             self._batches = iter(torch_loader)
         self._children = [child for child in multiprocessing.active_children() if child not in others]
-        if handler is not None:  # torch's would raise in the midst of a training step when a process dies
+        if self._watches:
             signal.signal(signal.SIGCHLD, handler)
+            _forget_handler_of_torch()
+        atexit.register(self._kill)  # before multiprocessing waits for processes that ignore SIGTERM
 
     def __iter__(self) -> Iterator[Any]:
         seen, since, begun = self._progress(), time.monotonic(), time.monotonic()
         while True:
             try:
-                batch = next(self._batches)
+                batch = self._receive()
             except StopIteration:
                 return
             except (RuntimeError, EOFError, OSError) as error:  # the last two: it died as it handed over a batch
@@ -159,10 +164,49 @@ class _Processes:
                 since = now
 
     def end(self) -> None:
-        """Ends the processes, at once if they are still at work; they only read."""
+        """Ends the processes, those that still read at once; torch lets the others end."""
+        busy = {slot.pid for slot in self._slots if slot.turns % 2}
+        for child in self._children:
+            if child.pid in busy:
+                child.kill()
+        del self._batches
+        atexit.unregister(self._kill)
+
+    def _kill(self) -> None:
         for child in self._children:
             child.kill()
-        del self._batches
+
+    def _receive(self) -> Any:
+        """The next batch; a process that dies meanwhile raises `_DiedError`.
+
+        Not only after `POLL_SECONDS`: of a process that dies as it writes a large batch, the rest would be waited for
+        without end. torch's own handler of SIGCHLD raises wherever the main process is, as in a training step.
+        """
+        if not self._watches:
+            return next(self._batches)
+
+        def on_child(number: int, frame: Any) -> None:
+            if self._receiving and self._dead():
+                self._receiving = False
+                raise _DiedError(self._dead())
+
+        before = signal.signal(signal.SIGCHLD, on_child)
+        try:
+            self._receiving = True
+            if self._dead():
+                raise _DiedError(self._dead())
+            return next(self._batches)
+        finally:
+            self._receiving = False
+            signal.signal(signal.SIGCHLD, before)
+
+    def _dead(self, also: str = "") -> list[tuple[str, int]]:
+        """What each process that has died was reading, and its exit code; those that have ended as usual only if
+        their number is in the text ``also``.
+        """
+        files = {slot.pid: slot.file.decode(errors="surrogateescape") for slot in self._slots}
+        codes = {child.pid: child.exitcode for child in self._children if child.exitcode is not None}
+        return [(files.get(pid, ""), code) for pid, code in codes.items() if code or str(pid) in also]
 
     def _progress(self) -> list[tuple[int, bytes]]:
         return [(slot.turns, slot.file) for slot in self._slots]
@@ -172,16 +216,15 @@ class _Processes:
         if "DataLoader timed out" in str(error):
             return
         until = time.monotonic() + POLL_SECONDS
-        while not (dead := {child.pid: child.exitcode for child in self._children if child.exitcode}):
+        while not (dead := self._dead(str(error))):
             if time.monotonic() > until:
                 raise error
             time.sleep(0.01)  # until the system has told of its end
-        files = {slot.pid: slot.file.decode(errors="surrogateescape") for slot in self._slots}
-        raise _DiedError([(files.get(pid, ""), code) for pid, code in dead.items()]) from None
+        raise _DiedError(dead) from None
 
     def _explain(self, seconds: float) -> None:
         """Prints what is waited for; raises UserError if no process does anything."""
-        if all(slot.turns % 2 == 0 for slot in self._slots):
+        if all(slot.pid and slot.turns % 2 == 0 for slot in self._slots):  # no pid: it is still starting
             problem = f"no batch for {seconds:.0f} s, and no data loader process is at work"
             raise UserError(f"data.workers={self._loader.workers}: {problem}; try 0, or fewer")
         files = [slot.file.decode(errors="surrogateescape") for slot in self._slots if slot.file]
@@ -201,10 +244,10 @@ class _DiedError(Exception):
         Raises:
             UserError: when the cause is none of the files.
         """
-        for file, code in self.dead:
+        suspects = ["" if code == -signal.SIGKILL else file for file, code in self.dead]  # killed from outside: no file
+        crashes.update(set(suspects))
+        for (file, code), suspect in zip(self.dead, suspects, strict=True):
             how = _reason(code)
-            suspect = "" if code == -signal.SIGKILL else file  # killed from outside, as for want of memory
-            crashes[suspect] += 1
             where = f" while reading {file}" if file else ""
             if not suspect and crashes[suspect] >= LOST:
                 problem = f"data loader processes die again and again ({how}){where}"
@@ -213,6 +256,13 @@ class _DiedError(Exception):
                 workers.crashing[file] = f"the process that reads it dies: {how}"
             else:
                 print(f"a data loader process died{where} ({how}); another reads the same again", flush=True)
+
+
+def _forget_handler_of_torch() -> None:
+    """Lets torch install its handler of SIGCHLD again for the next loader that is not one of ours."""
+    signal_handling = getattr(torch.utils.data._utils, "signal_handling", None)
+    if hasattr(signal_handling, "_SIGCHLD_handler_set"):
+        signal_handling._SIGCHLD_handler_set = False  # type: ignore[union-attr]
 
 
 def _reason(exitcode: int) -> str:

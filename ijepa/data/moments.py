@@ -96,28 +96,31 @@ def dataset_moments(
 
 
 def other_units(ranges: Mapping[str, Range]) -> list[str]:
-    """Lines that name the images whose values seem to be in other units than those of most; [] if none.
+    """Lines that name the images whose values may be in other units than those of most; [] if none.
 
-    Those of a set in 0..1 are the ones outside it, and the reverse; else those that reach `OTHER_SCALE` times as far as
-    the median image.
+    Among images in 0..1 (8-bit pictures, reflectances), those with values beyond -1..2; among others, those that reach
+    `OTHER_SCALE` times as far as the median image, or, if that reaches beyond `OTHER_SCALE`, those in 0..1. Images of a
+    single value say nothing.
     """
-    within = {name: low >= 0 and high <= 1 for name, (low, high) in ranges.items()}
-    odd, where = [name for name, inside in within.items() if inside], "in 0..1"
-    if 2 * len(odd) > len(ranges):
-        odd, where = [name for name, inside in within.items() if not inside], "outside 0..1"
-    what = f"have values {where}, the others do not"
-    if where == "in 0..1" and not odd:
-        reach = {name: max(abs(low), abs(high)) for name, (low, high) in ranges.items()}
-        typical = median(reach.values()) if reach else 0.0
+    reach = {name: max(abs(low), abs(high)) for name, (low, high) in ranges.items() if low < high}
+    if not reach:
+        return []
+    typical = median(reach.values())
+    if typical <= 1:
+        odd = [name for name in reach if ranges[name].low < -1 or ranges[name].high > 2]
+        what = "have values far outside 0..1, most do not"
+    elif typical > OTHER_SCALE and any(value <= 1 for value in reach.values()):
+        odd, what = [name for name, value in reach.items() if value <= 1], "have values in 0..1, most do not"
+    else:
         odd = [name for name, value in reach.items() if value > OTHER_SCALE * typical]
         what = f"have values beyond {OTHER_SCALE} times those of most images"
     if not odd:
         return []
-    odd.sort(key=lambda name: -max(map(abs, ranges[name])))
+    odd.sort(key=lambda name: -reach[name])
     named = [f"{name} ({ranges[name].low:.4g} to {ranges[name].high:.4g})" for name in odd[:NAMED]]
     rest = f" and {len(odd) - NAMED} more" if len(odd) > NAMED else ""
     return [f"other units? {len(odd)} of {len(ranges)} images {what}: {', '.join(named)}{rest}",
-            "mean and std suit neither; convert or remove one kind"]  # fmt: skip
+            "if they are, mean and std suit neither kind: convert or remove one"]  # fmt: skip
 
 
 class _MomentsDataset(Dataset[tuple[Moments, Range] | str]):

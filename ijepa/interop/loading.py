@@ -13,6 +13,7 @@ from urllib.parse import urlparse
 from urllib.request import urlopen
 
 from rich import progress
+from torch import nn
 
 from ijepa.config.trust import UntrustedError, trusting
 from ijepa.data.images import EvalTransform
@@ -82,7 +83,8 @@ def build_encoder(
         network.load_state_dict(state)
     except Exception as error:  # a description that was edited by hand can raise anything
         raise ConfigError(key, file, f"the encoder's description does not match its weights: {error}") from None
-    spoilt = next((name for name, tensor in state.items() if not tensor.isfinite().all()), None)
+    assert isinstance(network, nn.Module)
+    spoilt = next((name for name, weight in network.named_parameters() if not weight.isfinite().all()), None)
     if spoilt is not None:
         problem = f"{spoilt} of the {encoder} encoder is not finite, as after a run that diverged"
         raise ConfigError(key, file, f"{problem}; give an earlier checkpoint")

@@ -9,6 +9,7 @@ from ijepa.interop.weights import (
     Weights,
     assumed_statistics,
     build_spec,
+    described_vit,
     encoder_sizes,
     position_table,
     recognise_sincos,
@@ -63,7 +64,7 @@ def read(contents: dict[str, Any], heads: int | None = None) -> Weights:
     description = contents.get(SPEC_KEY)
     if isinstance(description, dict):  # written by `write`
         try:
-            spec = Spec.of(description)
+            spec = described_vit(description)
         except TypeError as fault:
             raise ValueError(f"its {SPEC_KEY} does not describe an encoder ({fault})") from None
     else:

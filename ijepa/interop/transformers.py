@@ -20,6 +20,7 @@ from ijepa.interop.weights import (
     Weights,
     assumed_statistics,
     build_spec,
+    described_vit,
     encoder_sizes,
     position_table,
     recognise_positions,
@@ -109,7 +110,7 @@ def read(path: Path) -> Weights:
     if isinstance(description, dict):  # written by `write`
         try:
             which = description.pop("encoder")
-            return Weights(FORM, Spec.of(description), {which: state}).check()
+            return Weights(FORM, described_vit(description), {which: state}).check()
         except (KeyError, TypeError, AttributeError) as fault:
             raise ValueError(f"{SPEC_KEY} in {CONFIG} does not describe an encoder ({fault})") from None
     (mean, std), note = assumed_statistics(sizes["channels"])

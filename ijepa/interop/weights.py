@@ -122,7 +122,8 @@ def check_state_dict(state: State, expected: Mapping[str, Tensor], network: str)
         more = f" and {len(extra) - 1} more" if len(extra) > 1 else ""
         raise ValueError(f"the {network} has {min(extra)}{more}, which I-JEPA's does not have")
     for name, tensor in state.items():
-        if tensor.layout != torch.strided or tensor.is_quantized or tensor.dtype not in STORED_DTYPES:
+        known = tensor.dtype in STORED_DTYPES or tensor.dtype == expected[name].dtype
+        if tensor.layout != torch.strided or tensor.is_quantized or not known:
             kind = str(tensor.layout if tensor.layout != torch.strided else tensor.dtype).removeprefix("torch.")
             raise ValueError(
                 f"{name} of the {network} is stored as {kind}, not as plain floats; save it as float32 or bfloat16"
@@ -288,6 +289,18 @@ def _load_option(name: str) -> DictConfig:
     option = OmegaConf.load(CONF / f"{name}.yaml")
     assert isinstance(option, DictConfig)
     return option
+
+
+def described_vit(description: dict[str, Any]) -> Spec:
+    """The description in a file of a format that holds I-JEPA's ViT only; so that it names no other class.
+
+    Raises:
+        TypeError, ValueError: if it describes no such encoder.
+    """
+    spec = Spec.of(description)
+    if spec.kind != "vit":
+        raise ValueError(f"its {SPEC_KEY} describes a {spec.kind} encoder, which this format does not hold")
+    return spec
 
 
 def strip_prefixes(state: Mapping[str, Any]) -> State:

@@ -70,7 +70,7 @@ class TargetStatistics(nn.Module):
         if skipped is not None:
             mean, squares = torch.where(skipped, 0.0, mean), torch.where(skipped, 0.0, squares)
         self.steps += taken
-        rate = torch.clamp(1 / self.steps, min=1 - self.decay) * taken
+        rate = torch.clamp(1 / self.steps.clamp(min=1), min=1 - self.decay) * taken  # 0 steps: the first is skipped
         self.mean.lerp_(mean, rate)
         around = squares - self.mean * (2 * mean - self.mean)  # mean squared distance from the new mean
         self.variance.lerp_(around.mean(dim=0).clamp(min=0), rate)

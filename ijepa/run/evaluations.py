@@ -37,7 +37,7 @@ from ijepa.util.paths import CONF
 
 RANDOM = "random"
 """``checkpoint=random``: an untrained encoder."""
-NOT_IN_FOLDER_NAME = ("checkpoint", "task", "output", "hardware", "baselines", "cache")
+NOT_IN_FOLDER_NAME = ("checkpoint", "task", "output", "hardware", "baselines", "cache", "trust")
 """Overrides that are not part of the folder's name; all others are, so that no evaluation overwrites another."""
 
 

@@ -20,7 +20,7 @@ from ijepa.config.trust import check_targets, targets
 from ijepa.data.datamodule import DataModule
 from ijepa.interop import loading
 from ijepa.run_folder import CheckpointFolder, RunFolder
-from ijepa.run_folder.config import read_config
+from ijepa.run_folder.config import HYDRA, read_config
 from ijepa.run_folder.summary import finished_summary
 from ijepa.training.protocol import RunSchedule
 from ijepa.training.schedule import TrainingSchedule, training_schedule
@@ -81,11 +81,11 @@ def point_from_path(path: Path, overrides: list[str]) -> ResumePoint:
     old = parse(TrainConfig, _compose(base, []))
     new = parse(TrainConfig, _compose(base, [item for item in overrides if _key(item) not in ("resume", "run_dir")]))
     stored, chosen = (config.model_dump(by_alias=True) for config in (old, new))
-    given = [_key(item) for item in overrides]
+    given = {_key(item) for item in overrides}
     typed = {
         key: target
         for key, target in targets(chosen).items()
-        if targets(stored).get(key) != target or any(f"{key}.".startswith(f"{item}.") for item in given)
+        if targets(stored).get(key) != target or key in given or key.partition(".")[0] in given & _groups()
     }
     check_targets(chosen, base, typed)
     before, after = (_flat(config.model_dump()) for config in (old, new))
@@ -127,15 +127,24 @@ def point_in_folder(folder: Path, config: TrainConfig) -> ResumePoint | None:
     """The newest resume point of the run in ``folder``, whose configuration is ``config``.
 
     None if there is no complete checkpoint.
+
+    Raises:
+        ConfigError: if the weights of all complete checkpoints are not finite.
     """
-    checkpoints = RunFolder(folder).checkpoints
+    checkpoints, spoilt = RunFolder(folder).checkpoints, None
     for checkpoint in (checkpoints.last, *reversed(checkpoints.numbered())):
-        if checkpoint.is_file() and _is_good(checkpoint):
+        contents = _complete(checkpoint) if checkpoint.is_file() else None
+        if contents is not None and _not_finite(contents) is not None:
+            spoilt = checkpoint
+        elif contents is not None:
             contents = _load(folder, checkpoint)
             shapes = {name: tensor.shape for name, tensor in contents["state_dict"].items()}
             config = config.model_copy(update={"resume": None})
             return ResumePoint(folder, checkpoint, contents["global_step"], contents[loading.IMAGES_KEY], shapes,
                                config, config, [])  # fmt: skip
+    if spoilt is not None:
+        problem = f"contains a run that has diverged: the weights in {spoilt.name} are not finite"
+        raise ConfigError("run_dir", folder, f"{problem}; give another run_dir, or remove it")
     return None
 
 
@@ -233,28 +242,35 @@ def _offer(checkpoint: Path) -> str:
 
 def _is_good(path: Path) -> bool:
     """Whether the checkpoint is complete and its weights are finite."""
+    contents = _complete(path)
+    return contents is not None and _not_finite(contents) is None
+
+
+def _complete(path: Path) -> dict[str, Any] | None:
     try:
-        return _not_finite(loading.load_checkpoint(path, mapped=True)) is None
+        return loading.load_checkpoint(path, mapped=True)
     except UserError:
-        return False
+        return None
 
 
 def _not_finite(contents: dict[str, Any]) -> str | None:
-    """The first tensor of the checkpoint's weights that is not finite; None if all are."""
-    weights = contents.get("state_dict", {})
-    tensors = {name: value for name, value in weights.items() if isinstance(value, torch.Tensor)}
+    """The first of the trained weights in a checkpoint that is not finite; None if all are. Buffers may be infinite."""
+    weights, states = contents.get("state_dict", {}), contents.get("optimizer_states") or [{}]
+    trained = {name for group in states[0].get("param_groups", []) for name in group["params"]}
+    tensors = {name: value for name, value in weights.items() if name in trained and isinstance(value, torch.Tensor)}
     return next((name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), None)
 
 
 def _compose(file: Path, overrides: list[str]) -> DictConfig:
     """The configuration in ``file`` with Hydra overrides; GROUP=OPTION replaces the whole group."""
-    groups = {*COMBINED, *(path.name for path in CONF.iterdir() if path.is_dir())}
-    replaced = [_key(item) for item in overrides if _key(item) in groups and item[0].isalpha()]
+    replaced = [_key(item) for item in overrides if _key(item) in _groups() and item[0].isalpha()]
     items = [f"+{item}" if _key(item) in replaced else item for item in overrides]
     values = read_config(file)
     for group in replaced:
         values.pop(group, None)
-    values["trust"] = []  # what the user types, not what a file says
+    values.pop("hydra", None)  # a file may be foreign: it chooses neither what Hydra reads, nor whom to trust
+    values["defaults"] = HYDRA
+    values["trust"] = []
     with tempfile.TemporaryDirectory() as folder:
         OmegaConf.save(values, Path(folder) / file.name)
         search = create_config_search_path(str(CONF))
@@ -267,6 +283,10 @@ def _compose(file: Path, overrides: list[str]) -> DictConfig:
     with open_dict(composed):
         del composed["hydra"]
     return composed
+
+
+def _groups() -> set[str]:
+    return {*COMBINED, *(path.name for path in CONF.iterdir() if path.is_dir())}
 
 
 def _key(override: str) -> str:

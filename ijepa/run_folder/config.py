@@ -20,6 +20,8 @@ HYDRA = ["hydra_setup", *({f"override hydra/{group}": name} for group, name in C
 
 MAX_CHARACTERS = 10**6
 """Of a configuration; those of runs have about 5,000."""
+ANY_REFERENCE = re.compile(r"(\\*)\$\{")
+"""Of a plain value, in which backslashes have no meaning."""
 REFERENCE = re.compile(r"(?<!\\)((?:\\\\)*)\$\{")
 """The start of a reference to another key or a resolver, unless a backslash makes it text."""
 
@@ -31,13 +33,23 @@ def add_reporting_keys(values: DictConfig) -> DictConfig:
 
 def name_loggers(values: DictConfig) -> DictConfig:
     """Version 2 to 3: the keys of the only logger move from ``logger`` to ``logger.NAME``."""
-    logger = values.get("logger")
-    name = None if logger is None else logger.get("name")
-    if isinstance(name, str):
+    stored = values.get("logger")
+    logger = None if stored is None else OmegaConf.to_container(stored)  # references stay text
+    name = logger.get("name") if isinstance(logger, dict) else None
+    if isinstance(logger, dict) and isinstance(name, str):
         values["logger"] = {name: {key: value for key, value in logger.items() if key != "name"}}
-    for kind in values.get("logger") or {}:
+    for kind in {path.stem for path in (CONF / "logger").glob("*.yaml")} & set(values.get("logger") or {}):
         _with_defaults(values["logger"], kind, f"logger/{kind}.yaml")
     return values
+
+
+def add_limits(values: DictConfig) -> DictConfig:
+    """Version 3 to 4: adds limits that did not exist; they change no result of a run that has not failed."""
+    if isinstance(values.get("data"), DictConfig):
+        crops = OmegaConf.load(CONF / "data" / "_crops.yaml")
+        limits = {key: OmegaConf.select(crops, key) for key in ("max_deviations", "worker_timeout")}
+        values["data"] = OmegaConf.merge(limits, values["data"])
+    return _with_defaults(values, "callbacks", "callbacks/default.yaml")
 
 
 def _with_defaults(values: DictConfig, section: str, file: str) -> DictConfig:
@@ -47,7 +59,7 @@ def _with_defaults(values: DictConfig, section: str, file: str) -> DictConfig:
     return values
 
 
-UPGRADES: list[Callable[[DictConfig], DictConfig]] = [add_reporting_keys, name_loggers]
+UPGRADES: list[Callable[[DictConfig], DictConfig]] = [add_reporting_keys, name_loggers, add_limits]
 """The first upgrades version 1 to version 2, and so on. A file without its comments counts as version 1, so upgrades do
 not change values that are upgraded already."""
 VERSION = len(UPGRADES) + 1
@@ -78,7 +90,7 @@ def read_config(path: Path) -> DictConfig:
 
 def to_text(values: dict[str, Any]) -> str:
     """A configuration as YAML, with its version."""
-    return f"# Version: {VERSION}\n{OmegaConf.to_yaml(OmegaConf.create(_literal(values)))}"
+    return f"# Version: {VERSION}\n{OmegaConf.to_yaml(OmegaConf.create(_escaped(values, ANY_REFERENCE)))}"
 
 
 def from_text(text: str, path: Path) -> DictConfig:
@@ -90,7 +102,7 @@ def from_text(text: str, path: Path) -> DictConfig:
     try:
         if len(text) > MAX_CHARACTERS or any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
             raise ValueError  # aliases of aliases unfold without limit
-        values = OmegaConf.create(_literal(OmegaConf.to_container(OmegaConf.create(text))))
+        values = OmegaConf.create(_escaped(OmegaConf.to_container(OmegaConf.create(text)), REFERENCE))
     except Exception:  # whatever the YAML parser raises
         values = None  # type: ignore[assignment]
     if not isinstance(values, DictConfig) or not isinstance(values.get("data"), DictConfig) or "seed" not in values:
@@ -103,16 +115,16 @@ def from_text(text: str, path: Path) -> DictConfig:
     return values
 
 
-def _literal(value: Any) -> Any:
-    """``value`` with every ``${`` escaped: the configuration of a run, perhaps a foreign one, refers to nothing.
+def _escaped(value: Any, reference: re.Pattern[str]) -> Any:
+    """``value`` with every reference escaped: the configuration of a run, perhaps a foreign one, refers to nothing.
 
     It would otherwise show environment variables, or call resolvers.
     """
     if isinstance(value, dict):
-        return {name: _literal(each) for name, each in value.items()}
+        return {name: _escaped(each, reference) for name, each in value.items()}
     if isinstance(value, list):
-        return [_literal(each) for each in value]
-    return REFERENCE.sub(r"\1\1\\${", value) if isinstance(value, str) else value
+        return [_escaped(each, reference) for each in value]
+    return reference.sub(r"\1\1\\${", value) if isinstance(value, str) else value
 
 
 def version_of(text: str) -> int:

@@ -8,6 +8,7 @@ import torch
 from omegaconf import OmegaConf
 from safetensors import safe_open
 from safetensors.torch import save_file
+from weight_files import convert, saved, spec_of
 
 import ijepa
 from ijepa.config.trust import check_target, targets, trusting
@@ -66,6 +67,60 @@ def test_no_code_that_a_configuration_names_runs(foreign, attack, invoke, key, c
         assert error.count("\n") == 1
 
 
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """A module that leaves a file when it is imported."""
+    (tmp_path / "evil_module.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path / "ran"
+
+
+@pytest.mark.parametrize("to", ["transformers", "meta"])
+def test_weights_of_other_formats_name_no_code(tmp_path, module, to):
+    out = tmp_path / ("hf" if to == "transformers" else "m.pth.tar")
+    file, _ = saved(spec_of("square"), tmp_path)
+    convert(file, out, "--to", to)
+    changed = {"kind": "custom", "name": "evil_module.Evil"}
+    if to == "transformers":
+        config = json.loads((out / "config.json").read_text())
+        config["ijepa_encoder"] |= changed
+        (out / "config.json").write_text(json.dumps(config))
+    else:
+        contents = torch.load(out, weights_only=True)
+        contents["ijepa_encoder"] |= changed
+        torch.save(contents, out)
+    with pytest.raises(UserError, match="custom encoder, which this format does not hold"):
+        ijepa.load_encoder(out)
+    assert not module.exists()
+
+
+def test_a_configuration_does_not_choose_what_hydra_reads(foreign, invoke, tmp_path, module):
+    (tmp_path / "leak.yaml").write_text("# @package _global_\nmetric: ${oc.env:HOME}\n")
+    search = ["pkg://evil_module", f"file://{tmp_path}"]
+    folder = foreign(hydra={"searchpath": search}, defaults=["leak", "_self_"])
+    code, _, error = invoke("train.py", f"resume={folder}", "schedule.max_steps=9", "force=true", "seed=-1")
+    assert code == 2
+    assert "seed=-1" in error
+    assert not module.exists()
+
+
+def test_a_section_beside_one_that_is_typed_is_not_trusted(foreign, invoke, module):
+    folder = foreign(objective__terms={"evil": {"_target_": "evil_module.Evil"}})
+    typed = "++objective.terms={mine: {_target_: torch.nn.Identity}}"
+    code, _, error = invoke("train.py", f"resume={folder}", "schedule.max_steps=9", "force=true", typed)
+    assert code == 2
+    assert error.startswith("error: objective.terms.evil._target_=evil_module.Evil: ")
+    assert not module.exists()
+
+
+def test_an_old_configuration_refers_to_nothing_either(tmp_path, monkeypatch):
+    monkeypatch.setenv("MY_SECRET", "hunter2")
+    file = tmp_path / "config.yaml"
+    file.write_text("# Version: 2\ndata: {root: x}\nseed: 0\nlogger: {name: wandb, mode: '${oc.env:MY_SECRET}'}\n")
+    found = OmegaConf.to_container(read_config(file), resolve=True)
+    assert found["logger"]["wandb"]["mode"] == "${oc.env:MY_SECRET}"
+
+
 @pytest.mark.parametrize("command", ["train", "evaluate"])
 def test_references_in_a_configuration_are_text(foreign, invoke, command, monkeypatch):
     monkeypatch.setenv("MY_SECRET", "hunter2")
@@ -82,7 +137,7 @@ def test_references_in_a_configuration_are_text(foreign, invoke, command, monkey
 
 
 def test_a_path_with_a_dollar_sign_is_written_and_read(tmp_path):
-    values = {"data": {"root": "/a/x${y}"}, "run_dir": "\\\\${z}", "seed": 0}
+    values = {"data": {"root": "/a/x${y}"}, "run_dir": "\\\\${z}", "resume": "a\\${z}", "seed": 0}
     file = tmp_path / "config.yaml"
     file.write_text(to_text(values))
     assert OmegaConf.to_container(read_config(file), resolve=True) == values

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 import torch
 from helpers import EXACT, ROOT, TINY, assert_same, train_config
@@ -37,6 +38,13 @@ class Numbers(Dataset):
                 return index
         except OSError:
             return -1
+
+
+class Arrays(Dataset):
+    """Arrays that are handed over through a pipe."""
+
+    def __getitem__(self, index):
+        return np.zeros(2**20)
 
 
 @pytest.fixture(autouse=True)
@@ -138,6 +146,35 @@ def test_processes_that_do_nothing_end_the_run(monkeypatch):
         values(loader)
 
 
+def test_a_process_that_dies_as_it_writes_a_large_batch_is_noticed():
+    """Its message is cut off, and the rest never comes."""
+    loader = iter(Loader(Arrays(), batched(8, 4), 1, collate=list))
+    time.sleep(2)  # the first batch fills the pipe
+
+    def kill():
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, signal.SIGKILL)
+
+    first = threading.Thread(target=lambda: (time.sleep(1.5), kill()))
+    first.start()
+    sizes = [len(batch) for batch in loader]
+    first.join()
+    assert sizes == [4, 4]
+
+
+def test_a_process_that_ends_by_itself_is_replaced():
+    found = values(Loader(Numbers(names(3), lambda: os._exit(0)), batched(6, 2), 1))
+    assert found == [[0, 1], [2, -1], [4, 5]]
+
+
+def test_an_unfinished_loader_does_not_keep_the_interpreter():
+    code = ("import time\nfrom ijepa.data.loader import Loader, batched\nclass D:\n"
+            "    def __getitem__(self, i):\n        time.sleep(100 * (i > 1)); return i\n"
+            "it = iter(Loader(D(), batched(9, 2), 1)); print(next(it))\n")  # fmt: skip
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert result.stdout == "tensor([0, 1])\n", result.stderr
+
+
 def test_errors_of_items_are_the_caller_s():
     def fault():
         raise ZeroDivisionError("of an item")
@@ -191,12 +228,18 @@ def test_a_run_with_a_file_that_crashes_its_decoder(images, tmp_path, monkeypatc
 
 
 def test_a_signal_while_the_run_waits_for_an_image(images, tmp_path, monkeypatch):
-    run = trained(images, tmp_path / "run", monkeypatch, lambda: time.sleep(100))
-    threading.Timer(6, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    main = os.getpid()
+
+    def slow():
+        time.sleep(3)  # the run waits by then
+        os.kill(main, signal.SIGTERM)
+        time.sleep(100)
+
+    run = trained(images, tmp_path / "run", monkeypatch, slow)
     begun = time.monotonic()
     with pytest.raises(InterruptedRunError, match=r"stopped after step \d of 8; resume with"):
         runs.execute(run)
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 60
     assert run.trainer.global_step < 8
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
 

@@ -101,11 +101,11 @@ def test_pictures_are_measured_in_0_to_1(tmp_path, measure):
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
-        ({"a.png": None, "b.png": None, "c.npy": 200.0}, "1 of 3 images have values outside 0..1, the others do not: "),
-        ({"a.png": None, "b.npy": 90.0, "c.npy": 200.0}, "1 of 3 images have values in 0..1, the others do not: "),
+        ({"a.png": None, "b.png": None, "c.npy": 200.0}, "1 of 3 images have values far outside 0..1, most do not: "),
+        ({"a.png": None, "b.npy": 190.0, "c.npy": 200.0}, "1 of 3 images have values in 0..1, most do not: "),
         ({"a.npy": 5.0, "b.npy": 9.0, "c.npy": 4000.0}, "1 of 3 images have values beyond 100 times those of most"),
-        ({"a.npy": 0.5, "b.png": None}, None),
-        ({"a.npy": 5.0, "b.npy": 90.0}, None),
+        ({"a.npy": 0.5, "b.png": None, "c.npy": 1.1}, None),
+        ({"a.npy": 5.0, "b.npy": 90.0, "c.npy": 0.0}, None),
     ],
 )
 def test_images_in_other_units_are_named(tmp_path, measure, files, expected):
@@ -124,7 +124,7 @@ def test_images_in_other_units_are_named(tmp_path, measure, files, expected):
         assert f"         other units? {expected}" in output
         odd = min(files) if "have values in 0..1" in expected else max(files)
         assert f"{root / odd} (" in output
-        assert "mean and std suit neither" in output
+        assert "if they are, mean and std suit neither kind" in output
 
 
 def test_a_sample(tiles, measure, tmp_path):

@@ -116,7 +116,7 @@ import torch
 from torch import nn
 
 class Poison(nn.Module):
-    \"\"\"0, with gradients that are NaN in the second step of the last process.\"\"\"
+    \"\"\"Makes the loss of the last process NaN in the second step, with gradients that are finite.\"\"\"
     def __init__(self, **sizes):
         super().__init__()
         self.calls = 0
@@ -124,24 +124,25 @@ class Poison(nn.Module):
     def forward(self, outputs):
         self.calls += 1
         last = int(os.environ.get("LOCAL_RANK", 0)) == int(os.environ.get("WORLD_SIZE", 1)) - 1
-        value = 0 * outputs.predictions.sum()
-        return value.sqrt() if last and self.calls == 2 else value
+        return 0 * outputs.predictions.sum() + (float("nan") if last and self.calls == 2 else 0.0)
 """
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_a_step_that_is_not_finite_on_one_rank_is_skipped_by_all(images, runs, tmp_path, optimizer):
+def test_a_step_that_is_not_finite_on_one_rank_is_skipped_by_all(images, tmp_path, optimizer):
     (tmp_path / "poison.py").write_text(POISON)
     values = [*images, f"optimizer={optimizer}", "+objective.terms.poison._target_=poison.Poison"]
+    saved = []
     for name, processes in (("single", ()), ("ddp", DDP), ("fsdp", FSDP)):
         folder = tmp_path / name
         result = command("train.py", *values, *processes, f"run_dir={folder}", PYTHONPATH=str(tmp_path))
         assert result.returncode == 0, result.stderr
         assert result.stdout.count("skipped: step 2: loss or gradients not finite (1 so far)") == 1
         assert json.loads((folder / "summary.json").read_text())["skipped_steps"] == 1
-    for name in ("ddp", "fsdp"):
-        assert_same_run(tmp_path / "single", tmp_path / name)
-    assert losses(tmp_path / "single") != losses(runs / "single")
+        saved.append(torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True))
+    for contents in saved[1:]:
+        assert_same(saved[0]["state_dict"], contents["state_dict"], atol=1e-6, rtol=0)
+        assert contents["skipped_steps"] == {"total": 1, "in_a_row": 0}
 
 
 def test_muon_on_two_ranks(images, tmp_path):
