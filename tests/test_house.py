@@ -85,5 +85,5 @@ def test_tests_mirror_the_package():
         assert len(path.read_text().splitlines()) <= 400, f"{name} is too long"
         for module in imported(path):
             assert not module.split(".")[-1].startswith("test_"), f"{name} imports {module}; try helpers.py"
-        if len(name.parts) > 1:
+        if len(name.parts) > 1 and name.parts[0] != "chaos":  # hostile tries, of all packages
             assert (ROOT / "ijepa" / name.parts[0] / "__init__.py").exists(), f"{name}: no such package in ijepa/"

@@ -83,7 +83,7 @@ def typed(environment, tmp_path_factory):
 def trained(typed):
     code, output, error = typed("ijepa", "train", *TRAIN, "run_dir=one", "hardware=ddp", "hardware.devices=2")
     assert code == 0, error
-    assert "next: ijepa evaluate checkpoint=one" in output
+    assert "next: ijepa evaluate checkpoint=one trust=my_package\n" in output
     return typed.folder / "one"
 
 
@@ -104,7 +104,7 @@ def test_a_run_on_two_processes_with_code_of_the_users_own(trained):
 
 
 def test_each_command(trained, typed):
-    code, output, error = typed("ijepa", "evaluate", "checkpoint=one", "baselines=false")
+    code, output, error = typed("ijepa", "evaluate", "checkpoint=one", "trust=my_package", "baselines=false")
     assert code == 0, error
     assert "k-NN" in output or "knn" in output
     code, output, error = typed("ijepa", "inspect", "one")

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ijepa.config.custom import TARGET
+from ijepa.config.fields import Section
+from ijepa.util import commands
 from ijepa.util.errors import ConfigError
 
 _trusted: list[str] = []
@@ -47,6 +49,13 @@ def check_targets(values: Mapping[str, Any], file: Path, allowed: Mapping[str, s
     for key, target in targets(values).items():
         if (allowed or {}).get(key) != target:
             check_target(key, target, file)
+
+
+def typed_trust(config: Section) -> str:
+    """What a printed command needs, too, that uses a run with this configuration: `` trust=my_package``, or nothing."""
+    packages = sorted({target.partition(".")[0] for target in targets(config.model_dump(by_alias=True)).values()})
+    value = packages[0] if len(packages) == 1 else f"[{','.join(packages)}]"
+    return f" {commands.typed(f'trust={value}')}" if packages else ""
 
 
 def targets(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 import atexit
 import multiprocessing
-import shutil
 import signal
 import threading
 import time
@@ -12,11 +11,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils._pytree import tree_leaves
-from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ijepa.data import workers
+from ijepa.data.handover import Handover, NotHandedOver, Watched
 from ijepa.util.errors import UserError
 
 POLL_SECONDS = 1
@@ -123,10 +121,10 @@ class _Processes:
         handler = signal.getsignal(signal.SIGCHLD) if self._watches else None
         others = multiprocessing.active_children()
         torch_loader: DataLoader[Any] = DataLoader(
-            _Watched(loader.dataset),
+            Watched(loader.dataset),
             batch_sampler=batches,  # type: ignore[arg-type]  # keys need not be int
             num_workers=loader.workers,
-            collate_fn=_Handover(loader.collate),
+            collate_fn=Handover(loader.collate),
             pin_memory=loader.pin_memory,
             timeout=POLL_SECONDS,
             worker_init_fn=partial(workers.start_worker, slots=self._slots, known=dict(workers.crashing)),
@@ -149,7 +147,7 @@ class _Processes:
             except (RuntimeError, EOFError, OSError) as error:  # the last two: it died as it handed over a batch
                 self._check(error)
             else:
-                if isinstance(batch, _NotHandedOver):
+                if isinstance(batch, NotHandedOver):
                     raise UserError(f"data.workers={self._loader.workers}: {batch.problem}")
                 yield batch
                 seen, since, begun = self._progress(), time.monotonic(), time.monotonic()
@@ -270,55 +268,3 @@ def _reason(exitcode: int) -> str:
         return f"exit code {exitcode}"
     name = signal.Signals(-exitcode).name
     return f"{name}: out of memory?" if -exitcode == signal.SIGKILL else name
-
-
-class _Watched(Dataset[Any]):
-    """Items of a data set, in a data loader process that says when it is busy."""
-
-    def __init__(self, dataset: Dataset[Any]) -> None:
-        self.dataset = dataset
-
-    def __getitem__(self, key: Any) -> Any:
-        with workers.busy():
-            return self.dataset[key]
-
-
-class _NotHandedOver:
-    """Takes the place of a batch that a process could not hand over."""
-
-    def __init__(self, problem: str) -> None:
-        self.problem = problem
-
-
-class _Handover:
-    """Collates in a data loader process, and moves the batch to shared memory, where an error can still be told.
-
-    torch would do so in a thread of the process, where an error loses the batch, and the main process waits for ever.
-    """
-
-    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
-        self.collate = collate
-
-    def __call__(self, items: list[Any]) -> Any:
-        with workers.busy():
-            try:
-                batch = self.collate(items)
-                for leaf in tree_leaves(batch):
-                    if isinstance(leaf, Tensor) and get_worker_info() is not None:
-                        leaf.share_memory_()
-            except (RuntimeError, OSError) as error:
-                if not any(text in str(error) for text in ("shared memory", "No space left", "Too many open files")):
-                    raise
-                return _NotHandedOver(_shared_memory_problem(error))
-            return batch
-
-
-def _shared_memory_problem(error: Exception) -> str:
-    if "Too many open files" in str(error):
-        return "too many open files; try fewer, or raise ulimit -n"
-    try:
-        usage = shutil.disk_usage(SHARED_MEMORY)
-        space = f" ({usage.free / 2**20:.0f} of {usage.total / 2**20:.0f} MiB of {SHARED_MEMORY} are free)"
-    except OSError:
-        space = ""
-    return f"shared memory is full{space}; try 0, or give the container more: --shm-size=8g"

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ijepa import loggers
 from ijepa.callbacks.pictures import PROJECTED, SHOWN, FeaturePictures
+from ijepa.config.trust import typed_trust
 from ijepa.distributed import sharding
 from ijepa.evaluation import pictures as drawing
 from ijepa.evaluation import tables, tasks
@@ -102,7 +103,8 @@ def finish(run: Run, brief: bool) -> None:
         if file.exists():
             print(f"         {file}")
     if encoder is not None:
-        print(f"next: {commands.command_line('evaluate')} {commands.override('checkpoint', run.folder)}")
+        given = f"{commands.override('checkpoint', run.folder)}{typed_trust(run.config)}"
+        print(f"next: {commands.command_line('evaluate')} {given}")
         print(f"      {commands.command_line('train')} data=folder data.root=IMAGES   # your own images", flush=True)
 
 

@@ -19,12 +19,12 @@ from ijepa.config.checks import parse
 from ijepa.config.trust import check_targets, targets
 from ijepa.data.datamodule import DataModule
 from ijepa.interop import loading
-from ijepa.run_folder import CheckpointFolder, RunFolder
+from ijepa.run.good_checkpoints import better_checkpoint, complete_contents, not_finite
+from ijepa.run_folder import RunFolder
 from ijepa.run_folder.config import HYDRA, read_config
 from ijepa.run_folder.summary import finished_summary
 from ijepa.training.protocol import RunSchedule
 from ijepa.training.schedule import TrainingSchedule, training_schedule
-from ijepa.util import commands
 from ijepa.util.errors import ConfigError, UserError, show
 from ijepa.util.paths import CONF
 
@@ -133,8 +133,8 @@ def point_in_folder(folder: Path, config: TrainConfig) -> ResumePoint | None:
     """
     checkpoints, spoilt = RunFolder(folder).checkpoints, None
     for checkpoint in (checkpoints.last, *reversed(checkpoints.numbered())):
-        contents = _complete(checkpoint) if checkpoint.is_file() else None
-        if contents is not None and _not_finite(contents) is not None:
+        contents = complete_contents(checkpoint) if checkpoint.is_file() else None
+        if contents is not None and not_finite(contents) is not None:
             spoilt = checkpoint
         elif contents is not None:
             contents = _load(folder, checkpoint)
@@ -220,45 +220,19 @@ def _load(path: Path, checkpoint: Path) -> dict[str, Any]:
     try:
         contents = loading.load_checkpoint(checkpoint, mapped=True)
     except ConfigError as error:
-        problem = f"{checkpoint.name} is not a complete checkpoint; {_offer(checkpoint)}"
+        problem = f"{checkpoint.name} is not a complete checkpoint; {better_checkpoint(checkpoint)}"
         raise ConfigError("resume", path, problem) from error
     missing = [name for name in REQUIRED_KEYS if name not in contents]
     if missing:
         problem = f"{checkpoint.name} is not a checkpoint of a run: it contains no {missing[0]}"
         raise ConfigError("resume", path, problem)
-    spoilt = _not_finite(contents)
+    spoilt = not_finite(contents)
     if spoilt is not None:
-        problem = f"{checkpoint.name} is of a run that has diverged: {spoilt} is not finite; {_offer(checkpoint)}"
+        problem = (
+            f"{checkpoint.name} is of a run that has diverged: {spoilt} is not finite; {better_checkpoint(checkpoint)}"
+        )
         raise ConfigError("resume", path, problem)
     return contents
-
-
-def _offer(checkpoint: Path) -> str:
-    """What to resume from instead of ``checkpoint``."""
-    others = (path for path in reversed(CheckpointFolder(checkpoint.parent).numbered()) if path != checkpoint)
-    good = next(filter(_is_good, others), None)
-    return f"try {commands.override('resume', good)}, the newest good one" if good else "and there is no good one"
-
-
-def _is_good(path: Path) -> bool:
-    """Whether the checkpoint is complete and its weights are finite."""
-    contents = _complete(path)
-    return contents is not None and _not_finite(contents) is None
-
-
-def _complete(path: Path) -> dict[str, Any] | None:
-    try:
-        return loading.load_checkpoint(path, mapped=True)
-    except UserError:
-        return None
-
-
-def _not_finite(contents: dict[str, Any]) -> str | None:
-    """The first of the trained weights in a checkpoint that is not finite; None if all are. Buffers may be infinite."""
-    weights, states = contents.get("state_dict", {}), contents.get("optimizer_states") or [{}]
-    trained = {name for group in states[0].get("param_groups", []) for name in group["params"]}
-    tensors = {name: value for name, value in weights.items() if name in trained and isinstance(value, torch.Tensor)}
-    return next((name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), None)
 
 
 def _compose(file: Path, overrides: list[str]) -> DictConfig:

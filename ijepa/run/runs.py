@@ -13,6 +13,7 @@ from ijepa import loggers
 from ijepa.callbacks.rewind import Rewind
 from ijepa.config import TrainConfig
 from ijepa.config.checks import parse
+from ijepa.config.trust import typed_trust
 from ijepa.distributed import sharding, slurm
 from ijepa.evaluation import tasks
 from ijepa.evaluation.context import label_sets
@@ -126,7 +127,8 @@ def _resume(resumed: ResumePoint, wire: Wire) -> float | None:
 
 
 def _skip_finished(config: TrainConfig, folder: Path) -> float | None:
-    hint = f"For other tasks: {commands.command_line('evaluate')} {commands.override('checkpoint', folder)} task=..."
+    evaluate = f"{commands.command_line('evaluate')} {commands.override('checkpoint', folder)}{typed_trust(config)}"
+    hint = f"For other tasks: {evaluate} task=..."
     print(f"run_dir {folder}: finished already; nothing is trained or evaluated. {hint}")
     return metric.value(config.metric, folder)
 
@@ -226,7 +228,8 @@ def _interruption_message(run: Run, started: bool, resumed: bool) -> str:
         progress += ", before the results"
     if not started and run.checkpoint.path.exists():
         return f"{progress}; nothing has changed, run the same command again"
-    hint = f"; resume with: {commands.command_line('train')} {commands.override('resume', run.folder)}"
+    again = f"{commands.command_line('train')} {commands.override('resume', run.folder)}{typed_trust(run.config)}"
+    hint = f"; resume with: {again}"
     return progress + (hint if run.checkpoint.path.exists() else "")
 
 

@@ -5,13 +5,14 @@ import shutil
 
 import pytest
 import torch
+from helpers import train_config
 from omegaconf import OmegaConf
 from safetensors import safe_open
 from safetensors.torch import save_file
 from weight_files import convert, saved, spec_of
 
 import ijepa
-from ijepa.config.trust import check_target, targets, trusting
+from ijepa.config.trust import check_target, targets, trusting, typed_trust
 from ijepa.run_folder import RunFolder
 from ijepa.run_folder.config import from_text, read_config, to_text
 from ijepa.util.errors import UserError
@@ -170,3 +171,10 @@ def test_packages_modules_and_classes_can_be_trusted(tmp_path):
     found = targets({"data": {"source": "a.b"}, "x": {"y": {"_target_": "c.D"}}, "masking": {"name": "random"}})
     assert found == {"data.source": "a.b", "x.y._target_": "c.D"}
     assert torch.nn.Identity is not None
+
+
+def test_printed_commands_allow_the_run_s_own_packages():
+    mine, other = ("{_target_: mine.Term}", "{_target_: other.part.Term}")
+    for terms, typed in (("{}", ""), (f"{{a: {mine}}}", " trust=mine"),
+                         (f"{{a: {mine}, b: {other}}}", " 'trust=[mine,other]'")):  # fmt: skip
+        assert typed_trust(train_config(f"++objective.terms={terms}")) == typed

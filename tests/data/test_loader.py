@@ -140,7 +140,7 @@ def test_processes_that_do_nothing_end_the_run(monkeypatch):
         def __reduce__(self):
             raise ValueError("in the thread that hands batches over")
 
-    monkeypatch.setattr("ijepa.data.loader.tree_leaves", lambda batch: [])
+    monkeypatch.setattr("ijepa.data.handover.tree_leaves", lambda batch: [])
     loader = Loader(Numbers(names(None)), batched(6, 2), 1, collate=lambda items: Lost(), timeout=2)
     with pytest.raises(UserError, match=r"data.workers=1: no batch for \d s, and no data loader process is at work"):
         values(loader)

@@ -84,7 +84,7 @@ def test_several_at_once(own, invoke):
     assert '["metrics", 1, ["epoch", ' in "\n".join(lines)
     assert any(line.startswith('["picture", "pictures/final/masks"') for line in lines)
 
-    code, _, err = invoke("train.py", f"resume={folder}", "schedule.max_steps=4")
+    code, _, err = invoke("train.py", f"resume={folder}", "schedule.max_steps=4", "trust=own_logger")
     assert code == 0, err
     assert '["begin", 24, 3]' in (folder / "told.json").read_text()
     code, _, err = invoke("train.py", "--config-dir", own / "own_conf", f"resume={folder}", "schedule.max_steps=5",
