@@ -23,7 +23,7 @@ test: $(VENV)/installed-dev ## set up, then run all tests, on two cores (ARGS='-
 test-fast: $(VENV)/installed-dev ## set up, then run the unit tests: no training, no processes
 	$(BIN)/python -m pytest --numprocesses 2 -m "not integration and not slow and not gpu" $(ARGS)
 
-chaos: $(VENV)/installed-dev ## hostile tries for over an hour: configurations, damaged files, kills, signals, full disks
+chaos: $(VENV)/installed-dev ## hostile tries, many and long: configurations, damaged files, kills, signals, full disks
 	PYTHONPATH=tests $(BIN)/python -m chaos $(ARGS)
 
 lint: $(VENV)/installed-dev ## ruff: rules and format

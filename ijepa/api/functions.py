@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from ijepa.api.composing import composed, override
 from ijepa.cli import entry
 from ijepa.config import COMBINED, TrainConfig
-from ijepa.config.trust import targets
+from ijepa.config.trust import package_names, targets
 from ijepa.interop.classifier import ImageClassifier
 from ijepa.interop.classifier_files import load_classifier
 from ijepa.interop.loading import load_encoder
@@ -64,7 +64,7 @@ class Run:
         if not RunFolder(path).config.is_file():
             raise UserError(f"{path}: is not the folder of a run")
         object.__setattr__(self, "folder", path)
-        object.__setattr__(self, "trust", (trust,) if isinstance(trust, str) else tuple(trust))
+        object.__setattr__(self, "trust", package_names(trust))
 
     @property
     def encoder(self) -> PretrainedEncoder:
@@ -104,7 +104,7 @@ class Run:
         with composed("evaluate", [*items, *_overrides(overrides)]) as config:
             _validate_one_process(config, "evaluate")
             evaluations.evaluate(config)
-        return Evaluation(Path(output).expanduser(), (trust,) if isinstance(trust, str) else tuple(trust))
+        return Evaluation(Path(output).expanduser(), package_names(trust))
 
 
 def pretrain(data: str | Path, model: str | None = None, run_dir: str | Path | None = None, **overrides: Any) -> Run:

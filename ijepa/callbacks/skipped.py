@@ -1,4 +1,4 @@
-"""Tells of steps that were skipped because their loss or gradients were not finite, and stops when that continues."""
+"""Reports steps that were skipped because their loss or gradients were not finite; too many in a row end the run."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ class SkippedSteps(L.Callback):
         data: names the images of a batch.
         checkpoint: its newest file becomes the last good one when the run stops.
         folder: of the run, for the message.
-        every: steps between looks at the count, if ``limit`` is not smaller.
+        every: steps between readings of the count, unless ``limit`` is smaller.
         limit: so many skipped steps in a row end the run; None: never.
 
     Attributes:

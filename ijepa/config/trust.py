@@ -24,13 +24,18 @@ class UntrustedError(ConfigError):
 @contextlib.contextmanager
 def trusting(packages: str | Iterable[str]) -> Iterator[None]:
     """Allows classes of these packages, or modules, in this context."""
-    listed = isinstance(packages, Iterable) and not isinstance(packages, str)
-    added = [str(package) for package in (packages if listed else [packages])]
+    added = package_names(packages)
     _trusted.extend(added)
     try:
         yield
     finally:
         del _trusted[len(_trusted) - len(added) :]
+
+
+def package_names(packages: str | Iterable[str]) -> tuple[str, ...]:
+    """One package or several, as names."""
+    several = isinstance(packages, Iterable) and not isinstance(packages, str)
+    return tuple(str(package) for package in (packages if several else [packages]))
 
 
 def check_target(key: str, target: str, file: Path) -> None:
@@ -52,7 +57,7 @@ def check_targets(values: Mapping[str, Any], file: Path, allowed: Mapping[str, s
 
 
 def typed_trust(config: Section) -> str:
-    """What a printed command needs, too, that uses a run with this configuration: `` trust=my_package``, or nothing."""
+    """The end of a printed command that uses a run with this configuration: `` trust=my_package``, or nothing."""
     packages = sorted({target.partition(".")[0] for target in targets(config.model_dump(by_alias=True)).values()})
     value = packages[0] if len(packages) == 1 else f"[{','.join(packages)}]"
     return f" {commands.typed(f'trust={value}')}" if packages else ""

@@ -32,9 +32,9 @@ class NotHandedOver:
 
 
 class Handover:
-    """Collates in a data loader process, and moves the batch to shared memory, where an error can still be told.
+    """Collates in a data loader process, and moves the batch to shared memory, where an error can still be reported.
 
-    torch would do so in a thread of the process, where an error loses the batch, and the main process waits for ever.
+    torch would do so in a thread, where an error loses the batch, and the main process would wait forever.
     """
 
     def __init__(self, collate: Callable[[list[Any]], Any]) -> None:

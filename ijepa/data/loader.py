@@ -18,18 +18,17 @@ from ijepa.data.handover import Handover, NotHandedOver, Watched
 from ijepa.util.errors import UserError
 
 POLL_SECONDS = 1
-"""How often the loader looks after its processes while it waits for a batch."""
+"""Interval of the checks on the processes while the loader waits for a batch."""
 TIMEOUT = 60.0
-"""Default of ``data.worker_timeout``."""
+"""Where no configuration gives data.worker_timeout, as for rendering scenes."""
 CRASHES = 2
 """Crashes at the same file after which it counts as unreadable: a first may have another cause."""
 LOST = 3
 """Processes that die in a row, no file being to blame and no batch between them, before the run ends."""
-SHARED_MEMORY = "/dev/shm"
 
 
 class Loader:
-    """The batches of a data set, in order, like torch's DataLoader, from processes that are looked after.
+    """The batches of a data set, in order, like torch's DataLoader, from supervised processes.
 
     - A process that dies is replaced, and what it had to read is read again: batches are the same. A file at which
       processes crash twice is unreadable from then on.
@@ -162,7 +161,7 @@ class _Processes:
                 since = now
 
     def end(self) -> None:
-        """Ends the processes, those that still read at once; torch lets the others end."""
+        """Ends the processes, those that still read at once; torch ends the others."""
         busy = {slot.pid for slot in self._slots if slot.turns % 2}
         for child in self._children:
             if child.pid in busy:
@@ -177,8 +176,8 @@ class _Processes:
     def _receive(self) -> Any:
         """The next batch; a process that dies meanwhile raises `_DiedError`.
 
-        Not only after `POLL_SECONDS`: of a process that dies as it writes a large batch, the rest would be waited for
-        without end. torch's own handler of SIGCHLD raises wherever the main process is, as in a training step.
+        At once, not only after `POLL_SECONDS`: if a process dies while it writes a large batch, reading the rest would
+        block forever. torch's own handler of SIGCHLD raises wherever the main process is, as in a training step.
         """
         if not self._watches:
             return next(self._batches)
@@ -217,7 +216,7 @@ class _Processes:
         while not (dead := self._dead(str(error))):
             if time.monotonic() > until:
                 raise error
-            time.sleep(0.01)  # until the system has told of its end
+            time.sleep(0.01)  # until its exit code is known
         raise _DiedError(dead) from None
 
     def _explain(self, seconds: float) -> None:
@@ -257,7 +256,7 @@ class _DiedError(Exception):
 
 
 def _forget_handler_of_torch() -> None:
-    """Lets torch install its handler of SIGCHLD again for the next loader that is not one of ours."""
+    """Makes torch install its handler of SIGCHLD again for the next plain DataLoader of this process."""
     signal_handling = getattr(torch.utils.data._utils, "signal_handling", None)
     if hasattr(signal_handling, "_SIGCHLD_handler_set"):
         signal_handling._SIGCHLD_handler_set = False  # type: ignore[union-attr]
