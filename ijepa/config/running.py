@@ -94,7 +94,7 @@ class Callbacks(Section):
     """minutes between checkpoints, in addition to those by steps; null: only by steps"""
     checkpoint_keep: Count
     """number of newest checkpoints/step-*.ckpt to keep; last.ckpt is the newest of them"""
-    max_skipped_steps: Count | None
+    max_skipped_steps: Count | None = 20  # this default is for older files that Hydra composes (--config-dir)
     """stop after so many steps in a row whose loss or gradients are not finite, which are skipped; null: never"""
     health_every_steps: Literal["auto"] | Count | None
     """steps between health checks; auto: chosen so that they take less than 3 % of the time; null: never"""
