@@ -13,8 +13,8 @@ from ijepa.util.files import replacing
 
 Row = dict[str, str]
 
-ACCURACIES = {"knn20": "knn20", "logistic": "logistic", "linear": "linear", "labels10": "lowshot_10%",
-              "labels1": "lowshot_1%"}  # fmt: skip
+ACCURACIES = {"knn20": "knn20", "logistic": "logistic", "linear": "linear", "labels10": "lowshot_10pct",
+              "labels1": "lowshot_1pct"}  # fmt: skip
 """Column: the metric whose mean over label sets it holds."""
 MONITORS = ("rankme", "effective_rank", "context_gain", "cosine_gap", "position_explained", "verdict")
 COLUMNS = ("method", "name", "data", "part", "budget", "seed", "share", "images", "flops", "seconds", *ACCURACIES,

@@ -35,7 +35,8 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())  # errors are ra
 def read(path: str, channels: int, max_pixels: int | None) -> Tensor | None:
     """The image [channels, H, W], float32 and upright; None if Pillow reads the file without loss.
 
-    If there are ``channels`` grey pages of the same kind, they are the channels; otherwise the first page is the image.
+    Pages are the channels if they are grey, of more than 1 bit, of the same kind and ``channels`` in number; otherwise
+    the first page is the image.
 
     Raises:
         OSError, ValueError and whatever decoders raise on corrupt files: if the file is corrupt or too large, or has
@@ -47,14 +48,14 @@ def read(path: str, channels: int, max_pixels: int | None) -> Tensor | None:
             first: Any = tiff.pages.first
         except Exception:  # too damaged to determine its kind: leave the error message to Pillow
             return None
-        several = channels > 1 and _is_grey(first)
+        several = channels > 1 and _is_channel(first)
         stack: list[Any] = list(itertools.islice(tiff.pages, max(channels + 1, MAX_PAGES))) if several else []
         following = _next_page(tiff, stack[-1]) if stack and len(stack) < max(channels + 1, MAX_PAGES) else 0
         if following and (
             len(stack) > 1 or following >= tiff.filehandle.size
         ):  # some single-page files have a wrong offset
             raise ValueError(f"truncated after {len(stack)} pages")
-        if len(stack) == 1 or not all(_is_grey(page) and _kind(page) == _kind(first) for page in stack):
+        if len(stack) == 1 or not all(_is_channel(page) and _kind(page) == _kind(first) for page in stack):
             stack = []
         if len(stack) != channels:
             if _pillow_suffices(first, channels):
@@ -104,9 +105,11 @@ def _kind(page: TiffPage) -> tuple[Any, ...]:
     return page.shape, page.dtype, page.bitspersample, page.photometric
 
 
-def _is_grey(page: TiffPage) -> bool:
+def _is_channel(page: TiffPage) -> bool:
+    """Whether a page can be a channel of a stack: grey, no overview, and not of 1 bit, as the pages of a fax."""
     return (
         page.samplesperpixel == 1
+        and page.bitspersample > 1
         and page.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO)
         and not page.subfiletype & REDUCED_OR_MASK
     )

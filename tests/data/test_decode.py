@@ -14,7 +14,9 @@ from helpers import picture
 from image_files import luminance, noise, reason, unit, write_png
 from PIL import Image, ImageCms
 
+from benchmarks import decoding
 from ijepa.data.decode import convert, decode
+from ijepa.util.errors import UserError
 
 
 @pytest.mark.parametrize("suffix", ["tif", "png"])
@@ -229,3 +231,20 @@ def test_modes_come_out_right():
     buffer = io.BytesIO()
     palette.save(buffer, "PNG", transparency=palette.getpixel((0, 0)))
     assert np.asarray(convert(Image.open(buffer), 3))[0, 0].tolist() == [255, 255, 255]
+
+
+@pytest.mark.integration
+def test_comparison_with_pillow(tmp_path, capsys):
+    """`python -m benchmarks.decoding`: a table of outcomes, and a line for each file that is read in another way."""
+    write_png(tmp_path / "same.png", noise(8, 6, 3))
+    tifffile.imwrite(tmp_path / "signed.tif", noise(8, 6, dtype=np.uint16).astype(np.int16), photometric="minisblack")
+    (tmp_path / "damaged.bmp").write_bytes(b"BM" + bytes(40))
+    (tmp_path / "notes.txt").write_text("no picture")
+    decoding.main([str(tmp_path)])
+    said = capsys.readouterr().out
+    assert "signed.tif: TIFF, differently. by up to " in said
+    rows = {row.split("|")[1].strip(): row.split("|")[2:] for row in said.splitlines() if row.startswith("|")}
+    assert [cell.strip() for cell in rows["PNG"]][:2] == ["1", ""]
+    assert sum(int(cell) for row in ("PNG", "TIFF", "others") for cell in rows[row] if cell.strip()) == 4
+    with pytest.raises(UserError, match="no files"):
+        decoding.main([str(tmp_path / "none")])

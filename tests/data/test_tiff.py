@@ -53,6 +53,14 @@ def test_pages_that_are_no_channels(tmp_path):
     assert torch.equal(decode(str(path), 3), unit(noise(16, 16)).expand(3, -1, -1))
 
 
+@pytest.mark.parametrize("compression", ["group3", "group4", None])
+def test_pages_of_a_document_are_no_channels(tmp_path, compression):
+    """Pages of 1 bit, three of them: the first is read, by Pillow if it is compressed as a fax."""
+    pages, path = [Image.fromarray(noise(24, 16, seed=page) > 32767) for page in range(3)], tmp_path / "a.tif"
+    pages[0].save(path, save_all=True, append_images=pages[1:], compression=compression)
+    assert np.array_equal(np.asarray(decode(str(path), 3)), np.asarray(pages[0].convert("RGB")))
+
+
 def test_white_is_zero(tmp_path):
     values, path = noise(6, 5), tmp_path / "a.tif"
     tifffile.imwrite(path, values, photometric="miniswhite")
