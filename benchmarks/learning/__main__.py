@@ -33,6 +33,7 @@ from ijepa import compose_config
 from ijepa.data.sets import Source
 from ijepa.evaluation import tasks
 from ijepa.evaluation.context import EvalContext, EvaluatedModel
+from ijepa.evaluation.linear import FEATURE_BATCH_SIZE
 from ijepa.evaluation.runtime import Runtime
 from ijepa.health.verdict import HealthCheck, diagnose
 from ijepa.run import build
@@ -78,9 +79,8 @@ DATA = {
     "scenes": ["data=scenes"],
     "folder": ["data=folder", "data.root=.", "data.image_size=48", "model.patch_size=6"],
 }
-TASKS = {"search": ["knn", "logistic"], "report": ["linear", "knn", "logistic", "lowshot"]}
-"""What is measured in each part, at the end; before, what the search measures. The linear probe is first: the others
-use its features."""
+TASKS = {"search": ["knn", "logistic"], "report": ["knn", "logistic", "linear", "lowshot"]}
+"""What is measured in each part, at the end; before, what the search measures."""
 PROBES = ["task.linear.crop_scale=null", "task.linear.flip=false", "task.linear.lr=[0.01,0.1]", "task.lowshot.draws=3",
           "task.lowshot.shots=[]", "task.lowshot.shares=[0.01,0.1]"]  # fmt: skip
 """Linear probes on the features of whole images, which are extracted once: with crops, 50 epochs of them would cost
@@ -139,8 +139,11 @@ def _train(
     def measure(point: Point) -> None:
         context = EvalContext(data, Runtime(torch.device("cpu")), config.seed, quiet=True)
         encoder = None if point.encoder is None else point.encoder.eval()
+        model = EvaluatedModel("target encoder", encoder)
         measured = configs[row["part"] if point.share == 1 else "search"].task
-        results = tasks.evaluate(measured, EvaluatedModel("target encoder", encoder), context).values
+        if measured.linear is not None and encoder is not None:  # the other tasks then use these features, too
+            context.features(model, max(measured.linear.layers), FEATURE_BATCH_SIZE)
+        results = tasks.evaluate(measured, model, context).values
         found = {"share": f"{point.share:g}", "images": str(point.images), "flops": f"{point.flops:.4g}",
                  "seconds": f"{point.seconds:.0f}"}  # fmt: skip
         for column, metric in ACCURACIES.items():
