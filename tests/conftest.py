@@ -17,8 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from PIL import Image
 from safetensors.torch import load_file
 
-from ijepa.cli import entry
-from ijepa.data import statistics
+from ijepa.cli import entry, statistics
 from ijepa.run import runs
 
 IMPLIED = {"invoke": "integration", "finished": "slow"}  # by what a test asks for

@@ -27,7 +27,7 @@ import threading
 import traceback
 from pathlib import Path
 
-IMPORTED = ("ijepa.run.runs", "ijepa.run.evaluations", "ijepa.report.__main__", "sklearn.datasets", "matplotlib.pyplot",
+IMPORTED = ("ijepa.run.runs", "ijepa.run.evaluations", "ijepa.report.command", "sklearn.datasets", "matplotlib.pyplot",
             "torch.distributed.run", "wandb", "pandas")  # fmt: skip
 MODULES = ("ijepa", "ijepa.report", "ijepa.interop", "ijepa.data.statistics", "torch.distributed.run",
            "submitit.core._submit")  # fmt: skip

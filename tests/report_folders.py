@@ -8,7 +8,7 @@ import re
 import yaml
 from PIL import Image
 
-from ijepa.report.__main__ import main
+from ijepa.report.command import main
 
 EVIL = "</script><script>fail('x')</script><!-- \u2028 \"'&"
 

@@ -17,7 +17,7 @@ FLOORS = [
     ["callbacks", "sweeps"],
     ["report", "run"],
     ["cli"],
-    ["plugins", "data.statistics", "interop.__main__", "__main__", "api"],  # commands, plug-ins, library
+    ["plugins", "data.statistics", "__main__", "api"],  # commands, plug-ins, library
 ]
 
 

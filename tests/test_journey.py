@@ -13,7 +13,7 @@ from helpers import ROOT, TINY
 
 import ijepa
 from ijepa.data.decode import read_picture
-from ijepa.interop.__main__ import main as interop
+from ijepa.interop.command import main as interop
 
 pytestmark = pytest.mark.slow
 

@@ -10,12 +10,12 @@ from helpers import ROOT, composed
 from omegaconf import OmegaConf
 
 import ijepa
+from ijepa.cli import statistics
 from ijepa.config import TRAINING, EvaluateConfig, TrainConfig
 from ijepa.config.checks import check, parse
-from ijepa.data import statistics
-from ijepa.interop import __main__ as interop
+from ijepa.interop import command as interop
 from ijepa.interop.dense import DenseDescription, DensePredictor, write_dense
-from ijepa.report import __main__ as report
+from ijepa.report import command as report
 
 pytestmark = pytest.mark.slow
 

@@ -5,7 +5,7 @@ import torch
 
 import ijepa
 from ijepa.interop import weights
-from ijepa.interop.__main__ import main
+from ijepa.interop.command import main
 from ijepa.models.jepa import JEPA
 from ijepa.models.predictor import Predictor
 from ijepa.models.pretrained import Spec

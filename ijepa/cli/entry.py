@@ -67,7 +67,7 @@ def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
     install_sigint_handler()
     try:
         silence_lightning()
-        with immediate_sigint():
+        with immediate_signals():
             _register_plugins()
         flags = _check_arguments(name)
         overrides += flags.overrides
@@ -96,13 +96,14 @@ def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
 
 
 @contextlib.contextmanager
-def immediate_sigint() -> Iterator[None]:
-    """Ctrl-C ends the process at once, for imports: inside of libraries, a KeyboardInterrupt can get lost."""
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+def immediate_signals() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the process at once, for imports: inside of libraries, an exception can get lost."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Output(io.TextIOWrapper):
@@ -140,13 +141,21 @@ def _run(name: str, job: Callable[[DictConfig], float | None]) -> None:
     errors: list[Exception] = []
     main_process = os.getpid()
 
+    def in_sweep() -> bool:
+        return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
+
     def guarded(composed: DictConfig) -> float | None:
         try:
             silence_lightning()  # also in processes that a launcher has started
             with trusting(composed.get("trust") or []):
-                return job(composed) if os.getpid() == main_process else run_in_worker(lambda: job(composed))
+                if os.getpid() != main_process:
+                    return run_in_worker(lambda: job(composed))
+                if in_sweep() or is_spawned_rank():  # the sweep, or rank 0, ends all processes together
+                    return job(composed)
+                with commands.stopping_on_sigterm():
+                    return job(composed)
         except Exception as error:
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
+            if in_sweep():
                 raise  # for the launcher to report
             errors.append(error)  # raised below: Hydra would print a line of its own
             return None

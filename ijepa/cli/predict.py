@@ -11,7 +11,7 @@ def main(composed: "DictConfig") -> None:
     """Predicts with one classifier."""
     from ijepa.cli import entry
 
-    with entry.immediate_sigint():  # torch takes seconds to import: not for --help or a misspelt key
+    with entry.immediate_signals():  # torch takes seconds to import: not for --help or a misspelt key
         from ijepa.run import predictions
 
     predictions.predict(composed)

@@ -11,7 +11,7 @@ def main(composed: "DictConfig") -> float | None:
     """Trains one run; returns the value of its metric, for sweeps."""
     from ijepa.cli import entry
 
-    with entry.immediate_sigint():  # torch and Lightning take seconds to import: not for --help or a misspelt key
+    with entry.immediate_signals():  # torch and Lightning take seconds to import: not for --help or a misspelt key
         from ijepa.run import runs
 
     return runs.train(composed)

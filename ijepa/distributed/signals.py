@@ -7,11 +7,13 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ijepa.distributed import slurm
+from ijepa.util.commands import REPEAT_SECONDS
 from ijepa.util.errors import InterruptedRunError, StoppedJobError
 
 if TYPE_CHECKING:
@@ -134,9 +136,9 @@ class Signals:
     """Handles signals during a run; a context manager around the whole run.
 
     While `training`, the first signal is stored and handled at the end of the step; a second one ends the process at
-    once. Outside the training loop, a signal kills the processes launched for other devices and raises
-    `InterruptedRunError` at once. Those processes ignore the signal and leave it to rank 0: if one of them ended, the
-    others would wait for it inside C++, where no Python handler runs.
+    once, unless it comes together with the first. Outside the training loop, a signal kills the processes launched for
+    other devices and raises `InterruptedRunError` at once. Those processes ignore the signal and leave it to rank 0: if
+    one of them ended, the others would wait for it inside C++, where no Python handler runs.
 
     Attributes:
         number: the received signal, or None.
@@ -146,6 +148,7 @@ class Signals:
     def __init__(self) -> None:
         self.number: int | None = None
         self.training = False
+        self._received = 0.0
         self._trainer: L.Trainer | None = None
         self._previous_handlers: dict[int, Any] = {}
 
@@ -192,8 +195,10 @@ class Signals:
                 signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        first = self.number is None
-        self.number = self.number or number
+        first, now = self.number is None, time.monotonic()
+        if not first and now - self._received < REPEAT_SECONDS:
+            return
+        self.number, self._received = self.number or number, now
         if not self.training:
             if is_spawned_rank():
                 return

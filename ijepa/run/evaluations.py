@@ -1,6 +1,7 @@
 """Evaluates one checkpoint: tasks, baselines, the table and metrics.json."""
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from ijepa.run_folder.checkpoints import step_of
 from ijepa.run_folder.config import read_config
 from ijepa.run_folder.evaluation import evaluation_file, write_evaluation
 from ijepa.sweeps.metric import METRICS
-from ijepa.util.errors import ConfigError, UserError
+from ijepa.util.errors import ConfigError, InterruptedRunError, UserError
 from ijepa.util.paths import CONF
 
 RANDOM = "random"
@@ -121,17 +122,29 @@ def _run_tasks(
         path and _run_folder(path).path, write_models=config.write_models,
         classifiers=tasks.with_classifiers(config.task), encoder=config.encoder, max_pixels=config.data.max_pixels,
     )  # fmt: skip
-    rows = [
-        tasks.evaluate(config.task, EvaluatedModel(f"{config.encoder} encoder" if path else UNTRAINED, encoder), ctx)
-    ]
-    if config.baselines and config.task.with_metrics():
-        rows += tasks.baselines(config.task, encoder.spec, ctx, initial=path is not None)
+    try:
+        rows = _rows(config, path, encoder, ctx)
+    except (InterruptedRunError, KeyboardInterrupt) as stopped:
+        kept = "" if cache is None else f"; features of complete image sets are in {cache}"
+        message = f"stopped before {evaluation_file(folder)} was written; the same command begins again{kept}"
+        raise InterruptedRunError(getattr(stopped, "signal", signal.SIGINT), message if first else "") from None
     if first and config.output is None:
         _drop_old_classifiers(folder, rows[0].files, path)
     headlines = tasks.headlines(config.task, rows[0], names) if rows[0].results else {}
     if first:
         _report(config, rows, names, data, folder)
     return sum(headlines.values()) / len(headlines) if headlines else None
+
+
+def _rows(
+    config: EvaluateConfig, path: Path | None, encoder: PretrainedEncoder, ctx: EvalContext
+) -> list[tasks.ModelResults]:
+    """The results of the encoder, then those of the baselines."""
+    model = EvaluatedModel(f"{config.encoder} encoder" if path else UNTRAINED, encoder)
+    rows = [tasks.evaluate(config.task, model, ctx)]
+    if config.baselines and config.task.with_metrics():
+        rows += tasks.baselines(config.task, encoder.spec, ctx, initial=path is not None)
+    return rows
 
 
 def _drop_old_classifiers(folder: Path, written: list[Path], checkpoint: Path | None) -> None:

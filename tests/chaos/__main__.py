@@ -13,7 +13,7 @@ import time
 import traceback
 from pathlib import Path
 
-from chaos import configs, files, stops
+from chaos import commands, configs, files, stops
 
 CAMPAIGNS = {  # what is tried, how often in all, and how often by one process
     "configs": (configs.case, 2000, 100),
@@ -21,6 +21,7 @@ CAMPAIGNS = {  # what is tried, how often in all, and how often by one process
     "weights": (files.weight_case, 1000, 50),
     "kills": (stops.kill_case, 25, 1),
     "signals": (stops.signal_case, 25, 1),
+    "commands": (commands.case, 40, 10),
     "disks": (stops.disk_case, 15, 1),
 }
 COLUMNS = ("campaign", "try", "outcome", "seconds")

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from chaos import __main__ as chaos
-from chaos import configs, files, stops
+from chaos import commands, configs, files, stops
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -25,7 +25,7 @@ def test_damaged_weights(seed, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", [stops.kill_case, stops.signal_case, stops.disk_case])
+@pytest.mark.parametrize("case", [stops.kill_case, stops.signal_case, stops.disk_case, commands.case])
 def test_stops(case, tmp_path):
     case(0, tmp_path)
 

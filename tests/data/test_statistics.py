@@ -11,10 +11,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
-from ijepa.cli import entry
+from ijepa.cli import entry, statistics
 from ijepa.config import TrainConfig
 from ijepa.config.checks import check, parse
-from ijepa.data import moments, sources, statistics
+from ijepa.data import moments, sources
 from ijepa.util.errors import UserError
 
 

@@ -11,9 +11,11 @@ import lightning as L
 import preloaded
 import pytest
 import torch
-from helpers import EXACT, ROOT, SMALL, TINY, assert_same, command, rows, train_config
+from helpers import EXACT, ROOT, SMALL, TINY, assert_same, command, picture, rows, train_config
 
-from ijepa.run import build, finalize, runs
+from ijepa.data.sets import Files
+from ijepa.evaluation import tasks
+from ijepa.run import build, finalize, predictions, runs
 from ijepa.util.errors import InterruptedRunError
 
 pytestmark = pytest.mark.slow
@@ -201,3 +203,59 @@ def test_ctrl_c_at_the_start_is_no_traceback(tmp_path, script):
             continue  # Python itself had not begun
         assert "Traceback" not in error
         assert process.returncode in (-signal.SIGINT, 130, 2)  # 2: evaluate.py had already said what is missing
+
+
+def test_a_signal_that_comes_twice_at_once_is_one(tmp_path):
+    """As from `timeout`: to the process, and to its group."""
+    folder = tmp_path / "run"
+    process = started("data=digits", *TINY, "schedule.max_steps=100000", f"run_dir={folder}")
+    wait_for_rows(folder, 3)
+    for _ in range(20):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.001)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert f"resume={folder}" in error
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_an_evaluation_with_a_line(tmp_path, invoke, monkeypatch, number):
+    folder = tmp_path / "run"
+    assert invoke("train.py", "data=digits", *TINY, f"run_dir={folder}")[0] == 0
+    monkeypatch.setattr(tasks, "baselines", lambda *_, **__: os.kill(os.getpid(), number))
+    code, _, error = invoke("evaluate.py", f"checkpoint={folder}", "task=knn", f"cache={tmp_path / 'cache'}")
+    written = folder / "evaluation" / "knn" / "metrics.json"
+    kept = f"features of complete image sets are in {tmp_path / 'cache'}"
+    assert (code, error) == (
+        128 + number, f"stopped before {written} was written; the same command begins again; {kept}\n"
+    )  # fmt: skip
+    assert not written.exists()
+
+
+def test_sigterm_keeps_the_predictions_so_far(tmp_path, invoke, monkeypatch):
+    """As Ctrl-C does: the same command resumes."""
+    images = tmp_path / "images"
+    images.mkdir()
+    for index in range(6):
+        picture(index, 8, 8).save(images / f"{index}.png")
+    folder = tmp_path / "run"
+    assert invoke("train.py", "data=digits", *TINY, f"run_dir={folder}")[0] == 0
+    assert invoke("evaluate.py", f"checkpoint={folder}", "task=logistic", "baselines=false")[0] == 0
+    arguments = [f"checkpoint={folder}", f"data.root={images}", "data.batch_size=1", "data.workers=0",
+                 f"output={tmp_path / 'p.csv'}"]  # fmt: skip
+    monkeypatch.setattr(predictions, "CHUNK", 1)
+    read = Files.read
+
+    def reading(self, index):
+        if index == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return read(self, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Files, "read", reading)
+        code, output, error = invoke("predict.py", *arguments)
+    assert (code, error) == (143, "stopped by SIGTERM\n")
+    assert "stopped after 4 of 6 images; the same command resumes" in output
+    code, output, _ = invoke("predict.py", *arguments)
+    assert code == 0
+    assert "resumes  after 4 images" in output

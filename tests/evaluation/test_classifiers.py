@@ -13,7 +13,7 @@ from ijepa.data.sets import Arrays, Source
 from ijepa.evaluation import calibration, tasks
 from ijepa.evaluation.context import EvalContext, EvaluatedModel
 from ijepa.evaluation.runtime import Runtime
-from ijepa.interop.__main__ import main
+from ijepa.interop.command import main
 from ijepa.models.pretrained import untrained_encoder
 from ijepa.run import build
 

@@ -10,7 +10,7 @@ import pytest
 from helpers import SMALL, TINY, composed, rows, train_config
 
 from ijepa.cli import entry
-from ijepa.report import __main__ as report
+from ijepa.report import command as report
 from ijepa.run import build
 from ijepa.run.columns import columns
 from ijepa.sweeps import jobs, metric, table

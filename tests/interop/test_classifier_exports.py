@@ -15,7 +15,7 @@ import ijepa
 from ijepa.interop import classifier as model
 from ijepa.interop import classifier_files as files
 from ijepa.interop import heads_file
-from ijepa.interop.__main__ import main
+from ijepa.interop.command import main
 from ijepa.interop.timm import constructor_arguments
 from ijepa.models.attentive import AttentiveProbe
 from ijepa.models.pretrained import untrained_encoder

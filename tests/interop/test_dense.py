@@ -13,7 +13,7 @@ from torch import nn
 
 import ijepa
 from ijepa.interop import dense, heads_file
-from ijepa.interop.__main__ import main
+from ijepa.interop.command import main
 from ijepa.interop.dense import DenseDescription, DensePredictor, load_dense, write_dense
 from ijepa.interop.reading import read_safetensors
 from ijepa.models.pretrained import Spec, untrained_encoder

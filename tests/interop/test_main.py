@@ -8,7 +8,7 @@ from helpers import ROOT
 from weight_files import convert, saved, spec_of
 
 from ijepa.interop import reading
-from ijepa.interop.__main__ import main
+from ijepa.interop.command import main
 
 
 def test_inspect(tmp_path, capsys, checkpoint_file):

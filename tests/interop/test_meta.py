@@ -6,7 +6,7 @@ from helpers import EXACT, assert_same
 from weight_files import convert, fault
 
 from ijepa.interop import loading, meta, weights
-from ijepa.interop.__main__ import main
+from ijepa.interop.command import main
 from ijepa.models.jepa import JEPA
 from ijepa.models.positions import sincos_2d
 from ijepa.models.predictor import Predictor

@@ -5,7 +5,7 @@ import pytest
 import torch
 from weight_files import CLOSE, convert, images_of, normalised, saved, spec_of
 
-from ijepa.interop.__main__ import main
+from ijepa.interop.command import main
 
 
 @pytest.mark.integration

@@ -12,7 +12,7 @@ from weight_files import CLOSE, convert, fault, images_of, normalised, saved, sp
 
 import ijepa
 from ijepa.interop import loading, weights
-from ijepa.interop.__main__ import main
+from ijepa.interop.command import main
 
 
 @pytest.mark.parametrize("which", ["target", "context"])

@@ -14,7 +14,7 @@ from weight_files import CLOSE, convert, images_of, normalised, saved, spec_of
 import ijepa
 from ijepa.interop import timm as of_timm
 from ijepa.interop import weights
-from ijepa.interop.__main__ import main
+from ijepa.interop.command import main
 from ijepa.models.positions import sincos_2d
 from ijepa.util.errors import UserError
 

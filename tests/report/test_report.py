@@ -12,7 +12,7 @@ from helpers import ROOT
 from report_folders import CONFIG, EVIL, drawn, make, png, report, shown, write
 
 from ijepa.report import page, text
-from ijepa.report.__main__ import main
+from ijepa.report.command import main
 
 
 def refused(capsys, *arguments):

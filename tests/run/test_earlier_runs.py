@@ -10,7 +10,7 @@ from helpers import ROOT, rows
 from omegaconf import OmegaConf
 
 import ijepa
-from ijepa.report.__main__ import main as report
+from ijepa.report.command import main as report
 from ijepa.run_folder import RunFolder
 
 FIXTURE = ROOT / "tests" / "fixtures" / "run-0.1"

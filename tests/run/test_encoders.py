@@ -9,7 +9,7 @@ from helpers import EXACT, SMALL, TINY, assert_same, rows, train_config
 from safetensors.torch import load_file
 
 import ijepa
-from ijepa.interop.__main__ import main as interop
+from ijepa.interop.command import main as interop
 from ijepa.run import build, encoders
 from ijepa.util.errors import UserError
 

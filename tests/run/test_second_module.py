@@ -9,7 +9,7 @@ import torch
 from helpers import EXACT, ROOT, TINY, assert_same, command, rows
 from safetensors.torch import load_file
 
-from ijepa.report.__main__ import main as report
+from ijepa.report.command import main as report
 
 pytestmark = pytest.mark.slow
 

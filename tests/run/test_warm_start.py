@@ -14,7 +14,7 @@ from weight_files import networks, normalised, saved, spec_of
 import ijepa
 from ijepa.data.datamodule import Batch
 from ijepa.interop import timm
-from ijepa.interop.__main__ import main
+from ijepa.interop.command import main
 from ijepa.masking import Masks
 from ijepa.run import build, warm_start
 

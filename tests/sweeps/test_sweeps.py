@@ -9,7 +9,7 @@ import pytest
 from helpers import DIGITS, ROOT, command, listed
 
 from benchmarks import ablations
-from ijepa.report import __main__ as report
+from ijepa.report import command as report
 from ijepa.run_folder import SweepFolder
 from ijepa.sweeps import jobs, metric, table
 
