@@ -7,7 +7,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-fast chaos lint format typecheck check docs wheel
+.PHONY: help install train test test-fast test-lowest chaos audit lint format typecheck check docs wheel
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,13 @@ test: $(VENV)/installed-dev ## set up, then run all tests, on two cores (ARGS='-
 
 test-fast: $(VENV)/installed-dev ## set up, then run the unit tests: no training, no processes
 	$(BIN)/python -m pytest --numprocesses 2 -m "not integration and not slow and not gpu" $(ARGS)
+
+test-lowest: $(VENV)-lowest/installed ## the tests with the lowest versions that pyproject.toml allows, in an environment of their own
+	PYTHONPATH=. $(VENV)-lowest/bin/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+audit: $(VENV)/installed ## pip-audit: which installed packages have known vulnerabilities
+	@test -x $(VENV)-audit/bin/pip-audit || ($(PYTHON) -m venv $(VENV)-audit && $(VENV)-audit/bin/python -m pip install --quiet pip-audit)
+	@$(PYTHON) .ci/audit.py $(BIN)/python $(VENV)-audit/bin/pip-audit
 
 chaos: $(VENV)/installed-dev ## hostile tries, many and long: configurations, damaged files, kills, signals, full disks
 	PYTHONPATH=tests $(BIN)/python -m chaos $(ARGS)
@@ -60,4 +67,10 @@ $(VENV)/installed: pyproject.toml $(CONSTRAINTS)
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".[dev]"
+	@touch $@
+
+$(VENV)-lowest/installed: pyproject.toml .ci/lowest.py
+	test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest
+	$(PYTHON) .ci/lowest.py > $(VENV)-lowest/constraints.txt
+	$(VENV)-lowest/bin/python -m pip install --quiet --constraint $(VENV)-lowest/constraints.txt --editable ".[dev]"
 	@touch $@

@@ -61,7 +61,7 @@ def test_image_processors(tmp_path, name, capsys):
     height, width = spec.image_size
     values = torch.randint(0, 256, (height, width, spec.channels), dtype=torch.uint8)
     image = Image.fromarray(values.squeeze(-1).numpy(), mode)
-    given = judge(image, return_tensors="pt")["pixel_values"] if spec.channels != 1 else judge(
+    given = judge(image, return_tensors="pt")["pixel_values"] if spec.channels == 3 else judge(
         values.permute(2, 0, 1), input_data_format="channels_first", return_tensors="pt")["pixel_values"]  # fmt: skip
     expected = normalised(spec, values.permute(2, 0, 1)[None].float() / 255)
     torch.testing.assert_close(given, expected, atol=1e-5, rtol=0)
