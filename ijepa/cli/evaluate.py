@@ -3,6 +3,8 @@
 import signal
 from typing import TYPE_CHECKING
 
+from ijepa.util import threads
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
@@ -20,6 +22,7 @@ def main(composed: "DictConfig") -> float | None:
 def run() -> None:
     """Entry point of the command."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback from within the imports; entry.main takes over
+    threads.sleep_soon()
     from ijepa.cli import entry
 
     entry.main("evaluate", main)
