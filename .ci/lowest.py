@@ -1,13 +1,13 @@
 """Prints the lowest versions that pyproject.toml allows, as pip's constraints; for `make test-lowest`.
 
-Of the development tools only those are pinned that a user may have, too: the rest is as in constraints.txt.
+Only of what a user installs: development tools are the newest that fit.
 """
 
 import re
 import tomllib
 from pathlib import Path
 
-USED_BY_USERS = ("parquet", "onnx", "benchmarks")
+USED_BY_USERS = ("parquet", "onnx")
 ROOT = Path(__file__).resolve().parents[1]
 
 

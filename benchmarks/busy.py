@@ -3,7 +3,7 @@
 python -m benchmarks.busy
 
 Each measurement is a process of its own with another setting of OpenMP's environment variables (how long a thread that
-waits for the others spins: by default, not at all, and as here; or one thread less), alone and beside: a
+waits for the others spins: by default, not at all, and as here; or only one thread), alone and beside: a
 process that multiplies matrices with as many threads as there are cores, one that does so with one thread, and one that
 allocates memory in a loop. All in turn, so that the ratios are of one run.
 """
@@ -56,6 +56,7 @@ def train(seconds: float) -> None:
     """The main job's model on random images in memory, read in this process."""
     from ijepa import build_module, compose_config  # takes seconds, which the parent process need not wait for
     from ijepa.data.sets import Source, Uint8Images
+    from ijepa.distributed import devices
     from ijepa.run import build
 
     config = compose_config("experiment=scenes", "data.workers=0", "schedule.max_steps=100000", "schedule.epochs=null")
@@ -63,8 +64,9 @@ def train(seconds: float) -> None:
     images = Uint8Images(pixels, {}, 3, "random")
     sampler = build.sampler(config)
     data = build.data(config.data, Source(images, images, {}), sampler, 100_000, config.hardware, config.seed)
+    precision: Any = devices.precision(config.hardware, "cpu")
     trainer = L.Trainer(
-        accelerator="cpu", devices=1, max_steps=100_000, callbacks=[Clock(seconds)], logger=False,
+        accelerator="cpu", devices=1, max_steps=100_000, callbacks=[Clock(seconds)], logger=False, precision=precision,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
     trainer.fit(build_module(config, data), data)
@@ -87,7 +89,8 @@ def beside(program: str) -> Iterator[None]:
 def measured(setting: dict[str, str]) -> float:
     """Steps per second in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.busy", "--train", str(SECONDS)]
-    found = subprocess.run(command, env={**os.environ, **setting}, capture_output=True, text=True, check=True)
+    others = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+    found = subprocess.run(command, env={**others, **setting}, stdout=subprocess.PIPE, text=True, check=True)
     return float(found.stdout.split()[-1])
 
 

@@ -95,6 +95,11 @@ def _with_pillow(path: str) -> tuple[str, NDArray[np.floating] | Exception]:
         return kind, error
 
 
+def _kind_by_name(path: str) -> str:
+    kind = Image.registered_extensions().get(Path(path).suffix.lower(), OTHER)
+    return kind if kind in PILLOW_FORMATS else OTHER
+
+
 def _serve(connection: Connection) -> None:
     warnings.simplefilter("ignore")
     while True:
@@ -115,13 +120,13 @@ def decoded(paths: Sequence[str]) -> Iterator[Decoded]:
         if not connection.poll(TIMEOUT):
             process.kill()
             process.join()
-            yield Decoded(OTHER, SLOW)
+            yield Decoded(_kind_by_name(path), SLOW)
             continue
         try:
             yield connection.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             process.join()
-            yield Decoded(OTHER, CRASH, f"the process ended with {process.exitcode}")
+            yield Decoded(_kind_by_name(path), CRASH, f"the process ended with {process.exitcode}")
     if process is not None:
         process.kill()
 

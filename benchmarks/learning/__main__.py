@@ -129,9 +129,9 @@ def _train(
     file: Path, checkpoints: Path | None,
 ) -> None:  # fmt: skip
     overrides = [*DATA[row["data"]], *method.overrides, *changes, f"seed={row['seed']}"]
-    configs = {}
+    configs, depth = {}, getattr(compose_config(*overrides).model, "depth", None) or 1
     for part, names in TASKS.items():
-        probes = PROBES if "linear" in names else []
+        probes = [*PROBES, f"task.linear.layers={sorted({1, min(4, depth)})}"] if "linear" in names else []
         configs[part] = compose_config(*overrides, f"task=[{','.join(names)}]", *probes)
     config = configs[row["part"]]
     data = build.data(config.data, labelled(source, row["part"]), None, 1, config.hardware, config.seed)

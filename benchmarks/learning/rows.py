@@ -37,9 +37,10 @@ def shown_command(module: str, arguments: Sequence[str]) -> str:
     words = list(arguments)
     if "--root" in words:
         words[words.index("--root") + 1] = "FOLDER"
-    if "--csv" in words:
-        at = words.index("--csv")
-        del words[at : at + 2]
+    for option in ("--csv", "--checkpoints"):
+        if option in words:
+            at = words.index(option)
+            del words[at : at + 2]
     return shlex.join(["python", "-m", module, *words])
 
 

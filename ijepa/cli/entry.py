@@ -38,6 +38,7 @@ from ijepa.distributed.signals import install_sigint_handler, is_spawned_rank, r
 from ijepa.util import commands
 from ijepa.util.errors import UNWRITABLE, InterruptedRunError, UserError, show
 from ijepa.util.paths import CONF, PACKAGE
+from ijepa.util.signals import stopping_on_sigterm
 
 PLUGINS = PACKAGE / "plugins"
 SCHEMAS: dict[str, type[BaseModel]] = {
@@ -141,21 +142,16 @@ def _run(name: str, job: Callable[[DictConfig], float | None]) -> None:
     errors: list[Exception] = []
     main_process = os.getpid()
 
-    def in_sweep() -> bool:
-        return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
-
     def guarded(composed: DictConfig) -> float | None:
         try:
             silence_lightning()  # also in processes that a launcher has started
             with trusting(composed.get("trust") or []):
                 if os.getpid() != main_process:
                     return run_in_worker(lambda: job(composed))
-                if in_sweep() or is_spawned_rank():  # the sweep, or rank 0, ends all processes together
-                    return job(composed)
-                with commands.stopping_on_sigterm():
+                with stopping_on_sigterm():
                     return job(composed)
         except Exception as error:
-            if in_sweep():
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise  # for the launcher to report
             errors.append(error)  # raised below: Hydra would print a line of its own
             return None

@@ -1,9 +1,8 @@
 """The command ``python train.py`` or ``ijepa train``: pretrains."""
 
-import signal
 from typing import TYPE_CHECKING
 
-from ijepa.util import threads
+from ijepa.util import signals, threads
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -21,8 +20,8 @@ def main(composed: "DictConfig") -> float | None:
 
 def run() -> None:
     """Entry point of the command."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback from within the imports; entry.main takes over
-    threads.sleep_soon()
+    signals.leave_sigint_to_system()
+    threads.limit_openmp_spinning()
     from ijepa.cli import entry
 
     entry.main("train", main)

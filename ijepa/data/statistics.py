@@ -1,9 +1,9 @@
 """The command `python -m ijepa.data.statistics`, whose code is in ijepa/cli/statistics.py."""
 
-import signal
+from ijepa.util import signals
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback from within the imports; entry.main takes over
+    signals.leave_sigint_to_system()
     from ijepa.cli import entry
     from ijepa.cli.statistics import statistics
 

@@ -7,14 +7,13 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ijepa.distributed import slurm
-from ijepa.util.commands import REPEAT_SECONDS
 from ijepa.util.errors import InterruptedRunError, StoppedJobError
+from ijepa.util.signals import is_repeat, raised
 
 if TYPE_CHECKING:
     import lightning as L
@@ -27,18 +26,16 @@ def is_spawned_rank() -> bool:
     return int(os.environ.get("LOCAL_RANK", "0")) > 0 and "TORCHELASTIC_RUN_ID" not in os.environ
 
 
-_raised_interrupts: list[int] = []
-"""Signals for which `KeyboardInterrupt` was raised; not empty when a run begins if other code has swallowed it."""
-
-
 def install_sigint_handler() -> None:
     """Makes Ctrl-C raise KeyboardInterrupt; if other code swallows it, the next run ends as soon as it begins."""
-    _raised_interrupts.clear()
+    raised.clear()
     signal.signal(signal.SIGINT, _interrupt)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    _raised_interrupts.append(number)
+    if is_repeat(number):
+        return
+    raised.append(number)
     raise KeyboardInterrupt
 
 
@@ -148,7 +145,6 @@ class Signals:
     def __init__(self) -> None:
         self.number: int | None = None
         self.training = False
-        self._received = 0.0
         self._trainer: L.Trainer | None = None
         self._previous_handlers: dict[int, Any] = {}
 
@@ -178,8 +174,8 @@ class Signals:
             launcher._call_children_scripts = launching
 
     def __enter__(self) -> "Signals":
-        if _raised_interrupts or _worker_signals:
-            raise InterruptedRunError((_raised_interrupts or _worker_signals).pop(), "")
+        if raised or _worker_signals:
+            raise InterruptedRunError((raised or _worker_signals).pop(), "")
         self._previous_handlers = {number: signal.getsignal(number) for number in HANDLED_SIGNALS}
         self._install()
         return self
@@ -195,10 +191,10 @@ class Signals:
                 signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        first, now = self.number is None, time.monotonic()
-        if not first and now - self._received < REPEAT_SECONDS:
+        if is_repeat(number):
             return
-        self.number, self._received = self.number or number, now
+        first = self.number is None
+        self.number = self.number or number
         if not self.training:
             if is_spawned_rank():
                 return

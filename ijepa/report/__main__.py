@@ -1,10 +1,11 @@
 """`python -m ijepa.report RUN_DIR`."""
 
-import signal
 import sys
 
+from ijepa.util import signals
+
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback from within the imports; commands.run takes over
+    signals.leave_sigint_to_system()
     from ijepa.report.command import main
 
     sys.exit(main())

@@ -1,7 +1,6 @@
 """Evaluates one checkpoint: tasks, baselines, the table and metrics.json."""
 
 import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -124,10 +123,10 @@ def _run_tasks(
     )  # fmt: skip
     try:
         rows = _rows(config, path, encoder, ctx)
-    except (InterruptedRunError, KeyboardInterrupt) as stopped:
-        kept = "" if cache is None else f"; features of complete image sets are in {cache}"
-        message = f"stopped before {evaluation_file(folder)} was written; the same command begins again{kept}"
-        raise InterruptedRunError(getattr(stopped, "signal", signal.SIGINT), message if first else "") from None
+    except (InterruptedRunError, KeyboardInterrupt):
+        if first:
+            print(f"stopped before {evaluation_file(folder)} was written; the same command begins again", flush=True)
+        raise
     if first and config.output is None:
         _drop_old_classifiers(folder, rows[0].files, path)
     headlines = tasks.headlines(config.task, rows[0], names) if rows[0].results else {}

@@ -1,21 +1,19 @@
 """How commands are typed, and the shared code of those that use argparse: one-line errors, exit codes."""
 
 import argparse
-import contextlib
 import os
 import re
 import shlex
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
 from ijepa.util.errors import InterruptedRunError, UserError, one_line
 from ijepa.util.overrides import quoted
 from ijepa.util.paths import INSTALLED
+from ijepa.util.signals import raising_on_sigint, stopping_on_sigterm
 
 CONSOLE_VARIABLE = "IJEPA_CONSOLE"
 """Environment variable that the console command `ijepa` sets, for itself and for the processes that it starts."""
@@ -29,9 +27,6 @@ IN_CHECKOUT = {
     "convert": "python -m ijepa.interop convert",
 }
 """How each command is typed in a checkout."""
-
-REPEAT_SECONDS = 0.5
-"""A signal that comes twice within this time was sent once: `timeout` sends it to the process and to its group."""
 
 LEFT_TO_HYDRA = re.compile(r"""^(['"].*['"]|(?i:null)|\?\?\?|)$|\$\{""", re.DOTALL)
 """Texts that `ijepa.cli.verbatim` does not take as they are typed."""
@@ -59,29 +54,6 @@ def override(key: str, value: str | Path) -> str:
     return typed(f"{key}={text}")
 
 
-@contextlib.contextmanager
-def stopping_on_sigterm() -> Iterator[None]:
-    """SIGTERM raises `InterruptedRunError`, so that files are completed or removed; the next one ends the process."""
-    received: list[float] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        received.append(time.monotonic())
-        if len(received) == 1:
-            raise InterruptedRunError(number, "stopped by SIGTERM")
-        if received[-1] - received[0] > REPEAT_SECONDS:
-            os._exit(128 + number)
-
-    try:
-        before = signal.signal(signal.SIGTERM, handle)
-    except ValueError:  # outside the main thread, which receives no signals anyway
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 class Parser(argparse.ArgumentParser):
     """An argument parser that raises its errors as one-line `UserError`s."""
 
@@ -91,10 +63,8 @@ class Parser(argparse.ArgumentParser):
 
 def run(parser: Parser, job: Callable[[argparse.Namespace], None], arguments: list[str] | None) -> int:
     """Parses ``arguments`` and runs ``job``; prints user errors as one line and returns the exit code."""
-    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # during the imports
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with stopping_on_sigterm():
+        with raising_on_sigint(), stopping_on_sigterm():
             job(parser.parse_args(arguments))
         sys.stdout.flush()
     except UserError as error:

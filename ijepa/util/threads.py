@@ -3,12 +3,11 @@
 import os
 
 SPINS = "1000"
-"""How often a waiting thread looks again before it sleeps: some ten microseconds. libgomp's own 300,000 take
-milliseconds, in which it keeps a core from the thread that it waits for, if another process is busy, too. With 1,000,
-training alone is as fast; beside busy processes it is twice as fast (docs/faults.md)."""
+"""How often a waiting thread polls before it sleeps: tens of microseconds. With libgomp's own 300,000, milliseconds, it
+keeps a core from the thread that it waits for, if another process is busy, too. Measured in docs/faults.md."""
 
 
-def sleep_soon() -> None:
-    """Makes waiting threads sleep soon; before torch is imported, and unless the user has chosen."""
+def limit_openmp_spinning() -> None:
+    """For this process and those that it starts; before torch is imported, and unless the user has chosen."""
     if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = SPINS

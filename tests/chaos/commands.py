@@ -1,4 +1,4 @@
-"""Evaluations, predictions, conversions and reports that get signals at any moment: run again, they end as alone."""
+"""Evaluations, predictions, conversions and reports that get signals at any moment, and are then run again."""
 
 import contextlib
 import csv
@@ -127,7 +127,7 @@ def case(seed: int, folder: Path) -> None:
     assert "Traceback" not in error, (name, error)
     left = sorted(path.name for path in (folder / "out").iterdir() if path.name.startswith("."))
     assert not [each for each in left if not each.startswith(".p.csv.")], (name, left)  # an unfinished table
-    if process.returncode:
+    if process.returncode and not (folder / "out" / "p.csv").exists():  # a complete table is not written again
         finish(name, folder)
     assert COMMANDS[name].result(folder / "out") == result, name
     assert not [path.name for path in (folder / "out").iterdir() if path.name.startswith(".")], name

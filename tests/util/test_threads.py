@@ -17,14 +17,14 @@ def test_the_users_choice_is_kept(monkeypatch, chosen):
     for name, value in chosen.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(os, "environ", dict(os.environ))
-    threads.sleep_soon()
+    threads.limit_openmp_spinning()
     assert os.environ.get("GOMP_SPINCOUNT") == (chosen or {"GOMP_SPINCOUNT": threads.SPINS}).get("GOMP_SPINCOUNT")
 
 
 @pytest.mark.integration
 def test_it_reaches_openmp():
     """Set before torch is imported: libgomp reads it once."""
-    program = "from ijepa.cli import train; train.threads.sleep_soon(); import torch"
+    program = "from ijepa.cli import train; train.threads.limit_openmp_spinning(); import torch"
     environment = {**os.environ, "OMP_DISPLAY_ENV": "verbose", "PYTHONPATH": str(ROOT)}
     for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
         environment.pop(name, None)

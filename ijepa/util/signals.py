@@ -1,0 +1,81 @@
+"""Signals of commands: what ends them, and how often it was sent."""
+
+import contextlib
+import math
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+from ijepa.util.errors import InterruptedRunError
+
+REPEAT_SECONDS = 0.1
+"""A signal that comes twice within this time was sent once: `timeout` sends it to the process and to its group."""
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+
+raised: list[int] = []
+"""Signals for which an exception was raised; not empty when a run begins if other code has swallowed it."""
+_last: dict[int, float] = {}
+
+
+def is_repeat(number: int) -> bool:
+    """Whether a signal's handler runs again for what was sent once; call it once in each handler."""
+    now = time.monotonic()
+    before, _last[number] = _last.get(number, -math.inf), now
+    return now - before < REPEAT_SECONDS
+
+
+@contextlib.contextmanager
+def stopping_on_sigterm() -> Iterator[None]:
+    """SIGTERM raises `InterruptedRunError`, so that files are completed or removed; a second one ends the process.
+
+    Only in the first of several processes, which ends the others: one of them may wait in C++, where no handler runs.
+    """
+    others = any(os.environ.get(name, "0") != "0" for name in RANKS)
+    if others or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if is_repeat(number):
+            return
+        received.append(number)
+        if len(received) == 1:
+            raised.append(number)
+            raise InterruptedRunError(number, "stopped by SIGTERM")
+        for process in multiprocessing.active_children():
+            process.kill()
+        os._exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+        if received:  # the exception was raised in a finaliser, say, where Python ignores it
+            raise InterruptedRunError(received[0], "stopped by SIGTERM")
+    finally:
+        raised[:] = [number for number in raised if number != signal.SIGTERM]
+        if not received:  # else a repeat would end the process before it has said what is kept
+            signal.signal(signal.SIGTERM, before)
+
+
+def leave_sigint_to_system() -> None:
+    """Ctrl-C ends the process at once, as long as it imports: no traceback from within the imports."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as in a script's background
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def raising_on_sigint() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt again, after `leave_sigint_to_system`."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
