@@ -115,7 +115,7 @@ def case(seed: int, folder: Path) -> None:
     number = signal.SIGTERM if rng.random() < 0.5 else signal.SIGINT
     process = start(name, folder)
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=float(rng.uniform(EARLIEST, seconds)))
+        process.wait(timeout=float(rng.uniform(EARLIEST, max(seconds, EARLIEST))))
     if process.poll() is None:
         way = rng.integers(3)
         if way != 1:

@@ -13,7 +13,8 @@ from helpers import TINY, train_config
 from PIL import Image
 
 import ijepa
-from ijepa.data import sources, statistics
+from ijepa.cli import statistics
+from ijepa.data import sources
 
 pytestmark = pytest.mark.slow
 
