@@ -5,6 +5,8 @@ import shutil
 import signal
 import subprocess
 
+from ijepa.util.signals import SigtermHandler
+
 WARNING_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2) if hasattr(signal, "SIGUSR1") else ()
 """Signals that `sbatch --signal=USR1@120` and submitit send before the time limit: save and requeue."""
 
@@ -40,7 +42,7 @@ def requeue(number: int) -> bool:
         return False
     print("requeueing: the job resumes the run when Slurm restarts it", flush=True)
     previous = signal.getsignal(number)
-    if callable(previous) and previous is not signal.default_int_handler:
+    if callable(previous) and previous is not signal.default_int_handler and not isinstance(previous, SigtermHandler):
         previous(number, None)  # submitit's handler, which requeues its own job and ends the process
         return True
     if _scontrol("requeue", job) is not None:

@@ -14,6 +14,7 @@ from ijepa.util.errors import InterruptedRunError
 
 REPEAT_SECONDS = 0.1
 """A signal that comes twice within this time was sent once: `timeout` sends it to the process and to its group."""
+STOPPED = "stopped by SIGTERM"
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 
 raised: list[int] = []
@@ -28,6 +29,24 @@ def is_repeat(number: int) -> bool:
     return now - before < REPEAT_SECONDS
 
 
+class SigtermHandler:
+    """Raises `InterruptedRunError` at the first SIGTERM, and ends the process at the second."""
+
+    def __init__(self) -> None:
+        self.received: list[int] = []
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if is_repeat(number):
+            return
+        self.received.append(number)
+        if len(self.received) == 1:
+            raised.append(number)
+            raise InterruptedRunError(number, STOPPED)
+        for process in multiprocessing.active_children():
+            process.kill()
+        os._exit(128 + number)
+
+
 @contextlib.contextmanager
 def stopping_on_sigterm() -> Iterator[None]:
     """SIGTERM raises `InterruptedRunError`, so that files are completed or removed; a second one ends the process.
@@ -38,27 +57,15 @@ def stopping_on_sigterm() -> Iterator[None]:
     if others or threading.current_thread() is not threading.main_thread():
         yield
         return
-    received: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if is_repeat(number):
-            return
-        received.append(number)
-        if len(received) == 1:
-            raised.append(number)
-            raise InterruptedRunError(number, "stopped by SIGTERM")
-        for process in multiprocessing.active_children():
-            process.kill()
-        os._exit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, handle)
+    handler = SigtermHandler()
+    before = signal.signal(signal.SIGTERM, handler)
     try:
         yield
-        if received:  # the exception was raised in a finaliser, say, where Python ignores it
-            raise InterruptedRunError(received[0], "stopped by SIGTERM")
+        if handler.received:  # the exception was raised in a finaliser, say, where Python ignores it
+            raise InterruptedRunError(signal.SIGTERM, STOPPED)
     finally:
         raised[:] = [number for number in raised if number != signal.SIGTERM]
-        if not received:  # else a repeat would end the process before it has said what is kept
+        if not handler.received:  # else a repeat would end the process before it has said what is kept
             signal.signal(signal.SIGTERM, before)
 
 
