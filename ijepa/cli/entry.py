@@ -38,7 +38,7 @@ from ijepa.distributed.signals import install_sigint_handler, is_spawned_rank, r
 from ijepa.util import commands
 from ijepa.util.errors import UNWRITABLE, InterruptedRunError, UserError, show
 from ijepa.util.paths import CONF, PACKAGE
-from ijepa.util.signals import stopping_on_sigterm
+from ijepa.util.signals import handles_sigterm, stopping_on_sigterm
 
 PLUGINS = PACKAGE / "plugins"
 SCHEMAS: dict[str, type[BaseModel]] = {
@@ -99,7 +99,8 @@ def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
 @contextlib.contextmanager
 def immediate_signals() -> Iterator[None]:
     """Ctrl-C and SIGTERM end the process at once, for imports: inside of libraries, an exception can get lost."""
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
+    own = [signal.SIGINT, *([signal.SIGTERM] if handles_sigterm() else [])]  # submitit, too, has a handler of SIGTERM
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in own}
     try:
         yield
     finally:

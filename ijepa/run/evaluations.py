@@ -122,7 +122,7 @@ def _run_tasks(
         classifiers=tasks.with_classifiers(config.task), encoder=config.encoder, max_pixels=config.data.max_pixels,
     )  # fmt: skip
     try:
-        rows = _rows(config, path, encoder, ctx)
+        rows = _evaluate_all(config, path, encoder, ctx)
     except (InterruptedRunError, KeyboardInterrupt):
         if first:
             print(f"stopped before {evaluation_file(folder)} was written; the same command begins again", flush=True)
@@ -135,7 +135,7 @@ def _run_tasks(
     return sum(headlines.values()) / len(headlines) if headlines else None
 
 
-def _rows(
+def _evaluate_all(
     config: EvaluateConfig, path: Path | None, encoder: PretrainedEncoder, ctx: EvalContext
 ) -> list[tasks.ModelResults]:
     """The results of the encoder, then those of the baselines."""

@@ -47,6 +47,11 @@ class SigtermHandler:
         os._exit(128 + number)
 
 
+def handles_sigterm() -> bool:
+    """Whether SIGTERM has the handler of `stopping_on_sigterm`, not one of a launcher's."""
+    return isinstance(signal.getsignal(signal.SIGTERM), SigtermHandler)
+
+
 @contextlib.contextmanager
 def stopping_on_sigterm() -> Iterator[None]:
     """SIGTERM raises `InterruptedRunError`, so that files are completed or removed; a second one ends the process.

@@ -3,8 +3,8 @@
 import os
 
 SPINS = "3000"
-"""How often a waiting thread polls before it sleeps: tens of microseconds. With libgomp's own 300,000, milliseconds, it
-keeps a core from the thread that it waits for, if another process is busy, too. Measured in docs/faults.md."""
+"""How often a waiting thread polls before it sleeps. With libgomp's own 300,000 it keeps a core from the thread that it
+waits for, if another process is busy, too. Measured in docs/faults.md."""
 
 
 def limit_openmp_spinning() -> None:
