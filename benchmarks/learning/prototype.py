@@ -57,6 +57,7 @@ OPTIONS: dict[str, Any] = {
     "crop": 0.3, "flip": 0, "jitter": 0.0,
     "reg_end": 1.0, "pool_var": 0.0, "pool_cov": 0.0, "rope": 0, "layers": 0,
     "teacher": "", "start": "", "save": "", "bottle": 0, "switch": 0.0, "visible": 0, "partial": 0,
+    "clusters": 0, "cluster_weight": 0.2, "token_norm": 0,
 }  # fmt: skip
 GRID = 8
 
@@ -207,6 +208,25 @@ def whiten_embedding(encoder: Encoder, source: Any, spec: Any, eps: float, corre
     proj.bias.data.copy_(-weight @ mean)
 
 
+class Clusters(nn.Module):
+    """Online clusters of targets, as in CAPI (2502.08769): assignments by Sinkhorn's algorithm over a batch's tokens."""
+
+    def __init__(self, width: int, count: int) -> None:
+        super().__init__()
+        self.prototypes = nn.Parameter(F.normalize(torch.randn(count, width), dim=-1))
+
+    def forward(self, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Assignments [B, N, K] of targets [B, N, D], without a gradient, and the loss of the prototypes."""
+        cosines = F.normalize(targets, dim=-1).flatten(0, 1) @ F.normalize(self.prototypes, dim=-1).T
+        with torch.no_grad():
+            q = (cosines / 0.06).softmax(-1)
+            for _ in range(3):
+                q = q / q.sum(0, keepdim=True).clamp(min=1e-8)
+                q = q / q.sum(1, keepdim=True)
+        loss = -(q * F.log_softmax(cosines / 0.12, dim=-1)).sum(-1).mean()
+        return q.unflatten(0, targets.shape[:2]), loss
+
+
 class Masker:
     def __init__(self, o: dict[str, Any], seed: int) -> None:
         self.o, self.rng = o, np.random.default_rng(seed)
@@ -320,12 +340,15 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
     outputs = (width * (1 if o["avg"] else len(depths)) if latent else 0) + (
         pixel_count if o["pixels"] or o["switch"] or not latent else 0
     )
-    predictor = Predictor(width, o, outputs)
+    count = o["clusters"]
+    predictor = Predictor(width, o, outputs + count)
+    clusters = Clusters(width, count)
     projector: nn.Module = nn.Identity()
     if o["proj"]:
         projector = nn.Sequential(nn.Linear(width, o["proj"]), nn.BatchNorm1d(o["proj"]), nn.ReLU(),
                                   nn.Linear(o["proj"], o["proj"]))  # fmt: skip
     named = [(f"j.{n}", p) for n, p in projector.named_parameters()]
+    named += [(f"c.{n}", p) for n, p in clusters.named_parameters() if count]
     named += [(f"s.{n}", p) for n, p in student.named_parameters()] + [
         (f"p.{n}", p) for n, p in predictor.named_parameters()
     ]
@@ -356,11 +379,12 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
             per += o["pred_depth"] * 2.0 * ((k + 1) * (2 * p * p + 8 * p * p + 2 * seen * p) + seen * 2 * p * p)
     else:
         per = transformer_flops(c + k + 1, p, o["pred_depth"], 4.0)
-    per += 2.0 * p * (c * width + k * outputs)
+    per += 2.0 * p * (c * width + k * (outputs + count))
     trained = 2 * embedding + 3 * student.block_flops(c) + 3 * per
     deepest = max(depths)
     whole = embedding + student.block_flops(c + k if o["partial"] else 64) * deepest / o["depth"]
     extra = 2.0 * 64 * width * width * (len(depths) + 1) if o["stat"] == "whiten" else 0
+    extra += 4.0 * 64 * width * count
     needs_teacher = (latent and o["tokens"]) or o["image"]
     latents_from = o["switch"]  # as a share of the steps; only pixels are predicted before
     if o["sym"]:
@@ -417,6 +441,8 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
                         if given is None
                         else [s.standardised_part(levels[:, :, i], given)[:, c:] for i, s in enumerate(token_stats)]
                     )
+                    if o["token_norm"]:
+                        normal = [F.layer_norm(x, x.shape[-1:]) for x in normal]
                     whole_targets = torch.cat(normal, -1)
                     goals.append(whole_targets)
                 deep = levels[:, :, -1].mean(1, keepdim=True)
@@ -447,6 +473,8 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
                 narrow, image = predictor(context.mean(1, keepdim=True), none, target_i)
                 parts["bottle"] = F.mse_loss(narrow, token_goal)
                 tokens = narrow if o["bottle"] == 1 else tokens
+        if count:
+            logits, tokens = tokens[..., -count:], tokens[..., :-count]
         if o["switch"]:
             tokens = tokens[..., -pixel_count:] if done < latents_from else tokens[..., : token_goal.shape[-1]]
         if not o["tokens"]:
@@ -461,6 +489,11 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
             total = o["tokens"] * parts["tokens"]
             if o["bottle"] == 2:
                 total = 0.5 * (total + parts["bottle"])
+        if count:
+            assigned, parts["prototypes"] = clusters(normal[-1])
+            assigned = gather(assigned.repeat_interleave(m, 0), target_i)
+            parts["clusters"] = -(assigned * F.log_softmax(logits, dim=-1)).sum(-1).mean()
+            total = total + o["cluster_weight"] * (parts["clusters"] + parts["prototypes"])
         pooled = projector(context.mean(1))
         if o["view"]:
             views = pooled.unflatten(0, (len(x), m))

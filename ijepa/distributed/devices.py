@@ -16,6 +16,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 from ijepa import config as schema
 from ijepa.distributed import slurm
 from ijepa.util.errors import ConfigError
+from ijepa.util.signals import launched
 
 
 def device(hardware: schema.Hardware) -> str:
@@ -70,12 +71,15 @@ def launching(fabric: Fabric | None) -> Iterator[None]:
         return
     try:
         fabric.launch()
+        launcher: Any = fabric.strategy.launcher
+        launched[:] = getattr(launcher, "procs", [])
         yield
     except BaseException:
-        launcher: Any = fabric.strategy.launcher
-        for process in getattr(launcher, "procs", []):
+        for process in launched:
             process.kill()
         raise
+    finally:
+        launched.clear()
 
 
 def check_launcher(hardware: schema.Hardware) -> None:

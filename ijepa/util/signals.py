@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 from ijepa.util.errors import InterruptedRunError
 
@@ -19,6 +20,8 @@ RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 
 raised: list[int] = []
 """Signals for which an exception was raised; not empty when a run begins if other code has swallowed it."""
+launched: list[Any] = []
+"""Processes that were started for other devices; a second SIGTERM ends them, too."""
 _last: dict[int, float] = {}
 
 
@@ -42,7 +45,7 @@ class SigtermHandler:
         if len(self.received) == 1:
             raised.append(number)
             raise InterruptedRunError(number, STOPPED)
-        for process in multiprocessing.active_children():
+        for process in [*launched, *multiprocessing.active_children()]:
             process.kill()
         os._exit(128 + number)
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import lightning as L
 import preloaded
@@ -21,9 +22,9 @@ from ijepa.util.errors import InterruptedRunError
 pytestmark = pytest.mark.slow
 
 
-def started(*arguments, **environment):
-    """train.py in a process of its own."""
-    return subprocess.Popen([preloaded.python(), str(ROOT / "train.py"), *map(str, arguments)], stdout=subprocess.PIPE,
+def started(*arguments, script="train.py", **environment):
+    """A script in a process of its own."""
+    return subprocess.Popen([preloaded.python(), str(ROOT / script), *map(str, arguments)], stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE, text=True, env={**os.environ, **environment})  # fmt: skip
 
 
@@ -203,6 +204,42 @@ def test_ctrl_c_at_the_start_is_no_traceback(tmp_path, script):
             continue  # Python itself had not begun
         assert "Traceback" not in error
         assert process.returncode in (-signal.SIGINT, 130, 2)  # 2: evaluate.py had already said what is missing
+
+
+def test_a_second_sigterm_ends_an_evaluation_on_two_devices(tmp_path, invoke):
+    """Here while what the first has interrupted cleans up, for minutes."""
+    folder = tmp_path / "run"
+    assert invoke("train.py", "data=digits", *TINY, f"run_dir={folder}")[0] == 0
+    (tmp_path / "slow_cleaning.py").write_text(
+        "import os, time\n"
+        "from ijepa.data.sources import digits\n"
+        "def build(data, seed):\n"
+        "    found = digits(data, seed)\n"
+        "    def read(index):\n"
+        "        print('reading', os.environ.get('LOCAL_RANK', '0'), os.getpid(), flush=True)\n"
+        "        try:\n"
+        "            time.sleep(300)\n"
+        "        finally:\n"
+        "            print('cleaning', flush=True)\n"
+        "            time.sleep(300)\n"
+        "    found.train.read = read\n"
+        "    return found\n"
+    )
+    values = [f"checkpoint={folder}", "task=knn", "data=digits", "data.source=slow_cleaning.build", "data.workers=0",
+              "hardware=ddp", "hardware.accelerator=cpu", "hardware.devices=2", "trust=slow_cleaning"]  # fmt: skip
+    process = started(*values, script="evaluate.py", PYTHONPATH=str(tmp_path), CUDA_VISIBLE_DEVICES="")
+    said = iter(process.stdout.readline, "")
+    readers = dict(next(line for line in said if line.startswith("reading")).split()[1:] for _ in range(2))
+    process.send_signal(signal.SIGTERM)
+    assert "cleaning\n" in said
+    time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=10) == 143
+    process.stdout.close()
+    deadline = time.monotonic() + 10
+    while Path("/proc", readers["1"]).exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_signal_that_comes_twice_at_once_is_one(tmp_path):
