@@ -209,7 +209,7 @@ def whiten_embedding(encoder: Encoder, source: Any, spec: Any, eps: float, corre
 
 
 class Clusters(nn.Module):
-    """Online clusters of targets, as in CAPI (2502.08769): assignments by Sinkhorn's algorithm over a batch's tokens."""
+    """Online clusters of targets, as in CAPI (2502.08769): assignments by Sinkhorn's algorithm over a batch."""
 
     def __init__(self, width: int, count: int) -> None:
         super().__init__()

@@ -1,6 +1,5 @@
 """Reports steps that were skipped because their loss or gradients were not finite; too many in a row end the run."""
 
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -9,7 +8,6 @@ from ijepa.callbacks.checkpoint import Checkpoint
 from ijepa.data.datamodule import DataModule
 from ijepa.run_folder.checkpoints import step_of
 from ijepa.training.base import TrainingModule
-from ijepa.util import commands
 from ijepa.util.errors import UserError
 
 NAMED = 4
@@ -22,7 +20,7 @@ class SkippedSteps(L.Callback):
     Args:
         data: names the images of a batch.
         checkpoint: its newest file becomes the last good one when the run stops.
-        folder: of the run, for the message.
+        resume: the command that resumes the run, for the message.
         every: steps between readings of the count, unless ``limit`` is smaller.
         limit: so many skipped steps in a row end the run; None: never.
 
@@ -30,10 +28,10 @@ class SkippedSteps(L.Callback):
         total: steps skipped so far, as of the last row.
     """
 
-    def __init__(self, data: DataModule, checkpoint: Checkpoint, folder: Path, every: int, limit: int | None) -> None:
+    def __init__(self, data: DataModule, checkpoint: Checkpoint, resume: str, every: int, limit: int | None) -> None:
         self.data = data
         self.checkpoint = checkpoint
-        self.folder = folder
+        self.resume = resume
         self.every = every if limit is None else min(every, limit)
         self.limit = limit
         self.total = 0
@@ -78,8 +76,8 @@ class SkippedSteps(L.Callback):
         if good:
             if trainer.is_global_zero:
                 self.checkpoint.rewind(good[-1], step_of(good[-1]) or 0)
-            resumed = f"{commands.command_line('train')} {commands.override('resume', self.folder)}"
-            remedy = f"the last good checkpoint is {good[-1]}; try {resumed} force=true optimizer.lr=..., a lower one"
+            again = f"{self.resume} force=true optimizer.lr=..."
+            remedy = f"the last good checkpoint is {good[-1]}; try {again}, a lower one"
         raise UserError(
             f"callbacks.max_skipped_steps={self.limit}: steps {first} to {last} were skipped, as their loss or "
             f"gradients were not finite; {remedy}; images of step {first}: {images}"

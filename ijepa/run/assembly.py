@@ -23,7 +23,7 @@ from ijepa.distributed.signals import Signals
 from ijepa.evaluation import tasks
 from ijepa.health import pace
 from ijepa.loggers import MetricsCSV
-from ijepa.run import observers
+from ijepa.run import followups, observers
 from ijepa.run.columns import columns
 from ijepa.run_folder import RunFolder
 from ijepa.training.base import TrainingModule
@@ -110,7 +110,8 @@ def assemble(
         callbacks.append(FeaturePictures(data, monitor.grid, recorder, files, steps, count))
     callbacks.append(ProgressReport(recorder, steps, config.callbacks.progress_every_seconds))
     limit = config.callbacks.max_skipped_steps
-    callbacks.append(SkippedSteps(data, checkpoint, folder, config.callbacks.log_every_steps, limit))
+    again = followups.resume(folder, config)
+    callbacks.append(SkippedSteps(data, checkpoint, again, config.callbacks.log_every_steps, limit))
     callbacks += [*observers.callbacks(config, folder, step), checkpoint]  # last: it saves the state of the others
     trainer = L.Trainer(
         accelerator=accelerator,

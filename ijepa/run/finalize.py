@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from ijepa import loggers
 from ijepa.callbacks.pictures import PROJECTED, SHOWN, FeaturePictures
-from ijepa.config.trust import typed_trust
 from ijepa.distributed import sharding
 from ijepa.evaluation import pictures as drawing
 from ijepa.evaluation import tables, tasks
@@ -16,6 +15,7 @@ from ijepa.evaluation.runtime import Runtime
 from ijepa.interop import timm
 from ijepa.loggers import log_picture
 from ijepa.models.pretrained import PretrainedEncoder, untrained_encoder
+from ijepa.run import followups
 from ijepa.run.assembly import Run
 from ijepa.run_folder import RunFolder
 from ijepa.run_folder.summary import write_summary
@@ -103,8 +103,7 @@ def finish(run: Run, brief: bool) -> None:
         if file.exists():
             print(f"         {file}")
     if encoder is not None:
-        given = f"{commands.override('checkpoint', run.folder)}{typed_trust(run.config)}"
-        print(f"next: {commands.command_line('evaluate')} {given}")
+        print(f"next: {followups.evaluate(run.folder, run.config)}")
         print(f"      {commands.command_line('train')} data=folder data.root=IMAGES   # your own images", flush=True)
 
 

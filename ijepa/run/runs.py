@@ -13,11 +13,10 @@ from ijepa import loggers
 from ijepa.callbacks.rewind import Rewind
 from ijepa.config import TrainConfig
 from ijepa.config.checks import parse
-from ijepa.config.trust import typed_trust
 from ijepa.distributed import sharding, slurm
 from ijepa.evaluation import tasks
 from ijepa.evaluation.context import label_sets
-from ijepa.run import build, finalize, folders, init_options, resume, suggested
+from ijepa.run import build, finalize, folders, followups, init_options, resume, suggested
 from ijepa.run.assembly import Run, Wire
 from ijepa.run.columns import terms
 from ijepa.run.resume import ResumePoint
@@ -25,7 +24,6 @@ from ijepa.run_folder import RunFolder
 from ijepa.run_folder.config import write_config
 from ijepa.run_folder.summary import finished_summary
 from ijepa.sweeps import metric
-from ijepa.util import commands
 from ijepa.util.errors import ConfigError, InterruptedRunError
 
 
@@ -127,8 +125,7 @@ def _resume(resumed: ResumePoint, wire: Wire) -> float | None:
 
 
 def _skip_finished(config: TrainConfig, folder: Path) -> float | None:
-    evaluate = f"{commands.command_line('evaluate')} {commands.override('checkpoint', folder)}{typed_trust(config)}"
-    hint = f"For other tasks: {evaluate} task=..."
+    hint = f"For other tasks: {followups.evaluate(folder, config)} task=..."
     print(f"run_dir {folder}: finished already; nothing is trained or evaluated. {hint}")
     return metric.value(config.metric, folder)
 
@@ -228,8 +225,7 @@ def _interruption_message(run: Run, started: bool, resumed: bool) -> str:
         progress += ", before the results"
     if not started and run.checkpoint.path.exists():
         return f"{progress}; nothing has changed, run the same command again"
-    again = f"{commands.command_line('train')} {commands.override('resume', run.folder)}{typed_trust(run.config)}"
-    hint = f"; resume with: {again}"
+    hint = f"; resume with: {followups.resume(run.folder, run.config)}"
     return progress + (hint if run.checkpoint.path.exists() else "")
 
 

@@ -13,6 +13,7 @@ from weight_files import convert, saved, spec_of
 
 import ijepa
 from ijepa.config.trust import check_target, targets, trusting, typed_trust
+from ijepa.run import followups
 from ijepa.run_folder import RunFolder
 from ijepa.run_folder.config import from_text, read_config, to_text
 from ijepa.util.errors import UserError
@@ -177,4 +178,7 @@ def test_printed_commands_allow_the_run_s_own_packages():
     mine, other = ("{_target_: mine.Term}", "{_target_: other.part.Term}")
     for terms, typed in (("{}", ""), (f"{{a: {mine}}}", " trust=mine"),
                          (f"{{a: {mine}, b: {other}}}", " 'trust=[mine,other]'")):  # fmt: skip
-        assert typed_trust(train_config(f"++objective.terms={terms}")) == typed
+        config = train_config(f"++objective.terms={terms}")
+        assert typed_trust(config) == typed
+        assert followups.resume("FOLDER", config) == f"python train.py resume=FOLDER{typed}"
+        assert followups.evaluate("FOLDER", config) == f"python evaluate.py checkpoint=FOLDER{typed}"
