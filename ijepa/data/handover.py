@@ -48,15 +48,21 @@ class Handover:
                     if isinstance(leaf, Tensor) and get_worker_info() is not None:
                         leaf.share_memory_()
             except (RuntimeError, OSError) as error:
-                if not any(text in str(error) for text in ("shared memory", "No space left", "Too many open files")):
+                problem = _problem(str(error))
+                if problem is None:
                     raise
-                return NotHandedOver(_shared_memory_problem(error))
+                return NotHandedOver(problem)
             return batch
 
 
-def _shared_memory_problem(error: Exception) -> str:
-    if "Too many open files" in str(error):
+def _problem(error: str) -> str | None:
+    """What to try; None if shared memory is not the cause."""
+    if "Too many open files" in error:
         return "too many open files; try fewer, or raise ulimit -n"
+    if "File too large" in error:
+        return "a batch is larger than a file may be; try 0, or raise ulimit -f"
+    if "shared memory" not in error and "No space left" not in error:
+        return None
     try:
         usage = shutil.disk_usage(SHARED_MEMORY)
         space = f" ({usage.free / 2**20:.0f} of {usage.total / 2**20:.0f} MiB of {SHARED_MEMORY} are free)"

@@ -161,12 +161,16 @@ class _Processes:
                 since = now
 
     def end(self) -> None:
-        """Ends the processes, those that still read at once; torch ends the others."""
+        """Ends the processes, those that still read at once.
+
+        torch ends the others, unless the traceback of an error keeps its loader.
+        """
         busy = {slot.pid for slot in self._slots if slot.turns % 2}
         for child in self._children:
             if child.pid in busy:
                 child.kill()
         del self._batches
+        self._kill()
         atexit.unregister(self._kill)
 
     def _kill(self) -> None:

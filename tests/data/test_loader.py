@@ -186,6 +186,25 @@ def test_errors_of_items_are_the_caller_s():
 BAD = "train/cold/train-3.png"
 
 
+HOLDS_THE_ERROR = """
+import sys
+from ijepa.data.loader import Loader, batched
+class Wrong:
+    def __getitem__(self, index):
+        raise ValueError("mine")
+try:
+    list(Loader(Wrong(), batched(4, 2), workers=2))
+except ValueError as error:
+    held = error.__traceback__  # as by the interpreter that prints it
+print("ended", flush=True)
+"""
+
+
+def test_an_error_of_an_item_does_not_keep_the_interpreter():
+    result = subprocess.run([sys.executable, "-c", HOLDS_THE_ERROR], capture_output=True, text=True, timeout=60)
+    assert result.stdout == "ended\n", result.stderr
+
+
 @pytest.fixture
 def images(pictures, tmp_path):
     return ("data=folder", f"data.root={pictures}", "data.image_size=[16,24]", "model.patch_size=4",
