@@ -33,7 +33,7 @@ class Autoencoder(TrainingModule):
 
     def training_step(self, batch, batch_idx):
         patches = self.patches(batch.images.float() / 255)
-        loss = F.mse_loss(self.decoder(self.encoder(patches)), patches)
+        loss = F.mse_loss(self.decoder(self.encoder(patches)).float(), patches)  # the decoder may be bf16
         return {"loss": loss, "parts": {"total": loss.detach()}}
 
     def patches(self, images):

@@ -112,7 +112,7 @@ def write_onnx(path: Path, exportable: Exportable) -> list[Path]:
                 (exportable.traceable(),),
                 input_names=[IMAGES],
                 output_names=outputs,
-                dynamic_shapes={IMAGES: {0: torch.export.Dim("batch")}},
+                dynamic_shapes={IMAGES: {0: "batch"}},  # torch 2.9 refuses some networks with a Dim
                 dynamo=True,
                 verbose=False,
             )
