@@ -98,6 +98,9 @@ def check(config: TrainConfig) -> None:
     if objective.standardize_targets and (objective.target != "output" or data.batch_size < 2):
         problem = "needs objective.target=output and a batch of at least 2; try false"
         raise ConfigError("objective.standardize_targets", objective.standardize_targets, problem)
+    if objective.renormalize_targets and not objective.standardize_targets:
+        problem = "acts on standardised targets; try objective.standardize_targets=true, or false"
+        raise ConfigError("objective.renormalize_targets", objective.renormalize_targets, problem)
     regularizer_weight = config.objective.variance_weight + config.objective.covariance_weight
     compared = data.batch_size // config.hardware.accumulation  # images of a micro-batch, over all devices
     least = 2 if config.hardware.accumulation == 1 else MIN_REGULARIZED

@@ -28,6 +28,8 @@ class Objective(Section):
     """predict the outputs of these blocks of the target encoder together (0: its patch embedding); null: the last"""
     standardize_targets: bool = False
     """subtract each position's mean from the targets and scale their dimensions to unit variance (running averages)"""
+    renormalize_targets: bool = False
+    """layer norm on the standardised targets, so that every patch counts alike, as with normalised pixels"""
     distance_weight: NonNegative = 1.0
     """weight of the distance; 0: regularisers and terms of your own alone, to see what the prediction adds"""
     pixel_weight: NonNegative = 0.0

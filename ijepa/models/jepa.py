@@ -36,6 +36,7 @@ class JEPA(nn.Module):
         depths: the outputs of these blocks of the target encoder are predicted together, see `PatchTransformer`; None:
             the last block's.
         standardize: see `TargetStatistics`; only for ``output``.
+        renormalize: layer norm on the standardised targets, too, so that every patch counts alike.
         pixels: number of a patch's pixel values, which are predicted beside the target encoder's output and are the
             last dimensions of predictions and targets; 0: they are not.
     """
@@ -48,6 +49,7 @@ class JEPA(nn.Module):
         normalize: bool = True,
         depths: tuple[int, ...] | None = None,
         standardize: bool = False,
+        renormalize: bool = False,
         pixels: int = 0,
     ) -> None:
         super().__init__()
@@ -58,6 +60,7 @@ class JEPA(nn.Module):
         self.target = target
         self.normalize = normalize
         self.depths = depths
+        self.renormalize = renormalize
         self.pixels = pixels
         self.statistics: TargetStatistics | None = None
         if standardize:
@@ -87,14 +90,19 @@ class JEPA(nn.Module):
         """The targets at ``indices`` [B, T, K], from the target encoder's features of whole images [B, N, D]."""
         if self.statistics is None:
             return self._normalized(gather(features, indices))
-        return gather(self.statistics(self._normalized(features)), indices)
+        found = gather(self.statistics(self._normalized(features)), indices)
+        return normalize_targets(found, self._levels) if self.renormalize else found
 
     def _pixels(self, images: Tensor, indices: Tensor) -> Tensor:
         rows, _ = self.context_encoder.grid_of(*images.shape[-2:])
         return gather(pixel_targets(images, images.shape[-2] // rows), indices)
 
     def _normalized(self, features: Tensor) -> Tensor:
-        return normalize_targets(features, len(self.depths or (0,))) if self.normalize else features
+        return normalize_targets(features, self._levels) if self.normalize else features
+
+    @property
+    def _levels(self) -> int:
+        return len(self.depths or (0,))
 
     @torch.no_grad()
     def update_target_encoder(self, momentum: float, skipped: Tensor | None = None) -> None:

@@ -56,7 +56,14 @@ def networks(config: schema.TrainConfig, pretrained: bool = False) -> JEPA:
         attention=config.predictor.attention,
     )
     return JEPA(
-        encoder, predictor, objective.target, objective.normalize_targets, depths, objective.standardize_targets, beside
+        encoder,
+        predictor,
+        objective.target,
+        normalize=objective.normalize_targets,
+        depths=depths,
+        standardize=objective.standardize_targets,
+        renormalize=objective.renormalize_targets,
+        pixels=beside,
     )
 
 

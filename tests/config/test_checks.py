@@ -78,6 +78,8 @@ def test_targets_that_do_not_exist():
         check(train_config("objective=pixels", "objective.target_depths=[0,2]"))
     with pytest.raises(UserError, match=r"^objective.standardize_targets=true: needs objective.target=output"):
         check(train_config("objective.target=input", "objective.standardize_targets=true"))
+    with pytest.raises(UserError, match=r"^objective.renormalize_targets=true: acts on standardised targets; try"):
+        check(train_config("objective.renormalize_targets=true"))
     for depths in ("[0,7]", "[2,1]", "[1,1]"):
         with pytest.raises(UserError, match=r"^objective.target_depths=.*must ascend, and be at most 6"):
             build.networks(train_config(f"objective.target_depths={depths}"))

@@ -88,6 +88,7 @@ def test_published_recipes(name):
         "normalize_targets": True,
         "target_depths": None,
         "standardize_targets": False,
+        "renormalize_targets": False,
         "distance_weight": 1,
         "pixel_weight": 0,
         "variance_weight": 0,

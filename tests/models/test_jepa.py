@@ -66,6 +66,22 @@ def test_targets_of_several_depths():
     torch.testing.assert_close(alone[:, 1], network.blocks[0](gather(network.embed(images), masks.targets[:, 1])))
 
 
+def test_renormalized_targets():
+    """Each patch and depth by itself, after the statistics that are removed."""
+    network = small_encoder()
+    masks = Masks(torch.tensor([[2, 5, 9]]), torch.tensor([[[0, 1], [11, 12]]]))
+    images = torch.randn(1, 5, 24, 40)
+    options = {"depths": (0, 1), "standardize": True}
+    plain = JEPA(network, Predictor(24, 48, (3, 5), 12, 1, 3), **options)
+    again = JEPA(network, Predictor(24, 48, (3, 5), 12, 1, 3), **options, renormalize=True)
+    for jepa in (plain, again):
+        jepa.statistics.mean.copy_(torch.linspace(-1, 1, 15 * 48).view(15, 48))
+        jepa.statistics.variance.copy_(torch.linspace(0.1, 4, 48))
+    before, after = (jepa.targets(images, masks.targets) for jepa in (plain, again))
+    levels = [torch.nn.functional.layer_norm(level, (24,)) for level in before.split(24, -1)]
+    torch.testing.assert_close(after, torch.cat(levels, -1))
+
+
 def test_standardized_targets():
     draw = torch.Generator().manual_seed(0)
     batches = torch.randn(5, 8, 6, 3, generator=draw) * torch.tensor([1.0, 5.0, 0.1]) + torch.arange(6.0)[:, None]
