@@ -270,4 +270,8 @@ def _reason(exitcode: int) -> str:
     if exitcode >= 0:
         return f"exit code {exitcode}"
     name = signal.Signals(-exitcode).name
-    return f"{name}: out of memory?" if -exitcode == signal.SIGKILL else name
+    guesses = {
+        "SIGKILL": ": out of memory?",
+        "SIGBUS": ": is shared memory full, as in a container without --shm-size?",
+    }
+    return name + guesses.get(name, "")

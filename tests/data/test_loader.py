@@ -305,6 +305,9 @@ def test_shared_memory_that_is_full(tmp_path):
         capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert result.returncode == 2, result.stderr
+    if "Unexpected bus error" in result.stderr:  # of torch 2.9, which does not ask for the memory in advance
+        assert "error: data.workers=2: data loader processes die again and again (SIGBUS: is shared" in result.stderr
+        return
     assert "error: data.workers=2: shared memory is full (" in result.stderr
     assert "of 2 MiB of /dev/shm are free); try 0, or give the container more: --shm-size=8g" in result.stderr
     assert result.stderr.count("\n") == 1

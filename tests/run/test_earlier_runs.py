@@ -22,6 +22,12 @@ ADDED_VERDICTS = ("context unused", "nothing learnt")
 """Verdicts that did not exist then."""
 
 
+same_initial_weights = pytest.mark.skipif(
+    abs(torch.nn.init.trunc_normal_(torch.empty(1), generator=torch.Generator().manual_seed(0)).item() - 1.54) > 0.01,
+    reason="this version of torch draws other initial weights than that of the earlier run",
+)
+
+
 @pytest.fixture
 def earlier(tmp_path):
     """A copy of it: 6 steps on digits, finished."""
@@ -48,6 +54,7 @@ def close(cell, expected, name):
     return float(cell) == pytest.approx(want, **tolerance)
 
 
+@same_initial_weights
 @pytest.mark.slow
 def test_it_resumes_as_it_would_have_then(earlier, invoke):
     before = (earlier.path / "config.yaml").read_text()
@@ -72,6 +79,7 @@ def test_it_resumes_as_it_would_have_then(earlier, invoke):
     assert OmegaConf.load(earlier.path / "config-000006.yaml").schedule.max_steps == 10
 
 
+@same_initial_weights
 @pytest.mark.slow
 def test_it_is_repeated(earlier, invoke, tmp_path):
     again = RunFolder(tmp_path / "again")
