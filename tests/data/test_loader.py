@@ -186,6 +186,15 @@ def test_errors_of_items_are_the_caller_s():
 BAD = "train/cold/train-3.png"
 
 
+def test_a_batch_larger_than_a_file_may_be(monkeypatch):
+    def share(self):
+        raise RuntimeError("unable to resize file </torch_1_2_0> to the right size: File too large (27)")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", share)
+    with pytest.raises(UserError, match=r"^data.workers=1: a batch is larger than a file may be; try 0, or raise ul"):
+        values(Loader(Numbers(names(None)), batched(4, 2), workers=1))
+
+
 HOLDS_THE_ERROR = """
 import sys
 from ijepa.data.loader import Loader, batched
