@@ -3,7 +3,6 @@
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from lightning.fabric import Fabric
@@ -16,7 +15,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 from ijepa import config as schema
 from ijepa.distributed import slurm
 from ijepa.util.errors import ConfigError
-from ijepa.util.signals import launched
+from ijepa.util.signals import kill_launched, launchers
 
 
 def device(hardware: schema.Hardware) -> str:
@@ -69,17 +68,15 @@ def launching(fabric: Fabric | None) -> Iterator[None]:
     if fabric is None:
         yield
         return
+    launchers.append(fabric.strategy.launcher)
     try:
         fabric.launch()
-        launcher: Any = fabric.strategy.launcher
-        launched[:] = getattr(launcher, "procs", [])
         yield
     except BaseException:
-        for process in launched:
-            process.kill()
+        kill_launched()
         raise
     finally:
-        launched.clear()
+        launchers.clear()
 
 
 def check_launcher(hardware: schema.Hardware) -> None:

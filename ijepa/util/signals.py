@@ -20,8 +20,8 @@ RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 
 raised: list[int] = []
 """Signals for which an exception was raised; not empty when a run begins if other code has swallowed it."""
-launched: list[Any] = []
-"""Processes that were started for other devices; a second SIGTERM ends them, too."""
+launchers: list[Any] = []
+"""Lightning's launchers of processes for other devices, which a second SIGTERM ends, too."""
 _last: dict[int, float] = {}
 
 
@@ -45,9 +45,17 @@ class SigtermHandler:
         if len(self.received) == 1:
             raised.append(number)
             raise InterruptedRunError(number, STOPPED)
-        for process in [*launched, *multiprocessing.active_children()]:
+        kill_launched()
+        for process in multiprocessing.active_children():
             process.kill()
         os._exit(128 + number)
+
+
+def kill_launched() -> None:
+    """Kills the processes that `launchers` have started so far."""
+    for launcher in launchers:
+        for process in getattr(launcher, "procs", []):
+            process.kill()
 
 
 def handles_sigterm() -> bool:

@@ -183,9 +183,6 @@ def test_errors_of_items_are_the_caller_s():
         values(Loader(Numbers(names(2), fault), batched(6, 2), 2))
 
 
-BAD = "train/cold/train-3.png"
-
-
 def test_a_batch_larger_than_a_file_may_be(monkeypatch):
     def share(self):
         raise RuntimeError("unable to resize file </torch_1_2_0> to the right size: File too large (27)")
@@ -196,7 +193,6 @@ def test_a_batch_larger_than_a_file_may_be(monkeypatch):
 
 
 HOLDS_THE_ERROR = """
-import sys
 from ijepa.data.loader import Loader, batched
 class Wrong:
     def __getitem__(self, index):
@@ -210,8 +206,12 @@ print("ended", flush=True)
 
 
 def test_an_error_of_an_item_does_not_keep_the_interpreter():
-    result = subprocess.run([sys.executable, "-c", HOLDS_THE_ERROR], capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-c", HOLDS_THE_ERROR]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert result.stdout == "ended\n", result.stderr
+
+
+BAD = "train/cold/train-3.png"
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import torch
 from helpers import EXACT, ROOT, SMALL, TINY, assert_same, command, picture, rows, train_config
 
 from ijepa.data.sets import Files
+from ijepa.distributed import devices
 from ijepa.evaluation import tasks
 from ijepa.run import build, finalize, predictions, runs
 from ijepa.util.errors import InterruptedRunError
@@ -204,6 +205,21 @@ def test_ctrl_c_at_the_start_is_no_traceback(tmp_path, script):
             continue  # Python itself had not begun
         assert "Traceback" not in error
         assert process.returncode in (-signal.SIGINT, 130, 2)  # 2: evaluate.py had already said what is missing
+
+
+def test_an_error_while_processes_are_started_ends_those_that_are(monkeypatch):
+    """As a signal while they wait for each other."""
+    fabric = devices.fabric(train_config("hardware=ddp", "hardware.accelerator=cpu").hardware)
+    process = subprocess.Popen(["sleep", "300"])
+
+    def launch():
+        fabric.strategy.launcher.procs = [process]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fabric, "launch", launch)
+    with pytest.raises(KeyboardInterrupt), devices.launching(fabric):
+        pass
+    assert process.wait(timeout=10) == -signal.SIGKILL
 
 
 def test_a_second_sigterm_ends_an_evaluation_on_two_devices(tmp_path, invoke):
