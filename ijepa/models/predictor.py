@@ -17,7 +17,11 @@ Attention = Literal["joint", "cross"]
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention from queries to other tokens, with parameter names like timm's `Attention`."""
+    """Multi-head attention from queries to other tokens, with parameter names like timm's `Attention`.
+
+    Attributes:
+        fused_attn: as timm's: by torch's fused function, not written out.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -25,14 +29,20 @@ class CrossAttention(nn.Module):
         self.q = nn.Linear(width, width)
         self.kv = nn.Linear(width, 2 * width)
         self.proj = nn.Linear(width, width)
+        self.fused_attn = True
 
     def forward(self, queries: Tensor, tokens: Tensor, mask: Tensor | None) -> Tensor:
         """What ``queries`` [B, K, P] attend to in ``tokens`` [B, C, P]: [B, K, P]; for ``mask`` see `CrossBlock`."""
         q, k, v = (
             x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (self.q(queries), *self.kv(tokens).chunk(2, -1))
         )  # [B, heads, K or C, P / heads]
-        found: Tensor = self.proj(F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2))
-        return found
+        if self.fused_attn:
+            found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        else:
+            scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # [B, heads, K, C]
+            found = (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(dim=-1) @ v
+        mixed: Tensor = self.proj(found.transpose(1, 2).flatten(2))
+        return mixed
 
 
 class CrossBlock(nn.Module):

@@ -7,7 +7,6 @@ from pathlib import Path
 import lightning as L
 import numpy as np
 import torch
-from timm.layers import Attention
 
 from ijepa import config as schema
 from ijepa.callbacks.checkpoint import AtomicCheckpointIO, Checkpoint
@@ -82,10 +81,6 @@ def assemble(
     accelerator = devices.device(config.hardware)
     precision = devices.precision(config.hardware, accelerator)
     module.execution = Execution(precision == "bf16-true", config.hardware.checkpointing, config.hardware.compile)
-    if accelerator == "cpu" and precision.startswith("bf16"):
-        for part in module.modules():
-            if isinstance(part, Attention):
-                part.fused_attn = False  # on a CPU, SDPA's backward pass in bf16 is several times slower
     files = RunFolder(folder)
     metrics = MetricsCSV(files.metrics)
     recorder = Recorder(config.callbacks.log_every_steps, config.data.batch_size, len(data.source.train))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ijepa.data.datamodule import Batch
 from ijepa.distributed import sharding
+from ijepa.models.transformer import write_out_attention
 from ijepa.training import optimizer as optim
 from ijepa.training.protocol import Execution, Monitor, RunSchedule, TrainedEncoder
 from ijepa.training.skipping import NonFiniteSteps
@@ -96,15 +97,22 @@ class TrainingModule(L.LightningModule, ABC):
         """Sets up precision, activation checkpointing, compilation and sharding, once the devices are known."""
         if not self._configured:
             self._configured = True
+            if self._in_bf16() and self.trainer.strategy.root_device.type == "cpu":
+                write_out_attention(self)
             mesh = self.device_mesh and self.device_mesh["data_parallel"]
             execution = self.execution
             sharding.prepare(self.networks(), execution.bf16, execution.checkpointing, execution.compiled, mesh)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW or Muon; `optimizer_step` sets its learning rate and weight decay before each step."""
-        fused = self.device.type == "cuda"
-        kind = optim.MuonAdamW if self.muon else optim.adamw
-        return kind(self.named_parameters(), self.schedule.lr(0), self.betas, self.eps, fused)
+        on_gpu = self.device.type == "cuda"
+        arguments = (self.named_parameters(), self.schedule.lr(0), self.betas, self.eps, on_gpu)
+        if self.muon:  # a GPU has little float32 to offer
+            return optim.MuonAdamW(*arguments, bf16=on_gpu or self._in_bf16())
+        return optim.adamw(*arguments)
+
+    def _in_bf16(self) -> bool:
+        return self.execution.bf16 or self.trainer.precision.startswith("bf16")
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """Sets the scheduled learning rate and weight decay, then steps the optimiser.

@@ -4,13 +4,13 @@ import copy
 from typing import Protocol, runtime_checkable
 
 import torch
-from timm.layers import Attention
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ijepa.models.predictor import Predictor
 from ijepa.models.protocol import PatchEncoder
+from ijepa.models.transformer import write_out_attention
 
 
 @runtime_checkable
@@ -98,9 +98,7 @@ def _meta_copy(encoder: PatchEncoder) -> nn.Module:
     """A copy on the meta device, with unfused attention, which `FlopCounterMode` can count."""
     assert isinstance(encoder, nn.Module)
     network = copy.deepcopy(encoder).to("meta").requires_grad_(True)
-    for module in network.modules():
-        if isinstance(module, Attention):
-            module.fused_attn = False
+    write_out_attention(network)
     return network
 
 

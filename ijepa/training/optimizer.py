@@ -37,17 +37,15 @@ def adamw(named: Iterable[Named], lr: float, betas: tuple[float, float], eps: fl
     return AdamW(_arguments(groups(named)), lr=lr, betas=betas, eps=eps, fused=fused)
 
 
-def orthogonalised(matrix: Tensor) -> Tensor:
+def orthogonalised(matrix: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """About the nearest matrix with orthonormal rows or columns, by Newton-Schulz iterations without a decomposition.
-
-    In float32 on a CPU, where bfloat16 takes up to three times as long, else in bfloat16, which Muon tolerates
-    (https://kellerjordan.github.io/posts/muon/).
 
     Args:
         matrix: [M, N].
+        dtype: of the iterations and the result; Muon tolerates bfloat16 (https://kellerjordan.github.io/posts/muon/).
     """
     a, b, c = COEFFICIENTS
-    x = matrix.to(torch.float32 if matrix.device.type == "cpu" else torch.bfloat16)
+    x = matrix.to(dtype)
     tall = matrix.shape[0] > matrix.shape[1]
     if tall:
         x = x.T
@@ -67,6 +65,7 @@ class Muon(Optimizer):
         parameters: matrices, or groups of them.
         lr: learning rate.
         momentum: of the gradients' running average; the update looks one step ahead (Nesterov).
+        bf16: orthogonalise in bfloat16, not float32.
 
     Attributes:
         found_inf: 1 [] on the parameters' device: the step is skipped, as in torch's fused optimisers.
@@ -74,7 +73,8 @@ class Muon(Optimizer):
 
     found_inf: Tensor | None = None
 
-    def __init__(self, parameters: Any, lr: float, momentum: float = 0.95) -> None:
+    def __init__(self, parameters: Any, lr: float, momentum: float = 0.95, bf16: bool = False) -> None:
+        self.dtype = torch.bfloat16 if bf16 else torch.float32
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": 0.0})
 
     @torch.no_grad()
@@ -88,7 +88,7 @@ class Muon(Optimizer):
                     state["momentum_buffer"] = torch.zeros_like(parameter)
                 before = None if self.found_inf is None else (state["momentum_buffer"].clone(), parameter.clone())
                 average = state["momentum_buffer"].lerp_(parameter.grad, 1 - group["momentum"])
-                update = orthogonalised(parameter.grad.lerp(average, group["momentum"]))
+                update = orthogonalised(parameter.grad.lerp(average, group["momentum"]), self.dtype)
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 size = 0.2 * max(parameter.shape) ** 0.5  # the root mean square of AdamW's updates is about 0.2
                 parameter.add_(update, alpha=-group["lr"] * size)
@@ -106,6 +106,7 @@ class MuonAdamW(Optimizer):
         betas: of AdamW.
         eps: of AdamW.
         fused: AdamW's fused implementation.
+        bf16: see `Muon`.
 
     Attributes:
         found_inf: see `Muon`; only with ``fused``.
@@ -113,10 +114,12 @@ class MuonAdamW(Optimizer):
 
     found_inf: Tensor | None = None
 
-    def __init__(self, named: Iterable[Named], lr: float, betas: tuple[float, float], eps: float, fused: bool) -> None:
+    def __init__(
+        self, named: Iterable[Named], lr: float, betas: tuple[float, float], eps: float, fused: bool, bf16: bool = False
+    ) -> None:
         arguments = _arguments(groups(named, muon=True))
         self._parts: tuple[Optimizer, ...] = (
-            Muon(arguments[:1], lr=lr),
+            Muon(arguments[:1], lr=lr, bf16=bf16),
             AdamW(arguments[1:], lr=lr, betas=betas, eps=eps, fused=fused),
         )
         super().__init__([group for part in self._parts for group in part.param_groups], {"lr": lr})

@@ -5,12 +5,16 @@ import torch
 from helpers import small_encoder
 
 from ijepa.models.predictor import Predictor
+from ijepa.models.transformer import write_out_attention
 
 
+@pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("attention", ["joint", "cross"])
-def test_padding_changes_nothing(attention):
+def test_padding_changes_nothing(attention, fused):
     network = small_encoder()
     predictor = Predictor(24, 24, (3, 5), 12, 2, 3, attention=attention)
+    for part in () if fused else (network, predictor):
+        write_out_attention(part)
     images = torch.randn(1, 5, 24, 40)
     indices, targets = torch.tensor([[2, 5, 9]]), torch.tensor([[[0, 1], [11, 12]]])
     padded = torch.tensor([[2, 5, 9, 0, 0]])
@@ -20,6 +24,16 @@ def test_padding_changes_nothing(attention):
     torch.testing.assert_close(
         predictor(longer, padded, targets, valid), predictor(context, indices, targets), atol=1e-6, rtol=0
     )
+
+
+@pytest.mark.parametrize("attention", ["joint", "cross"])
+def test_attention_that_is_written_out_is_the_same(attention):
+    predictor = Predictor(24, 24, (3, 5), 12, 2, 3, init="xavier", attention=attention)
+    context, indices = torch.randn(1, 3, 24), torch.tensor([[2, 5, 9]])
+    targets, valid = torch.tensor([[[0, 1], [11, 12]]]), torch.tensor([[True, False, True]])
+    fused = predictor(context, indices, targets, valid)
+    write_out_attention(predictor)
+    torch.testing.assert_close(predictor(context, indices, targets, valid), fused, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("attention", ["joint", "cross"])

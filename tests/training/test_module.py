@@ -120,6 +120,14 @@ def test_options_train(tmp_path, override):
     assert float(rows(tmp_path)[-1]["train/loss"]) > 0
 
 
+@pytest.mark.parametrize(("precision", "fused"), [("32-true", True), ("bf16-mixed", False), ("bf16-true", False)])
+def test_attention_is_written_out_where_the_fused_one_is_slow(tmp_path, precision, fused):
+    run = fit(tmp_path, f"hardware.precision={precision}", "predictor.attention=cross", "schedule.max_steps=1")
+    found = [part.fused_attn for part in run.module.modules() if hasattr(part, "fused_attn")]
+    assert len(found) == sum(len(network.blocks) for network in run.module.networks())
+    assert set(found) == {fused}
+
+
 def test_checkpointing_and_clipping_change_what_they_should(tmp_path):
     plain, saving = fit(tmp_path / "a"), fit(tmp_path / "b", "hardware.checkpointing=true")
     assert_same(weights(plain), weights(saving), atol=1e-6, rtol=0)

@@ -51,16 +51,19 @@ def test_it_is_torch_s_muon_and_adamw(monkeypatch):
     assert_same(found, theirs.state_dict(), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
 @pytest.mark.parametrize("shape", [(8, 8), (24, 8), (8, 32)])
-def test_orthogonalised(shape):
+def test_orthogonalised(shape, dtype, tolerance):
     """The singular vectors stay, the singular values end near 1."""
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
-    rotated = left.T @ optim.orthogonalised(matrix) @ right.T
+    orthogonalised = optim.orthogonalised(matrix, dtype)
+    assert orthogonalised.dtype == dtype
+    rotated = left.T @ orthogonalised.float() @ right.T
     values = rotated.diagonal()
     assert values.min() > 0.65
     assert values.max() < 1.25
-    assert (rotated - values.diag()).abs().max() < 1e-4
+    assert (rotated - values.diag()).abs().max() < tolerance
 
 
 def test_its_state_is_saved_and_loaded():
