@@ -35,7 +35,7 @@ from ijepa.models.positions import PositionTable
 from ijepa.models.predictor import CrossBlock
 from ijepa.models.pretrained import PretrainedEncoder
 from ijepa.models.targets import pixel_targets
-from ijepa.models.transformer import gather, transformer_flops
+from ijepa.models.transformer import gather, transformer_flops, write_out_attention
 from ijepa.run import build
 from ijepa.run.encoders import spec as encoder_spec
 from ijepa.training import optimizer as optim
@@ -57,7 +57,7 @@ OPTIONS: dict[str, Any] = {
     "crop": 0.3, "flip": 0, "jitter": 0.0,
     "reg_end": 1.0, "pool_var": 0.0, "pool_cov": 0.0, "rope": 0, "layers": 0,
     "teacher": "", "start": "", "save": "", "bottle": 0, "switch": 0.0, "visible": 0, "partial": 0,
-    "clusters": 0, "cluster_weight": 0.2, "token_norm": 0,
+    "clusters": 0, "cluster_weight": 0.2, "token_norm": 0, "bf16": 0,
 }  # fmt: skip
 GRID = 8
 
@@ -356,7 +356,7 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
     if o["opt"] == "muon":
         matrices, *others = optim.groups(named, muon=True)
         rest = [item for group in others for item in group]
-        muon = optim.Muon([p for _, p in matrices], lr=o["lr"])
+        muon = optim.Muon([p for _, p in matrices], lr=o["lr"], bf16=bool(o["bf16"]))
         muon.param_groups[0]["weight_decay"] = o["wd"]
         adam = optim.adamw(rest, o["lr"], (0.9, o["beta2"]), 1e-8, False)
     else:
@@ -366,6 +366,9 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
     token_stats = [Statistics(o["stat"], o["stat_decay"], o["eps"]) for _ in (depths[:1] if o["avg"] else depths)]
     image_stats = Statistics(o["image_stat"], o["stat_decay"], o["eps"])
     masker = Masker(o, seed)
+    amp = torch.autocast("cpu", torch.bfloat16, enabled=bool(o["bf16"]))
+    for network in (student, teacher, predictor) if o["bf16"] else ():
+        write_out_attention(network)
     c, k = (x.shape[1] for x in masker(2))
     c, k = (
         int(np.mean([masker(1)[0].shape[1] for _ in range(64)])),
@@ -426,7 +429,9 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
         with torch.set_grad_enabled(bool(o["sym"])):
             if needs_teacher and done >= latents_from:
                 given = torch.cat([context_i, target_i], 1) if o["partial"] else None
-                levels, last = hidden(student if o["sym"] else teacher, x, depths, full=bool(o["sym"]), seen=given)
+                with amp:
+                    levels, last = hidden(student if o["sym"] else teacher, x, depths, full=bool(o["sym"]), seen=given)
+                levels = levels.float()
                 if latent and o["tokens"]:
                     if o["inst"]:  # over the patches of an image
                         levels = levels - levels.mean(1, keepdim=True)
@@ -462,13 +467,17 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
             both = student(xs, context_i, depths=[*wanted, o["depth"]]).unflatten(-1, (-1, width))
             inner, context = F.layer_norm(both[:, :, :-1], (width,)), both[:, :, -1]
         else:
-            context = student(xs, context_i)
+            with amp:
+                context = student(xs, context_i)
+            context = context.float()
         RotaryAttention.positions = None
         total = torch.zeros(())
         if o["tokens"] or o["image"]:
             none = torch.empty(0)
             if o["bottle"] != 1:
-                tokens, image = predictor(context, context_i, target_i)
+                with amp:
+                    tokens, image = predictor(context, context_i, target_i)
+                tokens, image = tokens.float(), image.float()
             if o["bottle"]:  # all targets from the average-pooled context alone
                 narrow, image = predictor(context.mean(1, keepdim=True), none, target_i)
                 parts["bottle"] = F.mse_loss(narrow, token_goal)
