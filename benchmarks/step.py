@@ -1,0 +1,285 @@
+"""What does a training step cost, and where does the time go? Images per second, memory, FLOPs and shares by part.
+
+python -m benchmarks.step [--cases cifar default] [--precisions 32-true bf16-mixed] [--reference FOLDER]
+
+Images are random, and masks are those of the configuration; decoding and cropping are not measured. The share of the
+matrix rate is the step's FLOPs per second over those of one product of two matrices, measured beside it. With
+``--reference``, the folder of a checkout of facebookresearch/ijepa, its networks take steps in turn with ours, on the
+same images and masks (its loop has no autocast on a CPU; here both have). Memory is the process's peak in steps, less
+what it held before the networks were built; each case and precision has a process of its own.
+"""
+
+import argparse
+import contextlib
+import copy
+import importlib
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ijepa import compose_config
+from ijepa.data.datamodule import Batch
+from ijepa.masking import Masks
+from ijepa.models.transformer import write_out_attention
+from ijepa.run import build
+from ijepa.training import optimizer as optim
+from ijepa.training.module import Pretraining
+
+PUBLISHED = ["objective=smooth_l1", "model.init=published", "data=folder", "data.root=.", "data.image_size=224"]
+CASES = {
+    "vit_small": [*PUBLISHED, "model=vit_small", "model.patch_size=16", "data.batch_size=16"],
+    "vit_base": [*PUBLISHED, "model=vit_base", "model.patch_size=16", "data.batch_size=8"],
+    "default": [],
+    "cifar": ["experiment=small_images", "data=cifar10", "model=vit_micro", "model.patch_size=4", "model.width=192",
+              "predictor.width=96", "objective.target_depths=[0,2,4,6]"],
+}  # fmt: skip
+PARTS = ("target encoder", "context encoder", "predictor", "objective", "backward", "optimizer", "EMA", "other")
+WARMUP_STEPS = 3
+
+
+class Ours:
+    """Steps of this project's networks, without a trainer."""
+
+    def __init__(self, overrides: list[str], precision: str, device: torch.device) -> None:
+        self.config = compose_config(*overrides)
+        torch.manual_seed(0)
+        self.module, _ = build.pretraining(self.config, 10_000, Pretraining)
+        self.module.to(device)
+        self.autocast = _autocast(precision, device)
+        if precision != "32-true" and device.type == "cpu":
+            write_out_attention(self.module)
+        on_gpu = device.type == "cuda"
+        values = (self.module.named_parameters(), 1e-4, self.module.betas, self.module.eps, on_gpu)
+        self.optimizer: torch.optim.Optimizer = (
+            optim.MuonAdamW(*values, on_gpu or precision != "32-true") if self.module.muon else optim.adamw(*values)
+        )
+        self.device = device
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+
+    def batches(self) -> Iterator[tuple[Tensor, Masks]]:
+        """Images [B, C, H, W] and their masks, without end."""
+        data, sampler = self.config.data, build.sampler(self.config)
+        draw = torch.Generator().manual_seed(0)
+        images = torch.randn(data.batch_size, data.channels, *data.image_size, generator=draw).to(self.device)
+        step = 0
+        while True:
+            masks = sampler.sample(0, step, np.arange(data.batch_size))
+            context, targets, valid = (part if part is None else part.to(self.device) for part in masks)
+            assert context is not None
+            assert targets is not None
+            yield images, Masks(context, targets, valid)
+            step += 1
+
+    def flops(self, masks: Masks) -> float:
+        """Of a step on these masks."""
+        sizes = masks.context.shape[1], *masks.targets.shape[1:]
+        return len(masks.context) * self.module.image_flops.step_flops(*sizes) + self.module.optimizer_flops()
+
+    def step(self, images: Tensor, masks: Masks) -> None:
+        with self.autocast():
+            loss = self.module.training_step(Batch(images, masks, []), 0)["loss"]
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self._average()
+
+    def timed_step(self, images: Tensor, masks: Masks) -> None:
+        """`step`, whose parts add to ``seconds``."""
+        jepa, started = self.module.jepa, self._now()
+        before = sum(self.seconds.values())
+        with contextlib.ExitStack() as stack:
+            for name, part in (("target encoder", jepa.target_encoder), ("context encoder", jepa.context_encoder),
+                               ("predictor", jepa.predictor), ("objective", self.module.objective)):  # fmt: skip
+                stack.enter_context(self._timed_module(name, part))
+            with self.autocast():
+                loss = self.module.training_step(Batch(images, masks, []), 0)["loss"]
+        for name, call in (("backward", loss.backward), ("optimizer", self._update), ("EMA", self._average)):
+            with self._timed(name):
+                call()
+        self.seconds["other"] += self._now() - started - (sum(self.seconds.values()) - before)
+
+    def _update(self) -> None:
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def _average(self) -> None:
+        self.module.jepa.update_target_encoder(0.996)
+        if self.module.jepa.statistics is not None:
+            self.module.jepa.statistics.update()
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    @contextlib.contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        started = self._now()
+        yield
+        self.seconds[name] += self._now() - started
+
+    @contextlib.contextmanager
+    def _timed_module(self, name: str, part: nn.Module) -> Iterator[None]:
+        started = 0.0
+
+        def start(*_: Any) -> None:
+            nonlocal started
+            started = self._now()
+
+        def stop(*_: Any) -> None:
+            self.seconds[name] += self._now() - started
+
+        hooks = [part.register_forward_pre_hook(start), part.register_forward_hook(stop)]
+        yield
+        for hook in hooks:
+            hook.remove()
+
+
+class Reference:
+    """Steps of the reference implementation's networks, sized as ours."""
+
+    def __init__(self, folder: Path, ours: Ours, precision: str, device: torch.device) -> None:
+        if str(folder) not in sys.path:
+            sys.path.insert(0, str(folder))
+        networks: Any = importlib.import_module("src.models.vision_transformer")
+        self.masked: Any = importlib.import_module("src.masks.utils").apply_masks
+        config, norm = ours.config, lambda width: nn.LayerNorm(width, eps=1e-6)
+        jepa: Any = ours.module.jepa
+        encoder, side = jepa.context_encoder, config.data.image_size[0]
+        self.encoder = networks.VisionTransformer(
+            img_size=[side], patch_size=encoder.patch_size, embed_dim=encoder.width, depth=encoder.depth,
+            num_heads=encoder.heads, mlp_ratio=4, qkv_bias=True, norm_layer=norm,
+        )  # fmt: skip
+        self.predictor = networks.vit_predictor(
+            num_patches=self.encoder.patch_embed.num_patches, embed_dim=encoder.width, num_heads=encoder.heads,
+            predictor_embed_dim=config.predictor.width, depth=config.predictor.depth,
+        )  # fmt: skip
+        self.target_encoder = copy.deepcopy(self.encoder)
+        for network in (self.encoder, self.predictor, self.target_encoder):
+            network.to(device)
+        self.target_encoder.requires_grad_(False)
+        trained = [*self.encoder.parameters(), *self.predictor.parameters()]
+        self.optimizer = torch.optim.AdamW([p for p in trained if p.requires_grad], lr=1e-4)
+        self.autocast = _autocast(precision, device)
+
+    def step(self, images: Tensor, masks: Masks) -> None:
+        context, targets = [masks.context], list(masks.targets.unbind(dim=1))
+        with self.autocast():
+            with torch.no_grad():
+                wanted = self.target_encoder(images)
+                wanted = self.masked(F.layer_norm(wanted, wanted.shape[-1:]), targets)
+            found = self.predictor(self.encoder(images, context), context, targets)
+            loss = F.smooth_l1_loss(found, wanted)
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        with torch.no_grad():
+            for now, average in zip(self.encoder.parameters(), self.target_encoder.parameters(), strict=True):
+                average.data.mul_(0.996).add_(0.004 * now.detach().data)
+
+
+def _autocast(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
+    return lambda: torch.autocast(device.type, torch.bfloat16, enabled=precision != "32-true")
+
+
+def matrix_rate(precision: str, device: torch.device) -> float:
+    """FLOPs per second of a product of two matrices of 2048 x 2048."""
+    matrix = torch.randn(2048, 2048, device=device, dtype=torch.float32 if precision == "32-true" else torch.bfloat16)
+    best = float("inf")
+    for _ in range(7):
+        started = time.perf_counter()
+        matrix @ matrix
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - started)
+    return 2 * 2048**3 / best
+
+
+def measure(case: str, precision: str, reference: Path | None, steps: int, threads: int) -> dict[str, Any]:
+    """One case in one precision: numbers for the tables."""
+    torch.set_num_threads(threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    held = _peak(device)
+    ours = Ours(CASES[case], precision, device)
+    batches = ours.batches()
+    for _ in range(WARMUP_STEPS):
+        ours.step(*next(batches))
+    memory = _peak(device) - held
+    theirs = None if reference is None else Reference(reference, ours, precision, device)
+    for _ in range(WARMUP_STEPS if theirs else 0):
+        theirs.step(*next(batches))  # type: ignore[union-attr]
+    times: list[float] = []
+    ratios: list[float] = []
+    shares: list[float] = []
+    for number in range(steps):
+        images, masks = next(batches)
+        taken = {}
+        for name in ("ours", "theirs") if number % 2 else ("theirs", "ours"):
+            one = ours if name == "ours" else theirs
+            if one is not None:
+                started = ours._now()
+                one.step(images, masks)
+                taken[name] = ours._now() - started
+        times.append(taken["ours"])
+        if theirs is not None:
+            ratios.append(taken["theirs"] / taken["ours"])
+        shares.append(ours.flops(masks) / taken["ours"] / matrix_rate(precision, device))
+    for _ in range(max(2, steps // 2)):
+        ours.timed_step(*next(batches))
+    whole = sum(ours.seconds.values())
+    return {
+        "images": ours.config.data.batch_size / statistics.median(times), "memory": memory,
+        "flops": ours.flops(masks), "share": statistics.median(shares), "ratios": sorted(ratios),
+        "parts": {name: seconds / whole for name, seconds in ours.seconds.items()},
+    }  # fmt: skip
+
+
+def _peak(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main() -> None:
+    """Prints the tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.step", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--precisions", nargs="+", choices=("32-true", "bf16-mixed"), default=["32-true", "bf16-mixed"])
+    parser.add_argument("--reference", type=Path, metavar="FOLDER", help="a checkout of facebookresearch/ijepa")
+    parser.add_argument("--steps", type=int, default=12, help="of each, after the first three")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    values = parser.parse_args()
+    console = Console(width=140)
+    table = Table("case", "precision", "images/s", "GFLOPs per step", "of the matrix rate", "memory, MiB",
+                  "reference / ours, median (range)")  # fmt: skip
+    parts = Table("case", "precision", *PARTS, title="shares of the step's time, %")
+    for case in values.cases:
+        for precision in values.precisions:
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                arguments = (case, precision, values.reference, values.steps, values.threads)
+                found = pool.apply(measure, arguments)
+            ratios = found["ratios"]
+            compared = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})" if ratios else ""
+            table.add_row(case, precision, f"{found['images']:.1f}", f"{found['flops'] / 1e9:.0f}",
+                          f"{100 * found['share']:.0f} %", f"{found['memory'] / 2**20:.0f}", compared)  # fmt: skip
+            parts.add_row(case, precision, *(f"{100 * found['parts'][name]:.0f}" for name in PARTS))
+    where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {values.threads} threads"
+    console.print(f"{where}; {values.steps} steps", table, parts, sep="\n")
+
+
+if __name__ == "__main__":
+    main()
