@@ -67,6 +67,8 @@ def labelled_source(
         UserError: if a split contains no readable image, or an image that is not in a class folder.
     """
     for part in (train, val):
+        if part.root.is_dir():
+            _refuse_missing_classes(part, data)
         if not part.paths:
             raise ConfigError("data.root", data.root, f"no image in {part.root}")
         if "" in part.classes:

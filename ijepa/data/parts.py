@@ -1,20 +1,28 @@
 """Which folders below data.root hold training and validation images."""
 
+import os
 import re
+import shlex
 from pathlib import Path
 from typing import NamedTuple
 
 from ijepa import config
-from ijepa.data.scan import FolderContents, first_names, holds_images, scan_folder
+from ijepa.data.scan import FolderContents, first_names, holds_images, is_image, is_system, scan_folder
 from ijepa.util.errors import ConfigError
 
 TRAIN = ("train", "training")
-VAL = ("val", "valid", "validation", "dev", "test", "testing", "eval")
-"""Names of parts, see `_part`; of the second, the first that exists holds the validation images."""
-SYNONYMS = (("val", "valid", "validation", "dev", "eval"), ("test", "testing"))
+VAL = ("val", "valid", "validation", "dev", "holdout", "test", "testing", "eval", "evaluation")
+"""Names of parts, see `_read`; of the second, the first that exists holds the validation images."""
+SYNONYMS = (("val", "valid", "validation", "dev", "holdout", "eval", "evaluation"), ("test", "testing"))
 """Names of the same part: if two of them exist, data.val must tell which."""
-ENDING = re.compile(r"[_-]?(set|images|data|\d{4})$")
-"""What may follow the name of a part, as in test_set and val2017."""
+FILLERS = frozenset(["set", "split", "data", "dataset", "images", "image", "imgs", "img", "photos", "pictures"])
+"""Words that may accompany the name of a part, as in test_set and "training data"; years may, too."""
+SHORT = frozenset(["tr", "te", "ts", "va"])
+"""What could be short for parts, or classes, e.g. languages."""
+WORD = re.compile(r"\d+|[^\W\d_]+")
+CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+NUMBERING = re.compile(r"^\d{1,2}[\W_]+")
+"""Before a name, as in 1_train and "02 test"."""
 
 
 class Parts(NamedTuple):
@@ -31,11 +39,8 @@ def find_parts(root: Path, entries: list[str], data: config.Data) -> Parts:
     Raises:
         ConfigError: if a folder could be a part or a class.
     """
-    names = sorted(name for name in entries if not name.startswith(".") and (root / name).is_dir())
-    train = [name for name in names if _part(name) in TRAIN]
-    if len(train) > 1:
-        train = [name for name in train if holds_images(root / name)]
-    val = [name for name in names if _part(name) in VAL]
+    names = sorted(name for name in entries if not is_system(name) and (root / name).is_dir())
+    train, val = _named(root, names)
     if data.val is not None:
         chosen_name = data.val.rstrip("/")
         if chosen_name not in names:
@@ -47,6 +52,7 @@ def find_parts(root: Path, entries: list[str], data: config.Data) -> Parts:
     if len(train) > 1:
         raise ConfigError("data.root", data.root, f"has {_listed(train)}; give the folder of one of them")
     if not train and not val:
+        _refuse_hidden_parts(root, names, data)
         return Parts(scan_folder(root), None, [])
     if not train:
         return _without_train(root, names, val, data)
@@ -55,9 +61,14 @@ def find_parts(root: Path, entries: list[str], data: config.Data) -> Parts:
     others = [name for name in names if name not in (*train, *val) and holds_images(root / name)]
     if others and not val and not any(contents.classes) and data.labels is None:
         problem = f"{train[0]}/ could be a class like {_listed(others)}, or the training images"
-        raise ConfigError("data.root", data.root, f"{problem}; rename it, or give data.root={root / train[0]}")
+        raise ConfigError(
+            "data.root", data.root, f"{problem}; rename it, or give data.root={shlex.quote(str(root / train[0]))}"
+        )
     chosen = _validation(root, val, data)
     validation = None if chosen is None else scan_folder(root / chosen)
+    if chosen is not None and (root / chosen).samefile(root / train[0]):
+        problem = f"{chosen}/ and {train[0]}/ are the same folder, so every validation image would be a training image"
+        raise ConfigError("data.root", data.root, f"{problem}; remove the link")
     labels_are_wanted = data.labels is None and data.val is None
     if chosen is not None and validation is not None and labels_are_wanted and _lacks_labels(contents, validation):
         notes.append(f"{chosen}/ has no class folders, so validation images are held out from {train[0]}/; "
@@ -67,12 +78,63 @@ def find_parts(root: Path, entries: list[str], data: config.Data) -> Parts:
     unused = [name for name in [*val, *others] if name != chosen]
     if unused:
         notes.append(f"not used: {_listed(unused)}, beside {_listed([*train, *([chosen] if chosen else [])])}")
+    loose = sorted(name for name in entries if is_image(name) and (root / name).is_file())
+    if loose:
+        notes.append(f"not used: {len(loose)} images beside {train[0]}/, in no folder: {first_names(loose)}")
     if validation is None:
         return Parts(contents, None, notes)
     if (train[0], chosen) != ("train", "val"):
         notes.append(f"{train[0]}/ has the training images, {chosen}/ the validation images")
-    notes += _unknown_classes(contents, validation)
     return Parts(contents, validation, notes)
+
+
+def _named(root: Path, names: list[str]) -> tuple[list[str], list[str]]:
+    """The folders that are named as parts for training and for validation.
+
+    If none is, as in seg_train and seg_test: those whose names are the same but for the part.
+    """
+    read = {name: _read(name) for name in names}
+    train = [name for name, (part, rest) in read.items() if part in TRAIN and not rest]
+    val = [name for name, (part, rest) in read.items() if part in VAL and not rest]
+    if len(train) > 1:
+        train = [name for name in train if holds_images(root / name)]
+    if train or val:
+        return train, val
+    parts = {name: found for name, found in read.items() if found[0] and holds_images(root / name)}
+    rests = [{rest for part, rest in parts.values() if part in kind} for kind in (TRAIN, VAL)]
+    paired = {name: part for name, (part, rest) in parts.items() if rest in rests[0] & rests[1]}
+    return [n for n, part in paired.items() if part in TRAIN], [n for n, part in paired.items() if part in VAL]
+
+
+def _refuse_hidden_parts(root: Path, names: list[str], data: config.Data) -> None:
+    """Raises ConfigError if the parts are a level below, as in images/train, or could be meant by short names."""
+    if data.labels is not None:
+        return
+    divided = {}
+    for name in names:
+        inside = [entry.name for entry in _folders(root / name)]
+        train, val = _named(root / name, inside)
+        if any(holds_images(root / name / part) for part in train) and val:
+            divided[name] = [*train, *val]
+        elif holds_images(root / name):
+            divided = {}
+            break
+    if divided:
+        first, parts = next(iter(divided.items()))
+        problem = f"{first}/ is divided into {_listed(parts)}, which would all be training images"
+        raise ConfigError("data.root", data.root, f"{problem}; try data.root={shlex.quote(str(root / first))}")
+    short = [name for name in names if name.lower() in SHORT and holds_images(root / name)]
+    if "tr" in map(str.lower, short) and len(short) == len([name for name in names if holds_images(root / name)]) > 1:
+        problem = f"{_listed(short)} could be classes, or training and validation images"
+        raise ConfigError("data.root", data.root, f"{problem}; rename them")
+
+
+def _folders(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((entry for entry in entries if entry.is_dir()), key=lambda entry: entry.name)
+    except OSError:  # said when it is scanned
+        return []
 
 
 def _without_train(root: Path, names: list[str], val: list[str], data: config.Data) -> Parts:
@@ -87,7 +149,9 @@ def _without_train(root: Path, names: list[str], val: list[str], data: config.Da
         problem = f"{_listed(val)} could be a class like {_listed(others)}, or the validation images"
         raise ConfigError("data.root", data.root, f"{problem}; rename it, or move the others into {root / TRAIN[0]}")
     problem = f"has {_listed(val)}, but no folder for training ({', '.join(TRAIN)})"
-    raise ConfigError("data.root", data.root, f"{problem}; to train on one, give data.root={root / val[0]}")
+    raise ConfigError(
+        "data.root", data.root, f"{problem}; to train on one, give data.root={shlex.quote(str(root / val[0]))}"
+    )
 
 
 def _validation(root: Path, val: list[str], data: config.Data) -> str | None:
@@ -109,20 +173,22 @@ def _lacks_labels(train: FolderContents, val: FolderContents) -> bool:
     return is_test and len(set(train.classes) - {""}) > 1 and not any(val.classes)
 
 
-def _unknown_classes(train: FolderContents, val: FolderContents) -> list[str]:
-    """A note about validation images whose class has no training image."""
-    known = set(train.classes) - {""}
-    unknown = [name for name in val.classes if name and name not in known]
-    if not known or not unknown:
-        return []
-    classes = sorted(set(unknown))
-    return [f"{len(unknown)} validation images are of classes without training images, so count as errors: "
-            f"{first_names(classes)}"]  # fmt: skip
-
-
 def _part(name: str) -> str:
-    """The name in lower case, without what may follow that of a part."""
-    return ENDING.sub("", name.lower())
+    return _read(name)[0]
+
+
+def _read(name: str) -> tuple[str, tuple[str, ...]]:
+    """The part that a folder's name contains, in lower case, and its other words and numbers; "" if it contains none.
+
+    Numbering before the name, years and `FILLERS` do not count.
+    """
+    name = NUMBERING.sub("", name)
+    words = [word.lower() for run in WORD.findall(name) for word in CAPITAL.split(run)]
+    parts = [word for word in words if word in (*TRAIN, *VAL)]
+    if len(parts) != 1:
+        return "", ()
+    rest = [word for word in words if word not in (*parts, *FILLERS) and not re.fullmatch(r"(19|20)\d\d", word)]
+    return parts[0], tuple(rest)
 
 
 def _listed(names: list[str]) -> str:

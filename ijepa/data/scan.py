@@ -68,7 +68,7 @@ def scan_folder(root: Path) -> FolderContents:
         for name in sorted(names):
             if name.startswith("."):
                 continue
-            if name.lower().endswith(SUFFIXES):
+            if is_image(name):
                 contents.paths.append(os.path.join(path, name))
                 contents.classes.append(class_folder)
             else:
@@ -77,12 +77,15 @@ def scan_folder(root: Path) -> FolderContents:
 
 
 def holds_images(folder: Path) -> bool:
-    """Whether `scan_folder` would find an image below a folder of its root; it stops at the first."""
-    return any(
-        not name.startswith(".") and name.lower().endswith(SUFFIXES)
-        for _, names in _folders(FolderContents(folder), is_root=False)
-        for name in names
-    )
+    """Whether `scan_folder` would find an image below a folder of its root, or could not list all of it."""
+    contents = FolderContents(folder)
+    found = any(is_image(name) for _, names in _folders(contents, is_root=False) for name in names)
+    return found or bool(contents.unlisted)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of this name is an image; hidden ones are not."""
+    return not name.startswith(".") and name.lower().endswith(SUFFIXES)
 
 
 def _folders(contents: FolderContents, is_root: bool) -> Iterator[tuple[str, list[str]]]:
@@ -108,7 +111,7 @@ def _folders(contents: FolderContents, is_root: bool) -> Iterator[tuple[str, lis
             contents.outputs[path] = kind
             folders.clear()
             continue
-        folders[:] = sorted(name for name in folders if not _is_system(name))
+        folders[:] = sorted(name for name in folders if not is_system(name))
         yield path, names
 
 
@@ -125,5 +128,6 @@ def _is_inside(path: str, folder: str) -> bool:
     return path.startswith(os.path.join(folder, ""))
 
 
-def _is_system(name: str) -> bool:
+def is_system(name: str) -> bool:
+    """Whether a folder of this name is hidden, or one of `SYSTEM_FOLDERS`."""
     return name.startswith(".") or name.lower() in SYSTEM_FOLDERS

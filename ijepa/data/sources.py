@@ -14,7 +14,8 @@ from ijepa.data.imagenet import imagenet
 from ijepa.data.listed import inat18, places205
 from ijepa.data.published import cifar10, cifar100, imagenette, stl10, stl10_unlabelled
 from ijepa.data.rendered import scene_splits
-from ijepa.data.sets import CLASS, Arrays, Source, split
+from ijepa.data.scan import first_names
+from ijepa.data.sets import CLASS, UNLABELLED, Arrays, Source, split
 from ijepa.data.workers import worker_count
 from ijepa.util.errors import ConfigError, UserError
 
@@ -85,7 +86,22 @@ def build(data: config.Data, seed: int) -> Source:
         )
     if not len(source.train):
         raise ConfigError("data.val_fraction", data.val_fraction, "leaves no training images; lower it")
+    source.notes.extend(_unknown_classes(source))
     return source
+
+
+def _unknown_classes(source: Source) -> list[str]:
+    """Notes about validation images whose class has no training image."""
+    notes = []
+    for name, titles in source.classes.items():
+        known = set(source.train.labels.get(name, ()))
+        unknown = [label for label in source.val.labels.get(name, ()) if label != UNLABELLED and label not in known]
+        if unknown and known - {UNLABELLED}:
+            classes = first_names(sorted({titles[label] for label in unknown}))
+            which = "" if name == CLASS else f"{name}: "
+            notes.append(f"{which}{len(unknown)} validation images are of classes without training images, so count as "
+                         f"errors: {classes}")  # fmt: skip
+    return notes
 
 
 def _custom_source(data: config.Data, seed: int) -> Source:
