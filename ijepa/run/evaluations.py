@@ -30,7 +30,7 @@ from ijepa.run import build, encoders, folders, suggested
 from ijepa.run_folder import RunFolder
 from ijepa.run_folder.checkpoints import step_of
 from ijepa.run_folder.config import read_config
-from ijepa.run_folder.evaluation import evaluation_file, write_evaluation
+from ijepa.run_folder.evaluation import UNFINISHED, evaluation_file, write_evaluation
 from ijepa.sweeps.metric import METRICS
 from ijepa.util.errors import ConfigError, InterruptedRunError, UserError
 from ijepa.util.paths import CONF
@@ -107,6 +107,7 @@ def _run_tasks(
     folder = _output_folder(config, path)
     if first:
         folders.create(folder, "output")
+        (folder / UNFINISHED).touch()
         images = f"{len(source.train)} training and {len(source.val)} validation images"
         print(f"{_task_names(config)} on {images}", flush=True)
         for part in (source.train, source.val):
@@ -179,6 +180,7 @@ def _report(
     described = tasks.plain_custom_specs(config.task) if config.task.with_metrics() else {}
     written |= {METRICS: described} if described else {}
     write_evaluation(evaluation_file(folder), written)
+    (folder / UNFINISHED).unlink(missing_ok=True)
     for file in [*(file for row in rows for file in row.files), evaluation_file(folder)]:
         print(f"written  {file}")
 

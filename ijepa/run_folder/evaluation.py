@@ -11,6 +11,8 @@ from ijepa.util.errors import UserError
 from ijepa.util.files import write_json
 
 FILE = "metrics.json"
+UNFINISHED = ".unfinished-evaluation"
+"""Lies in an evaluation's folder until metrics.json is written, so that its pictures are never taken for images."""
 
 Results = dict[str, dict[str, float | None]]
 """Values by model ('target encoder', 'random init', ...) and metric; None where a value is not finite."""

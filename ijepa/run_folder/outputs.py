@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection
 from pathlib import Path
 
-from ijepa.run_folder.evaluation import FILE, evaluation_file
+from ijepa.run_folder.evaluation import FILE, UNFINISHED, evaluation_file
 from ijepa.run_folder.folder import RunFolder
 from ijepa.run_folder.sweep import SweepFolder
 
@@ -15,7 +15,7 @@ MAPS_COLUMNS = ("file", "map", "error")
 
 
 def output_kind(folder: Path, names: Collection[str]) -> str | None:
-    """What a folder is, if this software has written it: "a run", "a sweep", "an evaluation" or "predicted maps".
+    """What a folder is, if this software has written it: "a run", "a sweep", "an evaluation", ...
 
     Args:
         folder: its path.
@@ -28,6 +28,8 @@ def output_kind(folder: Path, names: Collection[str]) -> str | None:
         return "a sweep"
     if FILE in names and {"config", "results", "details"} <= _keys(evaluation_file(folder)):
         return "an evaluation"
+    if UNFINISHED in names:
+        return "an evaluation that did not finish"
     if MAPS in names and _starts(folder / MAPS, ",".join(MAPS_COLUMNS).encode()):
         return "predicted maps"
     return None

@@ -6,6 +6,7 @@ import pytest
 from helpers import command
 from image_files import source
 
+from ijepa.run import evaluations
 from ijepa.util.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -36,6 +37,24 @@ def test_own_output_is_no_input(finished, pictures, tmp_path, invoke):
     for path, kind in ((root / "runs" / "first", "a run"), (root / "found", "an evaluation")):
         with pytest.raises(UserError, match=rf"^data.root=.*: is the folder of {kind}, not of images"):
             source(path)
+
+
+def test_an_evaluation_that_did_not_finish(finished, pictures, tmp_path, invoke, monkeypatch):
+    """As after a kill: it has written pictures, but no results."""
+    root = tmp_path / "images"
+    shutil.copytree(pictures / "train", root)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluations, "_report", killed)
+    code, _, _ = invoke("evaluate.py", f"checkpoint={finished[0]}", "task=retrieval", "baselines=false",
+                        "data.workers=0", f"output={root / 'found'}")  # fmt: skip
+    assert code == 130
+    assert list((root / "found").rglob("*.png"))
+    found = source(root, "data.val_fraction=0")
+    assert found.classes == {"class": ["cold", "warm"]}
+    assert found.notes == [f"skipped, an evaluation that did not finish, not images: {root}/found"]
 
 
 def test_a_users_files_of_such_names_change_nothing(pictures, tmp_path):
