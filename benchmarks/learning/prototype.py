@@ -58,6 +58,7 @@ OPTIONS: dict[str, Any] = {
     "reg_end": 1.0, "pool_var": 0.0, "pool_cov": 0.0, "rope": 0, "layers": 0,
     "teacher": "", "start": "", "save": "", "bottle": 0, "switch": 0.0, "visible": 0, "partial": 0,
     "clusters": 0, "cluster_weight": 0.2, "token_norm": 0, "bf16": 0,
+    "own": 0.0, "average": 0.0,
 }  # fmt: skip
 GRID = 8
 
@@ -334,6 +335,7 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
         teacher.load_state_dict(student.state_dict())
     if o["teacher"]:  # frozen, trained by a run with save=FILE, whose FLOPs are not counted
         teacher.load_state_dict(torch.load(o["teacher"]))
+    average = copy.deepcopy(teacher)
     depths = [int(d) for d in str(o["depths"]).split("-")]
     latent = o["target"] == "latent"
     width, pixel_count = o["width"], 16 * 3
@@ -347,7 +349,9 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
     if o["proj"]:
         projector = nn.Sequential(nn.Linear(width, o["proj"]), nn.BatchNorm1d(o["proj"]), nn.ReLU(),
                                   nn.Linear(o["proj"], o["proj"]))  # fmt: skip
+    own_head = nn.Linear(width, width * sum(d > 0 for d in depths))
     named = [(f"j.{n}", p) for n, p in projector.named_parameters()]
+    named += [(f"o.{n}", p) for n, p in own_head.named_parameters() if o["own"]]
     named += [(f"c.{n}", p) for n, p in clusters.named_parameters() if count]
     named += [(f"s.{n}", p) for n, p in student.named_parameters()] + [
         (f"p.{n}", p) for n, p in predictor.named_parameters()
@@ -384,6 +388,7 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
         per = transformer_flops(c + k + 1, p, o["pred_depth"], 4.0)
     per += 2.0 * p * (c * width + k * (outputs + count))
     trained = 2 * embedding + 3 * student.block_flops(c) + 3 * per
+    trained += 6.0 * c * width * own_head.out_features if o["own"] else 0
     deepest = max(depths)
     whole = embedding + student.block_flops(c + k if o["partial"] else 64) * deepest / o["depth"]
     extra = 2.0 * 64 * width * width * (len(depths) + 1) if o["stat"] == "whiten" else 0
@@ -444,10 +449,15 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
                     normal = (
                         [s(levels[:, :, i]) for i, s in enumerate(token_stats)]
                         if given is None
-                        else [s.standardised_part(levels[:, :, i], given)[:, c:] for i, s in enumerate(token_stats)]
+                        else [s.standardised_part(levels[:, :, i], given) for i, s in enumerate(token_stats)]
                     )
                     if o["token_norm"]:
                         normal = [F.layer_norm(x, x.shape[-1:]) for x in normal]
+                    if o["own"]:  # the deeper targets of the context's own patches
+                        deeper = torch.cat([n for n, d in zip(normal, depths, strict=True) if d], -1)
+                        own_goal = deeper[:, :c] if o["partial"] else gather(deeper, context_i)
+                    if o["partial"]:
+                        normal = [n[:, c:] for n in normal]
                     whole_targets = torch.cat(normal, -1)
                     goals.append(whole_targets)
                 deep = levels[:, :, -1].mean(1, keepdim=True)
@@ -496,6 +506,9 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
             parts["tokens"] = 2 - 2 * F.cosine_similarity(tokens, token_goal, dim=-1).mean()
         if o["tokens"]:
             total = o["tokens"] * parts["tokens"]
+            if o["own"]:
+                parts["own"] = F.mse_loss(own_head(context), own_goal)
+                total = total + o["own"] * parts["own"]
             if o["bottle"] == 2:
                 total = 0.5 * (total + parts["bottle"])
         if count:
@@ -569,12 +582,15 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
         with torch.no_grad():
             if not o["teacher"]:
                 torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1 - momentum)
+            if o["average"]:  # measured instead of the target encoder
+                away = 1 - min(o["average"], (step + 1) / (step + 10))
+                torch._foreach_lerp_(list(average.parameters()), list(student.parameters()), away)
         for name, value in parts.items():
             sums[name] = 0.98 * sums.get(name, value.item()) + 0.02 * value.item()
         if step + 1 in marks:
             seconds += time.perf_counter() - resumed
             print(" ".join(f"{name} {value:.4f}" for name, value in sums.items()), flush=True)
-            network = copy.deepcopy(student if o["teacher"] else teacher)
+            network = copy.deepcopy(average if o["average"] else student if o["teacher"] else teacher)
             if o["save"]:
                 torch.save(network.state_dict(), o["save"])
             if o["layers"]:
