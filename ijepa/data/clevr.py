@@ -7,7 +7,7 @@ from typing import Any
 
 from ijepa import config
 from ijepa.data.download import Archive, fetch_archive
-from ijepa.data.folders import check_readable, existing_root
+from ijepa.data.folders import check_readable, existing_root, value_limit
 from ijepa.data.listed import one_line_errors, read_json
 from ijepa.data.sets import Files, Source
 from ijepa.util.errors import ConfigError
@@ -47,7 +47,8 @@ def clevr(data: config.Data, seed: int) -> Source:
                 raise ValueError("it lists no scenes")
             labels = [_labels(scene["objects"]) for scene in content["scenes"]]
         tasks = {task: [scene[task] for scene in labels] for task in labels[0]}
-        files.append(check_readable(Files(names, tasks, data.channels, data.max_pixels), data))
+        images_of_part = Files(names, tasks, data.channels, data.max_pixels, limit=value_limit(data))
+        files.append(check_readable(images_of_part, data))
     train, val = files
     return Source(train, val, {"count": [f"{count} objects" for count in OBJECT_COUNTS], "distance": _distance_names()})
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ijepa.data import arrays, png, tiff
 from ijepa.data.arrays import convert_channels, to_float
-from ijepa.data.limits import check_regular, check_size, open_picture
+from ijepa.data.limits import ValueLimit, check_regular, check_size, open_picture
 from ijepa.util.errors import UserError
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -57,12 +57,22 @@ def decode(path: str, channels: int, max_pixels: int | None = None) -> Picture:
         return convert(upright, channels)
 
 
-def read_picture(image: str | Path | Picture, channels: int, max_pixels: int | None = None) -> Picture:
-    """An image of either kind, or the one in a file; raises UserError if that cannot be read."""
+def read_picture(
+    image: str | Path | Picture, channels: int, max_pixels: int | None = None, limit: ValueLimit | None = None
+) -> Picture:
+    """An image of either kind, or the one in a file; raises UserError if it cannot be read or exceeds ``limit``."""
     if isinstance(image, Image.Image | Tensor):
+        if limit is not None and isinstance(image, Tensor) and image.is_floating_point() and len(image) == channels:
+            try:
+                limit.check(image)
+            except ValueError as error:
+                raise UserError(f"an image cannot be used ({error})") from None
         return image
     try:
-        return decode(str(image), channels, max_pixels)
+        picture = decode(str(image), channels, max_pixels)
+        if limit is not None and isinstance(picture, Tensor):
+            limit.check(picture)
+        return picture
     except Exception as error:  # damaged files make decoders raise anything
         raise UserError(f"{image}: cannot be read as an image ({error})") from None
 

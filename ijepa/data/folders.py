@@ -104,6 +104,11 @@ def root_path(data: config.Data) -> Path:
     return Path(data.root).expanduser()
 
 
+def value_limit(data: config.Data) -> ValueLimit | None:
+    """How far the values of float images may be from the mean; None: no limit."""
+    return None if data.max_deviations is None else ValueLimit(data.mean, data.std, data.max_deviations)
+
+
 def check_readable(files: FilesT, data: config.Data) -> FilesT:
     """Returns ``files`` unchanged if at least one of them can be read.
 
@@ -148,8 +153,8 @@ def _listed_labels(parts: list[FolderContents], data: config.Data) -> tuple[dict
 
 def _build_files(part: FolderContents, labels: Labels, data: config.Data) -> Files:
     readers = maps.map_folders(data)
-    limit = None if data.max_deviations is None else ValueLimit(data.mean, data.std, data.max_deviations)
-    files = check_readable(Files(part.paths, labels, data.channels, data.max_pixels, readers, limit), data)
+    files = Files(part.paths, labels, data.channels, data.max_pixels, readers, value_limit(data))
+    check_readable(files, data)
     maps.check_any_map(readers, part.paths)
     return files
 

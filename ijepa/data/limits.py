@@ -6,7 +6,7 @@ import stat
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from PIL import Image, UnidentifiedImageError
@@ -14,6 +14,10 @@ from torch import Tensor
 
 PIXEL_BYTES = 8
 """Bytes in memory that an image may take for each of data.max_pixels."""
+MAX_DEVIATIONS = 1e4
+"""The limit on values for encoders whose files store none, as in conf/data/."""
+OVERFLOW = 1e15
+"""Standard deviations from the mean beyond which sums of squares in an encoder may overflow."""
 PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 """Formats that Pillow reads here; JPEG includes those of several pictures, as from telephones."""
 _lock = threading.Lock()
@@ -47,11 +51,18 @@ class ValueLimit:
     Attributes:
         mean, std: of each channel, data.mean and data.std.
         deviations: largest distance from the mean in standard deviations, data.max_deviations.
+        is_trained: mean and std are those that an encoder was trained with, which no key can change.
     """
 
     mean: Sequence[float]
     std: Sequence[float]
     deviations: float
+    is_trained: bool = field(default=False, repr=False)
+
+    @classmethod
+    def of_encoder(cls, mean: Sequence[float], std: Sequence[float], deviations: float | None) -> "ValueLimit":
+        """For new images of an encoder with this normalisation; without a limit (None), that of its arithmetic."""
+        return cls(mean, std, min(deviations or OVERFLOW, OVERFLOW), is_trained=True)
 
     def check(self, image: Tensor) -> None:
         """Raises ValueError if a value of ``image`` [C, H, W] is too far from the mean of its channel."""
@@ -60,7 +71,11 @@ class ValueLimit:
         if not distance <= self.deviations:
             values = f"values from {float(image.min()):.3g} to {float(image.max()):.3g}, up to {distance:.3g} standard "
             limit = f"deviations from data.mean, above data.max_deviations={self.deviations:g}"
-            raise ValueError(f"{values}{limit}; repair it, or compute data.mean and data.std of these images")
+            advice = "repair it, or compute data.mean and data.std of these images"
+            if self.is_trained:
+                limit = f"deviations from the mean in training, more than {self.deviations:g}"
+                advice = "repair it, or convert it to the units of training"
+            raise ValueError(f"{values}{limit}; {advice}")
 
 
 def check_regular(path: str) -> None:

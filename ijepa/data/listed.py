@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ijepa import config
-from ijepa.data.folders import check_readable, existing_root, labelled_source
+from ijepa.data.folders import check_readable, existing_root, labelled_source, value_limit
 from ijepa.data.scan import scan_folder
 from ijepa.data.sets import CLASS, Files, Source
 from ijepa.util.errors import ConfigError, UserError
@@ -144,6 +144,7 @@ def _build_files(listed: list[tuple[str, int]], candidates: tuple[str, ...], dat
         images = os.path.normpath(root / candidate)
         if any(os.path.isfile(os.path.join(images, name)) for name, _ in checked):  # noqa: PTH113  # faster than Path
             paths, labels = [os.path.join(images, name) for name, _ in listed], [label for _, label in listed]
-            return check_readable(Files(paths, {CLASS: labels}, data.channels, data.max_pixels), data)
+            files = Files(paths, {CLASS: labels}, data.channels, data.max_pixels, limit=value_limit(data))
+            return check_readable(files, data)
     folders = "" if candidates == (".",) else f" or its {', '.join(candidates[:-1])}"
     raise ConfigError("data.root", data.root, f"images such as {listed[0][0]} should be in it{folders}")

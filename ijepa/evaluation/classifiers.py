@@ -83,7 +83,7 @@ def build_classifier(
         for name, head in trained.heads.items()
     }
     shape = transform.size, transform.crop, transform.stretch
-    description = Description(sets, *shape, trained.layers, ctx.max_pixels, facts)
+    description = Description(sets, *shape, trained.layers, ctx.max_pixels, facts, ctx.max_deviations)
     return ImageClassifier(encoder, trained.heads, description, ctx.encoder)
 
 

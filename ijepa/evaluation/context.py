@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ijepa.data.datamodule import DataModule
+from ijepa.data.limits import MAX_DEVIATIONS, ValueLimit
 from ijepa.data.sets import Images, Subset, UnreadableError, has_label
 from ijepa.evaluation import cache
 from ijepa.evaluation.features import Features, last_layers, pixel_patches, pixels
@@ -98,6 +99,7 @@ class EvalContext:
         classifiers: names of the tasks that train classifiers.
         encoder: which encoder is evaluated: ``target`` or ``context``.
         max_pixels: images with more pixels are not decoded; None: no limit.
+        value_limit: on new float images; None: unknown.
         files: paths of the files that `Task.evaluate` has written.
         scratch: what a task stores for later: for its picture, or for the next model.
     """
@@ -116,11 +118,17 @@ class EvalContext:
     classifiers: tuple[str, ...] = ()
     encoder: Which = "target"
     max_pixels: int | None = None
+    value_limit: ValueLimit | None = None
     files: list[Path] = field(default_factory=list)
     scratch: dict[str, Any] = field(default_factory=dict)
     _features: dict[tuple[str, int], tuple[Features, Features]] = field(default_factory=dict)
     _mirrored_features: dict[str, Tensor] = field(default_factory=dict)
     _labelled: "list[EvalContext] | None" = None
+
+    @property
+    def max_deviations(self) -> float:
+        """The limit on values that is stored with heads."""
+        return MAX_DEVIATIONS if self.value_limit is None else self.value_limit.deviations
 
     def labelled_contexts(self) -> "list[EvalContext]":
         """Contexts of only the labelled images: one for the label sets in which the same images have a label.

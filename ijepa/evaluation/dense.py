@@ -142,7 +142,7 @@ class DenseTask(ConfiguredTask[Dense]):
                  "validation": {name: _finite(value) for name, value in results.items()}}  # fmt: skip
         description = DenseDescription(
             self.target(ctx).kind, transform.size, transform.crop, transform.stretch, trial.group.layers,
-            ctx.max_pixels, facts,
+            ctx.max_pixels, facts, ctx.max_deviations,
         )  # fmt: skip
         head = trial.group.heads.linear(trial.head)
         if not all(parameter.isfinite().all() for parameter in head.parameters()):

@@ -10,6 +10,7 @@ from ijepa import pictures
 from ijepa.config import Retrieval
 from ijepa.data.datamodule import DataModule
 from ijepa.data.heldout import evenly_spaced
+from ijepa.data.limits import ValueLimit
 from ijepa.data.scan import scan_folder
 from ijepa.data.sets import UNLABELLED, Files, Images
 from ijepa.evaluation import specs
@@ -58,7 +59,7 @@ class RetrievalTask(ConfiguredTask[Retrieval]):
     def validate(self, data: DataModule) -> None:
         """Raises UnavailableError without validation images, ConfigError if there are no queries."""
         if self.config.query is not None:
-            _query_files(self.config, data, None)
+            _query_files(self.config, data)
         elif not len(data.source.val):
             raise UnavailableError("data.val_fraction", 0, "leaves no validation images to find neighbours for")
 
@@ -96,7 +97,9 @@ def _nearest(train: Tensor, values: Tensor, count: int) -> tuple[Tensor, Tensor]
     return torch.cat(similarity), torch.cat(rows)
 
 
-def _query_files(config: Retrieval, data: DataModule, max_pixels: int | None) -> Files:
+def _query_files(
+    config: Retrieval, data: DataModule, max_pixels: int | None = None, limit: ValueLimit | None = None
+) -> Files:
     """The images whose neighbours are sought; raises ConfigError if there are none."""
     assert config.query is not None
     path = Path(config.query).expanduser()
@@ -105,11 +108,11 @@ def _query_files(config: Retrieval, data: DataModule, max_pixels: int | None) ->
         raise ConfigError(
             "task.retrieval.query", config.query, "no image there" if path.exists() else "no such file or folder"
         )
-    return Files(paths, {}, data.channels, max_pixels)
+    return Files(paths, {}, data.channels, max_pixels, limit=limit)
 
 
 def _queries(config: Retrieval, model: EvaluatedModel, ctx: EvalContext) -> tuple[Files, Features]:
-    files = _query_files(config, ctx.data, ctx.max_pixels)
+    files = _query_files(config, ctx.data, ctx.max_pixels, ctx.value_limit)
     embed = model.embed(ctx.runtime, ctx.layers)
     values, readable = cached_features(embed, files, ctx.data, config.batch_size, ctx.runtime, None, "")
     if not len(values):

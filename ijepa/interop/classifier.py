@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ijepa.data.decode import Picture, read_picture
 from ijepa.data.images import EvalTransform
+from ijepa.data.limits import MAX_DEVIATIONS, ValueLimit
 from ijepa.interop.weights import Which
 from ijepa.models.attentive import AttentiveProbe
 from ijepa.models.pretrained import PretrainedEncoder
@@ -46,6 +47,7 @@ class Description:
         size, crop, stretch: how images are transformed, see `EvalTransform`.
         layers: features are those of the last ``layers`` blocks; an attentive probe takes the last only.
         max_pixels: images with more pixels are not decoded; None: no limit.
+        max_deviations: float images with values further from the encoder's mean, in standard deviations, are refused.
         facts: how the heads were trained and how good they are; for people, not used.
     """
 
@@ -56,6 +58,7 @@ class Description:
     layers: int = 1
     max_pixels: int | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    max_deviations: float = MAX_DEVIATIONS
 
 
 Head = nn.Linear | AttentiveProbe
@@ -83,6 +86,11 @@ class ImageClassifier(nn.Module):
         channels = encoder.spec.channels
         self.transform = EvalTransform(description.size, description.crop, channels, description.stretch)
         self.eval()
+
+    @property
+    def value_limit(self) -> ValueLimit:
+        """How far the values of float images may be from the encoder's mean."""
+        return ValueLimit.of_encoder(self.encoder.spec.mean, self.encoder.spec.std, self.description.max_deviations)
 
     @property
     def classes(self) -> dict[str, list[str]]:
@@ -131,7 +139,7 @@ class ImageClassifier(nn.Module):
             batch.clear()
 
         for image in [images] if isinstance(images, str | Path) else images:
-            picture = read_picture(image, self.encoder.spec.channels, self.description.max_pixels)
+            picture = read_picture(image, self.encoder.spec.channels, self.description.max_pixels, self.value_limit)
             batch.append(self.transform(picture))
             if len(batch) == batch_size:
                 flush()

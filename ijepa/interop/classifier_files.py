@@ -9,7 +9,7 @@ from torch import nn
 
 from ijepa.config.trust import UntrustedError, trusting
 from ijepa.interop.classifier import Description, Head, ImageClassifier, LabelSet
-from ijepa.interop.heads_file import CLASSIFIER, HeadsFile, find_heads, read_heads, write_heads
+from ijepa.interop.heads_file import CLASSIFIER, HeadsFile, find_heads, read_heads, stored_deviations, write_heads
 from ijepa.models.attentive import AttentiveProbe
 from ijepa.util.errors import UserError
 
@@ -32,7 +32,7 @@ def write_classifier(path: Path, classifier: ImageClassifier) -> None:
     }
     plain = {"label_sets": sets, "size": description.size, "crop": description.crop, "stretch": description.stretch,
              "layers": description.layers, "max_pixels": description.max_pixels,
-             "facts": description.facts}  # fmt: skip
+             "max_deviations": description.max_deviations, "facts": description.facts}  # fmt: skip
     write_heads(path, CLASSIFIER, classifier.encoder, classifier.which, list(classifier.heads), plain)
 
 
@@ -76,7 +76,10 @@ def _described(values: dict[str, Any]) -> Description:
         raise ValueError("its sizes and temperatures should be positive numbers")
     if any(not isinstance(value, int) for value in (layers, height, width)):
         raise ValueError("its sizes should be whole numbers")
-    return Description(sets, (height, width), crop, bool(values["stretch"]), layers, values["max_pixels"], facts)
+    return Description(
+        sets, (height, width), crop, bool(values["stretch"]), layers, values["max_pixels"], facts,
+        stored_deviations(values),
+    )  # fmt: skip
 
 
 def _heads(found: HeadsFile, description: Description, kinds: list[str]) -> dict[str, Head]:

@@ -14,8 +14,8 @@ from torchvision.transforms.v2 import functional as TF
 from ijepa.config.trust import UntrustedError, trusting
 from ijepa.data.decode import Picture, read_picture
 from ijepa.data.images import EvalTransform
-from ijepa.data.limits import without_pillow_limit
-from ijepa.interop.heads_file import DENSE, find_heads, read_heads, write_heads
+from ijepa.data.limits import MAX_DEVIATIONS, ValueLimit, without_pillow_limit
+from ijepa.interop.heads_file import DENSE, find_heads, read_heads, stored_deviations, write_heads
 from ijepa.interop.weights import Which
 from ijepa.models.pretrained import PretrainedEncoder
 from ijepa.util.errors import UserError
@@ -36,6 +36,7 @@ class DenseDescription:
         size, crop, stretch: how images are transformed, see `EvalTransform`.
         layers: features are those of the last ``layers`` blocks.
         max_pixels: images with more pixels are not decoded; None: no limit.
+        max_deviations: float images with values further from the encoder's mean, in standard deviations, are refused.
         facts: how the head was trained and how good it is; for people, not used.
     """
 
@@ -46,6 +47,7 @@ class DenseDescription:
     layers: int = 1
     max_pixels: int | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    max_deviations: float = MAX_DEVIATIONS
 
 
 class WholeImage(NamedTuple):
@@ -80,6 +82,11 @@ class DensePredictor(nn.Module):
         self.transform = EvalTransform(description.size, description.crop, channels, description.stretch)
         self.eval()
 
+    @property
+    def value_limit(self) -> ValueLimit:
+        """How far the values of float images may be from the encoder's mean."""
+        return ValueLimit.of_encoder(self.encoder.spec.mean, self.encoder.spec.std, self.description.max_deviations)
+
     def forward(self, images: Tensor) -> Tensor:
         """Outputs [B, K, H, W] for images [B, C, H, W] in 0..1: log depths, or logits."""
         patches = self.coarse(self.encoder(images, last=self.description.layers), images)
@@ -106,7 +113,7 @@ class DensePredictor(nn.Module):
             UserError: if a file cannot be read, or an image is too long.
         """
         for image in [images] if isinstance(images, str | Path) else images:
-            picture = read_picture(image, self.encoder.spec.channels, self.description.max_pixels)
+            picture = read_picture(image, self.encoder.spec.channels, self.description.max_pixels, self.value_limit)
             try:
                 whole = whole_image(picture, self.transform)
             except ValueError as error:
@@ -191,7 +198,8 @@ def write_dense(path: Path, predictor: DensePredictor) -> None:
     description = predictor.description
     plain = {"kind": description.kind, "outputs": predictor.head.out_features, "size": description.size,
              "crop": description.crop, "stretch": description.stretch, "layers": description.layers,
-             "max_pixels": description.max_pixels, "facts": description.facts}  # fmt: skip
+             "max_pixels": description.max_pixels, "max_deviations": description.max_deviations,
+             "facts": description.facts}  # fmt: skip
     write_heads(path, DENSE, predictor.encoder, predictor.which, [predictor.head], plain)
 
 
@@ -240,7 +248,7 @@ def _described(values: dict[str, Any]) -> DenseDescription:
         raise ValueError("max_pixels should be a number")
     return DenseDescription(
         values["kind"], (height, width), float(values["crop"]), bool(values["stretch"]), values["layers"],
-        values["max_pixels"], dict(values["facts"]),
+        values["max_pixels"], dict(values["facts"]), stored_deviations(values),
     )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """A safetensors file of an encoder, heads that were trained on its features, and what describes them."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from ijepa.data.limits import MAX_DEVIATIONS
 from ijepa.interop import native, timm
 from ijepa.interop.loading import build_encoder
 from ijepa.interop.reading import read_safetensors
@@ -80,6 +82,14 @@ def read_heads(file: Path, kind: str) -> HeadsFile:
             number, _, part = name.removeprefix(timm.TRAINED_HEAD).partition(".")
             states.setdefault(int(number), {})[part] = value
     return HeadsFile(encoder, which, json.loads(metadata[kind]), [states[number] for number in sorted(states)])
+
+
+def stored_deviations(description: dict[str, Any]) -> float:
+    """``max_deviations`` of heads; older files have none. Raises ValueError unless it is a positive number."""
+    value = description.get("max_deviations", MAX_DEVIATIONS)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError("max_deviations should be a positive number")
+    return float(value)
 
 
 def kind_of(file: Path) -> str | None:

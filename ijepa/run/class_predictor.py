@@ -30,6 +30,7 @@ class ClassPredictor(ImagePredictor):
         self.classifier: ImageClassifier = load_classifier(file)
         self.encoder = self.classifier.encoder
         self.layers, self.max_pixels = self.classifier.description.layers, self.classifier.description.max_pixels
+        self.value_limit = self.classifier.value_limit
         self.names = self._label_sets(config)
         self.sizes = [len(self.classifier.classes[name]) for name in self.names]
         self.described = ", ".join(

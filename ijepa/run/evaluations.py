@@ -16,6 +16,7 @@ from ijepa.config.checks import check_data, check_model, check_task, parse
 from ijepa.config.trust import check_targets
 from ijepa.data import sources
 from ijepa.data.datamodule import DataModule
+from ijepa.data.limits import ValueLimit
 from ijepa.data.sets import has_label
 from ijepa.distributed import devices
 from ijepa.evaluation import paper, tables, tasks
@@ -117,10 +118,12 @@ def _run_tasks(
                     which = "training" if part is source.train else "validation"
                     print(f"labels   {name}: {count} of the {len(part)} {which} images have one", flush=True)
     cache = None if config.cache is None else Path(config.cache).expanduser()
+    limit = ValueLimit.of_encoder(config.data.mean, config.data.std, config.data.max_deviations)
     ctx = EvalContext(
         data, runtime, config.seed, config.layers, cache, folder if first else None, not first, config.baselines,
         path and _run_folder(path).path, write_models=config.write_models,
         classifiers=tasks.with_classifiers(config.task), encoder=config.encoder, max_pixels=config.data.max_pixels,
+        value_limit=limit,
     )  # fmt: skip
     try:
         rows = _evaluate_all(config, path, encoder, ctx)

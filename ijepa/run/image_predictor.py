@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from ijepa.data.limits import ValueLimit
 from ijepa.data.sets import Files
 from ijepa.evaluation.context import unreadable_reason
 from ijepa.evaluation.runtime import Runtime
@@ -24,6 +25,7 @@ class ImagePredictor(ABC):
         encoder: computes the features.
         layers: of how many last blocks.
         max_pixels: that of training.
+        value_limit: on float images.
         default_output: where predictions are written to by default.
         columns: of the table, between the file and the error, and whether they hold numbers.
         described: what is predicted.
@@ -32,6 +34,7 @@ class ImagePredictor(ABC):
     encoder: PretrainedEncoder
     layers: int
     max_pixels: int | None
+    value_limit: ValueLimit
     default_output: str
     columns: dict[str, bool]
     described: str

@@ -83,6 +83,7 @@ class MapPredictor(ImagePredictor):
         self.predictor = load_dense(file)
         description = self.predictor.description
         self.encoder, self.layers, self.max_pixels = self.predictor.encoder, description.layers, description.max_pixels
+        self.value_limit = self.predictor.value_limit
         self.kind = description.kind
         self.batch_size = config.data.batch_size
         self.root = Path(config.data.root).expanduser()

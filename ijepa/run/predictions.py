@@ -60,7 +60,7 @@ def predict(composed: DictConfig) -> None:
     with devices.launching(fabric):
         runtime = build_runtime(config.hardware, fabric)
         limit = config.data.max_pixels or predictor.max_pixels
-        images = Files(paths, {}, predictor.encoder.spec.channels, limit)
+        images = Files(paths, {}, predictor.encoder.spec.channels, limit, limit=predictor.value_limit)
         table = None
         if runtime.ranks.rank == 0:
             print(f"predicts {predictor.described} of {len(paths)} images in {root}", flush=True)

@@ -4,6 +4,7 @@ import json
 import shutil
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
 from helpers import picture, train_config
@@ -11,6 +12,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as TF
 
 from ijepa.data import sources
+from ijepa.data.sets import UnreadableError
 from ijepa.run import build
 from ijepa.util.errors import UserError
 
@@ -48,6 +50,13 @@ def clevr(tmp_path):
         file.parent.mkdir(exist_ok=True)
         file.write_text(json.dumps({"info": {"split": part}, "scenes": listed}))
     return folder
+
+
+def test_extreme_values_are_found(clevr):
+    np.save(clevr / "extreme.npy", np.full((20, 30, 3), 1e30, np.float32))
+    (clevr / "extreme.npy").rename(clevr / "images" / "train" / "CLEVR_train_000001.png")
+    with pytest.raises(UnreadableError, match=r"000001.png \(values from 1e\+30 to .*above data.max_deviations=10000"):
+        source(clevr).train.read(1)
 
 
 def test_labels_are_those_of_the_paper_s_tasks(clevr):

@@ -1,5 +1,6 @@
 """Images that are too large are refused before they are decoded."""
 
+import contextlib
 import os
 import warnings
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import torch
 from helpers import train_config
 from image_files import noise, reason
 from PIL import Image
@@ -14,6 +16,7 @@ from PIL import Image
 from ijepa.data import sources
 from ijepa.data.decode import decode
 from ijepa.data.images import EvalTransform, TrainTransform
+from ijepa.data.limits import ValueLimit
 from ijepa.data.sets import UnreadableError
 from ijepa.util.errors import UserError
 
@@ -112,6 +115,18 @@ def test_a_folder_of_large_images_is_refused_with_the_reason(tmp_path):
     config = train_config("data=folder", f"data.root={tmp_path}", "data.max_pixels=500", "data.val_fraction=0")
     with pytest.raises(UserError, match=r"^data.root=.*a.png \(30x20 pixels, more than data.max_pixels=500"):
         sources.build(config.data, 0)
+
+
+def test_the_limit_of_an_encoder():
+    """Also without data.max_deviations: beyond 1e15, sums of squares overflow."""
+    image = torch.zeros(1, 4, 4)
+    image[0, 1, 1] = 1e7
+    for deviations, value, fits in ((1e4, 1e7, False), (1e9, 1e7, True), (None, 1e7, True), (None, 1e20, False),
+                                    (1e30, 1e38, False)):  # fmt: skip
+        image[0, 1, 1] = value
+        limit = ValueLimit.of_encoder([0.5], [0.2], deviations)
+        with contextlib.nullcontext() if fits else pytest.raises(ValueError, match="convert it to the units of train"):
+            limit.check(image)
 
 
 def test_extreme_values_are_found_when_they_are_read(tmp_path):

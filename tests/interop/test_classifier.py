@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from helpers import picture
@@ -69,6 +70,21 @@ def test_predictions_of_files_pictures_and_tensors(made, tmp_path):
     assert alone.probability == pytest.approx(found[0].probability, abs=1e-6)  # batches of another size
 
 
+def test_extreme_values_are_refused(made, tmp_path):
+    """A finite one whose probabilities would be NaN; in a file of before the limit, too."""
+    files.write_classifier(tmp_path / files.FILE, made)
+    loaded = ijepa.load_classifier(tmp_path)
+    np.save(tmp_path / "a.npy", np.full((3, 20, 20), 1e30, np.float32))
+    with pytest.raises(
+        UserError, match=r"a.npy: cannot be read .*values from 1e\+30 to .* in training, more than 10000"
+    ):
+        loaded.predict([tmp_path / "a.npy"], "animal")
+    with pytest.raises(UserError, match=r"an image cannot be used \(values from 1e\+30"):
+        loaded.predict([torch.full((3, 20, 20), 1e30)], "animal")
+    assert loaded.predict([torch.full((3, 20, 20), 255, dtype=torch.uint8)], "animal")
+    assert heads_file.stored_deviations({}) == loaded.description.max_deviations == 1e4
+
+
 def test_names_are_unique():
     assert model.names_of(["crane", "owl", "crane", "cat"], 3) == ["crane", "owl", "crane (2)"]
     assert model.names_of(None, 2) == ["0", "1"]
@@ -114,7 +130,8 @@ def test_files_that_hold_no_classifier(made, tmp_path):
             ijepa.load_classifier(file)
     description = json.loads(metadata[heads_file.CLASSIFIER])
     sets = description["label_sets"]
-    for change in ({"layers": -1}, {"crop": 0}, {"size": [16.5, 24]}, {"label_sets": {}}, {"facts": None},
+    for change in ({"layers": -1}, {"crop": 0}, {"max_deviations": -1}, {"size": [16.5, 24]},
+                   {"label_sets": {}}, {"facts": None},
                    {"label_sets": {**sets, "animal": {**sets["animal"], "temperature": -1}}},
                    {"label_sets": {**sets, "animal": {**sets["animal"], "temperature": "2"}}},
                    {"label_sets": {**sets, "animal": {**sets["animal"], "head": "deep"}}}):  # fmt: skip

@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 from helpers import EXACT
@@ -48,6 +49,15 @@ def test_a_file_predicts_the_same(tmp_path, kind):
     encoder = ijepa.load_encoder(tmp_path / f"{kind}.safetensors", positions="index")
     torch.testing.assert_close(encoder(image[None, :, :16, :16]), made.encoder(image[None, :, :16, :16]), **EXACT)
     assert ijepa.load_dense is load_dense
+
+
+def test_extreme_values_are_refused(tmp_path):
+    """As images of training are; the limit is stored with the head."""
+    np.save(tmp_path / "a.npy", np.full((3, 20, 20), 1e30, np.float32))
+    for limit in (1e4, 1e15):
+        write_dense(tmp_path / "depth.safetensors", predictor("depth", max_deviations=limit))
+        with pytest.raises(UserError, match=rf"a.npy: .* the mean in training, more than {limit:g}".replace("+", ".")):
+            list(load_dense(tmp_path).predict(tmp_path / "a.npy"))
 
 
 def test_windows_cover_an_image():
@@ -112,6 +122,7 @@ def test_files_and_pictures_are_taken(tmp_path):
         ({"outputs": 4}, "its head does not match its description"),
         ({"kind": "depth"}, "depth has one output"),
         ({"size": [16, 18]}, "its size is no multiple of the encoder's patches of 4 pixels"),
+        ({"max_deviations": "many"}, "max_deviations should be a positive number"),
         ({"max_pixels": "many"}, "max_pixels should be a number"),
         ({"layers": "2"}, "its sizes should be positive numbers"),
         ({"crop": None}, ""),

@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import os
+import re
 import shutil
 
 import numpy as np
@@ -202,9 +203,11 @@ def test_neighbours_of_other_images(finished, pictures, tmp_path, invoke):
     folder, _ = finished
     shutil.copytree(pictures / "val" / "warm", tmp_path / "new")
     (tmp_path / "new" / "broken.png").write_bytes(b"no image")
+    np.save(tmp_path / "new" / "extreme.npy", np.full((40, 52, 3), 1e30, np.float32))
     arguments = [f"checkpoint={folder}", "task=retrieval", "baselines=false", f"output={tmp_path / 'found'}"]
-    code, _, error = invoke("evaluate.py", *arguments, f"task.retrieval.query={tmp_path / 'new'}")
+    code, out, error = invoke("evaluate.py", *arguments, f"task.retrieval.query={tmp_path / 'new'}")
     assert code == 0, error
+    assert re.search(r"unreadable, skipped among the queries: .*extreme.npy \(values from 1e\+30", out)
     with (tmp_path / "found" / "neighbours.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert list(lines[0]) == ["query", "rank", "file", "cosine", "file_class"]

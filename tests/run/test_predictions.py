@@ -80,6 +80,22 @@ def test_predictions(classified, new, invoke, tmp_path):
             assert float(row["probability_cold"]) + float(row["probability_warm"]) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.parametrize("value", [1e20, 1e38])
+def test_an_extreme_value_is_the_image_s_fault(classified, new, invoke, tmp_path, value):
+    """One finite pixel whose probabilities would be NaN: that file has no class, all others have one."""
+    values = np.random.default_rng(0).random((40, 52, 3), np.float32)
+    np.save(new / "usual.npy", values)
+    values[3, 4] = value
+    np.save(new / "extreme.npy", values)
+    output = tmp_path / "found.csv"
+    code, out, error = invoke("predict.py", f"checkpoint={classified}", f"data.root={new}", f"output={output}")
+    assert code == 0, error
+    assert "unreadable, without a class: 2 of 11:" in out
+    found = {row["file"]: row for row in rows(output)}
+    assert "standard deviations from the mean in training, more than 10000; repair it" in found["extreme.npy"]["error"]
+    assert [name for name, row in found.items() if not row["class"]] == ["a,b.png", "extreme.npy"]
+
+
 def test_a_single_image(classified, pictures, invoke, tmp_path):
     image = next((pictures / "val" / "warm").iterdir())
     code, _, error = invoke("predict.py", f"checkpoint={classified}", f"data.root={image}", "data.workers=0",
