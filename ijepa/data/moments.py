@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from statistics import median
+from statistics import median_low
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as TF
 
@@ -16,6 +17,12 @@ from ijepa.data.sets import Images, UnreadableError
 
 OTHER_SCALE = 100
 """How many times as far as the median image's values those of an image in other units reach."""
+DEPTHS = range(8, 17)
+"""Bits per value of pictures that are decoded to floats in 0..1."""
+NEGATIVE = -0.1
+"""Values below this are no noise of reflectances, where pictures are in 0..1."""
+SAMPLE = 4096
+"""Values of an image that are compared with those of a picture."""
 NAMED = 3
 """Images in other units that are named."""
 BATCH = 8
@@ -25,10 +32,11 @@ CHUNK = 2**20
 
 
 class Range(NamedTuple):
-    """The smallest and largest value of an image."""
+    """The smallest and largest value of an image; ``is_picture``: it is in 0..1 however dark or bright it is."""
 
     low: float
     high: float
+    is_picture: bool = False
 
 
 class Moments(NamedTuple):
@@ -98,15 +106,23 @@ def dataset_moments(
 def other_units(ranges: Mapping[str, Range]) -> list[str]:
     """Lines that name the images whose values may be in other units than those of most; [] if none.
 
-    Among images in 0..1 (8-bit pictures, reflectances), those with values beyond -1..2; among others, those that reach
-    `OTHER_SCALE` times as far as the median image, or, if that reaches beyond `OTHER_SCALE`, those in 0..1. Images of a
-    single value say nothing.
+    Of pictures and of images that are negative or far beyond 0..1, the fewer. Else among images in 0..1 (reflectances),
+    those with values beyond -1..2; among others, those that reach `OTHER_SCALE` times as far as the median image, or,
+    if that reaches beyond `OTHER_SCALE`, those in 0..1. Images of a single value say nothing.
     """
-    reach = {name: max(abs(low), abs(high)) for name, (low, high) in ranges.items() if low < high}
+    reach = {name: max(abs(each.low), abs(each.high)) for name, each in ranges.items() if each.low < each.high}
     if not reach:
         return []
-    typical = median(reach.values())
-    if typical <= 1:
+    typical = median_low(reach.values())  # no mean of two kinds
+    pictures = [name for name in reach if ranges[name].is_picture]
+    floats = [name for name in reach if not ranges[name].is_picture]
+    beyond = [name for name in floats if ranges[name].low < NEGATIVE or ranges[name].high > 2]
+    rest = "the others do not" if len(pictures) == len(beyond) else "most do not"
+    if pictures and len(pictures) < len(beyond):
+        odd, what = pictures, f"have values in 0..1, {rest}"
+    elif pictures and beyond:
+        odd, what = beyond, f"have values far outside 0..1, {rest}"
+    elif typical <= 1:
         odd = [name for name in reach if ranges[name].low < -1 or ranges[name].high > 2]
         what = "have values far outside 0..1, most do not"
     elif typical > OTHER_SCALE and any(value <= 1 for value in reach.values()):
@@ -118,9 +134,16 @@ def other_units(ranges: Mapping[str, Range]) -> list[str]:
         return []
     odd.sort(key=lambda name: -reach[name])
     named = [f"{name} ({ranges[name].low:.4g} to {ranges[name].high:.4g})" for name in odd[:NAMED]]
-    rest = f" and {len(odd) - NAMED} more" if len(odd) > NAMED else ""
-    return [f"other units? {len(odd)} of {len(ranges)} images {what}: {', '.join(named)}{rest}",
+    more = f" and {len(odd) - NAMED} more" if len(odd) > NAMED else ""
+    return [f"other units? {len(odd)} of {len(ranges)} images {what}: {', '.join(named)}{more}",
             "if they are, mean and std suit neither kind: convert or remove one"]  # fmt: skip
+
+
+def _is_scaled(image: Tensor) -> bool:
+    """Whether values in 0..1 are whole numbers of 8 to 16 bits, divided by the largest; not for 0 and 1 alone."""
+    values = image.flatten()[:: max(image.numel() // SAMPLE, 1)].double()
+    steps = [values * (2**bits - 1) for bits in DEPTHS]
+    return bool((values % 1 != 0).any()) and any(bool((each - each.round()).abs().max() < 0.02) for each in steps)
 
 
 class _MomentsDataset(Dataset[tuple[Moments, Range] | str]):
@@ -135,7 +158,8 @@ class _MomentsDataset(Dataset[tuple[Moments, Range] | str]):
         try:
             image = self.images.read(self.indices[index])
             if isinstance(image, Image.Image):
-                return image_moments(image), Range(0.0, 1.0)
-            return image_moments(image), Range(float(image.min()), float(image.max()))
+                return image_moments(image), Range(0.0, 1.0, is_picture=True)
+            low, high = float(image.min()), float(image.max())
+            return image_moments(image), Range(low, high, low >= 0 and high <= 1 and _is_scaled(image))
         except UnreadableError as fault:
             return str(fault)

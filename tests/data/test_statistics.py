@@ -127,6 +127,62 @@ def test_images_in_other_units_are_named(tmp_path, measure, files, expected):
         assert "if they are, mean and std suit neither kind" in output
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize(
+    ("pictures", "floats", "low", "high", "named"),
+    [
+        (10, 10, -90, 90, "10 of 20 images have values far outside 0..1, the others do not: {root}/f"),
+        (4, 4, -50, 50, "4 of 8 images have values far outside 0..1, the others do not: {root}/f"),
+        (4, 6, -50, 50, "4 of 10 images have values in 0..1, most do not: {root}/p"),
+        (1, 9, 0, 100, "1 of 10 images have values in 0..1, most do not: {root}/p0.png ("),
+        (5, 5, 0, 127, "5 of 10 images have values far outside 0..1, the others do not: {root}/f"),
+        (5, 5, 0, 180, "5 of 10 images have values far outside 0..1, the others do not: {root}/f"),
+        (6, 2, -1, 1, "2 of 8 images have values far outside 0..1, most do not: {root}/f"),
+        (3, 3, 0, 1, None),
+        (3, 3, -0.02, 1.2, None),
+    ],
+)
+def test_pictures_among_floats(tmp_path, measure, bits, pictures, floats, low, high, named):
+    """However many there are of both kinds: the fewer are named."""
+    root = tmp_path / "mixed"
+    root.mkdir()
+    generator = np.random.default_rng(0)
+    for number in range(pictures):
+        values = generator.integers(0, 2**bits, (12, 16), dtype=f"uint{bits}")
+        Image.fromarray(values).save(root / f"p{number}.png")
+    for number in range(floats):
+        np.save(root / f"f{number}.npy", generator.uniform(low, high, (12, 16)).astype(np.float32))
+    keys = ["data.channels=1", "data.val_fraction=0", "data.workers=0"]
+    code, output, error = measure(f"data.root={root}", *keys)
+    assert code == 0, error
+    assert ("other units?" in output) == (named is not None)
+    if named is not None:
+        assert f"other units? {named.format(root=root)}" in output
+
+
+def test_floats_of_two_kinds():
+    """Half and half: the median is that of one of them, no mean of both."""
+    ranges = {f"{i}": moments.Range(*((0.0, 0.9) if i < 3 else (-90.0, 90.0))) for i in range(6)}
+    (line, _) = moments.other_units(ranges)
+    assert line.startswith("other units? 3 of 6 images have values far outside 0..1")
+    dark = {"a": moments.Range(0.0, 1.0), "b": moments.Range(0.0, 60.0), "c": moments.Range(0.0, 90.0)}
+    assert moments.other_units(dark) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (torch.arange(40) / 65535, True),
+        (torch.arange(40) / 4095, True),
+        (torch.arange(40) / 255, True),
+        (torch.tensor([0.0, 1.0, 1.0]), False),
+        (torch.rand(500), False),
+    ],
+)
+def test_decoded_pictures_are_recognised(values, expected):
+    assert moments._is_scaled(values.reshape(1, 1, -1)) == expected
+
+
 def test_a_sample(tiles, measure, tmp_path):
     root, *_ = tiles
     arguments = [f'data.root="{root}"', "data.channels=12", "images=2", "data.workers=0"]
