@@ -24,6 +24,7 @@ from ijepa.util.randomness import Stream, seed_of
 OPTIONS = USER_CONF / "data"
 HEADER = "# Written by python -m ijepa.data.statistics"
 NOT_PART_OF_THE_DATA = ("workers", "mean", "std")
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def statistics(composed: DictConfig) -> None:
@@ -109,6 +110,11 @@ def _option(data: dict[str, Any], mean: list[float], std: list[float], images: s
     changed = {
         key: value for key, value in data.items() if key not in NOT_PART_OF_THE_DATA and value != defaults.get(key)
     }
-    lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in changed.items()]
+    lines = [f"{key}: {_json(value)}" for key, value in changed.items()]
     measured = [f"mean: {json.dumps(mean)}", f"std: {json.dumps(std)}"]
     return "\n".join([f"{HEADER}: {images} training images.", "defaults:", "  - folder", "", *lines, *measured, ""])
+
+
+def _json(value: Any) -> str:
+    """JSON in UTF-8; bytes of file names that are not, which Python decodes as surrogates, are escaped."""
+    return LONE_SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ijepa.config.data import Data, Scenes
-from ijepa.config.fields import Count, Section, TaskSection, Text, Trust
+from ijepa.config.fields import Count, Section, TaskSection, Text, Trust, Workers
 from ijepa.config.masking import Masking, MultiBlock, Random, Rasterized, Reference
 from ijepa.config.model import Model, Predictor, TimmVit, Vit
 from ijepa.config.pictures import Pictures
@@ -173,7 +173,7 @@ class NewImages(Section):
     """images per forward pass"""
     max_pixels: Count | None
     """images with more pixels are not decoded but reported as unreadable; null: as when the classifier was trained"""
-    workers: Annotated[int, Field(ge=0)] | None
+    workers: Workers | None
     """data loader processes per device; null: one per core, at most 8. Never changes results"""
 
 

@@ -17,6 +17,8 @@ from ijepa.util.sizes import MAX_PATCHES, MAX_PIXELS, memory_problem
 
 MIN_REGULARIZED = 16
 """Minimum number of images in a micro-batch that regularisers compare: fewer say too little about the covariance."""
+MAX_OFFSET = 1e12
+"""Largest mean of a channel, in standard deviations."""
 ConfigT = TypeVar("ConfigT", bound=Section)
 
 
@@ -159,6 +161,14 @@ def check_data(data: Data) -> None:
             problem = f"needs {data.channels} values, one per channel (data.channels={data.channels}); "
             problem += f"compute them with {commands.command_line('statistics')}"
             raise ConfigError(key, values, problem)
+    for mean, std in zip(data.mean, data.std, strict=True):
+        if abs(mean) > MAX_OFFSET * std:
+            problem = (
+                f"more than {MAX_OFFSET:g} times data.std={show(data.std)} from 0, where images have no contrast; "
+            )
+            raise ConfigError(
+                "data.mean", data.mean, f"{problem}compute both with {commands.command_line('statistics')}"
+            )
     check_range("data.crop_scale", data.crop_scale, most=1.0)
     check_range("data.crop_aspect", data.crop_aspect, most=None)
 
@@ -276,4 +286,7 @@ def _to_user_error(schema: type[BaseModel], error: ValidationError) -> UserError
         .replace("Value should", "should")
         .split(" after ")[0]
     )
+    bound = next((details["ctx"][name] for name in ("ge", "gt", "le", "lt") if name in details.get("ctx", {})), None)
+    if isinstance(bound, float):  # which pydantic writes with all its zeros
+        message = f"{message.rpartition(' ')[0]} {bound:g}"
     return UserError(f"{key}: {message}") if isinstance(value, dict) else ConfigError(key, value, message)

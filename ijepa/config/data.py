@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ijepa.config.fields import Count, Folder, Pair, Section, Size, Text
+from ijepa.config.fields import Count, Folder, Pair, Positive, Scale, Section, Signed, Size, Text, Workers
 from ijepa.util.sizes import MAX_BATCH
 
 
@@ -42,9 +42,9 @@ class Data(Section):
     """height and width of the model's input, in pixels: n or [h,w]"""
     channels: Count
     """1 (grey), 3 (RGB), 4 (RGBA): images are converted; for arrays and TIFF stacks: their number of channels"""
-    mean: list[float]
+    mean: list[Signed]
     """mean of each channel, for values in 0..1 (floats: unscaled); python -m ijepa.data.statistics computes it"""
-    std: list[Annotated[float, Field(gt=0)]]
+    std: list[Scale]
     """standard deviation of each channel"""
     batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH, strict=True)]
     """effective (global) batch size: images per optimiser step, over all devices and accumulated micro-batches"""
@@ -62,18 +62,18 @@ class Data(Section):
     """evaluation resizes an image to cover image_size and crops the centre, or stretches the whole image (Clevr)"""
     max_pixels: Count | None = None
     """images with more pixels are not decoded but reported as unreadable; null: no limit"""
-    max_deviations: Annotated[float, Field(gt=0)] | None = None
+    max_deviations: Scale | None = None
     """float images with values further from mean, in units of std, are reported as unreadable; null: no limit"""
     depth_root: Folder | None = None
     """folder of depth maps for task=depth, which mirrors root: the map of ROOT/a/x.jpg is DEPTH_ROOT/a/x.png or
     .tif .tiff .npy"""
-    depth_scale: Annotated[float, Field(gt=0)] | None = None
+    depth_scale: Positive | None = None
     """factor for integer depth maps: .001 turns millimetres into metres; null: 1. Floats are never scaled"""
     segmentation_root: Folder | None = None
     """folder of class indices for task=segmentation, which mirrors root as depth_root does; 255 is ignored"""
-    workers: Annotated[int, Field(ge=0)] | None
+    workers: Workers | None
     """data loader processes per device; null: one per core, at most 8. Never changes results"""
-    worker_timeout: Annotated[float, Field(gt=0)] = 60.0
+    worker_timeout: Positive = 60.0
     """seconds without progress after which the run names the files that its processes read, or ends if none works"""
     scenes: Scenes | None = None
     """the rendered scenes of data=scenes"""

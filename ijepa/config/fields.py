@@ -11,15 +11,29 @@ from ijepa.util.sizes import MAX_SIDE
 Text = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)]
 Trust = Annotated[list[Text], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 Folder = Annotated[Text, AfterValidator(lambda path: str(Path(path).expanduser().absolute()))]
-Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
+LARGEST = 1e9
+"""Of rates, weights and lengths: products of several are still numbers of float32, and steps still fit into 64 bits."""
+MAX_COUNT = 10**12
+MAX_WORKERS = 2**10
+MAX_ASPECT = 1000
+Count = Annotated[int, Field(ge=1, le=MAX_COUNT, strict=True)]
+CountOrZero = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+Workers = Annotated[int, Field(ge=0, le=MAX_WORKERS)]
+Positive = Annotated[float, Field(gt=0, le=LARGEST)]
+NonNegative = Annotated[float, Field(ge=0, le=LARGEST)]
+Signed = Annotated[float, Field(ge=-1e30, le=1e30)]
+"""In units of images; far enough from the limits of float32 to be squared in part."""
+Scale = Annotated[float, Field(ge=1e-30, le=1e30)]
+"""A positive number in units of images or gradients, which others are divided by."""
+Ratio = Annotated[float, Field(gt=0, le=1024)]
+Penalty = Annotated[float, Field(ge=1e-20, le=1e20)]
+Pair = Annotated[list[Annotated[float, Field(ge=-LARGEST, le=LARGEST)]], Field(min_length=2, max_length=2)]
 FractionalPoint = Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2, max_length=2)]
 Size = Annotated[
     list[Annotated[int, Field(ge=1, le=MAX_SIDE)]],
     BeforeValidator(lambda value: [value, value] if isinstance(value, int) else value),
     Field(min_length=2, max_length=2),
 ]
-Count = Annotated[int, Field(ge=1, strict=True)]
-NonNegative = Annotated[float, Field(ge=0)]
 
 
 class Section(BaseModel):
@@ -54,8 +68,10 @@ class FileTaskSection(TaskSection):
 
 
 def check_range(key: str, limits: list[float], most: float | None) -> None:
-    """Raises ConfigError unless 0 < low <= high <= ``most`` (None: no upper limit)."""
+    """Raises ConfigError unless 0 < low <= high <= ``most`` (None: aspect ratios, 1 / `MAX_ASPECT` to `MAX_ASPECT`)."""
     low, high = limits
     if not 0 < low <= high or (most is not None and high > most):
         bound = "" if most is None else f" <= {show(most)}"
         raise ConfigError(key, limits, f"needs 0 < low <= high{bound}")
+    if most is None and not 1 / MAX_ASPECT <= low <= high <= MAX_ASPECT:
+        raise ConfigError(key, limits, f"needs {1 / MAX_ASPECT:g} <= low <= high <= {MAX_ASPECT}")

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, Tag
 
 from ijepa.config.custom import NAME_DISCRIMINATOR, TARGET, Custom
-from ijepa.config.fields import Count, Pair, Section
+from ijepa.config.fields import Count, CountOrZero, Pair, Section
 from ijepa.util.sizes import MAX_TARGETS
 
 
@@ -61,7 +61,7 @@ class Reference(Section):
     """height / width of a target block"""
     context_scale: Pair
     """area of the context block, as a fraction of the grid"""
-    min_keep: Annotated[int, Field(ge=0)]
+    min_keep: CountOrZero
     """masks must have more patches than this"""
 
 

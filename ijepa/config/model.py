@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from ijepa.config.custom import TARGET, Custom
-from ijepa.config.fields import Count, Section, Size, Text
+from ijepa.config.fields import Count, Ratio, Section, Size, Text
 from ijepa.util.sizes import MAX_DEPTH, MAX_WIDTH
 
 Width = Annotated[int, Field(ge=1, le=MAX_WIDTH, strict=True)]
@@ -23,7 +23,7 @@ class Vit(Section):
     """number of transformer blocks"""
     heads: Count
     """number of attention heads; must divide width and predictor.width"""
-    mlp_ratio: Annotated[float, Field(gt=0)]
+    mlp_ratio: Ratio
     """hidden width of the MLPs / width"""
     positions: Literal["index", "scaled", "stored"]
     """position embeddings: sin-cos of patch indices (index, as published) or of positions on position_grid (scaled);
@@ -72,7 +72,7 @@ class Predictor(Section):
     """embedding dimension (timm: embed_dim); a multiple of 4 and of model.heads"""
     depth: Depth
     """number of transformer blocks"""
-    mlp_ratio: Annotated[float, Field(gt=0)] = 4.0  # this default is for runs older than the key
+    mlp_ratio: Ratio = 4.0  # this default is for runs older than the key
     """hidden width of the MLPs / width"""
     attention: Literal["joint", "cross"] = "joint"  # this default is for runs older than the key
     """joint: context and mask tokens attend to each other, as published; cross: mask tokens to the context only, which

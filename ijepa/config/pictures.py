@@ -6,6 +6,7 @@ from pydantic import Field
 
 from ijepa.config.fields import Count, FileTaskSection, FractionalPoint
 from ijepa.util.errors import ConfigError
+from ijepa.util.sizes import MAX_DEPTH
 
 
 class Pictures(FileTaskSection):
@@ -18,7 +19,7 @@ class Pictures(FileTaskSection):
     queries: Annotated[list[FractionalPoint], Field(min_length=1, max_length=6)]
     """query patches that all others are compared with, as fractions of height and width: [0.5,0.5] is the middle; the
     first is also used for attention"""
-    block: int
+    block: Annotated[int, Field(ge=-MAX_DEPTH, le=MAX_DEPTH)]
     """block whose attention is shown: 1 is the first, -1 the last"""
     heads: Count
     """maximum number of attention heads shown separately"""

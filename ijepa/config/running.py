@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ijepa.config.custom import NamedSections
-from ijepa.config.fields import Count, Section, Text
+from ijepa.config.fields import MAX_COUNT, Count, Positive, Section, Text
 
 
 class Hardware(Section):
@@ -86,11 +86,11 @@ class Callbacks(Section):
 
     log_every_steps: Count
     """steps between rows of metrics.csv"""
-    progress_every_seconds: Annotated[float, Field(gt=0)]
+    progress_every_seconds: Positive
     """seconds between progress lines if there is no terminal for a progress bar"""
     checkpoint_every_steps: Count | None
     """steps between checkpoints; null: only by time and at the end"""
-    checkpoint_every_minutes: Annotated[float, Field(gt=0)] | None
+    checkpoint_every_minutes: Positive | None
     """minutes between checkpoints, in addition to those by steps; null: only by steps"""
     checkpoint_keep: Count
     """number of newest checkpoints/step-*.ckpt to keep; last.ckpt is the newest of them"""
@@ -98,9 +98,9 @@ class Callbacks(Section):
     """stop after so many steps in a row whose loss or gradients are not finite, which are skipped; null: never"""
     health_every_steps: Literal["auto"] | Count | None
     """steps between health checks; auto: chosen so that they take less than 3 % of the time; null: never"""
-    health_images: Annotated[int, Field(ge=16)]
+    health_images: Annotated[int, Field(ge=16, le=MAX_COUNT)]
     """held-out images for health checks"""
-    evaluate_every_epochs: Annotated[float, Field(gt=0)] | None
+    evaluate_every_epochs: Positive | None
     """epochs between evaluations (task=), if images have labels; null: only at the end"""
     baselines: bool
     """also evaluate random init and raw pixels, at the end"""

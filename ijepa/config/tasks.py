@@ -5,7 +5,18 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from ijepa.config.custom import TARGET, Custom
-from ijepa.config.fields import Count, FileTaskSection, NonNegative, Pair, Section, TaskSection, Text
+from ijepa.config.fields import (
+    LARGEST,
+    Count,
+    FileTaskSection,
+    NonNegative,
+    Pair,
+    Penalty,
+    Positive,
+    Section,
+    TaskSection,
+    Text,
+)
 from ijepa.config.pictures import Pictures
 from ijepa.config.tuning import Finetune, Lowshot, LowshotFinetune
 from ijepa.util.errors import ConfigError, show
@@ -18,7 +29,7 @@ class Knn(TaskSection):
     """numbers of neighbours; each gives a result"""
     headline: Count
     """the k reported during training"""
-    temperature: Annotated[float, Field(gt=0)]
+    temperature: Annotated[float, Field(ge=1e-3, le=LARGEST)]
     """temperature of the softmax over cosine similarities that weights the votes"""
     center: bool
     """subtract the mean of the training features first"""
@@ -33,7 +44,7 @@ class Knn(TaskSection):
 class Logistic(TaskSection):
     """Logistic regression (L-BFGS) on frozen, average-pooled, standardised features."""
 
-    l2: Annotated[list[Annotated[float, Field(ge=1e-20, le=1e20)]], Field(min_length=1)]
+    l2: Annotated[list[Penalty], Field(min_length=1)]
     """L2 penalties per image (scikit-learn's C = 1 / (l2 x images)); chosen on held-out training images"""
     holdout: Annotated[float, Field(gt=0, lt=1)]
     """fraction of the training images that is held out to choose the penalty"""
@@ -56,7 +67,7 @@ class Linear(TaskSection):
     """SGD with Nesterov momentum, or LARS"""
     momentum: Annotated[float, Field(ge=0, lt=1)]
     """momentum of the optimiser"""
-    lr: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
+    lr: Annotated[list[Positive], Field(min_length=1)]
     """learning rates per 256 images of a batch; a head is trained for each combination with the next three keys"""
     weight_decay: Annotated[list[NonNegative], Field(min_length=1)]
     """weight decays (not applied to biases)"""
@@ -95,7 +106,7 @@ class Attentive(TaskSection):
     """epochs of linear learning rate warm-up, before cosine decay to zero"""
     batch_size: Count
     """images per step, capped at an eighth of the training images"""
-    lr: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
+    lr: Annotated[list[Positive], Field(min_length=1)]
     """AdamW's learning rates, as for fine-tuning; a probe is trained for each"""
     weight_decay: Annotated[list[NonNegative], Field(min_length=1)]
     """weight decays; combined with each learning rate"""
@@ -139,7 +150,7 @@ class Map(FileTaskSection):
     """images on the map, at most, evenly spaced among all"""
     neighbours: Count
     """nearest neighbours whose mean distance tells how isolated an image is"""
-    perplexity: Annotated[float, Field(gt=0)]
+    perplexity: Positive
     """t-SNE's number of effective neighbours"""
 
 
@@ -159,7 +170,7 @@ class Dense(TaskSection):
     """minimum number of steps; small data sets get more epochs"""
     batch_size: Count
     """images per step, capped at an eighth of the training images"""
-    lr: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
+    lr: Annotated[list[Positive], Field(min_length=1)]
     """AdamW's learning rates, with cosine decay to 0; one head for each combination with the next three keys"""
     weight_decay: Annotated[list[NonNegative], Field(min_length=1)]
     """weight decays (not applied to biases)"""

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ijepa.config.custom import Custom
-from ijepa.config.fields import Count, NonNegative, Section
+from ijepa.config.fields import Count, CountOrZero, NonNegative, Positive, Scale, Section
+from ijepa.util.sizes import MAX_DEPTH
 
 
 class CustomTerm(Custom):
@@ -24,7 +25,9 @@ class Objective(Section):
     """mask the target encoder's output (paper) or its input (table 11), or predict normalised pixels (table 7)"""
     normalize_targets: bool
     """layer norm on the target encoder's output"""
-    target_depths: Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(min_length=1)] | None = None
+    target_depths: (
+        Annotated[list[Annotated[int, Field(ge=0, le=MAX_DEPTH, strict=True)]], Field(min_length=1)] | None
+    ) = None
     """predict the outputs of these blocks of the target encoder together (0: its patch embedding); null: the last"""
     standardize_targets: bool = False
     """subtract each position's mean from the targets and scale their dimensions to unit variance (running averages)"""
@@ -51,15 +54,15 @@ class Optimizer(Section):
 
     name: Literal["adamw", "muon"] = "adamw"  # this default is for runs older than the key
     """adamw; or muon: Muon on the matrices of transformer blocks, AdamW on all else; for both the same lr"""
-    lr: Annotated[float, Field(gt=0)]
+    lr: Positive
     """peak learning rate"""
     lr_per_256: bool
     """multiply lr by data.batch_size / 256"""
     betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
     """AdamW's betas: decay rates of the moments"""
-    eps: Annotated[float, Field(gt=0)]
+    eps: Scale
     """AdamW's epsilon, added to the denominator"""
-    clip_grad_norm: Annotated[float, Field(gt=0)] | None
+    clip_grad_norm: Scale | None
     """maximum gradient norm; null: no clipping, as published"""
 
 
@@ -97,17 +100,17 @@ class Momentum(Curve):
 class Schedule(Section):
     """The run's length, and schedules over it. Lengths in steps take precedence over lengths in epochs."""
 
-    epochs: Annotated[float, Field(gt=0)] | None
+    epochs: Positive | None
     """passes over the training images"""
     max_steps: Count | None
     """optimiser steps; takes precedence over epochs"""
     warmup_epochs: NonNegative
     """length of the learning rate's linear warm-up"""
-    warmup_steps: Annotated[int, Field(ge=0)] | None
+    warmup_steps: CountOrZero | None
     """the same in steps; takes precedence over warmup_epochs"""
     cooldown_epochs: NonNegative
     """length of the final linear cooldown (learning_rate.shape=cooldown)"""
-    cooldown_steps: Annotated[int, Field(ge=0)] | None
+    cooldown_steps: CountOrZero | None
     """the same in steps; takes precedence over cooldown_epochs"""
     learning_rate: LearningRate
     weight_decay: Curve

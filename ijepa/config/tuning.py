@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ijepa.config.fields import Count, NonNegative, Pair, TaskSection, Text
+from ijepa.config.fields import MAX_COUNT, Count, NonNegative, Pair, Penalty, Positive, TaskSection, Text
 
 
 class FewLabels(TaskSection):
@@ -23,9 +23,9 @@ class FewLabels(TaskSection):
 class Lowshot(FewLabels):
     """Logistic regression with few labels; the penalty is chosen by cross-validation among them."""
 
-    l2: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
+    l2: Annotated[list[Penalty], Field(min_length=1)]
     """L2 penalties per image"""
-    folds: Annotated[int, Field(ge=2, strict=True)]
+    folds: Annotated[int, Field(ge=2, le=MAX_COUNT, strict=True)]
     """folds of the cross-validation"""
     max_iterations: Count
     """maximum number of L-BFGS iterations"""
@@ -44,7 +44,7 @@ class Tuning(TaskSection):
     """epochs of linear learning rate warm-up"""
     batch_size: Count
     """images per step, capped at an eighth of the labelled images"""
-    lr: Annotated[float, Field(gt=0)]
+    lr: Positive
     """peak learning rate of the head; for smaller batches it is scaled by the square root of the ratio"""
     lr_end: NonNegative
     """final value of the cosine, as a fraction of lr"""

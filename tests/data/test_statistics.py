@@ -1,5 +1,6 @@
 """Mean and standard deviation of each channel, and the data option that holds them."""
 
+import os
 import subprocess
 import sys
 
@@ -232,6 +233,21 @@ def test_parts_of_an_image_are_merged():
     assert found.pixels == 2100 * 600
     assert found.mean == pytest.approx(values.double().mean((1, 2)).tolist(), rel=1e-12)
     assert found.std == pytest.approx(values.double().flatten(1).std(1, correction=0).tolist(), rel=1e-12)
+
+
+def test_names_that_are_not_utf_8(tmp_path, measure):
+    """Of a folder and a file, as Python decodes them; the option names the folder, so that training finds it."""
+    root = tmp_path / os.fsdecode(b"\xf0\x9f\x90\xb1 im\xff")
+    root.mkdir()
+    picture(0, 20, 30).save(root / "a.png")
+    (root / "a.png").rename(root / os.fsdecode(b"a\xfe.png"))
+    np.save(root / "b.npy", np.random.default_rng(0).uniform(0, 200, (20, 30, 3)))
+    code, output, error = measure(f"data.root={root}", "data.val_fraction=0", "data.workers=0")
+    assert code == 0, error
+    assert "other units?" in output
+    data = option(tmp_path, "im")
+    assert data.root == str(root)
+    assert len(sources.build(data, 0).train) == 2
 
 
 def test_a_source_without_a_folder(measure, tmp_path):
