@@ -23,6 +23,8 @@ from ijepa.util.randomness import Stream, seed_of
 
 OPTIONS = USER_CONF / "data"
 HEADER = "# Written by python -m ijepa.data.statistics"
+VALUES = ("null", "true", "false", "inf", "nan")
+"""What Hydra takes for a value, not for an option's name."""
 NOT_PART_OF_THE_DATA = ("workers", "mean", "std")
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -83,9 +85,12 @@ def _name(config: StatisticsConfig) -> str:
     if config.name is not None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", config.name):
             raise ConfigError("name", config.name, "use letters, digits, - and _ only")
+        if config.name.lower() in VALUES:
+            raise ConfigError("name", config.name, f"data={config.name} would be read as a value; choose another name")
         return config.name
     base = Path(config.data.root).expanduser().resolve().name if config.data.root else config.data.source
-    return re.sub(r"[^A-Za-z0-9]+", "_", base).strip("_") or "images"
+    name = re.sub(r"[^A-Za-z0-9]+", "_", base).strip("_") or "images"
+    return f"{name}_images" if name.lower() in VALUES else name
 
 
 def _check_option_name(path: Path, config: StatisticsConfig) -> None:

@@ -235,6 +235,17 @@ def test_parts_of_an_image_are_merged():
     assert found.std == pytest.approx(values.double().flatten(1).std(1, correction=0).tolist(), rel=1e-12)
 
 
+@pytest.mark.parametrize("name", ["null", "True", "nan"])
+def test_a_folder_called_like_a_value(tmp_path, measure, name):
+    """data=null would choose no option."""
+    (tmp_path / name).mkdir()
+    picture(0, 20, 30).save(tmp_path / name / "a.png")
+    code, output, error = measure(f"data.root={tmp_path / name}", "data.val_fraction=0", "data.workers=0")
+    assert code == 0, error
+    assert output.endswith(f"data={name}_images\n")
+    assert option(tmp_path, f"{name}_images").root == str(tmp_path / name)
+
+
 def test_names_that_are_not_utf_8(tmp_path, measure):
     """Of a folder and a file, as Python decodes them; the option names the folder, so that training finds it."""
     root = tmp_path / os.fsdecode(b"\xf0\x9f\x90\xb1 im\xff")
@@ -263,6 +274,7 @@ def test_a_source_without_a_folder(measure, tmp_path):
         ([], "data.root is not set; add data.root="),
         (["data.root=/nowhere"], "data.root=/nowhere: no such folder"),
         (["data.root=/nowhere", "name=a/b"], "name=a/b: use letters, digits"),
+        (["data.root=/nowhere", "name=true"], "name=true: data=true would be read as a value; choose another name"),
         (["data.root=/nowhere", "images=0"], "images=0: should be greater"),
         (["data.root=/nowhere", "nmae=a"], "nmae=a: no such key; did you mean name?"),
         (["data=nothing"], "data=nothing: no such option"),

@@ -193,6 +193,7 @@ def test_mistakes(classified, finished, pictures, new, invoke, tmp_path):
     assert "no such file; python evaluate.py checkpoint=RUN_DIR task=logistic" in error(f"checkpoint={empty}", root)
     assert "holds no classifier" in error(f"checkpoint={classified / 'encoder.safetensors'}", root)
     assert "labels=[weather]: the classifier has class, digit" in error(checkpoint, root, "labels=[weather]")
+    assert "labels=[2024_01]: the classifier has class, digit" in error(checkpoint, root, "labels=[2024_01]")
     assert "output=a.txt: should end in .csv or .parquet" in error(checkpoint, root, "output=a.txt")
     assert "data.rot=x: no such key; did you mean data.root?" in error(checkpoint, "data.rot=x")
     assert "data=folder: " in error(checkpoint, "data=folder")
