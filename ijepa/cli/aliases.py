@@ -6,6 +6,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from ijepa.cli import config_files
 from ijepa.config import WandbLogger
 
 KEY = re.compile(rf"([+~]*)logger\.({'|'.join(WandbLogger.model_fields)})(?![\w.])")
@@ -32,4 +33,4 @@ def _has_flat_logger(config_dir: str | None, config_name: str | None) -> bool:
     if config_dir is None or config_name is None:
         return False
     file = Path(config_dir) / f"{config_name.removesuffix('.yaml')}.yaml"
-    return file.is_file() and OmegaConf.select(OmegaConf.load(file), "logger.name") is not None
+    return file.is_file() and OmegaConf.select(config_files.load(file), "logger.name") is not None

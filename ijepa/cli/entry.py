@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel
 
-from ijepa.cli import aliases, metrics, verbatim
+from ijepa.cli import aliases, config_files, metrics, verbatim
 from ijepa.cli.explain import explain
 from ijepa.config import COMBINED, EvaluateConfig, PredictConfig, StatisticsConfig, TrainConfig
 from ijepa.config.checks import is_named_sections, possible_sections
@@ -36,7 +36,7 @@ from ijepa.config.custom import TARGET, Custom
 from ijepa.config.trust import trusting
 from ijepa.distributed.signals import install_sigint_handler, is_spawned_rank, run_in_worker
 from ijepa.util import commands
-from ijepa.util.errors import UNWRITABLE, InterruptedRunError, UserError, show
+from ijepa.util.errors import TOO_DEEP, UNWRITABLE, InterruptedRunError, UserError, show
 from ijepa.util.paths import CONF, PACKAGE
 from ijepa.util.signals import handles_sigterm, stopping_on_sigterm
 
@@ -79,6 +79,9 @@ def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
     except (UserError, HydraException, OmegaConfBaseException) as error:
         print(f"error: {explain(error, overrides, SCHEMAS[name])}", file=sys.stderr)
         sys.exit(error.exit_code if isinstance(error, UserError) else UserError.exit_code)
+    except RecursionError:
+        print(f"error: {TOO_DEEP}", file=sys.stderr)
+        sys.exit(UserError.exit_code)
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
@@ -258,7 +261,7 @@ def _section(annotation: Any, value: dict[str, Any]) -> type[BaseModel]:
 
 
 def _register_plugins() -> None:
-    """Adds ijepa/plugins to the path, where Hydra looks for packages called hydra_plugins; registers the sweepers."""
+    """Adds ijepa/plugins to the path, where Hydra looks for packages called hydra_plugins; registers what is ours."""
     if str(PLUGINS) not in sys.path:
         sys.path.append(str(PLUGINS))
         python_path = os.environ.get("PYTHONPATH")  # for the processes that launchers start
@@ -266,6 +269,7 @@ def _register_plugins() -> None:
     sweeping = importlib.import_module("hydra_plugins.ijepa_sweeping")
     for plugin in (sweeping.Sweeper, sweeping.Optuna):
         Plugins.instance().register(plugin)
+    config_files.install()
     # A config stored by a plugin hides a file of conf/ with the same name, so this file is stored in its place.
     search = OmegaConf.load(CONF / "hydra" / "sweeper" / "_optuna.yaml")
     ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=search, provider="ijepa")

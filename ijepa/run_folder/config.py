@@ -5,21 +5,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig, OmegaConf
 
 from ijepa.util import commands
 from ijepa.util.errors import UserError
 from ijepa.util.files import write_text
 from ijepa.util.paths import CONF
+from ijepa.util.reading import check_yaml
 
 CHOSEN = {"sweeper": "grid", "job_logging": "none", "hydra_logging": "none"}
 HYDRA = ["hydra_setup", *({f"override hydra/{group}": name} for group, name in CHOSEN.items()), "_self_"]
 """The defaults list that lets Hydra compose the file as a primary configuration."""
 
-
-MAX_CHARACTERS = 10**6
-"""Of a configuration; those of runs have about 5,000."""
 ANY_REFERENCE = re.compile(r"(\\*)\$\{")
 """Of a plain value, in which backslashes have no meaning."""
 REFERENCE = re.compile(r"(?<!\\)((?:\\\\)*)\$\{")
@@ -100,8 +97,7 @@ def from_text(text: str, path: Path) -> DictConfig:
         UserError: when it is not a configuration, or one of a newer version of this software.
     """
     try:
-        if len(text) > MAX_CHARACTERS or any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-            raise ValueError  # aliases of aliases unfold without limit
+        check_yaml(text)
         values = OmegaConf.create(_escaped(OmegaConf.to_container(OmegaConf.create(text)), REFERENCE))
     except Exception:  # whatever the YAML parser raises
         values = None  # type: ignore[assignment]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from ijepa.util.errors import InterruptedRunError, UserError, one_line
+from ijepa.util.errors import TOO_DEEP, InterruptedRunError, UserError, one_line
 from ijepa.util.overrides import quoted
 from ijepa.util.paths import INSTALLED
 from ijepa.util.signals import raising_on_sigint, stopping_on_sigterm
@@ -71,6 +71,8 @@ def run(parser: Parser, job: Callable[[argparse.Namespace], None], arguments: li
         return _print_error(str(error), error.exit_code)
     except BrokenPipeError:  # the reader has exited: `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except RecursionError:
+        return _print_error(TOO_DEEP, UserError.exit_code)
     except OSError as error:  # a file that cannot be read or written
         prefix = f"{error.filename}: " if error.filename else ""
         return _print_error(f"{prefix}{error.strerror or error}", UserError.exit_code)

@@ -8,6 +8,8 @@ UNWRITABLE = (
     errno.ENOTDIR, errno.ENOENT, errno.EIO, errno.ESTALE,
 )  # fmt: skip
 """Values of errno for files that cannot be used for reasons outside of the software: a full disk, ..."""
+TOO_DEEP = "what was given, or a file, is nested too deeply; give fewer brackets within brackets"
+"""Said of a RecursionError."""
 
 
 class UserError(ValueError):

@@ -11,6 +11,8 @@ from omegaconf import OmegaConf
 from ijepa.cli.verbatim import quote_texts
 from ijepa.config import COMBINED, TrainConfig
 from ijepa.util import commands
+from ijepa.util.commands import Parser, run
+from ijepa.util.errors import TOO_DEEP
 
 PATHS = ["runs/2026-11-28", "a b", "it's", 'say "hi"', "'quoted'", "null", "NULL", "???", "x${y}z", "${seed}", "$HOME",
          "~/a", "a#b", "a;rm -rf b", "a,b", "[a]", "a=b", "Größe/猫", " lead", "trail ", "two\nlines", "tab\t",
@@ -34,3 +36,11 @@ def test_a_path_comes_through_the_shell_and_hydra(path):
 
 def test_plain_paths_stay_as_they_are():
     assert commands.override("resume", "runs/a-1_b.c") == "resume=runs/a-1_b.c"
+
+
+def test_nesting_without_limit_is_one_line(capsys):
+    def nested(_):
+        raise RecursionError
+
+    assert run(Parser(prog="test"), nested, []) == 2
+    assert capsys.readouterr().err == f"error: {TOO_DEEP}\n"
