@@ -1,10 +1,9 @@
 """The commands as functions: `pretrain` is ``ijepa train``, `Run.evaluate` is ``ijepa evaluate``."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -19,7 +18,8 @@ from ijepa.models.pretrained import PretrainedEncoder
 from ijepa.run import assembly, build, evaluations, folders, runs
 from ijepa.run_folder import RunFolder
 from ijepa.run_folder.config import read_config
-from ijepa.run_folder.evaluation import evaluation_file
+from ijepa.run_folder.evaluation import Results, evaluation_file, finite_results, read_evaluation
+from ijepa.run_folder.summary import read_summary
 from ijepa.util import commands
 from ijepa.util.errors import UserError
 from ijepa.util.paths import CONF
@@ -35,9 +35,7 @@ class Evaluation:
     @property
     def results(self) -> dict[str, dict[str, float]]:
         """Values by model (``target encoder``, ``random init``, ``raw pixels``) and metric; accuracies are 0..1."""
-        written = json.loads(evaluation_file(self.folder).read_text(encoding="utf-8"))
-        found: dict[str, dict[str, float]] = written["results"]
-        return found
+        return _values(read_evaluation(evaluation_file(self.folder)).results)
 
     @property
     def classifier(self) -> ImageClassifier:
@@ -74,10 +72,7 @@ class Run:
     @property
     def results(self) -> dict[str, dict[str, float]]:
         """What was measured at the end of training, as `Evaluation.results`; {} if nothing was."""
-        file = RunFolder(self.folder).summary
-        summary = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        found: dict[str, dict[str, float]] = summary.get("results", {})
-        return found
+        return _values(finite_results((read_summary(RunFolder(self.folder).summary) or {}).get("results")))
 
     def evaluate(self, task: str | list[str] = "knn", **overrides: Any) -> Evaluation:
         """Evaluates the encoder, as ``ijepa evaluate checkpoint=RUN_DIR task=TASK`` does.
@@ -142,6 +137,10 @@ def pretrain(data: str | Path, model: str | None = None, run_dir: str | Path | N
     assert isinstance(values, dict)
     named = targets({str(key): value for key, value in values.items()})  # the caller's own code
     return Run(started[-1], sorted({target.partition(".")[0] for target in named.values()}))
+
+
+def _values(results: Results) -> dict[str, dict[str, float]]:
+    return cast(dict[str, dict[str, float]], results)
 
 
 def _validate_one_process(config: DictConfig, command: str) -> None:

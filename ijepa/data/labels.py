@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ijepa.data.sets import UNLABELLED
 from ijepa.util.errors import ConfigError
+from ijepa.util.reading import read_text
 
 FILE = "file"
 """The column of file names; every other column is a label set."""
@@ -69,9 +70,11 @@ def read_labels(path: Path) -> LabelTable:
         ConfigError: if the file is missing or malformed; it names the line.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        text = read_text(path, encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigError(KEY, path, "cannot be read: not UTF-8") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(KEY, path, f"cannot be read: {reason}") from None
     first = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=first.count)

@@ -1,6 +1,5 @@
 """Data sets that list their images in files: Places205 and iNaturalist 2018."""
 
-import json
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from ijepa import config
 from ijepa.data.folders import check_readable, existing_root, labelled_source, value_limit
 from ijepa.data.scan import scan_folder
 from ijepa.data.sets import CLASS, Files, Source
+from ijepa.util import reading
 from ijepa.util.errors import ConfigError, UserError
 
 PLACES_CLASSES = 205
@@ -24,6 +24,8 @@ PLACES_IMAGES = (
 """The path in the official archive, and shorter paths in common use."""
 CHECKED_IMAGES = 20
 """Number of images, evenly spaced in the list, of which at least one must exist; checking all takes too long."""
+MAX_JSON = 2**30
+"""Bytes of a JSON file; CLEVR's and iNaturalist's have up to 300 MB."""
 
 
 def places205(data: config.Data, seed: int) -> Source:
@@ -91,9 +93,11 @@ def read_json(file: Path, data: config.Data, keys: Collection[str] | None = None
         ConfigError: if it is missing or not valid JSON.
     """
     keep = None if keys is None else lambda item: {key: item[key] for key in keys if key in item}
-    with one_line_errors(file, data), file.open("rb") as stream:
+    with one_line_errors(file, data):
         try:
-            return json.load(stream, object_hook=keep)
+            return reading.read_json(file, MAX_JSON, keep)
+        except OSError:
+            raise
         except ValueError as error:
             raise ConfigError("data.root", data.root, f"{file} is not valid JSON: {error}") from None
 
@@ -122,8 +126,8 @@ def one_line_errors(file: Path, data: config.Data) -> Iterator[None]:
 def _read_list(file: Path, data: config.Data) -> list[tuple[str, int]]:
     """Image names and labels, from lines such as ``a/abbey/gsun_0003.jpg 0``."""
     listed = []
-    with one_line_errors(file, data), file.open(encoding="utf-8", errors="surrogateescape") as lines:
-        for number, line in enumerate(lines, 1):
+    with one_line_errors(file, data):
+        for number, line in enumerate(reading.read_text(file, errors="surrogateescape").split("\n"), 1):
             if not line.strip():
                 continue
             name, _, label = line.rstrip().rpartition(" ")

@@ -14,6 +14,7 @@ from ijepa.data.imagenet import wordnet_title
 from ijepa.data.scan import scan_folder
 from ijepa.data.sets import CLASS, Source, Uint8Images
 from ijepa.util.errors import ConfigError
+from ijepa.util.reading import read_bytes
 
 IMAGENETTE = Archive(
     "https://s3.amazonaws.com/fast-ai-imageclas/imagenette2-320.tgz",
@@ -100,8 +101,8 @@ def _stl_images(folder: Path, part: str, data: config.Data) -> NDArray[np.uint8]
 
 def _read_bytes(file: Path, data: config.Data) -> bytes:
     try:
-        return file.read_bytes()
-    except OSError:
+        return read_bytes(file)
+    except (OSError, ValueError):
         raise _corrupt_error(file, data) from None
 
 

@@ -17,6 +17,7 @@ from ijepa.evaluation.features import Features
 from ijepa.evaluation.measures import MetricValue
 from ijepa.util.errors import ConfigError
 from ijepa.util.randomness import Stream, shuffled
+from ijepa.util.reading import read_text
 
 Amount = float | int | Path
 """A fraction of each class (below 1), a number of images per class, or a file of image names."""
@@ -82,7 +83,7 @@ def listed_rows(file: Path, names: list[str], key: str) -> Tensor:
     Raises:
         ConfigError: if a line matches none or several of ``names``, or the list is empty; it names ``key``.
     """
-    lines = [line.strip() for line in file.read_text(encoding="utf-8", errors="surrogateescape").splitlines()]
+    lines = [line.strip() for line in read_text(file, errors="surrogateescape").splitlines()]
     listed = [line for line in lines if line]
     found = matching(listed, names)
     for line, rows in zip(listed, found, strict=True):

@@ -18,6 +18,7 @@ from ijepa.models.pretrained import PretrainedEncoder
 from ijepa.run_folder import RunFolder
 from ijepa.util.errors import ConfigError, UserError
 from ijepa.util.files import write_safetensors
+from ijepa.util.reading import parse_json
 
 CLASSIFIER, DENSE = "ijepa_classifier", "ijepa_dense"
 """Kinds of heads: metadata keys of their description."""
@@ -81,7 +82,7 @@ def read_heads(file: Path, kind: str) -> HeadsFile:
         if name.startswith(timm.TRAINED_HEAD):
             number, _, part = name.removeprefix(timm.TRAINED_HEAD).partition(".")
             states.setdefault(int(number), {})[part] = value
-    return HeadsFile(encoder, which, json.loads(metadata[kind]), [states[number] for number in sorted(states)])
+    return HeadsFile(encoder, which, parse_json(metadata[kind]), [states[number] for number in sorted(states)])
 
 
 def stored_deviations(description: dict[str, Any]) -> float:

@@ -1,6 +1,5 @@
 """Our own files: checkpoints of training runs, and `encoder.safetensors`."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from ijepa.config.trust import check_target
 from ijepa.interop.timm import CUSTOM_HEAD, TRAINED_HEAD, from_timm
 from ijepa.interop.weights import SPEC_KEY, State, Weights, Which
 from ijepa.models.pretrained import Spec
+from ijepa.util.reading import parse_json
 
 CHECKPOINT = "a checkpoint of a training run"
 EXPORT = "an encoder of this software"
@@ -65,9 +65,9 @@ def read_export(metadata: dict[str, str], state: State, file: Path) -> Weights:
 def read_description(metadata: dict[str, str]) -> dict[str, Any]:
     """The encoder's description in the metadata of a safetensors file; raises ValueError if it is invalid."""
     try:
-        values: dict[str, Any] = dict(json.loads(metadata[SPEC_KEY]))
+        values: dict[str, Any] = dict(parse_json(metadata[SPEC_KEY]))
         values["encoder"]  # must exist
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError):
         raise ValueError(f"{SPEC_KEY} in its metadata does not describe an encoder") from None
     return values
 

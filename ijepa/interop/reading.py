@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ijepa.interop import meta, native, timm, transformers
 from ijepa.interop.weights import SPEC_KEY, State, Weights
+from ijepa.util.reading import check_regular
 
 FORMATS = (
     "a run folder, a checkpoint (.ckpt), encoder.safetensors, the reference implementation's .pth.tar, a state dict of "
@@ -33,6 +34,7 @@ def read(file: Path, heads: int | None = None) -> Weights:
     """
     try:
         if file.exists():  # a folder of shards has no such file
+            check_regular(file)
             file.open("rb").close()
     except OSError as fault:
         raise ValueError(f"cannot be read: {fault.strerror}") from None

@@ -3,7 +3,6 @@
 They are read and written without transformers, in the layout that all its versions load.
 """
 
-import json
 import re
 import tempfile
 from pathlib import Path
@@ -31,6 +30,7 @@ from ijepa.models.positions import Grid
 from ijepa.models.pretrained import Spec
 from ijepa.run_folder import RunFolder
 from ijepa.util.files import write_json, write_safetensors
+from ijepa.util.reading import read_json
 
 FORM = "a folder of transformers' IJepaModel"
 CONFIG, WEIGHTS, PROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
@@ -73,8 +73,8 @@ def is_folder(path: Path) -> bool:
 def read_config(path: Path) -> dict[str, Any]:
     """The contents of config.json in a folder; raises ValueError if it is not a configuration."""
     try:
-        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as fault:
+        config = read_json(path / CONFIG)
+    except (OSError, ValueError) as fault:
         raise ValueError(f"{CONFIG} cannot be read ({fault})") from None
     if not isinstance(config, dict):
         raise ValueError(f"{CONFIG} does not describe a network")
@@ -137,7 +137,7 @@ def _read_tensors(path: Path) -> State:
         raise ValueError(f"it has no {WEIGHTS}; save it with transformers' save_pretrained")
     try:
         is_single_file = (path / WEIGHTS).is_file()  # transformers prefers it, too
-        names = {WEIGHTS} if is_single_file else set(json.loads(index.read_text())["weight_map"].values())
+        names = {WEIGHTS} if is_single_file else set(read_json(index)["weight_map"].values())
         tensors: State = {}
         for name in sorted(names):
             if Path(name).name != name:

@@ -1,6 +1,5 @@
 """Logs to a Weights & Biases run, in addition to metrics.csv."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from ijepa.run_folder import RunFolder
 from ijepa.util.errors import UserError
 from ijepa.util.files import write_json
 from ijepa.util.metric_spec import MetricSpec
+from ijepa.util.reading import read_json
 
 MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")
 """Values of the environment variable WANDB_MODE that W&B knows."""
@@ -120,7 +120,7 @@ class WandbRun(WandbLogger):
 def read_stored_run(folder: Path) -> dict[str, Any]:
     """ID, project and entity of the W&B run of a run's folder; {} if there is none."""
     try:
-        values = json.loads(RunFolder(folder).wandb_run.read_text(encoding="utf-8"))
+        values = read_json(RunFolder(folder).wandb_run)
     except (FileNotFoundError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}

@@ -26,6 +26,7 @@ from ijepa.run.image_predictor import ImagePredictor, relative_name
 from ijepa.run_folder.outputs import MAPS, MAPS_COLUMNS, output_kind
 from ijepa.util.errors import ConfigError, UserError
 from ijepa.util.files import replacing
+from ijepa.util.reading import check_regular
 from ijepa.util.rows import Row, RowFile
 
 PICTURE = "maps.png"
@@ -201,6 +202,7 @@ def is_map_folder(folder: Path) -> bool:
 def _maps(table: Path) -> list[str]:
     """The maps that a table lists; [] if it is not one of maps."""
     try:
+        check_regular(table)
         with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             rows = csv.DictReader(file)
             is_own = tuple(rows.fieldnames or ()) == MAPS_COLUMNS

@@ -11,7 +11,7 @@ from ijepa.util import commands
 from ijepa.util.errors import UserError
 from ijepa.util.files import write_text
 from ijepa.util.paths import CONF
-from ijepa.util.reading import check_yaml
+from ijepa.util.reading import check_yaml, read_text
 
 CHOSEN = {"sweeper": "grid", "job_logging": "none", "hydra_logging": "none"}
 HYDRA = ["hydra_setup", *({f"override hydra/{group}": name} for group, name in CHOSEN.items()), "_self_"]
@@ -79,7 +79,7 @@ def read_config(path: Path) -> DictConfig:
         UserError: when ``path`` is not a configuration, or one of a newer version of this software.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except (OSError, ValueError):
         text = ""
     return from_text(text, path)

@@ -1,6 +1,5 @@
 """metrics.json: the results of an evaluation."""
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from ijepa.run_folder.folder import RunFolder
 from ijepa.util.errors import UserError
 from ijepa.util.files import write_json
+from ijepa.util.reading import read_json
 
 FILE = "metrics.json"
 UNFINISHED = ".unfinished-evaluation"
@@ -61,7 +61,7 @@ def read_evaluation(path: Path) -> StoredEvaluation:
         UserError: when the file is corrupt.
     """
     try:
-        stored = json.loads(path.read_bytes())
+        stored = read_json(path)
         intervals = {str(model): {str(metric): (float(low), float(high)) for metric, (low, high) in values.items()}
                      for model, values in stored.get("intervals", {}).items()}  # fmt: skip
         images = stored.get("images", {}).get("val")

@@ -1,12 +1,12 @@
 """health.json: the verdicts of a run's health checks."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ijepa.util.errors import UserError
 from ijepa.util.files import write_json
+from ijepa.util.reading import read_json
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def read_verdicts(path: Path) -> list[StoredVerdict]:
         UserError: when the file is corrupt.
     """
     try:
-        return [_verdict(item) for item in json.loads(path.read_bytes())["verdicts"]]
+        return [_verdict(item) for item in read_json(path)["verdicts"]]
     except FileNotFoundError:
         return []
     except (ValueError, LookupError, TypeError, AttributeError, OSError):

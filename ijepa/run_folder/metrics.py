@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ijepa.util.errors import UserError, one_line
 from ijepa.util.files import write_text
+from ijepa.util.reading import read_bytes
 
 STEP = "step"
 """The column that every row has."""
@@ -63,9 +64,11 @@ def read_metrics(path: Path) -> MetricsTable:
         UserError: when it is not the metrics of a run; names the line.
     """
     try:
-        text = path.read_bytes().decode()
+        text = read_bytes(path).decode()
     except UnicodeDecodeError:
         raise UserError(f"{path}: not the metrics of a run: it is not a text file") from None
+    except ValueError as error:  # larger than any, or no regular file
+        raise UserError(f"{path}: not the metrics of a run: it is {error}") from None
     complete = text[: text.rfind("\n") + 1]
     reader = csv.reader(io.StringIO(complete, newline=""))
     try:

@@ -1,12 +1,12 @@
 """Tells folders that this software has written from folders of images."""
 
-import json
 from collections.abc import Collection
 from pathlib import Path
 
 from ijepa.run_folder.evaluation import FILE, UNFINISHED, evaluation_file
 from ijepa.run_folder.folder import RunFolder
 from ijepa.run_folder.sweep import SweepFolder
+from ijepa.util.reading import check_regular, read_json
 
 MAPS = "maps.csv"
 """The table in a folder of maps that predict.py has written."""
@@ -37,6 +37,7 @@ def output_kind(folder: Path, names: Collection[str]) -> str | None:
 
 def _starts(file: Path, text: bytes) -> bool:
     try:
+        check_regular(file)
         with file.open("rb") as opened:
             return opened.read(len(text)) == text
     except OSError:
@@ -46,7 +47,7 @@ def _starts(file: Path, text: bytes) -> bool:
 def _keys(file: Path) -> set[str]:
     """The keys of a JSON object; none if the file is something else."""
     try:
-        values = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        values = read_json(file)
+    except (OSError, ValueError):
         return set()
     return set(values) if isinstance(values, dict) else set()

@@ -1,11 +1,11 @@
 """summary.json: totals and results of a run; a run with this file is finished."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from ijepa.util.errors import UserError
 from ijepa.util.files import write_json
+from ijepa.util.reading import read_json
 
 
 def write_summary(path: Path, summary: dict[str, Any]) -> None:
@@ -22,7 +22,9 @@ def read_summary(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        summary = json.loads(path.read_bytes())
+        summary = read_json(path)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(summary, dict):

@@ -1,6 +1,5 @@
 """The record of a sweep: its jobs and their status, stored in sweep.json."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from ijepa.run_folder.summary import finished_summary
 from ijepa.sweeps import metric
 from ijepa.util.files import write_json
 from ijepa.util.metric_spec import MetricSpec
+from ijepa.util.reading import read_json
 
 FINISHED, FAILED, STOPPED, WAITING = "finished", "failed", "stopped", "not begun"
 
@@ -106,7 +106,7 @@ def read(folder: Path) -> Sweep | None:
     if not file.is_file():
         return None
     try:
-        record = json.loads(file.read_bytes())
+        record = read_json(file)
         jobs = [Job(folder / str(job["folder"]), {str(key): str(value) for key, value in job["values"].items()},
                     job["error"]) for job in record["jobs"]]  # fmt: skip
         return Sweep(folder, [str(item) for item in record["command"]], [str(key) for key in record["keys"]],

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ijepa.util.files import replacing, write_text
+from ijepa.util.reading import read_json
 
 SAVED_EVERY = 1.0
 """Seconds between records of how far the file is."""
@@ -104,7 +105,7 @@ class RowFile:
     def _found(self) -> tuple[int, int, int]:
         """Rows and bytes of an unfinished file with the same identity, and rows of one with another."""
         try:
-            values = json.loads(self.record.read_text(encoding="utf-8"))
+            values = read_json(self.record)
             same, rows, size = values["identity"] == self.identity, int(values["rows"]), int(values["bytes"])
             return (rows, size, 0) if same and self.unfinished.stat().st_size >= size else (0, 0, rows)
         except (OSError, ValueError, KeyError, TypeError):

@@ -1,5 +1,6 @@
 """data.labels: classes from a CSV file, and images without one."""
 
+import os
 import re
 import shutil
 
@@ -106,6 +107,9 @@ def test_ambiguous_missing_and_binary_files(tree, tmp_path):
     (tmp_path / "labels.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="cannot be read: not UTF-8"):
         source(tree, f"data.labels={tmp_path / 'labels.csv'}")
+    os.mkfifo(tmp_path / "fifo.csv")
+    with pytest.raises(UserError, match="cannot be read: not a regular file"):
+        source(tree, f"data.labels={tmp_path / 'fifo.csv'}")
 
 
 def test_only_folders_have_such_a_file(tmp_path):

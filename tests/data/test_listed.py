@@ -241,6 +241,8 @@ def test_inat18(tmp_path):
         ("val2018.json", None, "val2018.json: No such file"),
         ("train2018.json", "{", "train2018.json is not valid JSON: "),
         ("train2018.json", b"\xff\xfe", "train2018.json is not valid JSON: "),
+        ("val2018.json", "[" * 200_000, "val2018.json is not valid JSON: nested more than 100 levels deep"),
+        ("categories.json", "[" * 101 + "]" * 101, "categories.json is not valid JSON: nested more than 100 levels"),
         ("train2018.json", [], "train2018.json differs from the published file: "),
         (
             "train2018.json",

@@ -138,7 +138,7 @@ def test_files_that_hold_no_classifier(made, tmp_path):
         save_file(state, file, {**metadata, heads_file.CLASSIFIER: json.dumps({**description, **change})})
         with pytest.raises(UserError, match=r"classifier.safetensors: "):
             ijepa.load_classifier(file)
-    for text in ("{}", "[]", "not JSON"):
+    for text in ("{}", "[]", "not JSON", "[" * 200_000):
         save_file(state, file, {**metadata, heads_file.CLASSIFIER: text})
         with pytest.raises(UserError, match=r"classifier.safetensors: "):
             ijepa.load_classifier(file)

@@ -1,13 +1,17 @@
 """summary.json, health.json and metrics.json of evaluations: missing, broken, and of earlier versions."""
 
 import json
+import os
 
 import pytest
 
-from ijepa.run_folder import RunFolder
+from ijepa.run_folder import RunFolder, SweepFolder
+from ijepa.run_folder.config import read_config
 from ijepa.run_folder.evaluation import evaluation_file, evaluation_files, read_evaluation, write_evaluation
 from ijepa.run_folder.health import read_verdicts, write_verdicts
+from ijepa.run_folder.metrics import read_metrics
 from ijepa.run_folder.summary import finished_summary, read_summary, write_summary
+from ijepa.sweeps import jobs
 from ijepa.util.errors import UserError
 
 
@@ -18,7 +22,10 @@ def test_a_summary(tmp_path):
     assert read_summary(file) == finished_summary(file) == {"steps": 3, "results": {}}
 
 
-@pytest.mark.parametrize("contents", [b'{"steps": ', b"[]", b"\xff", b""])
+NESTED = "[" * 200_000 + "]" * 200_000
+
+
+@pytest.mark.parametrize("contents", [b'{"steps": ', b"[]", b"\xff", b"", NESTED.encode()])
 def test_a_broken_summary_is_that_of_no_finished_run(tmp_path, contents):
     file = RunFolder(tmp_path).summary
     file.write_bytes(contents)
@@ -40,7 +47,7 @@ def test_verdicts(tmp_path):
     first, second = read_verdicts(file)
     assert (first.step, first.verdict, first.kind, first.evidence) == (1, "healthy", None, [])
     assert (second.kind, second.evidence, second.remedies) == ("early", ["rank 3"], ["lr"])
-    for broken in ('{"verdicts": [{}]}', '{"verdicts": ', "[]", '{"verdicts": [1]}'):
+    for broken in ('{"verdicts": [{}]}', '{"verdicts": ', "[]", '{"verdicts": [1]}', NESTED):
         file.write_text(broken)
         with pytest.raises(UserError, match=r"health\.json: not the health of a run"):
             read_verdicts(file)
@@ -60,6 +67,20 @@ def test_evaluations(tmp_path):
     assert evaluation_files(run) == [file]
     file.write_text('{"results": {"target encoder": {"knn20": 0.5}}}')  # before there were intervals
     assert read_evaluation(file).intervals == {}
-    file.write_text('{"results": [')
-    with pytest.raises(UserError, match=r"metrics\.json: not the results of an evaluation"):
-        read_evaluation(file)
+    for broken in ('{"results": [', NESTED, '{"results": {}, "details": ' + "[" * 200 + "]" * 200 + "}"):
+        file.write_text(broken)
+        with pytest.raises(UserError, match=r"metrics\.json: not the results of an evaluation"):
+            read_evaluation(file)
+
+
+@pytest.mark.parametrize("read", [read_summary, read_verdicts, read_evaluation, read_metrics, read_config])
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path, read):
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(UserError, match="fifo: not "):
+        read(tmp_path / "fifo")
+
+
+def test_a_sweep_s_record_that_is_nested_without_limit(tmp_path):
+    SweepFolder(tmp_path).record.write_text(NESTED)
+    with pytest.raises(ValueError, match=r"sweep\.json: corrupt"):
+        jobs.read(tmp_path)

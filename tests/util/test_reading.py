@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from ijepa.util.reading import check_regular, check_yaml
+from ijepa.util.reading import check_regular, check_yaml, parse_json, read_bytes, read_json, read_text
 
 
 def bomb(levels):
@@ -45,3 +45,25 @@ def test_only_regular_files_are_read(tmp_path):
     for name, problem in (("fifo", "not a regular file"), ("missing", "No such file")):
         with pytest.raises(OSError, match=problem):
             check_regular(tmp_path / name)
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"a":' * 200_000, "[" * 101 + "]" * 101, "{", b"\xff", "1" * 5000])
+def test_json_that_is_not_read(text):
+    with pytest.raises(ValueError, match=r".") as caught:
+        parse_json(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_json_that_is_read(tmp_path):
+    for text in ("1", "null", "{}", "[" * 100 + "]" * 100):
+        parse_json(text)
+    (tmp_path / "a.json").write_text('{"a": [1, {"b": null}]}')
+    assert read_json(tmp_path / "a.json") == {"a": [1, {"b": None}]}
+    with pytest.raises(ValueError, match="larger than 10 bytes"):
+        read_json(tmp_path / "a.json", limit=10)
+
+
+def test_contents_of_a_file(tmp_path):
+    (tmp_path / "a").write_bytes(b"\xef\xbb\xbfa\r\nb")
+    assert read_bytes(tmp_path / "a") == b"\xef\xbb\xbfa\r\nb"
+    assert read_text(tmp_path / "a", encoding="utf-8-sig") == "a\nb"

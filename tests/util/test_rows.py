@@ -35,7 +35,7 @@ def test_a_stopped_table_is_resumed_after_its_last_record(tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["table.csv"]
 
 
-@pytest.mark.parametrize("change", ["identity", "columns", "truncated", "damaged", "gone"])
+@pytest.mark.parametrize("change", ["identity", "columns", "truncated", "damaged", "nested", "gone"])
 def test_what_cannot_be_resumed_begins_anew(tmp_path, change):
     path = tmp_path / "table.csv"
     table = RowFile(path, COLUMNS, {"of": 1})
@@ -45,6 +45,8 @@ def test_what_cannot_be_resumed_begins_anew(tmp_path, change):
         table.unfinished.write_bytes(b"file")
     if change == "damaged":
         table.record.write_text("{")
+    if change == "nested":
+        table.record.write_text("[" * 200_000)
     if change == "gone":
         table.unfinished.unlink()
     columns = {**COLUMNS, "error": False} if change == "columns" else COLUMNS
