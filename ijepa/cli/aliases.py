@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from ijepa.cli import config_files
 from ijepa.config import WandbLogger
+from ijepa.run_folder.config import as_text
 
 KEY = re.compile(rf"([+~]*)logger\.({'|'.join(WandbLogger.model_fields)})(?![\w.])")
 CHOICE = re.compile(r"\+*logger=(.*)")
@@ -33,4 +34,7 @@ def _has_flat_logger(config_dir: str | None, config_name: str | None) -> bool:
     if config_dir is None or config_name is None:
         return False
     file = Path(config_dir) / f"{config_name.removesuffix('.yaml')}.yaml"
-    return file.is_file() and OmegaConf.select(config_files.load(file), "logger.name") is not None
+    if not file.is_file():
+        return False
+    values = OmegaConf.create(as_text(config_files.load(file)))  # nothing is resolved: the run may be foreign
+    return OmegaConf.select(values, "logger.name") is not None

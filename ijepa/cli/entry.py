@@ -71,6 +71,7 @@ def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
         with immediate_signals():
             _register_plugins()
         flags = _check_arguments(name)
+        config_files.install(flags.overrides)
         overrides += flags.overrides
         if "--help" in arguments or "-h" in arguments:
             print(help_text(name, flags.overrides, flags.config_dir))
@@ -269,7 +270,6 @@ def _register_plugins() -> None:
     sweeping = importlib.import_module("hydra_plugins.ijepa_sweeping")
     for plugin in (sweeping.Sweeper, sweeping.Optuna):
         Plugins.instance().register(plugin)
-    config_files.install()
     # A config stored by a plugin hides a file of conf/ with the same name, so this file is stored in its place.
     search = OmegaConf.load(CONF / "hydra" / "sweeper" / "_optuna.yaml")
     ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=search, provider="ijepa")

@@ -13,6 +13,7 @@ from ijepa import loggers
 from ijepa.callbacks.rewind import Rewind
 from ijepa.config import TrainConfig
 from ijepa.config.checks import parse
+from ijepa.config.trust import typed_trust
 from ijepa.distributed import sharding, slurm
 from ijepa.evaluation import tasks
 from ijepa.evaluation.context import label_sets
@@ -119,7 +120,7 @@ def _resume(resumed: ResumePoint, wire: Wire) -> float | None:
             files.health.unlink(missing_ok=True)
         changed_config = resume.later_config(resumed, run.data.identity)
         if changed_config is not None:
-            write_config(files.next_config(step), changed_config)
+            write_config(files.next_config(step), changed_config, typed_trust(run.config))
 
     return execute(run, resumed.checkpoint, rewind_files)
 
@@ -202,7 +203,7 @@ def _fit_and_finish(run: Run, checkpoint: Path | None, rewind: Rewind) -> float 
     if run.trainer.is_global_zero:
         loggers.begin(run.trainer.loggers)  # first: if a logger fails, no file is written
         if checkpoint is None:
-            write_config(RunFolder(folder).config, run.config.model_dump())
+            write_config(RunFolder(folder).config, run.config.model_dump(), typed_trust(run.config))
     # First: other callbacks must find the rewound files. Lightning adds the list of callbacks.
     run.trainer.callbacks.insert(0, rewind)  # type: ignore[attr-defined]
     run.trainer.fit(run.module, run.data, ckpt_path=checkpoint, weights_only=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ijepa.util import commands
 from ijepa.util.errors import UserError
@@ -17,6 +17,8 @@ CHOSEN = {"sweeper": "grid", "job_logging": "none", "hydra_logging": "none"}
 HYDRA = ["hydra_setup", *({f"override hydra/{group}": name} for group, name in CHOSEN.items()), "_self_"]
 """The defaults list that lets Hydra compose the file as a primary configuration."""
 
+REPEAT, VERSION_LINE = "# Repeat: ", "# Version: "
+"""How the comments start with which a run's config.yaml begins."""
 ANY_REFERENCE = re.compile(r"(\\*)\$\{")
 """Of a plain value, in which backslashes have no meaning."""
 REFERENCE = re.compile(r"(?<!\\)((?:\\\\)*)\$\{")
@@ -64,12 +66,32 @@ VERSION = len(UPGRADES) + 1
 composes from the file."""
 
 
-def write_config(path: Path, values: dict[str, Any]) -> None:
-    """Writes a run's configuration atomically, with run_dir set to its folder, and resume and force reset."""
+def write_config(path: Path, values: dict[str, Any], trust: str = "") -> None:
+    """Writes a run's configuration atomically, with run_dir set to its folder, and resume and force reset.
+
+    ``trust``: the end of the command that repeats the run, see `ijepa.config.trust.typed_trust`.
+    """
     saved = {"defaults": HYDRA, **values, "run_dir": str(path.parent), "resume": None, "force": False, "trust": []}
     train = commands.command_line("train")
-    repeat = f"# Repeat: {train} --config-dir {commands.typed(path.parent)} --config-name {path.stem} run_dir=NEW\n"
-    write_text(path, repeat + to_text(saved))
+    options = f"--config-dir {commands.typed(path.parent)} --config-name {path.stem} run_dir=NEW{trust}"
+    write_text(path, f"{REPEAT}{train} {options}\n{to_text(saved)}")
+
+
+def is_written_by_run(text: str) -> bool:
+    """Whether `write_config` has written a configuration, by its comments."""
+    return text.lstrip("\ufeff").startswith((REPEAT, VERSION_LINE))
+
+
+def has_own_defaults(values: DictConfig) -> bool:
+    """Whether the defaults list of a configuration is none, or that of `write_config`."""
+    found = OmegaConf.to_container(values).get("defaults") or []  # type: ignore[union-attr]
+    return isinstance(found, list) and all(item in HYDRA for item in found)
+
+
+def as_text(values: DictConfig | ListConfig) -> dict[str, Any]:
+    """The plain values of the configuration of a run, in which every reference is text."""
+    found: dict[str, Any] = _escaped(OmegaConf.to_container(values), REFERENCE)
+    return found
 
 
 def read_config(path: Path) -> DictConfig:
@@ -87,7 +109,7 @@ def read_config(path: Path) -> DictConfig:
 
 def to_text(values: dict[str, Any]) -> str:
     """A configuration as YAML, with its version."""
-    return f"# Version: {VERSION}\n{OmegaConf.to_yaml(OmegaConf.create(_escaped(values, ANY_REFERENCE)))}"
+    return f"{VERSION_LINE}{VERSION}\n{OmegaConf.to_yaml(OmegaConf.create(_escaped(values, ANY_REFERENCE)))}"
 
 
 def from_text(text: str, path: Path) -> DictConfig:
@@ -98,7 +120,7 @@ def from_text(text: str, path: Path) -> DictConfig:
     """
     try:
         check_yaml(text)
-        values = OmegaConf.create(_escaped(OmegaConf.to_container(OmegaConf.create(text)), REFERENCE))
+        values = OmegaConf.create(as_text(OmegaConf.create(text)))
     except Exception:  # whatever the YAML parser raises
         values = None  # type: ignore[assignment]
     if not isinstance(values, DictConfig) or not isinstance(values.get("data"), DictConfig) or "seed" not in values:

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from pathlib import Path
 
+from ijepa.run_folder.config import REPEAT
 from ijepa.run_folder.evaluation import FILE, UNFINISHED, evaluation_file
 from ijepa.run_folder.folder import RunFolder
 from ijepa.run_folder.sweep import SweepFolder
@@ -22,7 +23,7 @@ def output_kind(folder: Path, names: Collection[str]) -> str | None:
         names: of the files in it. Files are read only if one has the name of such a folder's marker.
     """
     run, sweep = RunFolder(folder), SweepFolder(folder)
-    if run.config.name in names and (run.metrics.name in names or _starts(run.config, b"# Repeat: ")):
+    if run.config.name in names and (run.metrics.name in names or _starts(run.config, REPEAT.encode())):
         return "a run"
     if sweep.record.name in names and {"jobs"} <= _keys(sweep.record):
         return "a sweep"
@@ -33,6 +34,13 @@ def output_kind(folder: Path, names: Collection[str]) -> str | None:
     if MAPS in names and _starts(folder / MAPS, ",".join(MAPS_COLUMNS).encode()):
         return "predicted maps"
     return None
+
+
+def is_in_run(folder: Path) -> bool:
+    """Whether a folder is that of a run, by the files in it, whatever its config.yaml is."""
+    run = RunFolder(folder)
+    others = (run.metrics, run.summary, run.health, run.encoder, run.checkpoints.last)
+    return any(path.exists() for path in others) or _starts(run.config, REPEAT.encode())
 
 
 def _starts(file: Path, text: bytes) -> bool:
