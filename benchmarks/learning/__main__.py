@@ -137,8 +137,8 @@ def _train(
     data = build.data(config.data, labelled(source, row["part"]), None, 1, config.hardware, config.seed)
 
     def measure(point: Point) -> None:
-        runtime = Runtime(torch.device("cpu"), bf16=config.hardware.precision.startswith("bf16"))
-        context = EvalContext(data, runtime, config.seed, quiet=True)
+        # In float32, whatever training is in: features of a method that learns little differ too little for bf16.
+        context = EvalContext(data, Runtime(torch.device("cpu")), config.seed, quiet=True)
         encoder = None if point.encoder is None else point.encoder.eval()
         model = EvaluatedModel("target encoder", encoder)
         measured = configs[row["part"] if point.share == 1 else "search"].task
