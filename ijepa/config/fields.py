@@ -27,7 +27,7 @@ Scale = Annotated[float, Field(ge=1e-30, le=1e30)]
 """A positive number in units of images or gradients, which others are divided by."""
 Ratio = Annotated[float, Field(gt=0, le=1024)]
 Penalty = Annotated[float, Field(ge=1e-20, le=1e20)]
-Pair = Annotated[list[Annotated[float, Field(ge=-LARGEST, le=LARGEST)]], Field(min_length=2, max_length=2)]
+Pair = Annotated[list[Annotated[float, Field(ge=-MAX_ASPECT, le=MAX_ASPECT)]], Field(min_length=2, max_length=2)]
 FractionalPoint = Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2, max_length=2)]
 Size = Annotated[
     list[Annotated[int, Field(ge=1, le=MAX_SIDE)]],
@@ -73,5 +73,5 @@ def check_range(key: str, limits: list[float], most: float | None) -> None:
     if not 0 < low <= high or (most is not None and high > most):
         bound = "" if most is None else f" <= {show(most)}"
         raise ConfigError(key, limits, f"needs 0 < low <= high{bound}")
-    if most is None and not 1 / MAX_ASPECT <= low <= high <= MAX_ASPECT:
+    if most is None and low < 1 / MAX_ASPECT:
         raise ConfigError(key, limits, f"needs {1 / MAX_ASPECT:g} <= low <= high <= {MAX_ASPECT}")
