@@ -130,7 +130,8 @@ def _read_values(path: str, max_pixels: int | None) -> "np.ndarray[Any, Any]":
 def _read_tiff(path: str, max_pixels: int | None) -> "np.ndarray[Any, Any]":
     with open(path, "rb") as file, TiffFile(file) as opened:  # noqa: PTH123
         page: Any = opened.pages.first
-        check_size(page.imagelength, page.imagewidth, max_pixels)
+        check_size(page.imagelength, page.imagewidth, max_pixels, tiff.pixel_bytes(page, 1))
+        tiff.check_stored_bytes(page)
         if page.compression not in tiff.COMPRESSIONS and page.samplesperpixel == 1 and page.bitspersample <= 8:
             return _read_with_pillow(path, max_pixels)  # such as fax compressions of black and white
         tiff.check_compression(page)

@@ -66,9 +66,9 @@ def read(path: str, channels: int, max_pixels: int | None) -> Tensor | None:
                     raise ValueError(f"{pages} pages or more, too many for data.channels={channels}")
                 raise ValueError(f"{pages} pages for data.channels={channels}; try data.channels={pages}")
             stack = [first]
-        check_size(first.imagelength, first.imagewidth, max_pixels, _pixel_bytes(first, len(stack)))
+        check_size(first.imagelength, first.imagewidth, max_pixels, pixel_bytes(first, len(stack)))
         for page in stack:
-            _check_stored_bytes(page)
+            check_stored_bytes(page)
         values = torch.cat([_read_page(page) for page in stack])
     colours = first.dtype.kind == "u" and first.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB) and len(stack) == 1
     extra = first.extrasamples[-1:]
@@ -78,12 +78,12 @@ def read(path: str, channels: int, max_pixels: int | None) -> Tensor | None:
     return convert_channels(values, channels, alpha=alpha, opaque=colours)
 
 
-def _pixel_bytes(page: TiffPage, pages: int) -> int:
+def pixel_bytes(page: TiffPage, pages: int) -> int:
     """Bytes of a pixel of all pages in memory."""
     return pages * page.samplesperpixel * max(page.dtype.itemsize if page.dtype else 4, 4)
 
 
-def _check_stored_bytes(page: TiffPage) -> None:
+def check_stored_bytes(page: TiffPage) -> None:
     """Raises ValueError if a page stores far more than its pixels: reading it would take memory for nothing."""
     tiles = math.prod(page.chunks) * len(page.databytecounts) * (page.dtype.itemsize if page.dtype else 1)
     stored = sum(page.databytecounts)

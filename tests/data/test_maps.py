@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from helpers import composed, train_config
 from omegaconf import OmegaConf
@@ -168,3 +169,21 @@ def test_fax_compressed_masks_are_read(tmp_path):
     Image.fromarray(mask).save(tmp_path / "masks" / "a.tif", compression="group4")
     reader = maps.MapFolder("segmentation", tmp_path / "masks", tmp_path / "images", 1.0, None)
     assert set(reader(str(tmp_path / "images" / "a.png")).unique().tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "lzw"])
+@pytest.mark.parametrize("kind", ["depth", "segmentation"])
+def test_a_tiff_that_stores_far_more_than_its_pixels_is_not_read(tmp_path, kind, compression, monkeypatch):
+    (tmp_path / "images").mkdir()
+    path = tmp_path / "maps" / "a.tif"
+    path.parent.mkdir()
+    tifffile.imwrite(path, np.ones((32, 32), np.uint16), compression=compression)
+    with tifffile.TiffFile(path) as opened:
+        at = opened.pages[0].tags["StripByteCounts"].offset + 2  # of type, count and value
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write((4).to_bytes(2, "little") + (1).to_bytes(4, "little") + (300_000_000).to_bytes(4, "little"))
+        file.truncate(300_100_000)  # takes no space on the disk
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda *args, **kwargs: pytest.fail("decoded"))
+    with pytest.raises(UnreadableError, match="stores 300000000 bytes for 2048 bytes of pixels; it is damaged"):
+        maps.MapFolder(kind, path.parent, tmp_path / "images", 1.0, None)(str(tmp_path / "images" / "a.png"))
