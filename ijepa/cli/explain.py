@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from ijepa.config import TrainConfig
 from ijepa.config.checks import dotted_keys, suggest_key
+from ijepa.util import commands
 from ijepa.util.errors import UserError
 from ijepa.util.overrides import without_quotes
 
@@ -48,7 +49,8 @@ def explain(error: BaseException, overrides: list[str], schema: type[BaseModel] 
         if text[0].startswith("Ambiguous value"):
             key = re.search(r"'([^=]*)=(.*)'", text[0])
             assert key is not None
-            return f"{key[1]}={key[2]}: several values; add -m for a sweep, or quote one value: '{key[1]}=\"{key[2]}\"'"
+            one = commands.typed(f'{key[1]}="{key[2]}"')
+            return f"{key[1]}={key[2]}: several values; add -m for a sweep, or quote one value: {one}"
         cause = error.__cause__
         detail = f" ({str(cause).splitlines()[0]})" if isinstance(cause, OmegaConfBaseException) else ""
         prefix = f"{error.full_key}: " if getattr(error, "full_key", None) else ""

@@ -42,7 +42,8 @@ def check_target(key: str, target: str, file: Path) -> None:
     """Raises UntrustedError if ``target``, which ``file`` gives for ``key``, is of a package that is not allowed."""
     if not any(target == package or target.startswith(f"{package}.") for package in _trusted):
         package = target.partition(".")[0]
-        problem = f"{file} names this class, whose code would run; if you know the file, add trust={package}"
+        remedy = f"if you know the file, add {commands.typed(f'trust={package}')}"
+        problem = f"{file} names this class, whose code would run; {remedy}"
         raise UntrustedError(key, target, problem)
 
 

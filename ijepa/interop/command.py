@@ -187,7 +187,7 @@ def _validate_out(given: argparse.Namespace) -> None:
     if to in FOLDERS and out.is_file():
         raise ConfigError("OUT", out, "is a file; transformers needs a folder")
     if to not in FOLDERS and out.is_dir():
-        raise ConfigError("OUT", out, f"is a folder; give a file in it, e.g. {out / 'encoder'}")
+        raise ConfigError("OUT", out, f"is a folder; give a file in it, e.g. {commands.typed(out / 'encoder')}")
     data_file = out.with_name(out.name + ".data")
     if to == "onnx" and data_file.exists() and not given.overwrite:
         raise ConfigError(

@@ -82,7 +82,8 @@ def _output_file(arguments: argparse.Namespace) -> Path:
         return next(iter(folders.values())) / REPORT if len(folders) == 1 else Path(REPORT)
     out: Path = arguments.out.expanduser()
     if out.is_dir():
-        raise ConfigError("--out", text.name(out), f"is a folder; give a file in it, e.g. {text.name(out / REPORT)}")
+        example = commands.typed(out / REPORT)
+        raise ConfigError("--out", text.name(out), f"is a folder; give a file in it, e.g. {example}")
     if out.suffix.lower() not in (".html", ".htm"):
         raise ConfigError("--out", text.name(out), "should end in .html")
     return out

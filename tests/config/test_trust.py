@@ -182,3 +182,10 @@ def test_printed_commands_allow_the_run_s_own_packages():
         assert typed_trust(config) == typed
         assert followups.resume("FOLDER", config) == f"python train.py resume=FOLDER{typed}"
         assert followups.evaluate("FOLDER", config) == f"python evaluate.py checkpoint=FOLDER{typed}"
+
+
+@pytest.mark.parametrize(("target", "shown"), [("mine.A", "trust=mine"), ("a; rm -rf ~.B", "'trust=a; rm -rf ~'")])
+def test_the_package_to_trust_can_be_pasted(tmp_path, target, shown):
+    with pytest.raises(UserError) as caught:
+        check_target("model._target_", target, tmp_path)
+    assert str(caught.value).endswith(f"; if you know the file, add {shown}")

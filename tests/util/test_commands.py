@@ -1,7 +1,9 @@
 """Commands that are printed can be pasted."""
 
 import os
+import shlex
 import subprocess
+from pathlib import Path
 
 import pytest
 from helpers import ROOT
@@ -10,6 +12,8 @@ from omegaconf import OmegaConf
 
 from ijepa.cli.verbatim import quote_texts
 from ijepa.config import COMBINED, TrainConfig
+from ijepa.interop import command as interop
+from ijepa.report import command as report
 from ijepa.util import commands
 from ijepa.util.commands import Parser, run
 from ijepa.util.errors import TOO_DEEP
@@ -44,3 +48,14 @@ def test_nesting_without_limit_is_one_line(capsys):
 
     assert run(Parser(prog="test"), nested, []) == 2
     assert capsys.readouterr().err == f"error: {TOO_DEEP}\n"
+
+
+@pytest.mark.parametrize("main", [report.main, interop.main])
+def test_a_path_in_advice_can_be_pasted(tmp_path, capsys, main):
+    folder = tmp_path / "it's a; folder"
+    folder.mkdir()
+    arguments = ["convert", str(tmp_path), str(folder), "--to", "meta"]
+    assert main(arguments if main is interop.main else [str(tmp_path), "--out", str(folder)]) == 2
+    advice = capsys.readouterr().err.strip().partition(", e.g. ")[2]
+    (path,) = shlex.split(advice)
+    assert Path(path).parent == folder
