@@ -30,7 +30,7 @@ audit: $(VENV)/installed ## pip-audit: which installed packages have known vulne
 	@test -x $(VENV)-audit/bin/pip-audit || ($(PYTHON) -m venv $(VENV)-audit && $(VENV)-audit/bin/python -m pip install --quiet pip-audit)
 	@$(PYTHON) .ci/audit.py $(BIN)/python $(VENV)-audit/bin/pip-audit
 
-chaos: $(VENV)/installed-dev ## hostile tries, many and long: configurations, damaged files, kills, signals, full disks
+chaos: $(VENV)/installed-dev ## hostile tries, many and long: configurations, damaged pictures, weights and texts, kills, signals, full disks
 	PYTHONPATH=tests $(BIN)/python -m chaos $(ARGS)
 
 lint: $(VENV)/installed-dev ## ruff: rules and format

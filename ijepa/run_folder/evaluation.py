@@ -1,5 +1,6 @@
 """metrics.json: the results of an evaluation."""
 
+import contextlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +67,7 @@ def read_evaluation(path: Path) -> StoredEvaluation:
                      for model, values in stored.get("intervals", {}).items()}  # fmt: skip
         images = stored.get("images", {}).get("val")
         results = finite_results(stored["results"])
-    except (ValueError, LookupError, TypeError, AttributeError, OSError):
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, OSError):
         raise UserError(f"{path}: not the results of an evaluation") from None
     return StoredEvaluation(results, intervals, images if isinstance(images, int) else None, stored.get("metrics"))
 
@@ -79,4 +80,6 @@ def finite_results(stored: Any) -> Results:
 
 
 def _finite(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    with contextlib.suppress(OverflowError):  # a whole number of very many digits
+        return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    return None

@@ -35,7 +35,7 @@ def read_verdicts(path: Path) -> list[StoredVerdict]:
         return [_verdict(item) for item in read_json(path)["verdicts"]]
     except FileNotFoundError:
         return []
-    except (ValueError, LookupError, TypeError, AttributeError, OSError):
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, OSError):
         raise UserError(f"{path}: not the health of a run") from None
 
 

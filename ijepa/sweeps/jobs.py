@@ -109,7 +109,11 @@ def read(folder: Path) -> Sweep | None:
         record = read_json(file)
         jobs = [Job(folder / str(job["folder"]), {str(key): str(value) for key, value in job["values"].items()},
                     job["error"]) for job in record["jobs"]]  # fmt: skip
-        return Sweep(folder, [str(item) for item in record["command"]], [str(key) for key in record["keys"]],
-                     record["metric"], jobs)  # fmt: skip
+        keys = [str(key) for key in record["keys"]]
+        if any(key not in job.values for job in jobs for key in keys):
+            raise ValueError  # every job has a value of each key
+        if not all(isinstance(text, str | None) for text in (record["metric"], *(job.error for job in jobs))):
+            raise ValueError
+        return Sweep(folder, [str(item) for item in record["command"]], keys, record["metric"], jobs)
     except (ValueError, LookupError, TypeError, AttributeError):
         raise ValueError(f"{file}: corrupt; run the sweep again, it skips finished jobs") from None

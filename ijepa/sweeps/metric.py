@@ -2,9 +2,10 @@
 
 import difflib
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from ijepa.evaluation import specs
 from ijepa.health import specs as health
@@ -69,11 +70,17 @@ def direction(name: str | None, custom: specs.Specs | None = None) -> str:
 def results(summary: dict[str, Any]) -> dict[str, float]:
     """The headline, the results of the trained encoder and the totals in a summary, by name."""
     rows = summary.get("results") or {}
-    trained: dict[str, Any] = next(iter(rows.values()), {}) if isinstance(rows, dict) else {}
+    first: Any = next(iter(rows.values()), {}) if isinstance(rows, dict) else {}
+    trained: dict[str, Any] = first if isinstance(first, dict) else {}
     custom = specs.parse_custom_specs(summary.get(METRICS))
     values = {HEADLINE: summary.get(HEADLINE), **trained, **{name: summary.get(name) for name in TOTALS}}
     return {name: float(value) for name, value in values.items()
-            if isinstance(value, int | float) and specs.lookup(name, custom).better}  # fmt: skip
+            if _is_number(value) and specs.lookup(name, custom).better}  # fmt: skip
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    """Whether a value from JSON is one that fits a float: whole numbers have any number of digits there."""
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) <= sys.float_info.max)
 
 
 def value(name: str | None, folder: Path) -> float | None:

@@ -13,12 +13,13 @@ import time
 import traceback
 from pathlib import Path
 
-from chaos import commands, configs, files, stops
+from chaos import commands, configs, files, stops, texts
 
 CAMPAIGNS = {  # what is tried, how often in all, and how often by one process
     "configs": (configs.case, 2000, 100),
     "pictures": (files.picture_case, 4000, 200),
     "weights": (files.weight_case, 1000, 50),
+    "texts": (texts.case, 2700, 90),
     "kills": (stops.kill_case, 25, 1),
     "signals": (stops.signal_case, 25, 1),
     "commands": (commands.case, 40, 10),

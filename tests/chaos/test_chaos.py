@@ -5,7 +5,7 @@ import os
 import pytest
 
 from chaos import __main__ as chaos
-from chaos import commands, configs, files, stops
+from chaos import commands, configs, files, stops, texts
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -22,6 +22,12 @@ def test_damaged_pictures(seed, tmp_path):
 @pytest.mark.parametrize("seed", range(30))
 def test_damaged_weights(seed, tmp_path):
     files.weight_case(seed, tmp_path)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("seed", range(36))
+def test_damaged_texts(seed, tmp_path):
+    texts.case(seed, tmp_path)
 
 
 @pytest.mark.slow

@@ -11,8 +11,9 @@ from ijepa.run_folder.evaluation import evaluation_file, evaluation_files, read_
 from ijepa.run_folder.health import read_verdicts, write_verdicts
 from ijepa.run_folder.metrics import read_metrics
 from ijepa.run_folder.summary import finished_summary, read_summary, write_summary
-from ijepa.sweeps import jobs
+from ijepa.sweeps import jobs, metric
 from ijepa.util.errors import UserError
+from ijepa.util.files import write_json
 
 
 def test_a_summary(tmp_path):
@@ -80,7 +81,25 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path, read):
         read(tmp_path / "fifo")
 
 
-def test_a_sweep_s_record_that_is_nested_without_limit(tmp_path):
-    SweepFolder(tmp_path).record.write_text(NESTED)
+@pytest.mark.parametrize(
+    "text",
+    [
+        NESTED,
+        '{"command": [], "keys": ["seed"], "metric": null, "jobs": [{"folder": "a", "values": {}, "error": null}]}',
+        '{"command": [], "keys": [], "metric": 1.5, "jobs": []}',
+    ],
+)
+def test_a_sweep_s_record_that_is_none(tmp_path, text):
+    SweepFolder(tmp_path).record.write_text(text)
     with pytest.raises(ValueError, match=r"sweep\.json: corrupt"):
         jobs.read(tmp_path)
+
+
+@pytest.mark.parametrize("rows", [{"target encoder": 5}, {"target encoder": {"knn20": 10**400}}, [1]])
+def test_results_of_other_types_are_none(tmp_path, rows):
+    run = RunFolder(tmp_path)
+    write_summary(run.summary, {"steps": 3, "results": rows})
+    assert metric.value(None, tmp_path) is None
+    file = evaluation_file(run.evaluations / "knn")
+    write_json(file, {"results": rows})
+    assert not any(value for values in read_evaluation(file).results.values() for value in values.values())
