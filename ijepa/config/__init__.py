@@ -69,7 +69,6 @@ __all__ = [
     "NewImages",
     "Objective",
     "Optimizer",
-    "OwnCallbacks",
     "Paper",
     "Pictures",
     "PredictConfig",

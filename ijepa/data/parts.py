@@ -2,12 +2,12 @@
 
 import os
 import re
-import shlex
 from pathlib import Path
 from typing import NamedTuple
 
 from ijepa import config
 from ijepa.data.scan import FolderContents, first_names, holds_images, is_image, is_system, scan_folder
+from ijepa.util import commands
 from ijepa.util.errors import ConfigError
 
 TRAIN = ("train", "training")
@@ -62,7 +62,7 @@ def find_parts(root: Path, entries: list[str], data: config.Data) -> Parts:
     if others and not val and not any(contents.classes) and data.labels is None:
         problem = f"{train[0]}/ could be a class like {_listed(others)}, or the training images"
         raise ConfigError(
-            "data.root", data.root, f"{problem}; rename it, or give data.root={shlex.quote(str(root / train[0]))}"
+            "data.root", data.root, f"{problem}; rename it, or give {commands.override('data.root', root / train[0])}"
         )
     chosen = _validation(root, val, data)
     validation = None if chosen is None else scan_folder(root / chosen)
@@ -72,7 +72,7 @@ def find_parts(root: Path, entries: list[str], data: config.Data) -> Parts:
     labels_are_wanted = data.labels is None and data.val is None
     if chosen is not None and validation is not None and labels_are_wanted and _lacks_labels(contents, validation):
         notes.append(f"{chosen}/ has no class folders, so validation images are held out from {train[0]}/; "
-                     f"data.val={chosen} uses it all the same")  # fmt: skip
+                     f"{commands.override('data.val', chosen)} uses it all the same")  # fmt: skip
         val.remove(chosen)
         chosen = validation = None
     unused = [name for name in [*val, *others] if name != chosen]
@@ -122,7 +122,7 @@ def _refuse_hidden_parts(root: Path, names: list[str], data: config.Data) -> Non
     if divided:
         first, parts = next(iter(divided.items()))
         problem = f"{first}/ is divided into {_listed(parts)}, which would all be training images"
-        raise ConfigError("data.root", data.root, f"{problem}; try data.root={shlex.quote(str(root / first))}")
+        raise ConfigError("data.root", data.root, f"{problem}; try {commands.override('data.root', root / first)}")
     short = [name for name in names if name.lower() in SHORT and holds_images(root / name)]
     if "tr" in map(str.lower, short) and len(short) == len([name for name in names if holds_images(root / name)]) > 1:
         problem = f"{_listed(short)} could be classes, or training and validation images"
@@ -142,15 +142,19 @@ def _without_train(root: Path, names: list[str], val: list[str], data: config.Da
     others = [name for name in names if name not in val and holds_images(root / name)]
     if data.val is not None:
         problem = f"{root} has no folder for training ({', '.join(TRAIN)})"
-        raise ConfigError("data.val", data.val, f"{problem}; move the other images into {root / TRAIN[0]}")
+        raise ConfigError(
+            "data.val", data.val, f"{problem}; move the other images into {commands.typed(root / TRAIN[0])}"
+        )
     if not any(holds_images(root / name) for name in val):
         return Parts(scan_folder(root), None, [])
     if others:
         problem = f"{_listed(val)} could be a class like {_listed(others)}, or the validation images"
-        raise ConfigError("data.root", data.root, f"{problem}; rename it, or move the others into {root / TRAIN[0]}")
+        raise ConfigError(
+            "data.root", data.root, f"{problem}; rename it, or move the others into {commands.typed(root / TRAIN[0])}"
+        )
     problem = f"has {_listed(val)}, but no folder for training ({', '.join(TRAIN)})"
     raise ConfigError(
-        "data.root", data.root, f"{problem}; to train on one, give data.root={shlex.quote(str(root / val[0]))}"
+        "data.root", data.root, f"{problem}; to train on one, give {commands.override('data.root', root / val[0])}"
     )
 
 
@@ -162,7 +166,7 @@ def _validation(root: Path, val: list[str], data: config.Data) -> str | None:
     for synonyms in SYNONYMS:
         same = [name for name in with_images if _part(name) in synonyms]
         if len(same) > 1:
-            problem = f"has {_listed(same)}; choose one by data.val={same[0]}"
+            problem = f"has {_listed(same)}; choose one by {commands.override('data.val', same[0])}"
             raise ConfigError("data.root", data.root, problem)
     return min(with_images, key=lambda name: VAL.index(_part(name)), default=None)
 

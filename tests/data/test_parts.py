@@ -86,7 +86,7 @@ def test_parts_a_level_below_are_refused(tmp_path):
     (root / "labels" / "train").mkdir(parents=True)
     with pytest.raises(UserError, match="images/ is divided into train/, val/, which would all be training") as caught:
         source(root)
-    assert str(caught.value).endswith(f"; try data.root='{root}/images'")
+    assert str(caught.value).endswith(f"; try 'data.root={root}/images'")
     assert len(source(root / "images").val) == 1
     make(root, cat=1)  # then images/ is a class like it
     assert source(root, "data.val_fraction=0").classes == {"class": ["cat", "images"]}
