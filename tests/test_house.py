@@ -1,6 +1,7 @@
 """How the code hangs together."""
 
 import ast
+import re
 
 from helpers import ROOT
 
@@ -87,3 +88,9 @@ def test_tests_mirror_the_package():
             assert not module.split(".")[-1].startswith("test_"), f"{name} imports {module}; try helpers.py"
         if len(name.parts) > 1 and name.parts[0] != "chaos":  # hostile tries, of all packages
             assert (ROOT / "ijepa" / name.parts[0] / "__init__.py").exists(), f"{name}: no such package in ijepa/"
+
+
+def test_files_that_the_documentation_names_exist():
+    for page in (*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
+        for name in re.findall(r"\b(?:tests|ijepa|benchmarks)/[\w/]+\.py\b", page.read_text()):
+            assert (ROOT / name).is_file(), f"{page.name}: {name}"
