@@ -51,6 +51,10 @@ class CheckedFiles(FileConfigSource):
         return is_written_by_run(read_text(file)) or any(map(is_in_run, around))
 
 
+CheckedFiles.__name__ = FileConfigSource.__name__
+"""In a launcher's processes Hydra registers its own source after this one, and leaves one of the same name alone."""
+
+
 def install(overrides: Sequence[str]) -> None:
     """Makes Hydra read files by `CheckedFiles`; ``overrides``: of the command line, where trust= may be.
 
