@@ -24,7 +24,7 @@ test-fast: $(VENV)/installed-dev ## set up, then run the unit tests: no training
 	$(BIN)/python -m pytest --numprocesses 2 -m "not integration and not slow and not gpu" $(ARGS)
 
 test-lowest: $(VENV)-lowest/installed ## the tests with the lowest versions that pyproject.toml allows, in an environment of their own
-	PYTHONPATH=. $(VENV)-lowest/bin/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	$(VENV)-lowest/bin/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 audit: $(VENV)/installed ## pip-audit: which installed packages have known vulnerabilities
 	@test -x $(VENV)-audit/bin/pip-audit || ($(PYTHON) -m venv $(VENV)-audit && $(VENV)-audit/bin/python -m pip install --quiet pip-audit)
