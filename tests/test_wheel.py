@@ -59,7 +59,7 @@ def environment(tmp_path_factory):
 
 
 def pip(*arguments):
-    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # pip takes it for installed
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # or it is installed
     command = [sys.executable, "-m", "pip", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env=variables)
     assert done.returncode == 0, done.stderr
