@@ -8,8 +8,9 @@ from torch import Tensor
 
 from ijepa.data import arrays, png, tiff
 from ijepa.data.arrays import convert_channels, to_float
-from ijepa.data.limits import ValueLimit, check_regular, check_size, open_picture
+from ijepa.data.limits import ValueLimit, check_size, open_picture
 from ijepa.util.errors import UserError
+from ijepa.util.reading import check_regular
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 NPY, NPZ = b"\x93NUMPY", b"PK\x03\x04"

@@ -1,8 +1,6 @@
 """Limits on images: on their size, checked before decoding, in place of Pillow's; and on their values."""
 
 import math
-import os
-import stat
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -76,12 +74,6 @@ class ValueLimit:
                 limit = f"deviations from the mean in training, more than {self.deviations:g}"
                 advice = "repair it, or convert it to the units of training"
             raise ValueError(f"{values}{limit}; {advice}")
-
-
-def check_regular(path: str) -> None:
-    """Raises OSError if a path is no regular file: reading another, such as a FIFO, could wait for ever."""
-    if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116  # faster than Path, for millions of files
-        raise OSError("is not a regular file")
 
 
 @contextmanager

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from ijepa import config
 from ijepa.data import tiff, workers
-from ijepa.data.limits import check_regular, check_size, open_picture
+from ijepa.data.limits import check_size, open_picture
 from ijepa.data.sets import UnreadableError
 from ijepa.util.errors import ConfigError
+from ijepa.util.reading import check_regular
 
 SUFFIXES = (".png", ".tif", ".tiff", ".npy")
 IGNORE_INDEX = 255

@@ -83,7 +83,7 @@ class PatchTransformer(nn.Module):
 def write_out_attention(network: nn.Module) -> None:
     """Makes all attention in ``network`` products of matrices instead of torch's fused function.
 
-    The fused function's backward pass on a CPU in bf16 takes 3 to 8 times as long; `FlopCounterMode` cannot count it.
+    The fused function's backward pass on a CPU in bf16 takes several times as long; `FlopCounterMode` cannot count it.
     """
     for module in network.modules():
         if hasattr(module, "fused_attn"):

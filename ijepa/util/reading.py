@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -29,9 +30,9 @@ class NotRegularError(OSError, ValueError):
         return str(self.strerror)
 
 
-def check_regular(path: Path) -> None:
+def check_regular(path: str | Path) -> None:
     """Raises NotRegularError if a path is neither a regular file nor a folder: reading a FIFO may never end."""
-    mode = path.stat().st_mode
+    mode = os.stat(path).st_mode  # noqa: PTH116  # faster than Path, for millions of images
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a folder has an error of its own when it is opened
         raise NotRegularError(errno.EINVAL, "not a regular file", str(path))
 
