@@ -80,13 +80,13 @@ class RunRecord:
     @property
     def total(self) -> int | None:
         """The configured number of steps; None if it cannot be computed."""
-        with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError):
+        with contextlib.suppress(AttributeError, KeyError, TypeError, ArithmeticError):
             schedule = self.config["schedule"]
             if schedule["max_steps"] is not None:
-                return int(schedule["max_steps"])
+                return _count(schedule["max_steps"])
             images, epoch = self.last("images"), self.last("epoch")
             per_epoch = (images or 0) / (epoch or 0) / self.config["data"]["batch_size"]
-            return max(round(schedule["epochs"] * per_epoch), 1)
+            return _count(schedule["epochs"] * per_epoch)
         return None
 
     @property
@@ -156,6 +156,13 @@ def _config(path: Path) -> dict[Any, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{path}: not the configuration of a run; restore the file that train.py wrote")
     return values
+
+
+def _count(value: object) -> int | None:
+    """The number of steps, at least one, next to a value that a file holds; None if it can be none."""
+    if isinstance(value, int | float) and 0 <= value < 2**53:  # beyond, or not a number: a damaged file
+        return max(round(value), 1)
+    return None
 
 
 def _optional(path: Path, folder: Path, notes: list[str], read: Callable[[Path], T]) -> T | None:
