@@ -13,6 +13,8 @@ from ijepa.util.reading import read_text
 FILE = "file"
 """The column of file names; every other column is a label set."""
 KEY = "data.labels"
+MAX_DIGITS = 1000
+"""Class names of more digits are text: Python reads no whole number of more than 4,300."""
 
 
 class LabelTable(NamedTuple):
@@ -119,5 +121,5 @@ def matching(listed: Sequence[str], names: Sequence[str]) -> list[list[int]]:
 
 
 def _order(values: set[str]) -> Callable[[str], tuple[int, str]]:
-    numbers = all(value.isdecimal() for value in values)
+    numbers = all(value.isdecimal() and len(value) <= MAX_DIGITS for value in values)
     return lambda value: (int(value) if numbers else 0, value)

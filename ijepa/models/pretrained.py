@@ -13,6 +13,7 @@ from ijepa.models.initialisation import Init
 from ijepa.models.positions import Grid, Positions
 from ijepa.models.protocol import PatchEncoder
 from ijepa.models.timm_vit import TIMM_ARGUMENTS, TimmEncoder
+from ijepa.util.errors import one_line
 from ijepa.util.sizes import MAX_DEPTH, MAX_PATCHES, MAX_PIXELS, MAX_SIDE, MAX_WIDTH, memory_problem
 
 Kind = Literal["vit", "timm", "custom"]
@@ -66,7 +67,7 @@ class Spec:
         spec = cls(**arguments)
         for name, fits in spec._validity().items():
             if not fits:
-                raise ValueError(f"{name}={arguments.get(name)} is not possible")
+                raise ValueError(one_line(f"{name}={arguments.get(name)} is not possible"))
         return spec
 
     def _validity(self) -> dict[str, bool]:

@@ -1,5 +1,6 @@
 """Renders a sweep as one HTML page: a sortable table, a scatter plot of any two columns, parallel coordinates."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,7 +95,9 @@ def _axes(columns: list[SweepColumn]) -> list[int]:
 
 
 def _number(text: str) -> float | None:
+    """The number that a swept value is, if an axis has a place for it."""
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return None
+    return number if math.isfinite(number) else None

@@ -68,7 +68,7 @@ def direction(name: str | None, custom: specs.Specs | None = None) -> str:
 
 
 def results(summary: dict[str, Any]) -> dict[str, float]:
-    """The headline, the results of the trained encoder and the totals in a summary, by name."""
+    """The headline, the results of the trained encoder and the totals in a summary, by name, those that are finite."""
     rows = summary.get("results") or {}
     first: Any = next(iter(rows.values()), {}) if isinstance(rows, dict) else {}
     trained: dict[str, Any] = first if isinstance(first, dict) else {}
@@ -79,8 +79,8 @@ def results(summary: dict[str, Any]) -> dict[str, float]:
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    """Whether a value from JSON is one that fits a float: whole numbers have any number of digits there."""
-    return isinstance(value, float) or (isinstance(value, int) and abs(value) <= sys.float_info.max)
+    """Whether a value from JSON is finite, as a float, too: whole numbers have any number of digits there."""
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
 
 
 def value(name: str | None, folder: Path) -> float | None:

@@ -69,6 +69,12 @@ def test_equal_numbers_have_a_fixed_order(flat, tmp_path):
     assert source(flat, labels, "data.val_fraction=0").classes == {"class": ["001", "01", "1"]}
 
 
+def test_a_class_whose_name_is_a_number_of_very_many_digits(flat, tmp_path):
+    first, second, *_ = names(flat)
+    labels = write(tmp_path, f"file,class\n{first},10\n{second},{'9' * 5000}\n")
+    assert source(flat, labels, "data.val_fraction=0").classes == {"class": ["10", "9" * 5000]}
+
+
 def test_labels_do_not_change_what_is_held_out(flat, tmp_path):
     labels = write(tmp_path, "file,class\n" + "".join(f"{name},{i % 2}\n" for i, name in enumerate(names(flat)[:6])))
     without, with_labels = (source(flat, *more, "data.val_fraction=0.25") for more in ([], [labels]))

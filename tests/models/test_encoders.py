@@ -104,6 +104,8 @@ def test_the_untrained_encoder_has_the_run_s_initialisation():
     assert scale["xavier"] == pytest.approx((2 / 48) ** 0.5, rel=0.1)
     with pytest.raises(ValueError, match="init=zeros is not possible"):
         Spec.of({**xavier.plain(), "init": "zeros"})
+    with pytest.raises(ValueError, match=r"^positions=\\x00\\n is not possible$"):
+        Spec.of({**xavier.plain(), "positions": "\0\n"})
 
 
 def test_registers_are_timm_s():
