@@ -108,13 +108,13 @@ class Crops(Dataset[tuple[SampleIndex, Tensor, list[str]]]):
     def __getitem__(self, sample: SampleIndex) -> tuple[SampleIndex, Tensor, list[str]]:
         errors: list[str] = []
         for offset in range(len(self.images)):
+            seed = seed_of(self.seed, Stream.TRAIN_CROP, sample.epoch, sample.image)
             try:
-                image = self.images.read((sample.image + offset) % len(self.images))
+                crop = self.transform.read(self.images, (sample.image + offset) % len(self.images), seed)
             except UnreadableError as error:
                 errors.append(str(error))
                 continue
-            seed = seed_of(self.seed, Stream.TRAIN_CROP, sample.epoch, sample.image)
-            return sample, self.transform(image, seed), errors
+            return sample, crop, errors
         raise UnreadableError(f"no image is readable any more; the last error: {errors[-1]}")
 
 

@@ -1,6 +1,7 @@
 """Cropping and resizing of single images."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,8 +11,10 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as TF
 
 from ijepa.data.arrays import convert_channels
+from ijepa.data.crops import RandomCrop
 from ijepa.data.decode import Picture, convert
 from ijepa.data.limits import without_pillow_limit
+from ijepa.data.sets import Images, read_crop
 
 MAX_ASPECT = 8
 """Images with a larger aspect ratio are cropped to their middle before they are resized."""
@@ -31,16 +34,24 @@ class TrainTransform:
         self, size: tuple[int, int], scale: tuple[float, float], aspect: tuple[float, float], flip: bool,
         jitter: float = 0.0,
     ) -> None:  # fmt: skip
-        crop = v2.RandomResizedCrop(size, scale=scale, ratio=aspect, antialias=True)
-        self.transform = v2.Compose([crop, v2.RandomHorizontalFlip()] if flip else [crop])
+        self.crop = RandomCrop(size, scale, aspect)
+        self.flip = v2.RandomHorizontalFlip() if flip else None
         self.jitter = jitter
 
     def __call__(self, image: Picture, seed: int) -> Tensor:
         """[C, H, W]: uint8 for a PIL image, float32 for a float32 tensor [C, H, W]."""
+        return self._transformed(lambda: self.crop(image), seed)
+
+    def read(self, images: Images, index: int, seed: int) -> Tensor:
+        """The same of an image of a set, of which no more is decoded than is needed; raises `UnreadableError`."""
+        return self._transformed(lambda: read_crop(images, index, self.crop), seed)
+
+    def _transformed(self, cropped: Callable[[], Tensor], seed: int) -> Tensor:
         with torch.random.fork_rng(devices=[]), without_pillow_limit():
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed CUDA: 1 ms
-            cropped: Any = self.transform(image)
-            pixels = cropped if isinstance(cropped, Tensor) else TF.pil_to_tensor(cropped)
+            pixels = cropped()
+            if self.flip is not None:
+                pixels = self.flip(pixels)
             return jittered(pixels, self.jitter) if self.jitter else pixels
 
 

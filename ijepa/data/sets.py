@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -13,7 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from ijepa.data import workers
+from ijepa.data.crops import RandomCrop, ReadsCrops
 from ijepa.data.decode import Picture, convert, decode
+from ijepa.data.jpeg import open_jpeg
 from ijepa.data.limits import ValueLimit
 from ijepa.util.randomness import Stream, shuffled
 
@@ -73,6 +75,11 @@ def read_map(images: Images, index: int, kind: str) -> Tensor:
     """The map [H, W] of image ``index``; ``kind`` is one of `map_kinds`."""
     assert isinstance(images, HasDenseMaps)
     return images.read_map(index, kind)
+
+
+def read_crop(images: Images, index: int, crop: RandomCrop) -> Tensor:
+    """The crop [C, H, W] of an image, uint8 or float32; raises `UnreadableError`."""
+    return images.read_crop(index, crop) if isinstance(images, ReadsCrops) else crop(images.read(index))
 
 
 class UnreadableError(Exception):
@@ -140,14 +147,34 @@ class Files:
         return self.paths[index]
 
     def read(self, index: int) -> Picture:
+        with self._reading(index):
+            return self._decoded(index)
+
+    def read_crop(self, index: int, crop: RandomCrop) -> Tensor:
+        """See `ijepa.data.crops.ReadsCrops`: most JPEG files are decoded at the size that the crop needs."""
+        if type(self).read is not Files.read:  # a subclass may change images
+            return crop(self.read(index))
+        with self._reading(index):
+            jpeg = open_jpeg(self.paths[index], self.channels, self.max_pixels)
+            if jpeg is None:
+                return crop(self._decoded(index))
+            box = crop.box(jpeg.height, jpeg.width)
+            pixels = jpeg.resized(box, crop.size)
+            return crop.cut(self._decoded(index), box) if pixels is None else pixels
+
+    @contextlib.contextmanager
+    def _reading(self, index: int) -> Iterator[None]:
         try:
             with workers.reading(self.paths[index]):
-                picture = decode(self.paths[index], self.channels, self.max_pixels)
-            if self.limit is not None and isinstance(picture, Tensor):
-                self.limit.check(picture)
-            return picture
+                yield
         except Exception as error:  # damaged files make decoders raise anything
             raise UnreadableError(f"{self.paths[index]} ({error})") from None
+
+    def _decoded(self, index: int) -> Picture:
+        picture = decode(self.paths[index], self.channels, self.max_pixels)
+        if self.limit is not None and isinstance(picture, Tensor):
+            self.limit.check(picture)
+        return picture
 
     def read_map(self, index: int, kind: str) -> Tensor:
         return self.readers[kind](self.paths[index])
@@ -226,6 +253,12 @@ class Subset:
 
     def read(self, index: int) -> Picture:
         return self.images.read(self.indices[index])
+
+    def read_crop(self, index: int, crop: RandomCrop) -> Tensor:
+        """See `ijepa.data.crops.ReadsCrops`."""
+        if type(self).read is not Subset.read:  # as in Files
+            return crop(self.read(index))
+        return read_crop(self.images, self.indices[index], crop)
 
     @property
     def maps(self) -> tuple[str, ...]:

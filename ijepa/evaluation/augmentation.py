@@ -56,8 +56,10 @@ class Augment:
 
     def __call__(self, images: Images, index: int, seed: int) -> Tensor:
         """The augmented image [C, H, W], float32 in 0..1, or in the units of a float image."""
-        image = images.read(index)
-        pixels = self.crop(image, seed) if self.crop is not None else self.eval_transform(image)
+        if self.crop is not None:
+            pixels = self.crop.read(images, index, seed)
+        else:
+            pixels = self.eval_transform(images.read(index))
         if self.randaugment is not None:
             mode = PIL_MODES[len(pixels)]
             with seeded(seed):

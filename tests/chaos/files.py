@@ -1,20 +1,25 @@
 """Damaged pictures of every format and damaged weights of every format: read, or refused with one line."""
 
+import contextlib
 import functools
 import io
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
 import torch
+from helpers import picture
 from image_files import noise, write_png
 from PIL import Image
 from weight_files import convert, saved, spec_of
 
 import ijepa
 from chaos.damage import damaged
+from ijepa.data.crops import RandomCrop
 from ijepa.data.decode import decode
+from ijepa.data.sets import Files, UnreadableError
 from ijepa.util.errors import UserError
 
 MAX_PIXELS = 10**6
@@ -30,6 +35,12 @@ def pictures() -> dict[str, bytes]:
         stream = io.BytesIO()
         small.save(stream, kind)
         found[kind] = stream.getvalue()
+    found["jpeg-large"] = jpeg(picture(0, 200, 300))
+    found["jpeg-progressive"] = jpeg(small, progressive=True)
+    found["jpeg-grey"] = jpeg(small.convert("L"))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    found["jpeg-turned"] = jpeg(small, exif=turned)
     for channels in (1, 2, 3, 4):
         write_png(folder / "a", noise(40, 48, channels))
         found[f"png16-{channels}"] = (folder / "a").read_bytes()
@@ -47,12 +58,22 @@ def pictures() -> dict[str, bytes]:
     return found
 
 
+def jpeg(image: Image.Image, **options: Any) -> bytes:
+    """A picture as a JPEG file."""
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", **options)
+    return stream.getvalue()
+
+
 def picture_case(seed: int, folder: Path) -> None:
-    """Decoders may raise anything, which `Files` turns into one line; but return a picture, or raise."""
+    """Decoders may raise anything, which `Files` turns into one line; but return a picture or a crop, or raise."""
     rng = np.random.default_rng(seed)
     name = str(rng.choice(list(pictures())))
     path = folder / "picture"
     path.write_bytes(damaged(pictures()[name], rng))
+    with contextlib.suppress(UnreadableError):
+        crop = Files([str(path)], {}, 3, MAX_PIXELS).read_crop(0, RandomCrop((32, 48), (0.3, 1), (0.75, 4 / 3)))
+        assert crop.shape == (3, 32, 48), name
     try:
         found = decode(str(path), 3, MAX_PIXELS)
     except MemoryError:
