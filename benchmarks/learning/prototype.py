@@ -56,7 +56,7 @@ OPTIONS: dict[str, Any] = {
     "view": 0.0, "proj": 0, "sym": 0,
     "crop": 0.3, "flip": 0, "jitter": 0.0,
     "reg_end": 1.0, "pool_var": 0.0, "pool_cov": 0.0, "rope": 0, "layers": 0,
-    "teacher": "", "start": "", "save": "", "bottle": 0, "switch": 0.0, "visible": 0, "partial": 0,
+    "teacher": "", "teacher_width": 0, "start": "", "save": "", "bottle": 0, "switch": 0.0, "visible": 0, "partial": 0,
     "clusters": 0, "cluster_weight": 0.2, "token_norm": 0, "bf16": 0,
     "own": 0.0, "average": 0.0,
 }  # fmt: skip
@@ -333,13 +333,17 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
     if o["start"]:
         student.load_state_dict(torch.load(o["start"]))
         teacher.load_state_dict(student.state_dict())
+    average = copy.deepcopy(student).requires_grad_(False)
     if o["teacher"]:  # frozen, trained by a run with save=FILE, whose FLOPs are not counted
+        if o["teacher_width"]:
+            teacher = replace(spec, width=o["teacher_width"]).build()  # type: ignore[assignment]
+            teacher.requires_grad_(False)
         teacher.load_state_dict(torch.load(o["teacher"]))
-    average = copy.deepcopy(teacher)
+    goal_width = o["teacher_width"] or o["width"]
     depths = [int(d) for d in str(o["depths"]).split("-")]
     latent = o["target"] == "latent"
     width, pixel_count = o["width"], 16 * 3
-    outputs = (width * (1 if o["avg"] else len(depths)) if latent else 0) + (
+    outputs = (goal_width * (1 if o["avg"] else len(depths)) if latent else 0) + (
         pixel_count if o["pixels"] or o["switch"] or not latent else 0
     )
     count = o["clusters"]
@@ -390,7 +394,8 @@ def train(o: dict[str, Any], source: Any, budget: float, seed: int, shares: list
     trained = 2 * embedding + 3 * student.block_flops(c) + 3 * per
     trained += 6.0 * c * width * own_head.out_features if o["own"] else 0
     deepest = max(depths)
-    whole = embedding + student.block_flops(c + k if o["partial"] else 64) * deepest / o["depth"]
+    whole = teacher.embedding_flops(64)
+    whole += teacher.block_flops(c + k if o["partial"] else 64) * deepest / o["depth"]
     extra = 2.0 * 64 * width * width * (len(depths) + 1) if o["stat"] == "whiten" else 0
     extra += 4.0 * 64 * width * count
     needs_teacher = (latent and o["tokens"]) or o["image"]
