@@ -38,6 +38,7 @@ from ijepa.distributed.signals import install_sigint_handler, is_spawned_rank, r
 from ijepa.util import commands
 from ijepa.util.errors import TOO_DEEP, UNWRITABLE, InterruptedRunError, UserError, show
 from ijepa.util.paths import CONF, PACKAGE
+from ijepa.util.processes import is_rank_zero
 from ijepa.util.signals import handles_sigterm, stopping_on_sigterm
 
 PLUGINS = PACKAGE / "plugins"
@@ -110,6 +111,15 @@ def immediate_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def loading(libraries: str) -> Iterator[None]:
+    """`immediate_signals` for imports that take seconds, which --help and misspelt keys need not wait for; says so."""
+    if "torch" not in sys.modules and is_rank_zero():
+        print(f"loading {libraries} ...", flush=True)
+    with immediate_signals():
+        yield
 
 
 class Output(io.TextIOWrapper):

@@ -12,7 +12,7 @@ def main(composed: "DictConfig") -> float | None:
     """Evaluates one checkpoint; returns the headline result, for sweeps."""
     from ijepa.cli import entry
 
-    with entry.immediate_signals():  # torch takes seconds to import: not for --help or a misspelt key
+    with entry.loading("torch"):
         from ijepa.run import evaluations
 
     return evaluations.evaluate(composed)

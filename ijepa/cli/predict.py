@@ -12,7 +12,7 @@ def main(composed: "DictConfig") -> None:
     """Predicts with one classifier."""
     from ijepa.cli import entry
 
-    with entry.immediate_signals():  # torch takes seconds to import: not for --help or a misspelt key
+    with entry.loading("torch"):
         from ijepa.run import predictions
 
     predictions.predict(composed)

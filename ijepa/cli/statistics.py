@@ -35,7 +35,7 @@ def statistics(composed: DictConfig) -> None:
     Raises:
         UserError: if no image can be read, or the option exists and must not be replaced.
     """
-    with entry.immediate_signals():  # these imports take seconds, which --help and errors in keys need not wait for
+    with entry.loading("torch"):
         import numpy as np
 
         from ijepa.data import sources

@@ -12,7 +12,7 @@ def main(composed: "DictConfig") -> float | None:
     """Trains one run; returns the value of its metric, for sweeps."""
     from ijepa.cli import entry
 
-    with entry.immediate_signals():  # torch and Lightning take seconds to import: not for --help or a misspelt key
+    with entry.loading("torch and lightning"):
         from ijepa.run import runs
 
     return runs.train(composed)

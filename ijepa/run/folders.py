@@ -15,6 +15,7 @@ from ijepa.run_folder import RunFolder
 from ijepa.util import commands
 from ijepa.util.errors import ConfigError
 from ijepa.util.overrides import without_quotes
+from ijepa.util.processes import is_rank_zero
 
 FOLDER_VARIABLE = "IJEPA_RUN_DIR"
 """Environment variable with the folder that the first process has chosen, for the processes of other devices."""
@@ -162,12 +163,6 @@ def next_numbered(parent: Path, name: str) -> Path:
         with contextlib.suppress(FileExistsError):
             folder.mkdir()
             return folder
-
-
-def is_rank_zero() -> bool:
-    """Whether this process is the first of its run (global rank 0), which manages the folder."""
-    names = ("RANK", "SLURM_PROCID", "NODE_RANK", "LOCAL_RANK")
-    return all(int(os.environ.get(name, "0")) <= 0 for name in names)
 
 
 def slug(overrides: list[str]) -> str:

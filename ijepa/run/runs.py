@@ -26,6 +26,7 @@ from ijepa.run_folder.config import write_config
 from ijepa.run_folder.summary import finished_summary
 from ijepa.sweeps import metric
 from ijepa.util.errors import ConfigError, InterruptedRunError
+from ijepa.util.processes import is_rank_zero
 
 
 def train(composed: DictConfig, wire: Wire | None = None) -> float | None:
@@ -78,7 +79,7 @@ def _resume_or_restart(config: TrainConfig, folder: Path, wire: Wire) -> float |
         resumed = resume.point_in_folder(folder, config)
         if resumed is not None:
             return _resume(resumed, wire)
-        if folders.is_rank_zero():  # only one process clears: a slower one would delete what rank 0 has written since
+        if is_rank_zero():  # only one process clears: a slower one would delete what rank 0 has written since
             RunFolder(folder).clear()
     return _begin(config, folder, wire)  # outside the lock: `_begin` takes it again
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.special import stdtrit
 
 from ijepa.evaluation.specs import lookup
 from ijepa.run_folder import SweepFolder
@@ -144,7 +143,9 @@ def half_width(numbers: np.ndarray) -> float | None:
     """Half the width of Student's 95 % interval of the mean of ``numbers`` [n]; None if n < 2."""
     if len(numbers) < 2:
         return None
-    quantile = float(stdtrit(len(numbers) - 1, 0.975))  # of Student's t; scipy.stats takes a second to import
+    from scipy.special import stdtrit  # here, for a quick --help; scipy.stats would take a second
+
+    quantile = float(stdtrit(len(numbers) - 1, 0.975))  # of Student's t
     return float(quantile * numbers.std(ddof=1) / math.sqrt(len(numbers)))
 
 

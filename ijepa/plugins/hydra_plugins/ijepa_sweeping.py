@@ -32,6 +32,7 @@ from ijepa.sweeps import jobs, metric, outcomes, table
 from ijepa.util import commands
 from ijepa.util.errors import ConfigError, InterruptedRunError, StoppedJobError, UserError
 from ijepa.util.metric_spec import MetricSpec
+from ijepa.util.processes import is_rank_zero
 
 LOCAL_LAUNCHERS = ("JoblibLauncher", "LocalLauncher")
 """Launchers whose jobs are processes in the same terminal, so that Ctrl-C reaches them, too."""
@@ -104,8 +105,7 @@ class Jobs:
         self.sweeper, self.needs_value = sweeper, needs_value
         self.config: DictConfig = sweeper.config
         self.results: list[JobReturn] = []
-        self.quiet = not folders.is_rank_zero()
-        self.local = isinstance(sweeper.launcher, BasicLauncher)
+        self.local, self.quiet = isinstance(sweeper.launcher, BasicLauncher), not is_rank_zero()
         parsed = OverridesParser.create().parse_overrides(arguments)
         swept = [each.get_key_element().lstrip("+~") for each in parsed if each.is_sweep_override()]
         for key in {"run_dir", "sweep"} & set(swept):
