@@ -1,12 +1,14 @@
 """Batches from data loader processes that may crash, hang, or run out of shared memory."""
 
 import atexit
+import contextlib
+import itertools
 import multiprocessing
 import signal
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,6 +25,7 @@ TIMEOUT = 60.0
 """Where no configuration gives data.worker_timeout, as for rendering scenes."""
 CRASHES = 2
 """Crashes at the same file after which it counts as unreadable: a first may have another cause."""
+END = object()
 LOST = 3
 """Processes that die in a row, no file being to blame and no batch between them, before the run ends."""
 
@@ -43,6 +46,9 @@ class Loader:
         timeout: seconds without progress after which the loader prints what processes read, or gives up.
         stop: asked while the loader waits; true: there are no further batches.
         pin_memory: see DataLoader.
+
+    Attributes:
+        waited: seconds that its user has waited for batches, but for the first, before which processes start.
     """
 
     def __init__(
@@ -62,6 +68,7 @@ class Loader:
         self.timeout = timeout
         self.stop = stop
         self.pin_memory = pin_memory
+        self.waited = 0.0
 
     def __len__(self) -> int:
         """The number of batches, if ``batches`` has a length."""
@@ -73,6 +80,17 @@ class Loader:
         Raises:
             UserError: when shared memory is full, or processes die or stop and no file is to blame.
         """
+        with contextlib.closing(self._batches()) as batches:
+            yield from itertools.islice(batches, 1)
+            while True:
+                asked = time.perf_counter()
+                batch = next(batches, END)
+                self.waited += time.perf_counter() - asked
+                if batch is END:
+                    return
+                yield batch
+
+    def _batches(self) -> Generator[Any, None, None]:
         if not self.workers:
             yield from DataLoader(
                 self.dataset,
