@@ -1,5 +1,6 @@
 """The end of a training run: exported networks, results of encoder and baselines, pictures, summary.json."""
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -66,6 +67,7 @@ def finish(run: Run, brief: bool) -> None:
         print(f"task=paper skips {name}: {reason}")
     if encoder is not None and chosen.with_metrics():
         names = label_sets(run.data)
+        begun = time.perf_counter()
         runtime = Runtime(run.trainer.strategy.root_device, compiled=run.config.hardware.compile)
         ctx = EvalContext(run.data, runtime, run.config.seed, folder=files.pictures)
         evaluated = EvaluatedModel(encoder.title, PretrainedEncoder(encoder.network, encoder.spec).eval())
@@ -81,7 +83,7 @@ def finish(run: Run, brief: bool) -> None:
         headlines = tasks.headlines(chosen, rows[0], names)
         if headlines:  # retrieval without labels has no headline
             summary[HEADLINE] = sum(headlines.values()) / len(headlines)
-        print(f"results on {len(run.data.source.val)} validation images, %")
+        print(f"results on {len(run.data.source.val)} validation images, % ({time.perf_counter() - begun:.0f} s)")
         Console().print(tables.results_table(rows, chosen, names))
     summary["unreadable"] = sorted({*run.recorder.unreadable, *run.data.unreadable.values()})
     write_summary(files.summary, summary)
