@@ -33,6 +33,9 @@ class Objective(Section):
     """subtract each position's mean from the targets and scale their dimensions to unit variance (running averages)"""
     renormalize_targets: bool = False
     """layer norm on the standardised targets, so that every patch counts alike, as with normalised pixels"""
+    teacher: str | None = None
+    """a run's folder or weights: a frozen encoder, of any width, whose features are predicted; null: the moving average
+    of the encoder that is trained (paper)"""
     distance_weight: NonNegative = 1.0
     """weight of the distance; 0: regularisers and terms of your own alone, to see what the prediction adds"""
     pixel_weight: NonNegative = 0.0

@@ -10,6 +10,7 @@ from ijepa.masking import Masks
 from ijepa.models.predictor import Predictor
 from ijepa.models.protocol import PatchEncoder
 from ijepa.models.targets import TargetStatistics, normalize_targets, pixel_targets
+from ijepa.models.teacher import Teacher
 from ijepa.models.transformer import gather
 
 Target = Literal["output", "input", "pixels"]
@@ -39,6 +40,7 @@ class JEPA(nn.Module):
         renormalize: layer norm on the standardised targets, too, so that every patch counts alike.
         pixels: number of a patch's pixel values, which are predicted beside the target encoder's output and are the
             last dimensions of predictions and targets; 0: they are not.
+        teacher: its features are predicted instead of the target encoder's, which only averages the weights then.
     """
 
     def __init__(
@@ -51,12 +53,14 @@ class JEPA(nn.Module):
         standardize: bool = False,
         renormalize: bool = False,
         pixels: int = 0,
+        teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
         assert isinstance(context_encoder, nn.Module)
         self.context_encoder = context_encoder
         self.predictor = predictor
         self.target_encoder = copy.deepcopy(context_encoder).requires_grad_(False)
+        self.teacher = teacher
         self.target = target
         self.normalize = normalize
         self.depths = depths
@@ -80,9 +84,10 @@ class JEPA(nn.Module):
         if self.target == "pixels":
             return self._pixels(images, indices)
         options = {} if self.depths is None else {"depths": self.depths}
+        encoder = self.target_encoder if self.teacher is None else self.teacher
         if self.target == "input":
-            return self._normalized(self.target_encoder(images, indices, **options))
-        found = self.select_targets(self.target_encoder(images, **options), indices)
+            return self._normalized(encoder(images, indices, **options))
+        found = self.select_targets(encoder(images, **options), indices)
         return torch.cat([found, self._pixels(images, indices)], dim=-1) if self.pixels else found
 
     @torch.no_grad()

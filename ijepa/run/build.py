@@ -15,14 +15,18 @@ from ijepa.data.images import EvalTransform, TrainTransform
 from ijepa.data.sets import Source
 from ijepa.data.workers import worker_count
 from ijepa.distributed import devices
+from ijepa.interop import loading
 from ijepa.models.jepa import JEPA
 from ijepa.models.predictor import Predictor
+from ijepa.models.pretrained import PretrainedEncoder, Spec
 from ijepa.models.protocol import PatchEncoder
+from ijepa.models.teacher import Teacher
 from ijepa.models.transformer import PatchTransformer
 from ijepa.run import warm_start
 from ijepa.run.assembly import Run, assemble
 from ijepa.run.encoders import configured_heads, spec
 from ijepa.run.objective import build_objective, pixels_beside_features
+from ijepa.run_folder.folder import TEACHER, RunFolder
 from ijepa.training.flops import PretrainingFlops
 from ijepa.training.module import Pretraining
 from ijepa.training.schedule import EMASchedule, training_schedule
@@ -31,20 +35,24 @@ from ijepa.util.errors import ConfigError
 ModuleT = TypeVar("ModuleT", bound=Pretraining)
 
 
-def networks(config: schema.TrainConfig, pretrained: bool = False) -> JEPA:
+def networks(config: schema.TrainConfig, pretrained: bool = False, teacher: PretrainedEncoder | None = None) -> JEPA:
     """Context encoder, predictor and target encoder, initialised from torch's global generator.
 
-    ``pretrained``: the encoders get timm's pretrained weights instead.
+    Args:
+        config: the run's configuration.
+        pretrained: the encoders get timm's pretrained weights instead.
+        teacher: the encoder of ``objective.teacher``.
     """
     encoder_spec = spec(config.model, config.data)
     encoder = encoder_spec.build(pretrained)
     objective = config.objective
-    depths = _target_depths(objective.target_depths, encoder)
+    targets = encoder if teacher is None else teacher.encoder
+    depths = _target_depths(objective.target_depths, targets)
     pixels = encoder_spec.patch_size**2 * encoder_spec.channels
     beside = pixels_beside_features(objective, encoder_spec)
     predictor = Predictor(
         encoder.width,
-        pixels if objective.target == "pixels" else encoder.width * len(depths or (0,)) + beside,
+        pixels if objective.target == "pixels" else targets.width * len(depths or (0,)) + beside,
         encoder_spec.grid,
         config.predictor.width,
         config.predictor.depth,
@@ -64,7 +72,32 @@ def networks(config: schema.TrainConfig, pretrained: bool = False) -> JEPA:
         standardize=objective.standardize_targets,
         renormalize=objective.renormalize_targets,
         pixels=beside,
+        teacher=None if teacher is None else _teacher(objective, teacher, encoder_spec),
     )
+
+
+def read_teacher(objective: schema.Objective, file: Path | None = None) -> PretrainedEncoder | None:
+    """The encoder of ``objective.teacher``, if any; ``file``: read it from here; keeps torch's random state.
+
+    Raises:
+        UserError: when it cannot be read.
+    """
+    if objective.teacher is None:
+        return None
+    key = "objective.teacher"
+    with torch.random.fork_rng(devices=[]):
+        found = loading.select_file(file or loading.resolve_source(objective.teacher, key), key=key)
+        return loading.build_encoder(loading.read_weights(found, None, key), found, "target", key=key)
+
+
+def _teacher(objective: schema.Objective, pretrained: PretrainedEncoder, encoder: Spec) -> Teacher:
+    key = "objective.teacher"
+    if objective.target == "pixels":
+        raise ConfigError(key, objective.teacher, "is not used with objective.target=pixels; omit one of the two")
+    try:
+        return Teacher(pretrained, encoder)
+    except ValueError as error:
+        raise ConfigError(key, objective.teacher, f"{error}; train one with these, or change data and model") from None
 
 
 def _target_depths(depths: list[int] | None, encoder: PatchEncoder) -> tuple[int, ...] | None:
@@ -137,7 +170,8 @@ def run(config: schema.TrainConfig, folder: Path, step: int = 0) -> Run:
     source = sources.build(config.data, config.seed)
     images = len(source.train)
     torch.manual_seed(config.seed)
-    module, notes = pretraining(config, images, Pretraining, use_init=not step)
+    kept = RunFolder(folder).export(TEACHER) if step else None
+    module, notes = pretraining(config, images, Pretraining, use_init=not step, teacher=kept)
     datamodule = data(config.data, source, masks, module.schedule.max_steps, config.hardware, config.seed)
     return assemble(config, folder, module, datamodule, step, notes)
 
@@ -148,7 +182,7 @@ def schedule(config: schema.TrainConfig, images: int) -> EMASchedule:
 
 
 def pretraining(
-    config: schema.TrainConfig, images: int, kind: type[ModuleT], use_init: bool = True
+    config: schema.TrainConfig, images: int, kind: type[ModuleT], use_init: bool = True, teacher: Path | None = None
 ) -> tuple[ModuleT, list[str]]:
     """The LightningModule, initialised from torch's global generator, and lines about weights that ``init`` loads.
 
@@ -157,12 +191,14 @@ def pretraining(
         images: number of training images.
         kind: `Pretraining` or a subclass of it.
         use_init: load the weights that ``init`` names, or timm's pretrained weights, if the configuration says so.
+        teacher: read the encoder of ``objective.teacher`` from this file instead.
 
     Raises:
         UserError: when weights or terms of the objective do not fit.
     """
     steps = schedule(config, images)
-    jepa = networks(config, isinstance(config.model, schema.TimmVit) and config.model.pretrained and use_init)
+    frozen = read_teacher(config.objective, teacher)
+    jepa = networks(config, isinstance(config.model, schema.TimmVit) and config.model.pretrained and use_init, frozen)
     notes: list[str] = []
     if use_init and config.init is not None:
         start = warm_start.read(config.init, configured_heads(config.model))
@@ -172,16 +208,18 @@ def pretraining(
     objective = build_objective(config, encoder)
     optimizer = config.optimizer
     betas, muon = (optimizer.betas[0], optimizer.betas[1]), optimizer.name == "muon"
-    return kind(jepa, encoder, image_flops(config), objective, steps, betas, optimizer.eps, muon), notes
+    flops = image_flops(config, frozen)
+    return kind(jepa, encoder, flops, objective, steps, betas, optimizer.eps, muon), notes
 
 
-def image_flops(config: schema.TrainConfig) -> PretrainingFlops:
-    """FLOPs per image, from networks on the meta device."""
+def image_flops(config: schema.TrainConfig, teacher: PretrainedEncoder | None = None) -> PretrainingFlops:
+    """FLOPs per image, from networks on the meta device; ``teacher``: see `networks`."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        jepa = networks(config)
+        jepa = networks(config, teacher=teacher)
     image = (config.data.channels, *_pair(config.data.image_size))
     depth = None if jepa.depths is None else jepa.depths[-1]
-    return PretrainingFlops(jepa.context_encoder, jepa.predictor, image, config.objective.target, depth)
+    frozen = None if teacher is None else teacher.encoder
+    return PretrainingFlops(jepa.context_encoder, jepa.predictor, image, config.objective.target, depth, frozen)
 
 
 def _pair(values: list[int]) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from ijepa.config.trust import typed_trust
 from ijepa.distributed import sharding, slurm
 from ijepa.evaluation import tasks
 from ijepa.evaluation.context import label_sets
+from ijepa.interop import timm
 from ijepa.run import build, finalize, folders, followups, init_options, resume, suggested
 from ijepa.run.assembly import Run, Wire
 from ijepa.run.columns import terms
@@ -204,6 +205,8 @@ def _fit_and_finish(run: Run, checkpoint: Path | None, rewind: Rewind) -> float 
     if run.trainer.is_global_zero:
         loggers.begin(run.trainer.loggers)  # first: if a logger fails, no file is written
         if checkpoint is None:
+            for name, part in run.module.inputs().items():  # before the configuration, with which a run has begun
+                timm.write(RunFolder(folder).export(name), part.network, part.spec, part.which)
             write_config(RunFolder(folder).config, run.config.model_dump(), typed_trust(run.config))
     # First: other callbacks must find the rewound files. Lightning adds the list of callbacks.
     run.trainer.callbacks.insert(0, rewind)  # type: ignore[attr-defined]

@@ -14,6 +14,8 @@ FINAL_PICTURES = ("masks", "features", "similarity", "attention", "curves", "pro
 REPORT = "report.html"
 ENCODER = "encoder"
 """The name under which pretraining exports the target encoder."""
+TEACHER = "teacher"
+"""The name under which pretraining keeps the frozen encoder of objective.teacher, for when it resumes."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ class RunFolder:
 
     def clear(self) -> None:
         """Removes the files of a run without a checkpoint."""
-        for path in (self.config, self.metrics, self.health):
+        for path in (self.config, self.metrics, self.health, self.export(TEACHER)):
             path.unlink(missing_ok=True)
         for path in (self.checkpoints.path, self.pictures, self.wandb, self.tensorboard):
             shutil.rmtree(path, ignore_errors=True)

@@ -84,6 +84,10 @@ class TrainingModule(L.LightningModule, ABC):
         encoder = self.evaluated()
         return {} if encoder is None else {"encoder": encoder}
 
+    def inputs(self) -> dict[str, TrainedEncoder]:
+        """Encoders that training reads and does not change: a run writes them to ``NAME.safetensors`` as it starts."""
+        return {}
+
     def checkpoint_extras(self) -> dict[str, Any]:
         """Further entries of a checkpoint, in plain containers (it is loaded with ``weights_only``)."""
         return {}

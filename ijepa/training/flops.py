@@ -111,13 +111,15 @@ class PretrainingFlops:
         image: channels, height and width.
         target: ``output``, ``input`` or ``pixels``, see `ijepa.models.jepa.JEPA`.
         depth: number of the target encoder's blocks that are computed; None: all.
+        teacher: computes the targets instead of the target encoder.
     """
 
     def __init__(
         self, encoder: PatchEncoder, predictor: Predictor, image: tuple[int, int, int], target: str,
-        depth: int | None = None,
+        depth: int | None = None, teacher: PatchEncoder | None = None,
     ) -> None:  # fmt: skip
         self.encoder = EncoderFlops(encoder, image)
+        self.target_encoder = self.encoder if teacher is None else EncoderFlops(teacher, image)
         self.predictor = predictor
         self.target = target
         self.depth = depth
@@ -146,5 +148,5 @@ class PretrainingFlops:
         if self.target == "pixels":
             return 0.0
         if self.target == "input":
-            return self.encoder.forward(patches, blocks, self.depth)
-        return self.encoder.forward(self.encoder.patches, 1, self.depth)
+            return self.target_encoder.forward(patches, blocks, self.depth)
+        return self.target_encoder.forward(self.encoder.patches, 1, self.depth)

@@ -10,6 +10,7 @@ from ijepa.distributed import sharding
 from ijepa.masking import Masks
 from ijepa.models.jepa import JEPA
 from ijepa.models.pretrained import SPEC_KEY, Spec
+from ijepa.run_folder.folder import TEACHER
 from ijepa.training.base import TrainingModule
 from ijepa.training.flops import PretrainingFlops
 from ijepa.training.objective import Objective
@@ -81,6 +82,7 @@ class Pretraining(TrainingModule):
 
     def networks(self) -> list[nn.Module]:
         networks: list[nn.Module] = [self.jepa.context_encoder, self.jepa.predictor, self.jepa.target_encoder]
+        networks += [] if self.jepa.teacher is None else [self.jepa.teacher.encoder]
         return [*networks, self.objective] if any(True for _ in self.objective.parameters()) else networks
 
     def monitor(self) -> Monitor:
@@ -88,6 +90,10 @@ class Pretraining(TrainingModule):
 
     def evaluated(self) -> TrainedEncoder:
         return TrainedEncoder("target", self.jepa.target_encoder, self.spec)
+
+    def inputs(self) -> dict[str, TrainedEncoder]:
+        teacher = self.jepa.teacher
+        return {} if teacher is None else {TEACHER: TrainedEncoder("target", teacher.encoder, teacher.spec)}
 
     def checkpoint_extras(self) -> dict[str, Any]:
         """The encoders' spec, so that they can be rebuilt from the checkpoint alone."""
@@ -98,7 +104,12 @@ class Pretraining(TrainingModule):
         encoder, predictor = (sum(p.numel() for p in network.parameters()) / 1e6 for network in trained)
         (rows, columns), side = self.spec.grid, self.spec.patch_size
         patches = f"{rows}x{columns} patches of {side}x{side} pixels"
-        return [f"encoder {encoder:.1f} M, predictor {predictor:.1f} M parameters; {patches}"]
+        lines = [f"encoder {encoder:.1f} M, predictor {predictor:.1f} M parameters; {patches}"]
+        teacher = self.jepa.teacher
+        if teacher is not None:
+            count = sum(p.numel() for p in teacher.parameters()) / 1e6
+            lines.append(f"frozen teacher {count:.1f} M parameters, width {teacher.spec.width}")
+        return lines
 
 
 class PretrainingMonitor(Monitor):
@@ -131,7 +142,7 @@ class PretrainingMonitor(Monitor):
         return predictions[..., :width], targets[..., :width]
 
     def _targets_are_features(self) -> bool:
-        return self.jepa.target == "output" and self.jepa.depths is None
+        return self.jepa.target == "output" and self.jepa.depths is None and self.jepa.teacher is None
 
     def measures(self) -> dict[str, float]:
         """``encoder_distance``: the distance between the weights of context encoder and target encoder."""

@@ -89,6 +89,7 @@ def test_published_recipes(name):
         "target_depths": None,
         "standardize_targets": False,
         "renormalize_targets": False,
+        "teacher": None,
         "distance_weight": 1,
         "pixel_weight": 0,
         "variance_weight": 0,
