@@ -8,8 +8,10 @@ values of configuration keys, in rows of a name of their own: ``--name xavier --
 
 import argparse
 import hashlib
+import json
 import logging
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +31,7 @@ from benchmarks.learning.rows import (
     shown_command,
 )
 from benchmarks.learning.training import SHARES, Point, train, untrained
-from ijepa import compose_config
+from ijepa import compose_config, save_encoder
 from ijepa.data.sets import Source
 from ijepa.evaluation import tasks
 from ijepa.evaluation.context import EvalContext, EvaluatedModel
@@ -47,12 +49,14 @@ class Method(NamedTuple):
     baseline: builds the module and its batches; None: I-JEPA.
     trained: whether there is anything to train.
     encoder_only: predictor and target encoder only serve the health checks, so they do not count.
+    teacher: overrides for an encoder that is trained first, and then gives the targets.
     """
 
     overrides: list[str]
     baseline: Callable[..., Any] | None = None
     trained: bool = True
     encoder_only: bool = False
+    teacher: list[str] | None = None
 
 
 PUBLISHED = ["objective=smooth_l1", "masking=multiblock", "model.init=published", "optimizer.lr=5e-4",
@@ -60,6 +64,8 @@ PUBLISHED = ["objective=smooth_l1", "masking=multiblock", "model.init=published"
              "schedule.momentum.end=1.0"]  # fmt: skip
 OURS = ["experiment=small_images"]
 PIXELS = [*OURS, "objective.target=pixels", "objective.target_depths=null", "objective.standardize_targets=false"]
+PIXEL_TEACHER = [*PIXELS, "model.init=xavier", "schedule.momentum.start=0.95", "schedule.momentum.end=0.99"]
+STUDENT = ["objective.target_depths=[2,4,6]", "objective.renormalize_targets=true"]
 MAE = ["objective=pixels", "masking=random", "masking.ratio=0.75", "model.init=xavier", "optimizer.betas=[0.9,0.95]"]
 METHODS = {
     "ours": Method(OURS),
@@ -67,6 +73,7 @@ METHODS = {
     "published": Method(PUBLISHED),
     "no_prediction": Method([*OURS, "objective.distance_weight=0"], encoder_only=True),  # the regularisers alone
     "pixels": Method(PIXELS),  # all else as ours
+    "frozen": Method([*OURS, *STUDENT], teacher=PIXEL_TEACHER),  # SALT (2509.24317)
     "mae": Method(MAE),  # He et al. (2111.06377): the predictor is the decoder
     "two_views": Method(OURS, baselines.two_views),
     "supervised": Method(OURS, baselines.supervised),
@@ -98,6 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="changes to the method")
     parser.add_argument("--budgets", nargs="+", type=float, default=[2e13], metavar="FLOPS")
     parser.add_argument("--shares", nargs="+", type=float, default=SHARES, help="of the budget, measured at each")
+    parser.add_argument("--teacher-share", type=float, default=0.1, help="of the budget, for methods with a teacher")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--part", choices=("search", "report"), default="search")
     parser.add_argument("--csv", type=Path, default=Path("docs/learning/search.csv"))
@@ -121,20 +129,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
                        "budget": f"{budget:g}", "seed": str(seed), "command": command}  # fmt: skip
                 if not is_finished(values.csv, row):
                     shares = sorted({*values.shares, 1.0})
-                    _train(row, METHODS[method], values.set, source, budget, shares, values.csv, values.checkpoints)
+                    _train(row, METHODS[method], values.set, source, budget, shares, values.csv, values.checkpoints,
+                           values.teacher_share)  # fmt: skip
 
 
 def _train(
     row: Row, method: Method, changes: list[str], source: Source, budget: float, shares: list[float],
-    file: Path, checkpoints: Path | None,
+    file: Path, checkpoints: Path | None, teacher_share: float,
 ) -> None:  # fmt: skip
-    overrides = [*DATA[row["data"]], *method.overrides, *changes, f"seed={row['seed']}"]
+    seed = f"seed={row['seed']}"
+    overrides = [*DATA[row["data"]], *method.overrides, *changes, seed]
     configs, depth = {}, getattr(compose_config(*overrides).model, "depth", None) or 1
     for part, names in TASKS.items():
         probes = [*PROBES, f"task.linear.layers={sorted({1, min(4, depth)})}"] if "linear" in names else []
         configs[part] = compose_config(*overrides, f"task=[{','.join(names)}]", *probes)
     config = configs[row["part"]]
     data = build.data(config.data, labelled(source, row["part"]), None, 1, config.hardware, config.seed)
+
+    spent = Point(0.0, 0, 0.0, 0.0, None, [])  # by the teacher
 
     def measure(point: Point) -> None:
         # In float32, whatever training is in: features of a method that learns little differ too little for bf16.
@@ -145,8 +157,9 @@ def _train(
         if measured.linear is not None and encoder is not None:  # the other tasks then use these features, too
             context.features(model, max(measured.linear.layers), FEATURE_BATCH_SIZE)
         results = tasks.evaluate(measured, model, context).values
-        found = {"share": f"{point.share:g}", "images": str(point.images), "flops": f"{point.flops:.4g}",
-                 "seconds": f"{point.seconds:.0f}"}  # fmt: skip
+        images, flops, seconds = (before + now for before, now in zip(spent[1:4], point[1:4], strict=True))
+        found = {"share": f"{point.share:g}", "images": str(images), "flops": f"{flops:.4g}",
+                 "seconds": f"{seconds:.0f}"}  # fmt: skip
         for column, metric in ACCURACIES.items():
             values = [value for name, value in results.items() if name.rpartition("/")[2] == metric]
             found[column] = f"{100 * sum(values) / len(values):.2f}" if values else ""  # mean over label sets
@@ -159,10 +172,32 @@ def _train(
         checkpoint = checkpoints / f"{row['name']}-{settings[:16]}.ckpt"
     if checkpoint is None or not checkpoint.exists():
         discard_run(file, row)
+    if method.teacher is not None:
+        same = [change for change in changes if change.startswith("hardware.")]
+        teacher = [*DATA[row["data"]], *method.teacher, *same, seed]
+        path, spent = _teacher(teacher, source, teacher_share * budget, checkpoints)
+        overrides, budget = [*overrides, f"objective.teacher={path}"], budget - spent.flops
     if method.trained:
         train(overrides, source, budget, measure, shares, method.baseline, method.encoder_only, checkpoint)
     else:
         measure(untrained(config, source) if row["method"] == "random_init" else Point(1.0, 0, 0.0, 0.0, None, []))
+
+
+def _teacher(overrides: list[str], source: Source, budget: float, folder: Path | None) -> tuple[Path, Point]:
+    """An encoder that is trained for ``budget``, as a file, and what it has cost; kept in ``folder``, if any."""
+    folder = folder or Path(tempfile.mkdtemp())
+    settings = hashlib.sha256(repr((budget, overrides)).encode()).hexdigest()[:16]
+    path, cost = folder / f"teacher-{settings}.safetensors", folder / f"teacher-{settings}.json"
+    if not cost.exists():
+
+        def keep(point: Point) -> None:
+            assert point.encoder is not None
+            save_encoder(point.encoder, path)
+            cost.write_text(json.dumps([point.images, point.flops, point.seconds]))
+
+        train(overrides, source, budget, keep, [1.0], checkpoint=folder / f"teacher-{settings}.ckpt")
+    images, flops, seconds = json.loads(cost.read_text())
+    return path, Point(1.0, images, flops, seconds, None, [])
 
 
 def _health(checks: list[HealthCheck]) -> dict[str, str]:

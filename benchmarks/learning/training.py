@@ -118,7 +118,8 @@ def _data(config: TrainConfig, source: Source) -> DataModule:
 
 def _step_flops(config: TrainConfig, data: DataModule, encoder_only: bool) -> float:
     """FLOPs of a step before the optimiser's, averaged over the masks of the first steps."""
-    image_flops, sampler = build.image_flops(config), build.sampler(config)
+    image_flops = build.image_flops(config, build.read_teacher(config.objective))
+    sampler = build.sampler(config)
     total = 0.0
     for step in range(SAMPLED_STEPS):
         masks = sampler.sample(config.seed, step, torch.arange(1).numpy())
