@@ -98,6 +98,25 @@ def test_methods_that_it_is_compared_with(tmp_path):
 
 
 @pytest.mark.integration
+def test_a_teacher_s_training_is_part_of_the_budget(tmp_path, monkeypatch):
+    """And is not repeated when only the rest was stopped."""
+    file, folder = tmp_path / "rows.csv", tmp_path / "checkpoints"
+    small = ["digits", "--methods", "frozen", "--budgets", "2e10", "--teacher-share", ".25", "--shares", "1", "--set",
+             "model.width=48", "model.depth=2", "objective.target_depths=[2,4]", "data.batch_size=8"]  # fmt: skip
+    budgets, train = [], benchmark.train
+    monkeypatch.setattr(benchmark, "train", lambda overrides, source, budget, *more, **options: (
+        budgets.append(budget), train(overrides, source, budget, *more, **options)))  # fmt: skip
+    main([*small, "--name", "one", "--csv", str(file), "--checkpoints", str(folder)])
+    [row] = row_files.read_rows(file)
+    assert float(row["flops"]) == pytest.approx(2e10, rel=0.1)
+    assert budgets[0] == 5e9
+    assert budgets[1] < 1.6e10
+    main([*small, "--name", "two", "--csv", str(file), "--checkpoints", str(folder)])
+    assert len(budgets) == 3
+    assert row_files.read_rows(file)[1]["flops"] == row["flops"]
+
+
+@pytest.mark.integration
 def test_two_views(tmp_path):
     pytest.importorskip("lightly")
     file = tmp_path / "rows.csv"
