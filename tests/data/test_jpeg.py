@@ -141,7 +141,7 @@ def test_limits_hold_before_anything_is_decoded(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [Files, Subset])
-def test_what_a_subclass_makes_of_images_stays(tmp_path, kind):
+def test_what_another_read_makes_of_images_stays(tmp_path, kind):
     class Inverted(kind):
         def read(self, index):
             return Image.fromarray(255 - np.asarray(super().read(index)))
@@ -149,7 +149,11 @@ def test_what_a_subclass_makes_of_images_stays(tmp_path, kind):
     path = saved(tmp_path / "a.jpg", 75, 101)
     images = Inverted([path], {}, 3, None) if kind is Files else Inverted(files(path), [0])
     transform = TrainTransform(SIZE, (0.3, 1.0), (0.75, 4 / 3), flip=False)
-    assert torch.equal(transform.read(images, 0, 1), transform(images.read(0), 1))
+    wanted = transform(images.read(0), 1)
+    assert torch.equal(transform.read(images, 0, 1), wanted)
+    replaced = files(path) if kind is Files else Subset(files(path), [0])
+    replaced.read = images.read
+    assert torch.equal(transform.read(replaced, 0, 1), wanted)
 
 
 def test_files_of_several_pictures(tmp_path):
