@@ -167,7 +167,9 @@ def _train(
 
     checkpoint = None
     if checkpoints is not None:  # of the same settings only
-        settings = hashlib.sha256(repr((row["method"], row["part"], budget, shares, overrides)).encode()).hexdigest()
+        described: list[Any] = [row["method"], row["part"], budget, shares, overrides]
+        described += [] if method.teacher is None else [teacher_share]
+        settings = hashlib.sha256(repr(tuple(described)).encode()).hexdigest()
         checkpoints.mkdir(parents=True, exist_ok=True)
         checkpoint = checkpoints / f"{row['name']}-{settings[:16]}.ckpt"
     if checkpoint is None or not checkpoint.exists():

@@ -23,10 +23,10 @@ from ijepa.data.torch_dataset import DatasetImages
 from ijepa.distributed import sharding
 from ijepa.interop import timm
 from ijepa.interop.loading import load_checkpoint
-from ijepa.models.pretrained import PretrainedEncoder
+from ijepa.models.pretrained import PretrainedEncoder, Spec
 from ijepa.run import build, init_options
 from ijepa.run_folder.config import from_text, to_text
-from ijepa.training.module import Pretraining
+from ijepa.training.module import TEACHER_KEY, Pretraining
 from ijepa.training.protocol import Execution
 from ijepa.util.errors import UserError
 
@@ -91,16 +91,29 @@ def build_module(config: TrainConfig, data: DataModule) -> "PretrainingModule":
 
 
 def _built(
-    config: TrainConfig, images: int, kind: "type[PretrainingModule]", use_init: bool = True
+    config: TrainConfig,
+    images: int,
+    kind: "type[PretrainingModule]",
+    use_init: bool = True,
+    teacher: PretrainedEncoder | None = None,
 ) -> "PretrainingModule":
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)
-        module, _ = build.pretraining(config, images, kind, use_init)
+        module, _ = build.pretraining(config, images, kind, use_init, teacher)
     module.config, module.training_images = config, images
     module.execution = Execution(
         config.hardware.precision == "bf16-true", config.hardware.checkpointing, config.hardware.compile
     )
     return module
+
+
+def _unloaded(spec: dict[str, Any] | None) -> PretrainedEncoder | None:
+    """The frozen encoder of a checkpoint, before its weights are loaded with those of the module."""
+    if spec is None:
+        return None
+    with torch.random.fork_rng(devices=[]):
+        described = Spec.of(spec)
+        return PretrainedEncoder(described.build(), described)
 
 
 class PretrainingModule(Pretraining):
@@ -142,7 +155,8 @@ class PretrainingModule(Pretraining):
         assert isinstance(plain, dict)
         with trusting(trust):
             check_targets({str(key): value for key, value in plain.items()}, file)
-        module = _built(parse(TrainConfig, values), contents[IMAGES_COUNT_KEY], cls, use_init=False)
+            teacher = _unloaded(contents.get(TEACHER_KEY))
+        module = _built(parse(TrainConfig, values), contents[IMAGES_COUNT_KEY], cls, use_init=False, teacher=teacher)
         try:
             module.load_state_dict(contents["state_dict"], strict=strict is not False)
         except RuntimeError:

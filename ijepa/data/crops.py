@@ -11,12 +11,13 @@ from ijepa.data.decode import Picture
 
 
 class Box(NamedTuple):
-    """A part of an image, in pixels."""
+    """A part of an image, in pixels; files may be decoded at one of ``scale`` parts of their size."""
 
     top: int
     left: int
     height: int
     width: int
+    scale: int = 1
 
 
 SCALES = (8, 4, 2)
@@ -49,11 +50,11 @@ class RandomCrop:
         top, left = (scale * round(start / scale) for start in (box.top, box.left))
         bottom = scale * min(round((box.top + box.height) / scale), height // scale)
         right = scale * min(round((box.left + box.width) / scale), width // scale)
-        return Box(top, left, bottom - top, right - left)
+        return Box(top, left, bottom - top, right - left, scale)
 
     def cut(self, image: Picture, box: Box) -> Tensor:
         """A part of an image, resized, [C, H, W]: uint8 for a PIL image, float32 for a float32 tensor [C, H, W]."""
-        cropped: Any = TF.resized_crop(image, *box, list(self.size), antialias=True)
+        cropped: Any = TF.resized_crop(image, *box[:4], list(self.size), antialias=True)
         return cropped if isinstance(cropped, Tensor) else TF.pil_to_tensor(cropped)
 
     def __call__(self, image: Picture) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
-from ijepa.data.crops import Box, scale_of
+from ijepa.data.crops import Box
 from ijepa.data.limits import check_size, open_picture
 from ijepa.util.reading import check_regular
 
@@ -39,9 +39,9 @@ class Jpeg:
     def resized(self, box: Box, size: tuple[int, int]) -> Tensor | None:
         """A part of the image, resized to ``size`` (bilinear, with antialiasing): [C, H, W] uint8; None if damaged.
 
-        The file is decoded at the part of its size that `scale_of` says; the box is rounded to whole pixels there.
+        The file is decoded at the part of its size that the box names, and the box is rounded to whole pixels there.
         """
-        scale = scale_of(box, size)
+        scale = box.scale
         stored = (self.width, self.height) if self.orientation > 4 else (self.height, self.width)
         height, width = (math.ceil(side / scale) for side in stored)
         try:

@@ -156,11 +156,12 @@ class Files:
             return crop(self.read(index))
         with self._reading(index):
             jpeg = open_jpeg(self.paths[index], self.channels, self.max_pixels)
-            if jpeg is None:
-                return crop(self._decoded(index))
-            box = crop.box(jpeg.height, jpeg.width)
+        if jpeg is None:
+            return crop(self.read(index))
+        box = crop.box(jpeg.height, jpeg.width)
+        with self._reading(index):
             pixels = jpeg.resized(box, crop.size)
-            return crop.cut(self._decoded(index), box) if pixels is None else pixels
+        return crop.cut(self.read(index), box) if pixels is None else pixels
 
     @contextlib.contextmanager
     def _reading(self, index: int) -> Iterator[None]:

@@ -29,6 +29,7 @@ from ijepa.util.files import replacing
 IMAGES_KEY = "ijepa_images"
 KEY = "checkpoint"
 """The option that names the file, for messages."""
+TEACHER_KEY = "objective.teacher"
 HEADS_KEYS = {KEY: "heads", "init": "model.heads"}
 """The option for the number of attention heads, by the option that names the file."""
 CHUNK = 2**20
@@ -103,7 +104,10 @@ def read_weights(file: Path, heads: int | None = None, key: str = KEY) -> Weight
     except UntrustedError:
         raise
     except HeadsError as fault:
-        raise ConfigError(key, file, f"{fault}; add {option}{'=' if '-' not in option else ' '}N") from None
+        advice = f"add {option}{'=' if '-' not in option else ' '}N"
+        if key == TEACHER_KEY:
+            advice = "convert it first, with --heads N"
+        raise ConfigError(key, file, f"{fault}; {advice}") from None
     except (ValueError, AttributeError, TypeError, IndexError) as fault:  # the last three: values that are not tensors
         raise ConfigError(key, file, f"{fault}; give {FORMATS}") from None
     if heads is not None and heads != weights.spec.heads:

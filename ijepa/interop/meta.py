@@ -101,7 +101,9 @@ def write(path: Path, jepa: JEPA, spec: Spec) -> None:
     if jepa.predictor.attention != "joint":
         raise ValueError("its predictor only cross-attends; the reference implementation's attends jointly")
     if jepa.predictor.output_width != spec.width:
-        raise ValueError("its predictor predicts pixels; the reference implementation's predicts features")
+        raise ValueError(
+            "its predictor predicts other targets; the reference implementation's predicts the encoder's output"
+        )
     write_pickle(path, {**to_meta(jepa), SPEC_KEY: spec.plain()})  # the reference ignores other keys
 
 

@@ -16,6 +16,7 @@ from ijepa.data.sets import Source
 from ijepa.data.workers import worker_count
 from ijepa.distributed import devices
 from ijepa.interop import loading
+from ijepa.interop.weights import Which
 from ijepa.models.jepa import JEPA
 from ijepa.models.predictor import Predictor
 from ijepa.models.pretrained import PretrainedEncoder, Spec
@@ -84,14 +85,16 @@ def read_teacher(objective: schema.Objective, file: Path | None = None) -> Pretr
     """
     if objective.teacher is None:
         return None
-    key = "objective.teacher"
+    key = loading.TEACHER_KEY
     with torch.random.fork_rng(devices=[]):
         found = loading.select_file(file or loading.resolve_source(objective.teacher, key), key=key)
-        return loading.build_encoder(loading.read_weights(found, None, key), found, "target", key=key)
+        weights = loading.read_weights(found, None, key)
+        which: Which = "context" if weights.encoder("target") is None else "target"
+        return loading.build_encoder(weights, found, which, key=key)
 
 
 def _teacher(objective: schema.Objective, pretrained: PretrainedEncoder, encoder: Spec) -> Teacher:
-    key = "objective.teacher"
+    key = loading.TEACHER_KEY
     if objective.target == "pixels":
         raise ConfigError(key, objective.teacher, "is not used with objective.target=pixels; omit one of the two")
     try:
@@ -170,8 +173,8 @@ def run(config: schema.TrainConfig, folder: Path, step: int = 0) -> Run:
     source = sources.build(config.data, config.seed)
     images = len(source.train)
     torch.manual_seed(config.seed)
-    kept = RunFolder(folder).export(TEACHER) if step else None
-    module, notes = pretraining(config, images, Pretraining, use_init=not step, teacher=kept)
+    teacher = read_teacher(config.objective, RunFolder(folder).export(TEACHER) if step else None)
+    module, notes = pretraining(config, images, Pretraining, use_init=not step, teacher=teacher)
     datamodule = data(config.data, source, masks, module.schedule.max_steps, config.hardware, config.seed)
     return assemble(config, folder, module, datamodule, step, notes)
 
@@ -182,7 +185,11 @@ def schedule(config: schema.TrainConfig, images: int) -> EMASchedule:
 
 
 def pretraining(
-    config: schema.TrainConfig, images: int, kind: type[ModuleT], use_init: bool = True, teacher: Path | None = None
+    config: schema.TrainConfig,
+    images: int,
+    kind: type[ModuleT],
+    use_init: bool = True,
+    teacher: PretrainedEncoder | None = None,
 ) -> tuple[ModuleT, list[str]]:
     """The LightningModule, initialised from torch's global generator, and lines about weights that ``init`` loads.
 
@@ -191,13 +198,13 @@ def pretraining(
         images: number of training images.
         kind: `Pretraining` or a subclass of it.
         use_init: load the weights that ``init`` names, or timm's pretrained weights, if the configuration says so.
-        teacher: read the encoder of ``objective.teacher`` from this file instead.
+        teacher: the encoder of ``objective.teacher``; None: read it, if any.
 
     Raises:
         UserError: when weights or terms of the objective do not fit.
     """
     steps = schedule(config, images)
-    frozen = read_teacher(config.objective, teacher)
+    frozen = teacher or read_teacher(config.objective)
     jepa = networks(config, isinstance(config.model, schema.TimmVit) and config.model.pretrained and use_init, frozen)
     notes: list[str] = []
     if use_init and config.init is not None:
@@ -215,11 +222,12 @@ def pretraining(
 def image_flops(config: schema.TrainConfig, teacher: PretrainedEncoder | None = None) -> PretrainingFlops:
     """FLOPs per image, from networks on the meta device; ``teacher``: see `networks`."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        jepa = networks(config, teacher=teacher)
+        frozen = None if teacher is None else PretrainedEncoder(teacher.spec.build(), teacher.spec)
+        jepa = networks(config, teacher=frozen)
     image = (config.data.channels, *_pair(config.data.image_size))
     depth = None if jepa.depths is None else jepa.depths[-1]
-    frozen = None if teacher is None else teacher.encoder
-    return PretrainingFlops(jepa.context_encoder, jepa.predictor, image, config.objective.target, depth, frozen)
+    targets = None if frozen is None else frozen.encoder
+    return PretrainingFlops(jepa.context_encoder, jepa.predictor, image, config.objective.target, depth, targets)
 
 
 def _pair(values: list[int]) -> tuple[int, int]:

@@ -91,10 +91,11 @@ def point_from_path(path: Path, overrides: list[str]) -> ResumePoint:
     before, after = (_flat(config.model_dump()) for config in (old, new))
     changed = {key: value for key, value in after.items() if value != before.get(key)}
     forbidden = {key: value for key, value in changed.items() if not _may_change(key, old)}
-    if forbidden and not new.force:
+    if forbidden and (not new.force or loading.TEACHER_KEY in forbidden):
         items = [f"{key}={show(before.get(key))} would become {show(value)}" for key, value in forbidden.items()]
         rest = f" and {len(items) - MAX_LISTED} more" if len(items) > MAX_LISTED else ""
-        remedy = "omit that, start a new run, or override with force=true"
+        kept = loading.TEACHER_KEY in forbidden  # its weights are in the run's folder and checkpoints
+        remedy = "omit that, or start a new run" if kept else "omit that, start a new run, or override with force=true"
         raise UserError(f"resume={path}: {', '.join(items[:MAX_LISTED])}{rest}; {remedy}")
     lasting = [key for key in changed if key in LENGTH or key in forbidden]
     shapes = {name: tensor.shape for name, tensor in contents["state_dict"].items()}

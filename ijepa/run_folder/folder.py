@@ -151,7 +151,7 @@ class RunFolder:
 
     def clear(self) -> None:
         """Removes the files of a run without a checkpoint."""
-        for path in (self.config, self.metrics, self.health, self.export(TEACHER)):
+        for path in (self.config, self.metrics, self.health):
             path.unlink(missing_ok=True)
         for path in (self.checkpoints.path, self.pictures, self.wandb, self.tensorboard):
             shutil.rmtree(path, ignore_errors=True)

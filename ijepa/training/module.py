@@ -17,6 +17,9 @@ from ijepa.training.objective import Objective
 from ijepa.training.protocol import Monitor, MonitorFlops, TrainedEncoder
 from ijepa.training.schedule import EMASchedule
 
+TEACHER_KEY = "ijepa_teacher"
+"""What a checkpoint holds about the frozen encoder, if there is one: its spec."""
+
 
 class Pretraining(TrainingModule):
     """Trains context encoder and predictor by gradient descent; the target encoder is their EMA (momentum) copy.
@@ -96,8 +99,9 @@ class Pretraining(TrainingModule):
         return {} if teacher is None else {TEACHER: TrainedEncoder("target", teacher.encoder, teacher.spec)}
 
     def checkpoint_extras(self) -> dict[str, Any]:
-        """The encoders' spec, so that they can be rebuilt from the checkpoint alone."""
-        return {SPEC_KEY: self.spec.plain()}
+        """The encoders' specs, so that they can be rebuilt from the checkpoint alone."""
+        teacher = self.jepa.teacher
+        return {SPEC_KEY: self.spec.plain(), **({} if teacher is None else {TEACHER_KEY: teacher.spec.plain()})}
 
     def describe(self) -> list[str]:
         trained = (self.jepa.context_encoder, self.jepa.predictor)

@@ -7,7 +7,7 @@ from helpers import picture
 from PIL import Image, JpegImagePlugin
 
 from ijepa.data import jpeg, sets
-from ijepa.data.crops import Box, RandomCrop, scale_of
+from ijepa.data.crops import Box, RandomCrop
 from ijepa.data.decode import decode
 from ijepa.data.images import TrainTransform
 from ijepa.data.jpeg import open_jpeg
@@ -49,7 +49,7 @@ def test_small_boxes_are_pillow_s(tmp_path, mode, channels, options):
 @pytest.mark.parametrize("scale", [2, 4, 8])
 def test_large_boxes_are_decoded_at_a_part_of_the_size(tmp_path, monkeypatch, scale):
     path = saved(tmp_path / "a.jpg", 37 * scale, 61 * scale + 1)
-    box = Box(scale, 2 * scale, SIZE[0] * scale + scale, SIZE[1] * scale)
+    box = Box(scale, 2 * scale, SIZE[0] * scale + scale, SIZE[1] * scale, scale)
     sizes, decode_jpeg = [], jpeg.simplejpeg.decode_jpeg
     monkeypatch.setattr(jpeg.simplejpeg, "decode_jpeg", lambda *given, **limits: sizes.append(limits) or
                         decode_jpeg(*given, **limits))  # fmt: skip
@@ -64,7 +64,7 @@ def test_images_are_upright(tmp_path, orientation, times):
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = saved(tmp_path / "a.jpg", 64 * times, 96 * times, exif=exif)
-    box = Box(0, 0, 50 * times, 52 * times)
+    box = Box(0, 0, 50 * times, 52 * times, times)
     assert (opened(path).height, opened(path).width) == decode(path, 3).size[::-1]
     difference = (opened(path).resized(box, SIZE) - by_pillow(path, box)).float().abs().mean()
     assert difference < (2 if times > 1 else 0.5)
@@ -77,9 +77,8 @@ def test_boxes_have_edges_where_a_decoder_has_pixels(size):
     crop, scales = RandomCrop(SIZE, (0.3, 1), (0.75, 4 / 3)), set()
     for _ in range(200):
         box = crop.box(*size)
-        scale = scale_of(box, SIZE)
-        scales.add(scale)
-        assert all(side % scale == 0 for side in box)
+        scales.add(box.scale)
+        assert all(side % box.scale == 0 for side in box[:4])
         assert 0 <= box.top <= box.top + box.height <= size[0]
         assert 0 <= box.left <= box.left + box.width <= size[1]
     assert max(scales) == {64: 1, 75: 2, 150: 4, 301: 8, 999: 8}[size[0]]

@@ -8,6 +8,7 @@ import torch
 from helpers import EXACT, TINY, assert_same, train_config
 
 import ijepa
+from ijepa.interop import timm
 from ijepa.masking import Masks
 from ijepa.models.targets import TargetStatistics
 from ijepa.models.teacher import Teacher
@@ -72,6 +73,8 @@ def test_flops_are_those_of_the_teacher_s_pass(teacher):
     encoder = ijepa.load_encoder(teacher).encoder
     assert passes[0] == encoder.embedding_flops(64) + encoder.block_flops(64)
     assert passes[0] < passes[1]
+    # counted on copies of their own: networks that are trained may be sharded, or compute in bf16
+    assert next(small.target_encoder.encoder.parameters()).device.type == "meta"
 
 
 @pytest.mark.integration
@@ -88,7 +91,11 @@ def test_a_run_with_a_teacher_resumes_without_its_folder(teacher, invoke, tmp_pa
     shutil.copytree(whole, stopped)
     RunFolder(stopped).summary.unlink()
     shutil.rmtree(moved)
-    code, _, error = invoke("train.py", f"resume={stopped}/checkpoints/step-000002.ckpt")
+    back = f"resume={stopped}/checkpoints/step-000002.ckpt"
+    code, _, error = invoke("train.py", back, f"objective.teacher={teacher}", "force=true")
+    assert code == 2
+    assert error.endswith(f"objective.teacher={moved} would become {teacher}; omit that, or start a new run\n")
+    code, _, error = invoke("train.py", back)
     assert code == 0, error
     first, second = (torch.load(RunFolder(folder).checkpoints.last, weights_only=True)["state_dict"]
                      for folder in (whole, stopped))  # fmt: skip
@@ -119,6 +126,27 @@ def test_mistakes(teacher, invoke, tmp_path, changes, problem):
     assert problem.format(teacher=teacher) in error
     assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_module_s_checkpoint_holds_the_teacher(teacher, tmp_path):
+    moved = tmp_path / "teacher"
+    shutil.copytree(teacher, moved)
+    config = train_config(*STUDENT, f"objective.teacher={moved}")
+    module = ijepa.PretrainingModule
+    built = build.pretraining(config, 100, module)[0]
+    built.config, built.training_images = config, 100
+    torch.save({**built.checkpoint_extras(), "state_dict": built.state_dict()}, tmp_path / "a.ckpt")
+    shutil.rmtree(moved)
+    loaded = module.load_from_checkpoint(tmp_path / "a.ckpt")
+    assert_same(loaded.state_dict(), built.state_dict(), **EXACT)
+    assert loaded.jepa.teacher.spec == built.jepa.teacher.spec
+
+
+def test_a_file_with_a_context_encoder_alone_can_be_a_teacher(teacher, tmp_path):
+    encoder = ijepa.load_encoder(teacher, encoder="context")
+    timm.write(tmp_path / "context.safetensors", encoder.encoder, encoder.spec, "context")
+    found = module_of(*STUDENT, f"objective.teacher={tmp_path / 'context.safetensors'}").jepa.teacher
+    assert_same(found.encoder.state_dict(), encoder.encoder.state_dict(), **EXACT)
 
 
 def test_a_teacher_stays_in_evaluation_mode(teacher):
