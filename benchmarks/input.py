@@ -2,10 +2,9 @@
 
 python -m benchmarks.input [--sizes 375x500 900x1200] [--qualities 75 95] [--images N] [--folder FOLDER]
 
-Without a folder, images are made: noise, the finer the weaker, in JPEG files; of quality 95 they have about as many
-bytes per pixel as ImageNet's. Each pipeline reads the same files in turn, in one process with one
-thread, ten times; a ratio is that of one turn. Crops are those of the published recipe: 30 to 100 % of the area,
-224 x 224 pixels.
+Without a folder, images are made: noise, the finer the weaker, in JPEG files. Each pipeline reads the same files in
+turn, in one process with one thread, ten times; a ratio is that of one turn. Crops are those of the published recipe:
+30 to 100 % of the area, 224 x 224 pixels.
 
 - torchvision: a Pillow image, RandomResizedCrop, ToTensor and Normalize, as most projects, the reference implementation
   among them, read images

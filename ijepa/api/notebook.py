@@ -26,7 +26,7 @@ from ijepa.interop.loading import load_checkpoint
 from ijepa.models.pretrained import PretrainedEncoder, Spec
 from ijepa.run import build, init_options
 from ijepa.run_folder.config import from_text, to_text
-from ijepa.training.module import TEACHER_KEY, Pretraining
+from ijepa.training.module import TEACHER_SPEC_KEY, Pretraining
 from ijepa.training.protocol import Execution
 from ijepa.util.errors import UserError
 
@@ -155,7 +155,7 @@ class PretrainingModule(Pretraining):
         assert isinstance(plain, dict)
         with trusting(trust):
             check_targets({str(key): value for key, value in plain.items()}, file)
-            teacher = _unloaded(contents.get(TEACHER_KEY))
+            teacher = _unloaded(contents.get(TEACHER_SPEC_KEY))
         module = _built(parse(TrainConfig, values), contents[IMAGES_COUNT_KEY], cls, use_init=False, teacher=teacher)
         try:
             module.load_state_dict(contents["state_dict"], strict=strict is not False)

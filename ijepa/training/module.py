@@ -17,7 +17,7 @@ from ijepa.training.objective import Objective
 from ijepa.training.protocol import Monitor, MonitorFlops, TrainedEncoder
 from ijepa.training.schedule import EMASchedule
 
-TEACHER_KEY = "ijepa_teacher"
+TEACHER_SPEC_KEY = "ijepa_teacher"
 """What a checkpoint holds about the frozen encoder, if there is one: its spec."""
 
 
@@ -101,7 +101,7 @@ class Pretraining(TrainingModule):
     def checkpoint_extras(self) -> dict[str, Any]:
         """The encoders' specs, so that they can be rebuilt from the checkpoint alone."""
         teacher = self.jepa.teacher
-        return {SPEC_KEY: self.spec.plain(), **({} if teacher is None else {TEACHER_KEY: teacher.spec.plain()})}
+        return {SPEC_KEY: self.spec.plain(), **({} if teacher is None else {TEACHER_SPEC_KEY: teacher.spec.plain()})}
 
     def describe(self) -> list[str]:
         trained = (self.jepa.context_encoder, self.jepa.predictor)
