@@ -10,6 +10,7 @@ a command starts, and of Ctrl-C for a whole process group, use `sys.executable` 
 import array
 import atexit
 import contextlib
+import faulthandler
 import functools
 import importlib
 import io
@@ -32,6 +33,9 @@ IMPORTED = ("ijepa.run.runs", "ijepa.run.evaluations", "ijepa.report.command", "
 MODULES = ("ijepa", "ijepa.report", "ijepa.interop", "ijepa.data.statistics", "torch.distributed.run",
            "submitit.core._submit")  # fmt: skip
 """Modules that run without a Python of their own, by ``-m``."""
+
+HUNG = 270
+"""Seconds after which a process prints where it is and ends: less than the timeout of `helpers.command`."""
 
 LAUNCHER = """#!{python} -ISs
 import array, json, os, signal, socket, sys
@@ -168,7 +172,9 @@ def _become(request: dict, streams: list[int]) -> None:
     added = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path not in sys.path]
     sys.path[:1] = [str(Path.cwd()) if arguments[0] == "-m" else str(Path(arguments[0]).resolve().parent), *added]
     _reseed()
+    faulthandler.dump_traceback_later(HUNG, exit=True, file=2)
     code = _run(arguments)
+    faulthandler.cancel_dump_traceback_later()
     with contextlib.suppress(Exception):
         threading._shutdown()
         atexit._run_exitfuncs()

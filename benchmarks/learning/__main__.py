@@ -104,6 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--budgets", nargs="+", type=float, default=[2e13], metavar="FLOPS")
     parser.add_argument("--shares", nargs="+", type=float, default=SHARES, help="of the budget, measured at each")
     parser.add_argument("--teacher-share", type=float, default=0.1, help="of the budget, for methods with a teacher")
+    parser.add_argument("--teacher-set", nargs="+", default=[], metavar="KEY=VALUE", help="changes to the teacher")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--part", choices=("search", "report"), default="search")
     parser.add_argument("--csv", type=Path, default=Path("docs/learning/search.csv"))
@@ -114,8 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="where a run keeps its newest checkpoint, to resume after a stop; else it starts again",
     )
     values = parser.parse_args(arguments)
-    if values.set and not values.name:
-        raise UserError("--set needs --name: rows are found again by it")
+    if (values.set or values.teacher_set) and not values.name:
+        raise UserError("--set and --teacher-set need --name: rows are found again by it")
     command = shown_command("benchmarks.learning", sys.argv[1:] if arguments is None else arguments)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)  # which devices there are, and what else one could install
@@ -127,13 +128,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
                        "budget": f"{budget:g}", "seed": str(seed), "command": command}  # fmt: skip
                 if not is_finished(values.csv, row):
                     shares = sorted({*values.shares, 1.0})
+                    teacher = values.teacher_share, values.teacher_set
                     _train(row, METHODS[method], values.set, source, budget, shares, values.csv, values.checkpoints,
-                           values.teacher_share)  # fmt: skip
+                           teacher)  # fmt: skip
 
 
 def _train(
     row: Row, method: Method, changes: list[str], source: Source, budget: float, shares: list[float],
-    file: Path, checkpoints: Path | None, teacher_share: float,
+    file: Path, checkpoints: Path | None, teacher: tuple[float, list[str]],
 ) -> None:  # fmt: skip
     seed = f"seed={row['seed']}"
     overrides = [*DATA[row["data"]], *method.overrides, *changes, seed]
@@ -166,7 +168,7 @@ def _train(
     checkpoint = None
     if checkpoints is not None:  # of the same settings only
         described: list[Any] = [row["method"], row["part"], budget, shares, overrides]
-        described += [] if method.teacher is None else [teacher_share]
+        described += [] if method.teacher is None else [*teacher]
         settings = hashlib.sha256(repr(tuple(described)).encode()).hexdigest()
         checkpoints.mkdir(parents=True, exist_ok=True)
         checkpoint = checkpoints / f"{row['name']}-{settings[:16]}.ckpt"
@@ -174,8 +176,8 @@ def _train(
         discard_run(file, row)
     if method.teacher is not None:
         same = [change for change in changes if change.startswith("hardware.")]
-        teacher = [*DATA[row["data"]], *method.teacher, *same, seed]
-        path, spent = _teacher(teacher, source, teacher_share * budget, checkpoints)
+        first = [*DATA[row["data"]], *method.teacher, *same, *teacher[1], seed]
+        path, spent = _teacher(first, source, teacher[0] * budget, checkpoints)
         overrides, budget = [*overrides, f"objective.teacher={path}"], budget - spent.flops
     if method.trained:
         train(overrides, source, budget, measure, shares, method.baseline, method.encoder_only, checkpoint)
