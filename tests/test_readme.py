@@ -109,6 +109,8 @@ def test_every_command_of_the_readme(line, finished, checkpoint_file, pictures, 
         small += ["data.batch_size=8"]
     if any(f"experiment={name}" in line for name in ("small_images", "scenes")):
         small += ["objective.target_depths=[0,1]"]
+    if "experiment=student" in line:
+        small += ["objective.target_depths=[0,1]", "teacher.width=12", "teacher.depth=1", "teacher.predictor_width=12"]
     if "objective.teacher=" in line:
         spec = ijepa.load_encoder(folder).spec
         small += [f"data.image_size={list(spec.image_size)}", f"model.patch_size={spec.patch_size}"]

@@ -71,7 +71,7 @@ METHODS = {
     "published": Method(PUBLISHED),
     "no_prediction": Method([*OURS, "objective.distance_weight=0"], encoder_only=True),  # the regularisers alone
     "pixels": Method(PIXELS),  # all else as ours
-    "frozen": Method(["experiment=student"], teacher=["experiment=teacher"]),  # SALT (2509.24317)
+    "frozen": Method(["experiment=student", "teacher=null"], teacher=["experiment=teacher"]),  # SALT (2509.24317)
     "mae": Method(MAE),  # He et al. (2111.06377): the predictor is the decoder
     "two_views": Method(OURS, baselines.two_views),
     "supervised": Method(OURS, baselines.supervised),

@@ -118,7 +118,7 @@ def _data(config: TrainConfig, source: Source) -> DataModule:
 
 def _step_flops(config: TrainConfig, data: DataModule, encoder_only: bool) -> float:
     """FLOPs of a step before the optimiser's, averaged over the masks of the first steps."""
-    image_flops = build.image_flops(config, build.read_teacher(config.objective))
+    image_flops = build.image_flops(config, build.read_teacher(config))
     sampler = build.sampler(config)
     total = 0.0
     for step in range(SAMPLED_STEPS):

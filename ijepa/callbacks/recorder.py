@@ -68,6 +68,11 @@ class Recorder(L.Callback):
             "seconds": self.seconds,
         }
 
+    def add(self, spent: dict[str, Any]) -> None:
+        """Adds the FLOPs and seconds that were ``spent`` on another run, which this one needs."""
+        self.flops += float(spent.get("flops", 0.0))
+        self.seconds += float(spent.get("seconds", 0.0))
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._clock = time.perf_counter()
         self._window = (self.images, self.seconds)

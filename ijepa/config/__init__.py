@@ -35,7 +35,7 @@ from ijepa.config.tasks import (
     Segmentation,
     Tasks,
 )
-from ijepa.config.training import Curve, LearningRate, Objective, Optimizer, Schedule
+from ijepa.config.training import Curve, LearningRate, Objective, Optimizer, Schedule, TeacherRun
 from ijepa.config.tuning import Finetune, Lowshot, LowshotFinetune, Tuning
 
 __all__ = [
@@ -84,6 +84,7 @@ __all__ = [
     "StatisticsConfig",
     "TaskSection",
     "Tasks",
+    "TeacherRun",
     "TensorBoardLogger",
     "Text",
     "TimmVit",
@@ -124,6 +125,8 @@ class TrainConfig(Section):
     data: Data
     masking: Masking
     objective: Objective
+    teacher: TeacherRun | None = None
+    """an encoder that is trained first, in RUN_DIR/teacher, and whose features the run then predicts; null: none"""
     optimizer: Optimizer
     schedule: Schedule
     hardware: Hardware

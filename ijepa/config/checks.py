@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from ijepa.config import Data, Model, MultiBlock, Reference, Section, Tasks, TrainConfig, Vit
 from ijepa.config.custom import TARGET, Custom
-from ijepa.config.fields import check_range
+from ijepa.config.fields import check_range, check_width
 from ijepa.util import commands
 from ijepa.util.errors import ConfigError, UserError, show
 from ijepa.util.sizes import MAX_PATCHES, MAX_PIXELS, memory_problem
@@ -91,6 +91,8 @@ def check(config: TrainConfig) -> None:
     objective = config.objective
     if not any((objective.distance_weight, objective.variance_weight, objective.covariance_weight, *objective.terms)):
         raise ConfigError("objective.distance_weight", objective.distance_weight, "nothing is left to minimise; try 1")
+    if config.teacher is not None:
+        config.teacher.check(objective)
     if objective.target_depths is not None and objective.target == "pixels":
         problem = "pixels have no depth; try null, or objective.target=output"
         raise ConfigError("objective.target_depths", objective.target_depths, problem)
@@ -116,7 +118,7 @@ def check(config: TrainConfig) -> None:
 
 def check_sizes(config: TrainConfig, depth: int, heads: int) -> None:
     """Checks predictor and tasks against the encoder's numbers of blocks and attention heads; raises ConfigError."""
-    _check_width("predictor.width", config.predictor.width, heads)
+    check_width("predictor.width", config.predictor.width, heads)
     check_task(config.task, depth)
 
 
@@ -127,7 +129,7 @@ def check_model(model: Model, data: Data, stored: bool = False) -> None:
     if model.positions == "stored" and not stored:
         raise ConfigError("model.positions", model.positions, "needs init=FILE with learnt positions; try index")
     check_patch_size(model.patch_size, data)
-    _check_width("model.width", model.width, model.heads)
+    check_width("model.width", model.width, model.heads)
     problem = memory_problem(model.width, model.depth, model.mlp_ratio)
     if problem is not None:
         raise ConfigError("model.width", model.width, f"{problem}; try a smaller model")
@@ -178,13 +180,6 @@ def check_task(task: Tasks, depth: int) -> None:
     for name, chosen in task.chosen().items():
         if not isinstance(chosen, Custom):
             chosen.check(f"task.{name}", depth)
-
-
-def _check_width(key: str, width: int, heads: int) -> None:
-    step = math.lcm(4, heads)
-    if width % step:
-        nearest = max(round(width / step), 1) * step
-        raise ConfigError(key, width, f"not a multiple of 4 and of model.heads={heads}; try {nearest}")
 
 
 def dotted_keys(schema: type[BaseModel]) -> list[str]:

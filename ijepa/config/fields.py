@@ -1,5 +1,6 @@
 """Types of single values, and the base class of all sections."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -75,3 +76,11 @@ def check_range(key: str, limits: list[float], most: float | None) -> None:
         raise ConfigError(key, limits, f"needs 0 < low <= high{bound}")
     if most is None and low < 1 / MAX_ASPECT:
         raise ConfigError(key, limits, f"needs {1 / MAX_ASPECT:g} <= low <= high <= {MAX_ASPECT}")
+
+
+def check_width(key: str, width: int, heads: int, heads_key: str = "model.heads") -> None:
+    """Raises ConfigError unless ``width`` is a multiple of 4, for position embeddings, and of ``heads``."""
+    step = math.lcm(4, heads)
+    if width % step:
+        nearest = max(round(width / step), 1) * step
+        raise ConfigError(key, width, f"not a multiple of 4 and of {heads_key}={heads}; try {nearest}")

@@ -5,7 +5,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ijepa.config.custom import Custom
-from ijepa.config.fields import Count, CountOrZero, NonNegative, Positive, Scale, Section
+from ijepa.config.fields import Count, CountOrZero, NonNegative, Positive, Scale, Section, check_width
+from ijepa.config.model import Depth, Width
+from ijepa.util.errors import ConfigError
 from ijepa.util.sizes import MAX_DEPTH
 
 
@@ -50,6 +52,38 @@ class Objective(Section):
 
     terms: dict[str, CustomTerm] = Field(default_factory=dict)
     """additional terms by name, each with _target_, weight and its options (docs/extending.md)"""
+
+
+class TeacherRun(Section):
+    """A small vision transformer, trained on pixels before the run itself; all else is as in the run."""
+
+    length: Positive
+    """its steps, as a multiple of the run's"""
+    lr: Positive
+    """its peak learning rate"""
+    width: Width
+    """its embedding dimension; a multiple of 4 and of heads"""
+    depth: Depth
+    """its number of transformer blocks"""
+    heads: Count
+    """its number of attention heads; must divide width and predictor_width"""
+    predictor_width: Width
+    """embedding dimension of its predictor"""
+
+    def check(self, objective: Objective) -> None:
+        """Checks what would else fail after its training; raises ConfigError."""
+        if objective.target != "output":
+            problem = "has no use for a teacher; try teacher=null, or objective.target=output"
+            raise ConfigError("objective.target", objective.target, problem)
+        if objective.teacher is not None:
+            problem = "a teacher is trained already, as configured by teacher; try null, or teacher=null"
+            raise ConfigError("objective.teacher", objective.teacher, problem)
+        for name in ("width", "predictor_width"):
+            check_width(f"teacher.{name}", getattr(self, name), self.heads, "teacher.heads")
+        depths = objective.target_depths
+        if depths is not None and depths[-1] > self.depth:
+            problem = f"must be at most teacher.depth={self.depth}; try a deeper teacher"
+            raise ConfigError("objective.target_depths", depths, problem)
 
 
 class Optimizer(Section):

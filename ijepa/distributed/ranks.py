@@ -83,5 +83,11 @@ class Ranks:
         return values[0]
 
 
+def wait_for_all() -> None:
+    """Waits until all processes have come here; a process that is alone goes on."""
+    if distributed.is_initialized():
+        distributed.barrier()
+
+
 SINGLE_PROCESS = Ranks()
 """One process."""

@@ -35,6 +35,7 @@ class Run:
 
     Attributes:
         init_notes: lines that say which weights of ``init`` the networks start from.
+        brief: do not print the list of files and the next commands at the end, as for a part of something larger.
     """
 
     config: schema.TrainConfig
@@ -47,6 +48,7 @@ class Run:
     health: Health | None
     trainer: L.Trainer
     init_notes: list[str]
+    brief: bool = False
 
     def tasks(self) -> tuple[schema.Tasks, dict[str, str]]:
         """The tasks to evaluate, and why others are skipped, by name; both empty if the module has no encoder."""

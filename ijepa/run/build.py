@@ -31,7 +31,7 @@ from ijepa.run_folder.folder import TEACHER, RunFolder
 from ijepa.training.flops import PretrainingFlops
 from ijepa.training.module import Pretraining
 from ijepa.training.schedule import EMASchedule, training_schedule
-from ijepa.util.errors import ConfigError
+from ijepa.util.errors import ConfigError, UserError
 
 ModuleT = TypeVar("ModuleT", bound=Pretraining)
 
@@ -77,17 +77,21 @@ def networks(config: schema.TrainConfig, pretrained: bool = False, teacher: Pret
     )
 
 
-def read_teacher(objective: schema.Objective, file: Path | None = None) -> PretrainedEncoder | None:
-    """The encoder of ``objective.teacher``, if any; ``file``: read it from here; keeps torch's random state.
+def read_teacher(config: schema.TrainConfig, source: Path | None = None) -> PretrainedEncoder | None:
+    """The frozen encoder that gives the targets, if any; ``source``: where it is, instead of ``objective.teacher``.
+
+    Keeps torch's random state.
 
     Raises:
         UserError: when it cannot be read.
     """
-    if objective.teacher is None:
+    if config.teacher is None and config.objective.teacher is None:
         return None
+    if source is None and config.objective.teacher is None:
+        raise UserError("teacher: only train.py trains one; try teacher=null with objective.teacher=RUN_DIR")
     key = loading.TEACHER_KEY
     with torch.random.fork_rng(devices=[]):
-        found = loading.select_file(file or loading.resolve_source(objective.teacher, key), key=key)
+        found = loading.select_file(source or loading.resolve_source(str(config.objective.teacher), key), key=key)
         weights = loading.read_weights(found, None, key)
         which: Which = "context" if weights.encoder("target") is None else "target"
         return loading.build_encoder(weights, found, which, key=key)
@@ -173,7 +177,9 @@ def run(config: schema.TrainConfig, folder: Path, step: int = 0) -> Run:
     source = sources.build(config.data, config.seed)
     images = len(source.train)
     torch.manual_seed(config.seed)
-    teacher = read_teacher(config.objective, RunFolder(folder).export(TEACHER) if step else None)
+    files = RunFolder(folder)
+    trained = None if config.teacher is None else files.teacher_run
+    teacher = read_teacher(config, files.export(TEACHER) if step else trained)
     module, notes = pretraining(config, images, Pretraining, use_init=not step, teacher=teacher)
     datamodule = data(config.data, source, masks, module.schedule.max_steps, config.hardware, config.seed)
     return assemble(config, folder, module, datamodule, step, notes)
@@ -204,7 +210,7 @@ def pretraining(
         UserError: when weights or terms of the objective do not fit.
     """
     steps = schedule(config, images)
-    frozen = teacher or read_teacher(config.objective)
+    frozen = teacher or read_teacher(config)
     jepa = networks(config, isinstance(config.model, schema.TimmVit) and config.model.pretrained and use_init, frozen)
     notes: list[str] = []
     if use_init and config.init is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from ijepa.config import TrainConfig
+from ijepa.config import Hardware, TrainConfig
 from ijepa.distributed import slurm
 from ijepa.run_folder import RunFolder
 from ijepa.util import commands
@@ -60,6 +60,19 @@ def choose(config: TrainConfig, overrides: list[str]) -> Path:
     if not resumes_existing(config):
         validate_unused(folder)
     return folder
+
+
+@contextlib.contextmanager
+def announced(folder: Path, hardware: Hardware) -> Iterator[None]:
+    """Lets the processes that Lightning starts meanwhile choose ``folder``, too."""
+    inherited = FOLDER_VARIABLE in os.environ
+    if hardware.strategy != "single":
+        os.environ[FOLDER_VARIABLE] = str(folder)
+    try:
+        yield
+    finally:
+        if not inherited:  # the next run of this process has another folder
+            os.environ.pop(FOLDER_VARIABLE, None)
 
 
 def resumes_existing(config: TrainConfig) -> bool:

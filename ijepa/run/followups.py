@@ -12,6 +12,11 @@ def resume(folder: Path, config: Section) -> str:
     return f"{commands.command_line('train')} {commands.override('resume', folder)}{typed_trust(config)}"
 
 
+def again(folder: Path) -> str:
+    """How to go on with a run that was stopped before its own first step."""
+    return f"run the same command again with {commands.override('run_dir', folder)} resume=auto"
+
+
 def evaluate(folder: Path, config: Section) -> str:
     """The command that evaluates the run in ``folder``."""
     return f"{commands.command_line('evaluate')} {commands.override('checkpoint', folder)}{typed_trust(config)}"

@@ -4,6 +4,7 @@ import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -12,13 +13,13 @@ from omegaconf import DictConfig
 from ijepa import loggers
 from ijepa.callbacks.rewind import Rewind
 from ijepa.config import TrainConfig
-from ijepa.config.checks import parse
+from ijepa.config.checks import check, parse
 from ijepa.config.trust import typed_trust
-from ijepa.distributed import sharding, slurm
+from ijepa.distributed import ranks, sharding, slurm
 from ijepa.evaluation import tasks
 from ijepa.evaluation.context import label_sets
 from ijepa.interop import timm
-from ijepa.run import build, finalize, folders, followups, init_options, resume, suggested
+from ijepa.run import build, finalize, first, folders, followups, init_options, resume, suggested
 from ijepa.run.assembly import Run, Wire
 from ijepa.run.columns import terms
 from ijepa.run.resume import ResumePoint
@@ -55,9 +56,10 @@ def train(composed: DictConfig, wire: Wire | None = None) -> float | None:
     folder = folders.choose(config, overrides)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         config = _group_in_wandb(config, folder)
-    if folders.resumes_existing(config) and folder.exists():
-        return _resume_or_restart(config, folder, wire)
-    return _begin(config, folder, wire)
+    with folders.announced(folder, config.hardware):
+        if folders.resumes_existing(config) and folder.exists():
+            return _resume_or_restart(config, folder, wire)
+        return _begin(config, folder, wire)
 
 
 def _group_in_wandb(config: TrainConfig, folder: Path) -> TrainConfig:
@@ -88,6 +90,8 @@ def _resume_or_restart(config: TrainConfig, folder: Path, wire: Wire) -> float |
 def _begin(config: TrainConfig, folder: Path, wire: Wire) -> float | None:
     created = config.run_dir is None and folder.exists()
     try:
+        if config.teacher is not None:
+            _train_teacher(config, folder, wire)
         run = _wire_checked(wire, config, folder)
     except BaseException:
         if created:  # `folders.choose` has just created it to reserve its number; leave no empty folder behind
@@ -97,7 +101,38 @@ def _begin(config: TrainConfig, folder: Path, wire: Wire) -> float | None:
     folders.create(folder)
     with folders.locked(folder):
         folders.validate_unused(folder)
+        if config.teacher is not None:
+            run.recorder.add(finished_summary(RunFolder(RunFolder(folder).teacher_run).summary) or {})
         return execute(run)
+
+
+def _train_teacher(config: TrainConfig, folder: Path, wire: Wire) -> None:
+    """Trains the frozen encoder of the run in ``folder``, or what is left to train, in a run of its own."""
+    check(config)
+    _wire_checked(wire, first.without_teacher(config), folder)
+    own = first.teacher_config(config, folder)
+    target = RunFolder(folder).teacher_run
+    if resume.is_finished(target, own):
+        return
+    folders.create(target)
+    if is_rank_zero():
+        print("teacher  is trained first, in a folder of its own", flush=True)
+
+    def brief(*arguments: Any) -> Run:
+        run = wire(*arguments)
+        run.brief = True
+        return run
+
+    try:
+        _resume_or_restart(own, target, brief)
+    except InterruptedRunError as interrupted:
+        message = str(interrupted)
+        if message:
+            message = f"the teacher {message.partition(';')[0]}; {followups.again(folder)}"
+        raise InterruptedRunError(interrupted.signal, message) from None
+    ranks.wait_for_all()  # rank 0 writes the encoder
+    if is_rank_zero():
+        print("the run itself:", flush=True)
 
 
 def _resume(resumed: ResumePoint, wire: Wire) -> float | None:
@@ -172,8 +207,6 @@ def execute(run: Run, checkpoint: Path | None = None, rewind_files: Callable[[],
     signals = run.checkpoint.signals
     rewind = Rewind(rewind_files, signals)
     signals.watch(run.trainer)
-    if run.config.hardware.strategy != "single":
-        os.environ[folders.FOLDER_VARIABLE] = str(run.folder)  # for the processes that Lightning starts
     failed, signal_number = True, 0
     try:
         with signals:
@@ -186,7 +219,6 @@ def execute(run: Run, checkpoint: Path | None = None, rewind_files: Callable[[],
             message = _interruption_message(run, rewind.has_run, resumed=checkpoint is not None)
         raise InterruptedRunError(signal_number, message) from None
     finally:
-        os.environ.pop(folders.FOLDER_VARIABLE, None)  # the next run of this process has another folder
         if run.trainer.is_global_zero:
             if run.config.run_dir is None:
                 with contextlib.suppress(OSError):
@@ -216,7 +248,8 @@ def _fit_and_finish(run: Run, checkpoint: Path | None, rewind: Rewind) -> float 
     signal_number = sharding.max_over_ranks(run.checkpoint.signals.number or 0, run.trainer.strategy.root_device)
     if signal_number:
         raise InterruptedRunError(signal_number, "")
-    finalize.finish(run, brief=HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN)
+    run.brief |= HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    finalize.finish(run)
     return metric.value(run.config.metric, run.folder)
 
 

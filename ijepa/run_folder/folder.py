@@ -63,6 +63,11 @@ class RunFolder:
         return self.path / f"{name}.safetensors"
 
     @property
+    def teacher_run(self) -> Path:
+        """The folder of the run that trains the frozen encoder first, see `ijepa.run.first`."""
+        return self.path / TEACHER
+
+    @property
     def summary(self) -> Path:
         """The results of a finished run, see `ijepa.run_folder.summary`."""
         return self.path / "summary.json"

@@ -156,19 +156,3 @@ def test_a_teacher_stays_in_evaluation_mode(teacher):
     assert not jepa.teacher.encoder.training
     assert isinstance(jepa.statistics, TargetStatistics)
     assert jepa.statistics.training
-
-
-@pytest.mark.integration
-def test_the_two_experiments(invoke, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    small = [value for value in RUN if not value.startswith("objective=")]
-    code, said, error = invoke(
-        "train.py", "experiment=student", *small, "objective.target_depths=[1,2]", "run_dir=runs/s"
-    )
-    assert code == 2
-    assert error.startswith("error: objective.teacher=runs/teacher: no such file or folder; ")
-    assert invoke("train.py", "experiment=teacher", *small, "run_dir=runs/teacher")[0] == 0
-    wide = ["model.width=36", "objective.target_depths=[1,2]"]
-    code, said, error = invoke("train.py", "experiment=student", *small, *wide, "run_dir=runs/s")
-    assert code == 0, error
-    assert "frozen teacher 0.0 M parameters, width 24" in said
