@@ -139,6 +139,22 @@ class TrainingModule(L.LightningModule, ABC):
         skip = self.skipped.decide(parameter.grad for parameter in parameters if parameter.grad is not None)
         optim.skip(optimizer, skip)
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips the gradients' norm as Lightning does, also for fused optimisers in bf16-mixed, which it refuses.
+
+        Only in float16 are gradients scaled, so that a fused optimiser has to see them before they are clipped.
+        """
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        if not gradient_clip_val or scaled or gradient_clip_algorithm not in (None, "norm"):
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], gradient_clip_val)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Replaces parameter indices in the optimiser's state by names, so that any strategy can resume from it."""
         checkpoint |= self.checkpoint_extras()

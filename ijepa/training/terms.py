@@ -165,7 +165,8 @@ def within_group_covariance(
     Returns:
         [D, D].
     """
-    membership = F.one_hot(groups, count).to(features.dtype)  # sums as matrix products: deterministic on GPUs, too
+    # sums as matrix products, which are deterministic on GPUs, too; F.one_hot would read the largest group
+    membership = (groups[:, None] == torch.arange(count, device=groups.device)).to(features.dtype)
     sums = all_reduce(membership.T @ torch.cat([features, features.new_ones(len(features), 1)], dim=1))
     sizes = sums[:, -1:].detach()
     centred = features - membership @ (sums[:, :-1] / sizes.clamp(min=1))

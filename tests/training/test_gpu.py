@@ -25,6 +25,17 @@ def step(folder, device):
     return {name: p.grad.cpu() for name, p in networks.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
+def test_training_with_clipped_gradients(tmp_path, optimizer, precision):
+    """Fused optimisers, which Lightning by itself does not let clip in bf16-mixed."""
+    values = (f"optimizer={optimizer}", f"hardware.precision={precision}", "optimizer.clip_grad_norm=0.1")
+    run = build.run(train_config(*SMOKE, *values), tmp_path)
+    run.trainer.fit(run.module, run.data)
+    assert run.recorder.loss == run.recorder.loss  # not NaN
+    assert int(run.module.skipped.total) == 0
+
+
 def test_a_step_s_gradients_are_the_cpu_s(tmp_path):
     expected, found = (step(tmp_path, device) for device in ("cpu", "cuda"))
     assert found.keys() == expected.keys()
