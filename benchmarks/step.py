@@ -32,6 +32,7 @@ from torch.nn import functional as F
 
 from ijepa import compose_config
 from ijepa.data.datamodule import Batch
+from ijepa.distributed import sharding
 from ijepa.masking import Masks
 from ijepa.models.transformer import write_out_attention
 from ijepa.run import build
@@ -42,10 +43,13 @@ PUBLISHED = ["objective=smooth_l1", "model.init=published", "data=folder", "data
 CASES = {
     "vit_small": [*PUBLISHED, "model=vit_small", "model.patch_size=16", "data.batch_size=16"],
     "vit_base": [*PUBLISHED, "model=vit_base", "model.patch_size=16", "data.batch_size=8"],
+    "vit_large": [*PUBLISHED, "model=vit_large", "model.patch_size=16", "data.batch_size=4"],
+    "vit_huge": [*PUBLISHED, "model=vit_huge", "model.patch_size=14", "data.batch_size=2"],
     "default": [],
     "cifar": ["experiment=small_images", "data=cifar10", "model=vit_micro", "model.patch_size=4", "model.width=192",
               "predictor.width=96", "objective.target_depths=[0,2,4,6]"],
 }  # fmt: skip
+DEFAULT = ("vit_small", "vit_base", "default", "cifar")
 PARTS = ("target encoder", "context encoder", "predictor", "objective", "backward", "optimizer", "EMA", "other")
 WARMUP_STEPS = 3
 
@@ -53,7 +57,10 @@ WARMUP_STEPS = 3
 class Ours:
     """Steps of this project's networks, without a trainer."""
 
-    def __init__(self, overrides: list[str], precision: str, device: torch.device) -> None:
+    def __init__(
+        self, overrides: list[str], precision: str, device: torch.device, compiled: bool = False,
+        checkpointing: bool = False,
+    ) -> None:  # fmt: skip
         self.config = compose_config(*overrides)
         torch.manual_seed(0)
         self.module, _ = build.pretraining(self.config, 10_000, Pretraining)
@@ -61,6 +68,7 @@ class Ours:
         self.autocast = _autocast(precision, device)
         if precision != "32-true" and device.type == "cpu":
             write_out_attention(self.module)
+        sharding.prepare(self.module.networks(), precision == "bf16-true", checkpointing, compiled, None)
         on_gpu = device.type == "cuda"
         values = (self.module.named_parameters(), 1e-4, self.module.betas, self.module.eps, on_gpu)
         self.optimizer: torch.optim.Optimizer = (
@@ -192,12 +200,13 @@ class Reference:
 
 
 def _autocast(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
-    return lambda: torch.autocast(device.type, torch.bfloat16, enabled=precision != "32-true")
+    return lambda: torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
 
 
 def matrix_rate(precision: str, device: torch.device) -> float:
-    """FLOPs per second of a product of two matrices of 2048 x 2048."""
-    matrix = torch.randn(2048, 2048, device=device, dtype=torch.float32 if precision == "32-true" else torch.bfloat16)
+    """FLOPs per second of a product of two square matrices: of 2048 rows, on a GPU of 8192."""
+    side = 8192 if device.type == "cuda" else 2048
+    matrix = torch.randn(side, side, device=device, dtype=torch.float32 if precision == "32-true" else torch.bfloat16)
     best = float("inf")
     for _ in range(7):
         started = time.perf_counter()
@@ -205,7 +214,7 @@ def matrix_rate(precision: str, device: torch.device) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize()
         best = min(best, time.perf_counter() - started)
-    return 2 * 2048**3 / best
+    return 2 * side**3 / best
 
 
 def measure(case: str, precision: str, reference: Path | None, steps: int, threads: int) -> dict[str, Any]:
@@ -257,7 +266,7 @@ def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.step", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=DEFAULT)
     parser.add_argument("--precisions", nargs="+", choices=("32-true", "bf16-mixed"), default=["32-true", "bf16-mixed"])
     parser.add_argument("--reference", type=Path, metavar="FOLDER", help="a checkout of facebookresearch/ijepa")
     parser.add_argument("--steps", type=int, default=12, help="of each, after the first three")
