@@ -1,5 +1,6 @@
 """Pictures of the patch features of the same images along a run."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
@@ -50,6 +51,7 @@ class FeaturePictures(L.Callback):
         self._colours = pictures.Colours()
         self._drawn: dict[int, Tensor] = {}
         self._images: Tensor | None = None
+        self._fine_grid = pictures.fine_grid(grid, data.eval_transform.size[0])
         self._last_step = -1
 
     @property
@@ -78,13 +80,13 @@ class FeaturePictures(L.Callback):
 
     def progress(self) -> "Figure | None":
         """The pictures so far, side by side; None if there are fewer than two."""
-        images, patches = self._examples()[:SHOWN], self.grid[0] * self.grid[1]
+        images = self._examples()[:SHOWN]
         drawn = {
             f"step {step:,}": colours.float() / 255
             for step, colours in sorted(self._drawn.items())
-            if colours.shape[:2] == (len(images), patches)  # skips pictures from before the images changed
+            if colours.shape[:2] == (len(images), math.prod(self._fine_grid))  # skips those of other images
         }
-        return pictures.colours(images, drawn, self.grid) if len(drawn) > 1 else None
+        return pictures.colours(images, drawn, self._fine_grid) if len(drawn) > 1 else None
 
     def _draw(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Every process encodes, because weights may be sharded; rank 0 draws."""
@@ -97,10 +99,17 @@ class FeaturePictures(L.Callback):
         # No inference mode: FSDP reuses its buffers in training. Eager mode: compiled blocks are not recompiled.
         with eval_mode(pl_module), torch.no_grad(), torch.compiler.set_stance("force_eager"):
             features = torch.cat([monitor.features(batch).float().cpu() for batch in images.split(BATCH)])
+
+            def finely(components: pictures.Components) -> Tensor:
+                def embed(shifted: Tensor) -> list[Tensor]:
+                    return [monitor.features(shifted).float().cpu()]
+
+                return pictures.fine_scores(embed, images[:SHOWN], self.grid, [components])[0]
+
+            colours = self._colours(features, finely)
         if trainer.is_global_zero:
-            colours = self._colours(features)[:SHOWN]
             self._drawn[step] = (255 * colours).round().to(torch.uint8)
-            figure = pictures.colours(images[:SHOWN], {f"step {step:,}": colours}, self.grid)
+            figure = pictures.colours(images[:SHOWN], {f"step {step:,}": colours}, self._fine_grid)
             pictures.write(figure, self.folder.feature_picture(step))
             log_picture(trainer.loggers, "features", figure, step)
         self.recorder.restart_clock()

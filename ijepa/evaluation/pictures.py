@@ -96,7 +96,8 @@ class EncoderPictures:
         self.grid = encoder.encoder.grid_of(*images.shape[-2:])
         width, depth = encoder.spec.width, encoder.spec.depth
         last = round(LAST_BLOCKS * depth)
-        features = patches(encoder, images, runtime, last + 1)
+        self.layers = last + 1
+        features = patches(encoder, images, runtime, self.layers)
         self.features = features[..., -width:].clone()  # clones, so that the blocks between need no memory
         self.earlier = {f"block {depth - last} of {depth}": features[..., :width].clone()} if last else {}
 
@@ -107,10 +108,22 @@ class EncoderPictures:
 
     def components(self, baseline: PretrainedEncoder | None) -> "Figure":
         """Principal components of the features of the encoder, of an earlier block of it, and of the baseline."""
-        named = {self.name: self.features, **self.earlier}
+        shown, layers, width = self.images[: self.count], self.layers, self.encoder.spec.width
+
+        def blocks(images: Tensor) -> list[Tensor]:
+            features = patches(self.encoder, images, self.runtime, layers)
+            return [features[..., -width:], features[..., :width]][: 1 + len(self.earlier)]
+
+        found = [pictures.components_of(features) for features in (self.features, *self.earlier.values())]
+        values = pictures.fine_scores(blocks, shown, self.grid, found)
         if baseline is not None:
-            named[UNTRAINED] = patches(baseline, self.images, self.runtime)
-        return pictures.components(self.images[: self.count], named, self.grid)
+            untrained = pictures.components_of(patches(baseline, self.images, self.runtime))
+            values += pictures.fine_scores(
+                lambda images: [patches(baseline, images, self.runtime)], shown, self.grid, [untrained]
+            )
+        names = [self.name, *self.earlier, *([] if baseline is None else [UNTRAINED])]
+        coloured = dict(zip(names, map(pictures.stretched, values), strict=True))
+        return pictures.colours(shown, coloured, pictures.fine_grid(self.grid, shown.shape[-2]))
 
     def similarity(self, queries: list[tuple[int, int]], of: int | None = None) -> "Figure":
         """Similarity of query patches to all patches of their image, or of image ``of``'s queries to all images."""

@@ -2,7 +2,17 @@
 
 from ijepa.pictures.attention import attention
 from ijepa.pictures.curves import compute, curves, read
-from ijepa.pictures.features import Colours, colours, components, similarity
+from ijepa.pictures.features import (
+    Colours,
+    Components,
+    colours,
+    components,
+    components_of,
+    fine_grid,
+    fine_scores,
+    similarity,
+    stretched,
+)
 from ijepa.pictures.masks import masks, outlines
 from ijepa.pictures.results import classes, depths, neighbours, pairs
 from ijepa.pictures.sheet import HIDDEN, Picture, rgb, write
@@ -10,14 +20,18 @@ from ijepa.pictures.sheet import HIDDEN, Picture, rgb, write
 __all__ = [
     "HIDDEN",
     "Colours",
+    "Components",
     "Picture",
     "attention",
     "classes",
     "colours",
     "components",
+    "components_of",
     "compute",
     "curves",
     "depths",
+    "fine_grid",
+    "fine_scores",
     "masks",
     "neighbours",
     "outlines",
@@ -25,5 +39,6 @@ __all__ = [
     "read",
     "rgb",
     "similarity",
+    "stretched",
     "write",
 ]

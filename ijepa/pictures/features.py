@@ -1,7 +1,7 @@
 """Figures of patch features: principal components as colours, and similarity to one patch."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 MIN_IMAGES = 8
 """With fewer images, the mean at a position would contain much of each image."""
+MOST_SHIFTS = 4
+"""Shifts by a part of a patch in `fine_scores`, in each direction."""
 
 
 def components(images: Tensor, named: dict[str, Tensor], grid: Grid) -> "Figure":
@@ -28,7 +30,8 @@ def components(images: Tensor, named: dict[str, Tensor], grid: Grid) -> "Figure"
         named: features [M, N, D] by title, M >= B; the first B belong to ``images``.
         grid: rows and columns of patches.
     """
-    return colours(images, {title: stretched(scores(features)) for title, features in named.items()}, grid)
+    values = {title: components_of(features)(features) for title, features in named.items()}
+    return colours(images, {title: stretched(scores) for title, scores in values.items()}, grid)
 
 
 def colours(images: Tensor, named: dict[str, Tensor], grid: Grid) -> "Figure":
@@ -37,7 +40,7 @@ def colours(images: Tensor, named: dict[str, Tensor], grid: Grid) -> "Figure":
     Args:
         images: [B, C, H, W], see `rgb`.
         named: colours [M, N, 3] in 0..1 by title, M >= B; the first B belong to ``images``.
-        grid: rows and columns of patches.
+        grid: rows and columns of patches, or of what has colours.
     """
     pictures = rgb(images)
     columns = [values[: len(images)].unflatten(1, grid).numpy() for values in named.values()]
@@ -90,6 +93,21 @@ def similarities(features: Tensor, grid: Grid, queries: Sequence[Grid], of: int 
     return (query_features @ unit.transpose(1, 2)).unflatten(2, grid)
 
 
+class Components(NamedTuple):
+    """Three principal components of features.
+
+    mean: [N, D] or [D], subtracted first.
+    axes: [D, 3]; scores have unit variance.
+    """
+
+    mean: Tensor
+    axes: Tensor
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """The scores [M, N, 3] of features [M, N, D]."""
+        return (features.float() - self.mean).nan_to_num(0, 0, 0) @ self.axes
+
+
 class Colours:
     """Principal components of the same images' patches along a run, as colours that stay comparable.
 
@@ -104,13 +122,18 @@ class Colours:
     def __init__(self) -> None:
         self.reference: Tensor | None = None
 
-    def __call__(self, features: Tensor) -> Tensor:
-        """The colours [M, N, 3] in 0..1 of the next picture's features [M, N, D]; updates `reference`."""
-        aligned = scores(features)
+    def __call__(self, features: Tensor, finely: Callable[[Components], Tensor] | None = None) -> Tensor:
+        """The colours [M, N, 3] in 0..1 of the next picture's features [M, N, D]; updates `reference`.
+
+        ``finely``: gives other scores [B, K, 3] for the same components, from `fine_scores`; then those are coloured.
+        """
+        found = components_of(features)
+        aligned = found(features)
+        turn = torch.eye(3)
         if self.reference is not None and self.reference.shape == aligned.shape:
-            aligned = rotated(aligned, self.reference)
-        self.reference = aligned
-        return stretched(aligned)
+            turn = rotation(aligned, self.reference)
+        self.reference = aligned @ turn
+        return stretched(self.reference if finely is None else finely(found) @ turn)
 
 
 def centred(features: Tensor) -> Tensor:
@@ -118,23 +141,70 @@ def centred(features: Tensor) -> Tensor:
 
     With fewer than `MIN_IMAGES` images, minus the mean of all patches.
     """
-    return features - (features.mean(dim=0) if len(features) >= MIN_IMAGES else features.mean(dim=(0, 1)))
+    return features - means(features)
 
 
-def scores(features: Tensor) -> Tensor:
-    """The first three principal components of `centred` features [M, N, D]: [M, N, 3], each with unit variance."""
+def means(features: Tensor) -> Tensor:
+    """What `centred` subtracts from features [M, N, D]: [N, D] or [D]."""
+    return features.mean(dim=0) if len(features) >= MIN_IMAGES else features.mean(dim=(0, 1))
+
+
+def components_of(features: Tensor) -> Components:
+    """The first three principal components of `centred` features [M, N, D]."""
     flat = centred(features.float()).flatten(0, 1).nan_to_num(0, 0, 0)  # diverging runs are drawn, too
     count = min(3, flat.shape[1])
     _, vectors = torch.linalg.eigh((flat.T @ flat).double())  # ascending
-    values = flat @ vectors[:, -count:].flip(1).float()
-    values = values / values.square().mean(dim=0).sqrt().clamp_min(1e-12)
-    return F.pad(values, (0, 3 - count)).unflatten(0, features.shape[:2])
+    axes = vectors[:, -count:].flip(1).float()
+    axes = axes / (flat @ axes).square().mean(dim=0).sqrt().clamp_min(1e-12)
+    return Components(means(features.float()), F.pad(axes, (0, 3 - count)))
 
 
-def rotated(values: Tensor, reference: Tensor) -> Tensor:
-    """``values`` [M, N, 3] under the rotation or reflection that brings them closest to ``reference``."""
+def fine_grid(grid: Grid, height: int) -> Grid:
+    """``grid`` with each of its patches in images of ``height`` divided into s x s parts.
+
+    s is the largest divisor of a patch's side up to `MOST_SHIFTS`.
+    """
+    side = height // grid[0]
+    parts = max(count for count in range(1, min(MOST_SHIFTS, side) + 1) if side % count == 0)
+    return grid[0] * parts, grid[1] * parts
+
+
+def fine_scores(
+    embed: Callable[[Tensor], Sequence[Tensor]], images: Tensor, grid: Grid, components: Sequence[Components]
+) -> list[Tensor]:
+    """Scores at a part of a patch: their mean over images that are shifted by parts of a patch, shifted back.
+
+    A patch's features also depend on how the grid cuts the objects; the mean over shifts does not.
+
+    Args:
+        embed: gives features [B, N, D] of images, one for each of ``components``; called once for each shift.
+        images: [B, C, H, W].
+        grid: h rows and w columns of patches.
+        components: of features of unshifted images.
+
+    Returns:
+        For each of ``components`` scores [B, K, 3], at the K places of `fine_grid`.
+    """
+    height, width = images.shape[-2:]
+    fine = fine_grid(grid, height)
+    parts, side = fine[0] // grid[0], height // grid[0]
+    sums, counts = [torch.zeros(len(images), *fine, 3) for _ in components], torch.zeros(*fine, 1)
+    for down in range(parts):
+        for right in range(parts):
+            padding = (right * side // parts, 0, down * side // parts, 0)
+            shifted = F.pad(images, padding, mode="replicate")[..., :height, :width]
+            counts[: fine[0] - down, : fine[1] - right] += 1
+            for total, found, features in zip(sums, components, embed(shifted), strict=True):
+                values = found(features).unflatten(1, grid)
+                values = values.repeat_interleave(parts, 1).repeat_interleave(parts, 2)
+                total[:, : fine[0] - down, : fine[1] - right] += values[:, down:, right:]
+    return [(total / counts).flatten(1, 2) for total in sums]
+
+
+def rotation(values: Tensor, reference: Tensor) -> Tensor:
+    """The rotation or reflection [3, 3] that brings ``values`` [M, N, 3] closest to ``reference``."""
     left, _, right = torch.linalg.svd((values.flatten(0, 1).T @ reference.flatten(0, 1)).double())
-    return values @ (left @ right).to(values.dtype)
+    return (left @ right).to(values.dtype)
 
 
 def stretched(values: Tensor) -> Tensor:

@@ -88,3 +88,52 @@ def test_similarity_across_images_asks_for_one_image_s_patch():
         found = np.asarray(row[1].get_images()[0].get_array())
         assert np.allclose(found.ravel(), unit[image] @ unit[1, 1], atol=1e-5)
         assert len(row[0].patches) == len(row[1].patches) == (2 if image == 1 else 0)
+
+
+def patch_means(images, side=4):
+    """Features [B, N, 2] that depend on nothing but the patch: its mean, and the mean of its squares."""
+    values = images.unfold(2, side, side).unfold(3, side, side).flatten(2, 3)  # [B, C, N, side, side]
+    return torch.stack([values.mean(dim=(1, 3, 4)), values.square().mean(dim=(1, 3, 4))], dim=-1)
+
+
+def test_fine_scores_follow_an_object_by_a_part_of_a_patch():
+    images = torch.zeros(2, 3, 16, 24)
+    images[0, :, 5:9, 9:14] = 1
+    images[1, :, 6:10, 10:15] = 1  # the same, a pixel further
+    found = pictures.Components(torch.zeros(2), torch.eye(2, 3))
+    fine = pictures.fine_grid((4, 6), 16)
+    assert fine == (16, 24)
+    calls = []
+
+    def embed(shifted):
+        calls.append(shifted)
+        return [patch_means(shifted), 2 * patch_means(shifted)]
+
+    one, two = pictures.fine_scores(embed, images, (4, 6), [found, found])
+    assert len(calls) == 16
+    torch.testing.assert_close(2 * one, two)
+    first, moved = one.unflatten(1, fine)
+    torch.testing.assert_close(moved[1:13, 1:21], first[:12, :20])  # the last rows and columns have fewer shifts
+    assert first[..., 0].argmax() == 6 * 24 + 11  # the middle of the object
+    assert first[..., 2].abs().max() == 0  # there are only two components
+
+
+def test_fine_scores_of_patches_that_have_no_parts_are_the_plain_ones():
+    images, side = torch.rand(9, 1, 14, 21), 7
+    features = patch_means(images, side)
+    found = pictures.components_of(features)
+    assert pictures.fine_grid((2, 3), 14) == (2, 3)
+    (fine,) = pictures.fine_scores(lambda shifted: [patch_means(shifted, side)], images[:4], (2, 3), [found])
+    torch.testing.assert_close(fine, found(features)[:4])
+    assert pictures.fine_grid((2, 3), 12) == (6, 9)  # patches of 6 pixels: thirds
+    assert pictures.fine_grid((14, 14), 224) == (56, 56)
+
+
+def test_fine_colours_turn_with_the_others():
+    features, turn = torch.randn(9, 6, 5), torch.linalg.qr(torch.randn(5, 5)).Q
+    colours = Colours()
+    for step, moved in enumerate((features, features @ turn)):
+        shown = colours(moved, lambda found, moved=moved: found(moved)[:2])
+        if step == 0:
+            first = shown
+    assert (shown - first).abs().max() < 0.05
