@@ -1,25 +1,22 @@
 """What does a training step cost, and where does the time go? Images per second, memory, FLOPs and shares by part.
 
-python -m benchmarks.step [--cases cifar default] [--precisions 32-true bf16-mixed] [--reference FOLDER]
+python -m benchmarks.step [--cases cifar default] [--precisions 32-true bf16-mixed] [--reference FOLDER] [--lightly]
 
 Images are random, and masks are those of the configuration; decoding and cropping are not measured. The share of the
 matrix rate is the step's FLOPs per second over those of one product of two matrices, measured beside it. With
 ``--reference``, the folder of a checkout of facebookresearch/ijepa, its networks take steps in turn with ours, on the
-same images and masks (its loop has no autocast on a CPU; here both have). Memory is the process's peak in steps, less
-what it held before the networks were built; each case and precision has a process of its own.
+same images and masks (its loop has no autocast on a CPU; here both have); with ``--lightly`` those of lightly, too.
+Memory is the process's peak in steps, less what it held before the networks were built; each case and precision has a
+process of its own.
 """
 
 import argparse
 import contextlib
-import copy
-import importlib
 import multiprocessing
 import resource
 import statistics
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +25,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from benchmarks.peers import Autocast, Lightly, Peer, Reference
 from ijepa import compose_config
 from ijepa.data.datamodule import Batch
 from ijepa.distributed import sharding
@@ -156,50 +153,7 @@ class Ours:
             hook.remove()
 
 
-class Reference:
-    """Steps of the reference implementation's networks, sized as ours."""
-
-    def __init__(self, folder: Path, ours: Ours, precision: str, device: torch.device) -> None:
-        if str(folder) not in sys.path:
-            sys.path.insert(0, str(folder))
-        networks: Any = importlib.import_module("src.models.vision_transformer")
-        self.masked: Any = importlib.import_module("src.masks.utils").apply_masks
-        config, norm = ours.config, lambda width: nn.LayerNorm(width, eps=1e-6)
-        jepa: Any = ours.module.jepa
-        encoder, side = jepa.context_encoder, config.data.image_size[0]
-        self.encoder = networks.VisionTransformer(
-            img_size=[side], patch_size=encoder.patch_size, embed_dim=encoder.width, depth=encoder.depth,
-            num_heads=encoder.heads, mlp_ratio=4, qkv_bias=True, norm_layer=norm,
-        )  # fmt: skip
-        self.predictor = networks.vit_predictor(
-            num_patches=self.encoder.patch_embed.num_patches, embed_dim=encoder.width, num_heads=encoder.heads,
-            predictor_embed_dim=config.predictor.width, depth=config.predictor.depth,
-        )  # fmt: skip
-        self.target_encoder = copy.deepcopy(self.encoder)
-        for network in (self.encoder, self.predictor, self.target_encoder):
-            network.to(device)
-        self.target_encoder.requires_grad_(False)
-        trained = [*self.encoder.parameters(), *self.predictor.parameters()]
-        self.optimizer = torch.optim.AdamW([p for p in trained if p.requires_grad], lr=1e-4)
-        self.autocast = _autocast(precision, device)
-
-    def step(self, images: Tensor, masks: Masks) -> None:
-        context, targets = [masks.context], list(masks.targets.unbind(dim=1))
-        with self.autocast():
-            with torch.no_grad():
-                wanted = self.target_encoder(images)
-                wanted = self.masked(F.layer_norm(wanted, wanted.shape[-1:]), targets)
-            found = self.predictor(self.encoder(images, context), context, targets)
-            loss = F.smooth_l1_loss(found, wanted)
-        loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        with torch.no_grad():
-            for now, average in zip(self.encoder.parameters(), self.target_encoder.parameters(), strict=True):
-                average.data.mul_(0.996).add_(0.004 * now.detach().data)
-
-
-def _autocast(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
+def _autocast(precision: str, device: torch.device) -> Autocast:
     return lambda: torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
 
 
@@ -217,7 +171,9 @@ def matrix_rate(precision: str, device: torch.device) -> float:
     return 2 * side**3 / best
 
 
-def measure(case: str, precision: str, reference: Path | None, steps: int, threads: int) -> dict[str, Any]:
+def measure(
+    case: str, precision: str, reference: Path | None, lightly: bool, steps: int, threads: int
+) -> dict[str, Any]:
     """One case in one precision: numbers for the tables."""
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -227,33 +183,41 @@ def measure(case: str, precision: str, reference: Path | None, steps: int, threa
     for _ in range(WARMUP_STEPS):
         ours.step(*next(batches))
     memory = _peak(device) - held
-    theirs = None if reference is None else Reference(reference, ours, precision, device)
-    for _ in range(WARMUP_STEPS if theirs else 0):
-        theirs.step(*next(batches))  # type: ignore[union-attr]
+    peers: dict[str, Peer] = {}
+    encoder, autocast = ours.module.jepa.context_encoder, ours.autocast
+    if reference is not None:
+        peers["reference"] = Reference(reference, ours.config, encoder, autocast, device)
+    if lightly:
+        peers["lightly"] = Lightly(ours.config, encoder, autocast, device)
+    for _ in range(WARMUP_STEPS):
+        for peer in peers.values():
+            peer.step(*next(batches))
     times: list[float] = []
-    ratios: list[float] = []
+    ratios: dict[str, list[float]] = {name: [] for name in peers}
     shares: list[float] = []
+    turns: list[tuple[str, Ours | Peer]] = [("ours", ours), *peers.items()]
     for number in range(steps):
         images, masks = next(batches)
         taken = {}
-        for name in ("ours", "theirs") if number % 2 else ("theirs", "ours"):
-            one = ours if name == "ours" else theirs
-            if one is not None:
-                started = ours._now()
-                one.step(images, masks)
-                taken[name] = ours._now() - started
+        for name, one in turns[number % len(turns) :] + turns[: number % len(turns)]:
+            started = ours._now()
+            one.step(images, masks)
+            taken[name] = ours._now() - started
         times.append(taken["ours"])
-        if theirs is not None:
-            ratios.append(taken["theirs"] / taken["ours"])
+        for name in peers:
+            ratios[name].append(taken[name] / taken["ours"])
         shares.append(ours.flops(masks) / taken["ours"] / matrix_rate(precision, device))
     for _ in range(max(2, steps // 2)):
         ours.timed_step(*next(batches))
     whole = sum(ours.seconds.values())
     return {
-        "images": ours.config.data.batch_size / statistics.median(times), "memory": memory,
-        "flops": ours.flops(masks), "share": statistics.median(shares), "ratios": sorted(ratios),
+        "images": ours.config.data.batch_size / statistics.median(times),
+        "memory": memory,
+        "flops": ours.flops(masks),
+        "share": statistics.median(shares),
+        "ratios": {name: sorted(values) for name, values in ratios.items()},
         "parts": {name: seconds / whole for name, seconds in ours.seconds.items()},
-    }  # fmt: skip
+    }
 
 
 def _peak(device: torch.device) -> int:
@@ -269,20 +233,23 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=DEFAULT)
     parser.add_argument("--precisions", nargs="+", choices=("32-true", "bf16-mixed"), default=["32-true", "bf16-mixed"])
     parser.add_argument("--reference", type=Path, metavar="FOLDER", help="a checkout of facebookresearch/ijepa")
+    parser.add_argument("--lightly", action="store_true", help="compare with lightly's modules, too")
     parser.add_argument("--steps", type=int, default=12, help="of each, after the first three")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     values = parser.parse_args()
     console = Console(width=140)
     table = Table("case", "precision", "images/s", "GFLOPs per step", "of the matrix rate", "memory, MiB",
-                  "reference / ours, median (range)")  # fmt: skip
+                  "others / ours, median (range)")  # fmt: skip
     parts = Table("case", "precision", *PARTS, title="shares of the step's time, %")
     for case in values.cases:
         for precision in values.precisions:
             with multiprocessing.get_context("spawn").Pool(1) as pool:
-                arguments = (case, precision, values.reference, values.steps, values.threads)
+                arguments = (case, precision, values.reference, values.lightly, values.steps, values.threads)
                 found = pool.apply(measure, arguments)
-            ratios = found["ratios"]
-            compared = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})" if ratios else ""
+            compared = ", ".join(
+                f"{name} {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+                for name, ratios in found["ratios"].items()
+            )
             table.add_row(case, precision, f"{found['images']:.1f}", f"{found['flops'] / 1e9:.0f}",
                           f"{100 * found['share']:.0f} %", f"{found['memory'] / 2**20:.0f}", compared)  # fmt: skip
             parts.add_row(case, precision, *(f"{100 * found['parts'][name]:.0f}" for name in PARTS))
