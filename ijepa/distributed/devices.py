@@ -9,8 +9,8 @@ from lightning.fabric import Fabric
 from lightning.fabric.plugins import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.fabric.strategies.ddp import DDPStrategy
-from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
+from lightning.fabric.strategies.ddp import DDPStrategy as FabricDDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 
 from ijepa import config as schema
 from ijepa.distributed import slurm
@@ -58,7 +58,7 @@ def fabric(hardware: schema.Hardware) -> Fabric | None:
         accelerator="cuda" if accelerator == "gpu" else "cpu",
         devices=hardware.devices,
         num_nodes=hardware.nodes,
-        strategy=DDPStrategy(process_group_backend=backend),
+        strategy=FabricDDPStrategy(process_group_backend=backend),
     )
 
 
@@ -116,4 +116,6 @@ def strategy(hardware: schema.Hardware) -> str | Strategy:
     if hardware.strategy == "fsdp":
         size = hardware.devices * hardware.nodes
         return ModelParallelStrategy(data_parallel_size=size, tensor_parallel_size=1, save_distributed_checkpoint=False)
-    return {"single": "auto", "ddp": "ddp"}[hardware.strategy]
+    if hardware.strategy == "ddp":  # gradients are views of the buckets that are reduced: no copy, and memory for one
+        return DDPStrategy(gradient_as_bucket_view=True)
+    return "auto"
