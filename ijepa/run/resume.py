@@ -19,6 +19,7 @@ from ijepa.config.checks import parse
 from ijepa.config.trust import check_targets, targets
 from ijepa.data.datamodule import DataModule
 from ijepa.interop import loading
+from ijepa.run import followups
 from ijepa.run.good_checkpoints import better_checkpoint, complete_contents, not_finite
 from ijepa.run_folder import RunFolder
 from ijepa.run_folder.config import HYDRA, read_config
@@ -210,6 +211,8 @@ def _locate(path: Path) -> tuple[Path, Path]:
     checkpoint = run.checkpoints.last if path.is_dir() else absolute
     if path.is_dir() and not checkpoint.exists():  # killed between writing the newest checkpoint and linking it
         checkpoint = next(reversed(run.checkpoints.numbered()), checkpoint)
+    if not run.config.is_file() and RunFolder(run.teacher_run).config.is_file():
+        raise ConfigError("resume", path, f"only its teacher has begun; {followups.again(folder)}")
     for file in (run.config, checkpoint):
         if not file.is_file():
             raise ConfigError("resume", path, f"no run to resume: {file} is missing")

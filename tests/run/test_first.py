@@ -76,6 +76,9 @@ def test_a_stop_in_either_part_changes_nothing(whole, invoke, tmp_path, monkeypa
         hint = f"run the same command again with run_dir={folder} resume=auto"
         assert error.endswith(f"the teacher stopped after step 2 of 3; {hint}\n")
         assert not RunFolder(folder).config.exists()
+        code, _, error = invoke("train.py", f"resume={folder}")
+        assert code == 2
+        assert error.endswith(f"only its teacher has begun; {hint}\n")
     code, said, error = invoke("train.py", *RUN, f"run_dir={folder}", "resume=auto")
     assert code == 0, error
     assert said.count("trained first") == (steps == 2)
