@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What a GPU gives, in under 8 minutes, as one table: see benchmarks/gpu.py. Set up first with: make install
+# A GPU's speed as one table, in under 8 minutes: see benchmarks/gpu.py. Set up first with: make install
 #   bash benchmarks/gpu.sh [--cifar10 FOLDER] [--out gpu.md]
 cd "$(dirname "$0")/.." || exit 1
 python=.venv/bin/python

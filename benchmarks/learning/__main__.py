@@ -64,6 +64,7 @@ PUBLISHED = ["objective=smooth_l1", "masking=multiblock", "model.init=published"
              "schedule.momentum.end=1.0"]  # fmt: skip
 OURS = ["experiment=small_images"]
 PIXELS = [*OURS, "objective.target=pixels", "objective.target_depths=null", "objective.standardize_targets=false"]
+STUDENT = ["experiment=student", "model.width=96", "predictor.width=48", "optimizer.lr=6e-3"]  # sizes as ours
 MAE = ["objective=pixels", "masking=random", "masking.ratio=0.75", "model.init=xavier", "optimizer.betas=[0.9,0.95]"]
 METHODS = {
     "ours": Method(OURS),
@@ -71,7 +72,7 @@ METHODS = {
     "published": Method(PUBLISHED),
     "no_prediction": Method([*OURS, "objective.distance_weight=0"], encoder_only=True),  # the regularisers alone
     "pixels": Method(PIXELS),  # all else as ours
-    "frozen": Method(["experiment=student", "teacher=null"], teacher=["experiment=teacher"]),  # SALT (2509.24317)
+    "frozen": Method([*STUDENT, "teacher=null"], teacher=["experiment=teacher"]),  # SALT (2509.24317)
     "mae": Method(MAE),  # He et al. (2111.06377): the predictor is the decoder
     "two_views": Method(OURS, baselines.two_views),
     "supervised": Method(OURS, baselines.supervised),

@@ -102,7 +102,8 @@ class Health(L.Callback):
 
     def summary(self) -> str:
         """The last verdict, and the time of all health checks, for the terminal."""
-        fraction = self.seconds / max(self.seconds + self.recorder.seconds, 1e-9)
+        trained = self.recorder.seconds - self.recorder.earlier_seconds
+        fraction = self.seconds / max(self.seconds + trained, 1e-9)
         cost = f"{len(self.checks)} health checks: {self.seconds:.1f} s, {100 * fraction:.1f} % of the run"
         return f"health   {self.verdicts[-1].text}\n         {cost}"
 

@@ -37,6 +37,7 @@ class Recorder(L.Callback):
         self.images = 0
         self.flops = 0.0
         self.seconds = 0.0
+        self.earlier_seconds = 0.0
         self.loss = float("nan")
         self.images_per_second = 0.0
         self.unreadable: dict[str, None] = {}
@@ -50,10 +51,12 @@ class Recorder(L.Callback):
     def state_dict(self) -> dict[str, Any]:
         totals = {"images": self.images, "flops": self.flops, "seconds": self.seconds, "loss": self.loss}
         sums = {name: _mean_of_ranks(value) for name, value in self._sums.items()}
+        totals["earlier_seconds"] = self.earlier_seconds
         return {**totals, "unreadable": list(self.unreadable), "sums": sums}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.images, self.flops, self.seconds = (state_dict[name] for name in ("images", "flops", "seconds"))
+        self.earlier_seconds = state_dict.get("earlier_seconds", 0.0)  # older checkpoints have none
         self.loss, self._sums = state_dict["loss"], state_dict["sums"]
         if self._sums and COUNT not in self._sums:  # of an older version, which counted apart
             self._sums[COUNT] = torch.tensor(float(state_dict["count"]))
@@ -71,7 +74,8 @@ class Recorder(L.Callback):
     def add(self, spent: dict[str, Any]) -> None:
         """Adds the FLOPs and seconds that were ``spent`` on another run, which this one needs."""
         self.flops += float(spent.get("flops", 0.0))
-        self.seconds += float(spent.get("seconds", 0.0))
+        self.earlier_seconds += float(spent.get("seconds", 0.0))
+        self.seconds += self.earlier_seconds
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._clock = time.perf_counter()

@@ -197,6 +197,8 @@ def suggest_key(key: str, known: list[str]) -> str:
     parent, _, name = key.rpartition(".")
     if key in known and not parent:
         return "not a config group of this command; set its keys one by one"
+    if parent == "teacher":
+        return "try experiment=student, which has a teacher"
     if key in known and "." in parent:  # task.knn.k
         return f"{parent.replace('.', '=', 1)} has it"
     if key in known:

@@ -71,9 +71,9 @@ class TeacherRun(Section):
     """embedding dimension of its predictor"""
 
     def check(self, objective: Objective) -> None:
-        """Checks what would else fail after its training; raises ConfigError."""
+        """Checks what would otherwise fail only after its training; raises ConfigError."""
         if objective.target != "output":
-            problem = "has no use for a teacher; try teacher=null, or objective.target=output"
+            problem = "is not used with a teacher; try teacher=null, or objective.target=output"
             raise ConfigError("objective.target", objective.target, problem)
         if objective.teacher is not None:
             problem = "a teacher is trained already, as configured by teacher; try null, or teacher=null"
@@ -81,8 +81,8 @@ class TeacherRun(Section):
         for name in ("width", "predictor_width"):
             check_width(f"teacher.{name}", getattr(self, name), self.heads, "teacher.heads")
         depths = objective.target_depths
-        if depths is not None and depths[-1] > self.depth:
-            problem = f"must be at most teacher.depth={self.depth}; try a deeper teacher"
+        if depths is not None and (depths != sorted(set(depths)) or depths[-1] > self.depth):
+            problem = f"must ascend, and be at most teacher.depth={self.depth}; try [{self.depth}]"
             raise ConfigError("objective.target_depths", depths, problem)
 
 

@@ -15,7 +15,7 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Str
 from ijepa import config as schema
 from ijepa.distributed import slurm
 from ijepa.util.errors import ConfigError
-from ijepa.util.signals import kill_launched, launchers
+from ijepa.util.signals import ending_launched, launchers
 
 
 def device(hardware: schema.Hardware) -> str:
@@ -69,14 +69,9 @@ def launching(fabric: Fabric | None) -> Iterator[None]:
         yield
         return
     launchers.append(fabric.strategy.launcher)
-    try:
+    with ending_launched(patience=0):
         fabric.launch()
         yield
-    except BaseException:
-        kill_launched()
-        raise
-    finally:
-        launchers.clear()
 
 
 def check_launcher(hardware: schema.Hardware) -> None:

@@ -84,7 +84,7 @@ class Ranks:
 
 
 def wait_for_all() -> None:
-    """Waits until all processes have come here; a process that is alone goes on."""
+    """A barrier over all processes, if there are several."""
     if distributed.is_initialized():
         distributed.barrier()
 

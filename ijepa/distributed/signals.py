@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ijepa.distributed import slurm
 from ijepa.util.errors import InterruptedRunError, StoppedJobError
-from ijepa.util.signals import is_repeat, raised
+from ijepa.util.signals import is_repeat, launchers, raised, take_launched
 
 if TYPE_CHECKING:
     import lightning as L
@@ -145,12 +145,10 @@ class Signals:
     def __init__(self) -> None:
         self.number: int | None = None
         self.training = False
-        self._trainer: L.Trainer | None = None
         self._previous_handlers: dict[int, Any] = {}
 
     def watch(self, trainer: "L.Trainer") -> None:
         """Keeps these handlers during ``trainer.fit``; Lightning's SIGTERM handler would exit with code 0."""
-        self._trainer = trainer
         connector = trainer._signal_connector  # private, because Lightning always runs its own handlers first
         register = connector.register_signal_handlers
 
@@ -172,6 +170,7 @@ class Signals:
 
         if launch is not None:
             launcher._call_children_scripts = launching
+            launchers.append(launcher)
 
     def __enter__(self) -> "Signals":
         if raised or _worker_signals:
@@ -198,7 +197,7 @@ class Signals:
         if not self.training:
             if is_spawned_rank():
                 return
-            for process in self._take_children():
+            for process in take_launched():
                 process.kill()
                 process.wait()
             raise InterruptedRunError(self.number, "")
@@ -212,20 +211,12 @@ class Signals:
 
     def _kill_all(self) -> None:
         """Kills this process and all processes that it has started."""
-        for process in [*self._take_children(), *multiprocessing.active_children()]:
+        for process in [*take_launched(), *multiprocessing.active_children()]:
             process.kill()
         if sys.stderr.isatty():
             os.write(2, b"\x1b[?25h")  # the progress bar hides the cursor
         assert self.number is not None
         os._exit(128 + self.number)
-
-    def _take_children(self) -> list[Any]:
-        """The launched processes, removed from Lightning's list: it would kill this process when one of them ends."""
-        launcher = self._trainer.strategy.launcher if self._trainer else None
-        processes: list[Any] = getattr(launcher, "procs", [])
-        children = processes[:]
-        processes.clear()
-        return children
 
 
 def _set_blocked(blocked: bool) -> None:

@@ -19,21 +19,6 @@ MOST_SHIFTS = 4
 """Shifts by a part of a patch in `fine_scores`, in each direction."""
 
 
-def components(images: Tensor, named: dict[str, Tensor], grid: Grid) -> "Figure":
-    """The first three principal components of patch features as red, green and blue, a row per image.
-
-    The mean at each position is subtracted first, see `centred`. Components are computed from all given features, also
-    those of images that are not shown.
-
-    Args:
-        images: [B, C, H, W], the images to show, see `rgb`.
-        named: features [M, N, D] by title, M >= B; the first B belong to ``images``.
-        grid: rows and columns of patches.
-    """
-    values = {title: components_of(features)(features) for title, features in named.items()}
-    return colours(images, {title: stretched(scores) for title, scores in values.items()}, grid)
-
-
 def colours(images: Tensor, named: dict[str, Tensor], grid: Grid) -> "Figure":
     """Images and the colours of their patches, a row per image.
 

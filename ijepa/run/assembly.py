@@ -35,7 +35,7 @@ class Run:
 
     Attributes:
         init_notes: lines that say which weights of ``init`` the networks start from.
-        brief: do not print the list of files and the next commands at the end, as for a part of something larger.
+        is_step: a step of another run: its encoder is not evaluated, and no next commands are printed.
     """
 
     config: schema.TrainConfig
@@ -48,10 +48,12 @@ class Run:
     health: Health | None
     trainer: L.Trainer
     init_notes: list[str]
-    brief: bool = False
+    is_step: bool = False
 
     def tasks(self) -> tuple[schema.Tasks, dict[str, str]]:
-        """The tasks to evaluate, and why others are skipped, by name; both empty if the module has no encoder."""
+        """The tasks to evaluate, and why others are skipped, by name; both empty if no encoder is evaluated."""
+        if self.is_step:
+            return schema.Tasks(), {}
         return _supported_tasks(self.config, self.data, self.module)
 
 

@@ -42,7 +42,7 @@ def networks(config: schema.TrainConfig, pretrained: bool = False, teacher: Pret
     Args:
         config: the run's configuration.
         pretrained: the encoders get timm's pretrained weights instead.
-        teacher: the encoder of ``objective.teacher``.
+        teacher: the frozen encoder whose features are predicted.
     """
     encoder_spec = spec(config.model, config.data)
     encoder = encoder_spec.build(pretrained)
@@ -204,7 +204,7 @@ def pretraining(
         images: number of training images.
         kind: `Pretraining` or a subclass of it.
         use_init: load the weights that ``init`` names, or timm's pretrained weights, if the configuration says so.
-        teacher: the encoder of ``objective.teacher``; None: read it, if any.
+        teacher: the frozen encoder whose features are predicted; None: that of ``objective.teacher``, if any.
 
     Raises:
         UserError: when weights or terms of the objective do not fit.

@@ -32,8 +32,11 @@ ATTENTION_HEADS = 4
 """Attention heads that are drawn, each on its own."""
 
 
-def finish(run: Run) -> None:
-    """Writes the files and prints the results, on global rank 0; every process must call it."""
+def finish(run: Run, brief: bool) -> None:
+    """Writes the files and prints the results, on global rank 0; every process must call it.
+
+    ``brief``: do not print the list of files and the next commands.
+    """
     trained, exports = run.module.evaluated(), run.module.exports()
     parts = [*([trained] if trained else []), *exports.values()]
     states = {network: sharding.full_state_dict(network) for network in dict.fromkeys(map(_network, parts))}
@@ -96,7 +99,7 @@ def finish(run: Run) -> None:
     if summary["unreadable"]:
         print(f"{len(summary['unreadable'])} files could not be read; summary.json lists them")
     print(f"{summary['images']} images, {summary['flops']:.3g} FLOPs, {summary['seconds']:.0f} s")
-    if run.brief:
+    if brief or run.is_step:
         return
     for file in (files.metrics, *files.results(exports)):
         if file.exists():

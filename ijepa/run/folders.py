@@ -11,6 +11,7 @@ from hydra.types import RunMode
 
 from ijepa.config import Hardware, TrainConfig
 from ijepa.distributed import slurm
+from ijepa.run import followups
 from ijepa.run_folder import RunFolder
 from ijepa.util import commands
 from ijepa.util.errors import ConfigError
@@ -126,6 +127,8 @@ def validate_unused(folder: Path) -> None:
         raise ConfigError("run_dir", folder, f"contains part of a run, {existing[0]}; give another run_dir")
     resumable = any(run.checkpoints.path.glob("*.ckpt"))
     remedy = f"resume it with {commands.override('resume', folder)}" if resumable else "it has no checkpoint; remove it"
+    if not resumable and run.teacher_run.exists():
+        remedy = f"only its teacher has a checkpoint; {followups.again(folder)}"
     raise ConfigError("run_dir", folder, f"contains a run; {remedy}, or give another run_dir")
 
 

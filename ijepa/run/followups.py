@@ -13,7 +13,7 @@ def resume(folder: Path, config: Section) -> str:
 
 
 def again(folder: Path) -> str:
-    """How to go on with a run that was stopped before its own first step."""
+    """How to resume a run whose teacher is trained, or partly, and that has no checkpoint of its own."""
     return f"run the same command again with {commands.override('run_dir', folder)} resume=auto"
 
 

@@ -92,10 +92,10 @@ def point_from_path(path: Path, overrides: list[str]) -> ResumePoint:
     before, after = (_flat(config.model_dump()) for config in (old, new))
     changed = {key: value for key, value in after.items() if value != before.get(key)}
     forbidden = {key: value for key, value in changed.items() if not _may_change(key, old)}
-    if forbidden and (not new.force or loading.TEACHER_KEY in forbidden):
+    kept = any(key == loading.TEACHER_KEY or key.partition(".")[0] == "teacher" for key in forbidden)
+    if forbidden and (not new.force or kept):  # the teacher's weights are in the run's folder and checkpoints
         items = [f"{key}={show(before.get(key))} would become {show(value)}" for key, value in forbidden.items()]
         rest = f" and {len(items) - MAX_LISTED} more" if len(items) > MAX_LISTED else ""
-        kept = loading.TEACHER_KEY in forbidden  # its weights are in the run's folder and checkpoints
         remedy = "omit that, or start a new run" if kept else "omit that, start a new run, or override with force=true"
         raise UserError(f"resume={path}: {', '.join(items[:MAX_LISTED])}{rest}; {remedy}")
     lasting = [key for key in changed if key in LENGTH or key in forbidden]
@@ -211,9 +211,9 @@ def _locate(path: Path) -> tuple[Path, Path]:
     checkpoint = run.checkpoints.last if path.is_dir() else absolute
     if path.is_dir() and not checkpoint.exists():  # killed between writing the newest checkpoint and linking it
         checkpoint = next(reversed(run.checkpoints.numbered()), checkpoint)
-    if not run.config.is_file() and RunFolder(run.teacher_run).config.is_file():
-        raise ConfigError("resume", path, f"only its teacher has begun; {followups.again(folder)}")
     for file in (run.config, checkpoint):
+        if not file.is_file() and RunFolder(run.teacher_run).config.is_file():
+            raise ConfigError("resume", path, f"only its teacher has a checkpoint; {followups.again(folder)}")
         if not file.is_file():
             raise ConfigError("resume", path, f"no run to resume: {file} is missing")
     return folder, checkpoint

@@ -4,7 +4,6 @@ import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -13,9 +12,9 @@ from omegaconf import DictConfig
 from ijepa import loggers
 from ijepa.callbacks.rewind import Rewind
 from ijepa.config import TrainConfig
-from ijepa.config.checks import check, parse
+from ijepa.config.checks import parse
 from ijepa.config.trust import typed_trust
-from ijepa.distributed import ranks, sharding, slurm
+from ijepa.distributed import sharding, slurm
 from ijepa.evaluation import tasks
 from ijepa.evaluation.context import label_sets
 from ijepa.interop import timm
@@ -29,6 +28,7 @@ from ijepa.run_folder.summary import finished_summary
 from ijepa.sweeps import metric
 from ijepa.util.errors import ConfigError, InterruptedRunError
 from ijepa.util.processes import is_rank_zero
+from ijepa.util.signals import ending_launched
 
 
 def train(composed: DictConfig, wire: Wire | None = None) -> float | None:
@@ -56,7 +56,7 @@ def train(composed: DictConfig, wire: Wire | None = None) -> float | None:
     folder = folders.choose(config, overrides)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         config = _group_in_wandb(config, folder)
-    with folders.announced(folder, config.hardware):
+    with folders.announced(folder, config.hardware), ending_launched():
         if folders.resumes_existing(config) and folder.exists():
             return _resume_or_restart(config, folder, wire)
         return _begin(config, folder, wire)
@@ -91,7 +91,7 @@ def _begin(config: TrainConfig, folder: Path, wire: Wire) -> float | None:
     created = config.run_dir is None and folder.exists()
     try:
         if config.teacher is not None:
-            _train_teacher(config, folder, wire)
+            first.train_teacher(config, folder, wire, _wire_checked, _resume_or_restart)
         run = _wire_checked(wire, config, folder)
     except BaseException:
         if created:  # `folders.choose` has just created it to reserve its number; leave no empty folder behind
@@ -102,37 +102,8 @@ def _begin(config: TrainConfig, folder: Path, wire: Wire) -> float | None:
     with folders.locked(folder):
         folders.validate_unused(folder)
         if config.teacher is not None:
-            run.recorder.add(finished_summary(RunFolder(RunFolder(folder).teacher_run).summary) or {})
+            run.recorder.add(first.spent(folder))
         return execute(run)
-
-
-def _train_teacher(config: TrainConfig, folder: Path, wire: Wire) -> None:
-    """Trains the frozen encoder of the run in ``folder``, or what is left to train, in a run of its own."""
-    check(config)
-    _wire_checked(wire, first.without_teacher(config), folder)
-    own = first.teacher_config(config, folder)
-    target = RunFolder(folder).teacher_run
-    if resume.is_finished(target, own):
-        return
-    folders.create(target)
-    if is_rank_zero():
-        print("teacher  is trained first, in a folder of its own", flush=True)
-
-    def brief(*arguments: Any) -> Run:
-        run = wire(*arguments)
-        run.brief = True
-        return run
-
-    try:
-        _resume_or_restart(own, target, brief)
-    except InterruptedRunError as interrupted:
-        message = str(interrupted)
-        if message:
-            message = f"the teacher {message.partition(';')[0]}; {followups.again(folder)}"
-        raise InterruptedRunError(interrupted.signal, message) from None
-    ranks.wait_for_all()  # rank 0 writes the encoder
-    if is_rank_zero():
-        print("the run itself:", flush=True)
 
 
 def _resume(resumed: ResumePoint, wire: Wire) -> float | None:
@@ -248,8 +219,7 @@ def _fit_and_finish(run: Run, checkpoint: Path | None, rewind: Rewind) -> float 
     signal_number = sharding.max_over_ranks(run.checkpoint.signals.number or 0, run.trainer.strategy.root_device)
     if signal_number:
         raise InterruptedRunError(signal_number, "")
-    run.brief |= HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-    finalize.finish(run)
+    finalize.finish(run, brief=HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN)
     return metric.value(run.config.metric, run.folder)
 
 
@@ -263,8 +233,9 @@ def _interruption_message(run: Run, started: bool, resumed: bool) -> str:
         progress += ", before the results"
     if not started and run.checkpoint.path.exists():
         return f"{progress}; nothing has changed, run the same command again"
-    hint = f"; resume with: {followups.resume(run.folder, run.config)}"
-    return progress + (hint if run.checkpoint.path.exists() else "")
+    if run.checkpoint.path.exists():
+        return f"{progress}; resume with: {followups.resume(run.folder, run.config)}"
+    return progress if run.config.teacher is None else f"{progress}; {followups.again(run.folder)}"
 
 
 def _announce(run: Run, resumed: bool) -> None:

@@ -15,7 +15,7 @@ REPORT = "report.html"
 ENCODER = "encoder"
 """The name under which pretraining exports the target encoder."""
 TEACHER = "teacher"
-"""The name under which pretraining keeps the frozen encoder of objective.teacher, for when it resumes."""
+"""The name under which pretraining keeps the frozen encoder whose features it predicts, for when it resumes."""
 
 
 @dataclass(frozen=True)

@@ -58,9 +58,10 @@ class Outputs:
 
     def _covariance(self, features: Regularized) -> Tensor:
         if features == "tokens":
-            valid = torch.ones_like(self.positions, dtype=torch.bool) if self.valid is None else self.valid
-            tokens, positions = self.context[valid], self.positions[valid]
-            return within_group_covariance(tokens, positions, self.num_patches, self.all_reduce)
+            # not by a boolean index, for whose size a GPU would be waited for
+            positions = self.positions if self.valid is None else self.positions.where(self.valid, self.num_patches)
+            tokens = self.context.flatten(0, 1)
+            return within_group_covariance(tokens, positions.flatten(), self.num_patches, self.all_reduce)
         pooled = self.pooled(features)
         return within_group_covariance(pooled, self.positions.new_zeros(len(pooled)), 1, self.all_reduce)
 
@@ -158,7 +159,7 @@ def within_group_covariance(
 
     Args:
         features: [n, D].
-        groups: [n], the group of each feature, in [0, count).
+        groups: [n], the group of each feature, in [0, count); count: the feature is left out.
         count: number of groups; some may be empty.
         all_reduce: see `Outputs`; only sums pass through it, [count, D + 1] and [D, D].
 
@@ -169,7 +170,7 @@ def within_group_covariance(
     membership = (groups[:, None] == torch.arange(count, device=groups.device)).to(features.dtype)
     sums = all_reduce(membership.T @ torch.cat([features, features.new_ones(len(features), 1)], dim=1))
     sizes = sums[:, -1:].detach()
-    centred = features - membership @ (sums[:, :-1] / sizes.clamp(min=1))
+    centred = (features - membership @ (sums[:, :-1] / sizes.clamp(min=1))) * membership.sum(dim=1, keepdim=True)
     degrees_of_freedom = sizes.sum() - (sizes > 0).sum()
     return all_reduce(centred.T @ centred) / degrees_of_freedom.clamp(min=1)
 

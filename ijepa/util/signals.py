@@ -5,6 +5,7 @@ import math
 import multiprocessing
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -15,13 +16,15 @@ from ijepa.util.errors import InterruptedRunError
 
 REPEAT_SECONDS = 0.1
 """A signal that comes twice within this time was sent once: `timeout` sends it to the process and to its group."""
+PATIENCE = 5.0
+"""Seconds for the processes of other devices to end by themselves when this one has failed."""
 STOPPED = "stopped by SIGTERM"
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 
 raised: list[int] = []
 """Signals for which an exception was raised; not empty when a run begins if other code has swallowed it."""
 launchers: list[Any] = []
-"""Lightning's launchers of processes for other devices, which a second SIGTERM ends, too."""
+"""Lightning's launchers of processes for other devices, which end with this one."""
 _last: dict[int, float] = {}
 
 
@@ -51,11 +54,43 @@ class SigtermHandler:
         os._exit(128 + number)
 
 
+def take_launched() -> list[Any]:
+    """The processes that `launchers` have started so far, removed from their lists.
+
+    Lightning would otherwise end this process when one of them ends.
+    """
+    taken: list[Any] = []
+    for launcher in launchers:
+        processes: list[Any] = getattr(launcher, "procs", [])
+        taken += processes
+        processes.clear()
+    return taken
+
+
 def kill_launched() -> None:
     """Kills the processes that `launchers` have started so far."""
-    for launcher in launchers:
-        for process in getattr(launcher, "procs", []):
-            process.kill()
+    for process in take_launched():
+        process.kill()
+
+
+@contextlib.contextmanager
+def ending_launched(patience: float = PATIENCE) -> Iterator[None]:
+    """If the block fails, ends the processes that `launchers` have started: they may be waiting for this one.
+
+    ``patience``: seconds for them to end by themselves.
+    """
+    try:
+        yield
+    except BaseException:
+        end = time.monotonic() + patience
+        for process in take_launched():
+            try:
+                process.wait(max(end - time.monotonic(), 0))
+            except subprocess.TimeoutExpired:
+                process.kill()
+        raise
+    finally:
+        launchers.clear()
 
 
 def handles_sigterm() -> bool:

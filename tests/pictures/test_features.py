@@ -9,10 +9,16 @@ from ijepa import pictures
 from ijepa.pictures import Colours
 
 
+def drawn(count, features):
+    """The figure of ``count`` images' components, at patches."""
+    values = pictures.components_of(features)(features)
+    return pictures.colours(torch.rand(count, 3, 4, 6), {"ours": pictures.stretched(values)}, (2, 3))
+
+
 def test_components_are_numpy_s_and_forget_the_positions():
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(8, 6, 5, generator=generator) * torch.tensor([5.0, 3, 2, 0.1, 0.1])
-    figure = pictures.components(torch.rand(2, 3, 4, 6), {"ours": features}, (2, 3))
+    figure = drawn(2, features)
     assert titles(figure) == ["image", "ours"]
     flat = (features - features.mean(dim=0)).flatten(0, 1).double().numpy()
     values = flat @ np.linalg.svd(flat, full_matrices=False)[2][:3].T
@@ -24,13 +30,13 @@ def test_components_are_numpy_s_and_forget_the_positions():
             flips = [np.abs(found - wanted[..., channel]).max(), np.abs(1 - found - wanted[..., channel]).max()]
             assert min(flips) < 1e-3  # a component's sign is arbitrary
     moved = features + 100 * torch.randn(6, 5, generator=generator)  # the same in all images
-    again = shown(pictures.components(torch.rand(2, 3, 4, 6), {"ours": moved}, (2, 3)))
+    again = shown(drawn(2, moved))
     assert np.allclose(again[0][1], shown(figure)[0][1], atol=1e-3)
 
 
 def test_of_few_images_only_the_mean_of_all_patches_is_subtracted():
     features = torch.randn(1, 6, 5)
-    row = shown(pictures.components(torch.rand(1, 3, 4, 6), {"ours": features}, (2, 3)))[0]
+    row = shown(drawn(1, features))[0]
     assert np.asarray(row[1]).std() > 0.1  # the mean at each place would leave nothing
 
 

@@ -23,6 +23,7 @@ def test_narrow_and_constant_features(tmp_path):
     images = torch.rand(1, 3, 4, 4)
     for features in (torch.rand(4, 4, 2), torch.ones(1, 4, 8)):
         path = tmp_path / "new" / "picture.png"
-        pictures.write(pictures.components(images, {"ours": features}, (2, 2)), path)
+        colours = pictures.stretched(pictures.components_of(features)(features))
+        pictures.write(pictures.colours(images, {"ours": colours}, (2, 2)), path)
         assert Image.open(path).format == "PNG"
     assert [file.name for file in path.parent.iterdir()] == ["picture.png"]

@@ -12,6 +12,7 @@ from helpers import EXACT, TINY, assert_same, command, rows, train_config
 import ijepa
 from ijepa.callbacks.recorder import Recorder
 from ijepa.config import TimmVit
+from ijepa.interop.loading import IMAGES_KEY
 from ijepa.run.first import teacher_config
 from ijepa.run_folder import RunFolder
 from ijepa.util.errors import UserError
@@ -78,7 +79,7 @@ def test_a_stop_in_either_part_changes_nothing(whole, invoke, tmp_path, monkeypa
         assert not RunFolder(folder).config.exists()
         code, _, error = invoke("train.py", f"resume={folder}")
         assert code == 2
-        assert error.endswith(f"only its teacher has begun; {hint}\n")
+        assert error.endswith(f"only its teacher has a checkpoint; {hint}\n")
     code, said, error = invoke("train.py", *RUN, f"run_dir={folder}", "resume=auto")
     assert code == 0, error
     assert said.count("trained first") == (steps == 2)
@@ -105,11 +106,12 @@ def test_the_run_resumes_without_the_folder_of_its_teacher(whole, invoke, tmp_pa
     [
         (["teacher.width=30"], "teacher.width=30: not a multiple of 4 and of teacher.heads=3; try 24"),
         (["teacher.predictor_width=14"], "teacher.predictor_width=14: not a multiple of 4 and of teacher.heads=3"),
-        (["teacher.depth=1"], "objective.target_depths=[1,2]: must be at most teacher.depth=1; try a deeper teacher"),
+        (["teacher.depth=1"], "objective.target_depths=[1,2]: must ascend, and be at most teacher.depth=1; try [1]"),
+        (["objective.target_depths=[2,1]"], "objective.target_depths=[2,1]: must ascend"),
         (["objective.teacher=runs/x"], "objective.teacher=runs/x: a teacher is trained already, as configured by"),
         (
             ["objective.target=pixels", "objective.target_depths=null"],
-            "objective.target=pixels: has no use for a",
+            "objective.target=pixels: is not used with a",
         ),
         (["metric=nothing"], "metric=nothing: "),
         (["hardware.devices=3"], "data.batch_size=64: cannot be divided"),
@@ -130,7 +132,48 @@ def test_another_teacher_needs_another_folder(whole, invoke, tmp_path):
     shutil.copytree(RunFolder(whole[0]).teacher_run, RunFolder(folder).teacher_run)
     code, _, error = invoke("train.py", *RUN, "teacher.lr=1e-3", f"run_dir={folder}")
     assert code == 2
-    assert "contains a run with optimizer.lr=0.006, not 0.001; give another run_dir, or remove it" in error
+    problem = f"teacher: run_dir={folder}/teacher: contains a run with optimizer.lr=0.006, not 0.001; "
+    assert error.startswith(f"error: {problem}")
+
+
+@pytest.mark.integration
+def test_a_teacher_of_other_images_is_not_taken(whole, invoke, tmp_path, pictures):
+    folder = tmp_path / "run"
+    shutil.copytree(RunFolder(whole[0]).teacher_run, RunFolder(folder).teacher_run)
+    code, _, error = invoke("train.py", *RUN, "data.val_fraction=0.5", f"run_dir={folder}")
+    assert code == 2
+    assert "data.val_fraction=0.2, not 0.5" in error
+    summary = RunFolder(RunFolder(folder).teacher_run).checkpoints.last
+    contents = torch.load(summary, weights_only=True)
+    contents[IMAGES_KEY] = {**contents[IMAGES_KEY], "images": 7}
+    torch.save(contents, summary)
+    code, _, error = invoke("train.py", *RUN, f"run_dir={folder}")
+    assert code == 2
+    assert error.startswith(f"error: teacher: run_dir={folder}/teacher: was trained on other images; restore them")
+
+
+@pytest.mark.integration
+def test_a_teacher_cannot_be_changed_afterwards(whole, invoke):
+    code, _, error = invoke("train.py", f"resume={whole[0]}", "++teacher.lr=1e-3", "force=true")
+    assert code == 2
+    assert error.endswith("teacher.lr=0.006 would become 0.001; omit that, or start a new run\n")
+
+
+@pytest.mark.integration
+def test_a_run_without_a_checkpoint_keeps_its_teacher(whole, invoke, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(whole[0], folder)
+    shutil.rmtree(folder / "checkpoints")
+    (folder / "summary.json").unlink()
+    hint = f"only its teacher has a checkpoint; run the same command again with run_dir={folder} resume=auto"
+    for again in ([*RUN, f"run_dir={folder}"], [f"resume={folder}"]):
+        code, _, error = invoke("train.py", *again)
+        assert code == 2
+        assert hint in error
+    code, said, error = invoke("train.py", *RUN, f"run_dir={folder}", "resume=auto")
+    assert code == 0, error
+    assert "trained first" not in said
+    assert_same(contents(folder)["state_dict"], contents(whole[0])["state_dict"], **EXACT)
 
 
 def test_the_teacher_s_configuration(tmp_path):
