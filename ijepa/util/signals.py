@@ -114,6 +114,12 @@ def stopping_on_sigterm() -> Iterator[None]:
         yield
         if handler.received:  # the exception was raised in a finaliser, say, where Python ignores it
             raise InterruptedRunError(signal.SIGTERM, STOPPED)
+    except InterruptedRunError:
+        raise
+    except Exception:
+        if handler.received:  # other code has made an error of its own of the exception
+            raise InterruptedRunError(signal.SIGTERM, STOPPED) from None
+        raise
     finally:
         raised[:] = [number for number in raised if number != signal.SIGTERM]
         if not handler.received:  # else a repeat would end the process before it has said what is kept

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning as L
 import preloaded
@@ -19,6 +20,7 @@ from ijepa.distributed import devices
 from ijepa.evaluation import tasks
 from ijepa.run import build, finalize, predictions, runs
 from ijepa.util.errors import InterruptedRunError
+from ijepa.util.signals import ending_launched, launchers, stopping_on_sigterm
 
 pytestmark = pytest.mark.slow
 
@@ -310,3 +312,31 @@ def test_sigterm_keeps_the_predictions_so_far(tmp_path, invoke, monkeypatch):
     code, output, _ = invoke("predict.py", *arguments)
     assert code == 0
     assert "resumes  after 4 images" in output
+
+
+def test_launched_processes_end_with_a_run_that_fails():
+    """Also after a second trainer: only that of the first has launched them (a run that trains its teacher first)."""
+    quick, stuck = (subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({s})"]) for s in (0, 60))
+    launchers.extend([SimpleNamespace(procs=[quick, stuck]), SimpleNamespace(procs=[])])
+    with pytest.raises(RuntimeError), ending_launched(patience=3):
+        raise RuntimeError
+    assert quick.wait(timeout=10) == 0  # it had the time to end by itself
+    assert stuck.wait(timeout=10) == -signal.SIGKILL
+    assert launchers == []
+
+
+def test_an_error_that_other_code_makes_of_a_signal_is_the_signal():
+    """As the readers of weights do: whatever happens while they read is a broken file to them."""
+
+    def read():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        except Exception:
+            raise ValueError("could not determine the shape") from None
+
+    with pytest.raises(InterruptedRunError) as caught, stopping_on_sigterm():
+        read()
+    assert caught.value.signal == signal.SIGTERM
+    with pytest.raises(ValueError, match="of its own"), stopping_on_sigterm():
+        raise ValueError("of its own")
