@@ -19,6 +19,28 @@ MOST_SHIFTS = 4
 """Shifts by a part of a patch in `fine_scores`, in each direction."""
 
 
+def components(images: Tensor, named: dict[str, Callable[[Tensor], Tensor]], grid: Grid, shown: int = 4) -> "Figure":
+    """The first three principal components of patch features as red, green and blue, a row per image.
+
+    Args:
+        images: [M, C, H, W], see `rgb`; components are computed from all, and the first are shown.
+        named: gives features [B, N, D] of images, by title; for example a `PretrainedEncoder`.
+        grid: rows and columns of patches.
+        shown: number of images to show.
+    """
+    values = {}
+    with torch.no_grad():
+        for title, embed in named.items():
+            found = components_of(embed(images))
+            (scores,) = fine_scores(_alone(embed), images[:shown], grid, [found])
+            values[title] = stretched(scores)
+    return colours(images[:shown], values, fine_grid(grid, images.shape[-2]))
+
+
+def _alone(embed: Callable[[Tensor], Tensor]) -> Callable[[Tensor], list[Tensor]]:
+    return lambda images: [embed(images)]
+
+
 def colours(images: Tensor, named: dict[str, Tensor], grid: Grid) -> "Figure":
     """Images and the colours of their patches, a row per image.
 

@@ -143,3 +143,15 @@ def test_fine_colours_turn_with_the_others():
         if step == 0:
             first = shown
     assert (shown - first).abs().max() < 0.05
+
+
+def test_components_of_encoders_are_their_fine_scores():
+    images = torch.rand(9, 3, 16, 24)
+    figure = pictures.components(images, {"ours": patch_means, "twice": lambda x: 2 * patch_means(x)}, (4, 6), shown=2)
+    assert titles(figure) == ["image", "ours", "twice"]
+    found = pictures.components_of(patch_means(images))
+    (scores,) = pictures.fine_scores(lambda moved: [patch_means(moved)], images[:2], (4, 6), [found])
+    expected = pictures.stretched(scores).unflatten(1, (16, 24)).numpy()
+    for row, wanted in zip(shown(figure), expected, strict=True):
+        np.testing.assert_allclose(np.asarray(row[1]), wanted, atol=1e-6)
+        np.testing.assert_allclose(np.asarray(row[2]), wanted, atol=1e-4)
