@@ -73,7 +73,7 @@ def main() -> None:
     day = datetime.datetime.now(datetime.UTC).date().isoformat()
     table = Table(values.out, f"{day}, {chip}, torch {torch.__version__}; `bash benchmarks/gpu.sh`")
     parts: list[Callable[[], Iterator[tuple[str, str, str]]]] = [
-        lambda: tests(),
+        tests,
         lambda: steps(device, TINY if values.tiny else SIZES),
         lambda: memory(device, values.tiny),
         lambda: delivered(values.tiny),

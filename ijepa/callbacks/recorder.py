@@ -74,8 +74,9 @@ class Recorder(L.Callback):
     def add(self, spent: dict[str, Any]) -> None:
         """Adds the FLOPs and seconds that were ``spent`` on another run, which this one needs."""
         self.flops += float(spent.get("flops", 0.0))
-        self.earlier_seconds += float(spent.get("seconds", 0.0))
-        self.seconds += self.earlier_seconds
+        seconds = float(spent.get("seconds", 0.0))
+        self.earlier_seconds += seconds
+        self.seconds += seconds
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._clock = time.perf_counter()

@@ -197,12 +197,10 @@ def suggest_key(key: str, known: list[str]) -> str:
     parent, _, name = key.rpartition(".")
     if key in known and not parent:
         return "not a config group of this command; set its keys one by one"
-    if parent == "teacher":
-        return "try experiment=student, which has a teacher"
     if key in known and "." in parent:  # task.knn.k
         return f"{parent.replace('.', '=', 1)} has it"
     if key in known:
-        return f"{parent} has {name} with another option, not with the chosen one"
+        return f"{parent} has {name} with another option or experiment, not with the chosen one"
     similar = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
     if similar:
         return f"did you mean {similar[0]}?"

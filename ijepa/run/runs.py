@@ -18,7 +18,7 @@ from ijepa.distributed import sharding, slurm
 from ijepa.evaluation import tasks
 from ijepa.evaluation.context import label_sets
 from ijepa.interop import timm
-from ijepa.run import build, finalize, first, folders, followups, init_options, resume, suggested
+from ijepa.run import build, finalize, folders, followups, init_options, resume, suggested, teacher_run
 from ijepa.run.assembly import Run, Wire
 from ijepa.run.columns import terms
 from ijepa.run.resume import ResumePoint
@@ -91,7 +91,7 @@ def _begin(config: TrainConfig, folder: Path, wire: Wire) -> float | None:
     created = config.run_dir is None and folder.exists()
     try:
         if config.teacher is not None:
-            first.train_teacher(config, folder, wire, _wire_checked, _resume_or_restart)
+            teacher_run.train_teacher(config, folder, wire, _wire_checked, _resume_or_restart)
         run = _wire_checked(wire, config, folder)
     except BaseException:
         if created:  # `folders.choose` has just created it to reserve its number; leave no empty folder behind
@@ -102,7 +102,7 @@ def _begin(config: TrainConfig, folder: Path, wire: Wire) -> float | None:
     with folders.locked(folder):
         folders.validate_unused(folder)
         if config.teacher is not None:
-            run.recorder.add(first.spent(folder))
+            run.recorder.add(teacher_run.spent(folder))
         return execute(run)
 
 

@@ -64,7 +64,7 @@ class RunFolder:
 
     @property
     def teacher_run(self) -> Path:
-        """The folder of the run that trains the frozen encoder first, see `ijepa.run.first`."""
+        """The folder of the run that trains the frozen encoder first, see `ijepa.run.teacher_run`."""
         return self.path / TEACHER
 
     @property

@@ -13,7 +13,7 @@ import ijepa
 from ijepa.callbacks.recorder import Recorder
 from ijepa.config import TimmVit
 from ijepa.interop.loading import IMAGES_KEY
-from ijepa.run.first import teacher_config
+from ijepa.run.teacher_run import teacher_config
 from ijepa.run_folder import RunFolder
 from ijepa.util.errors import UserError
 
