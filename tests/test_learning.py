@@ -104,8 +104,8 @@ def test_a_teacher_s_training_is_part_of_the_budget(tmp_path, monkeypatch):
     small = ["digits", "--methods", "frozen", "--budgets", "2e10", "--teacher-share", ".25", "--shares", "1", "--set",
              "model.width=48", "model.depth=2", "objective.target_depths=[2,4]", "data.batch_size=8"]  # fmt: skip
     budgets, train = [], benchmark.train
-    monkeypatch.setattr(benchmark, "train", lambda overrides, source, budget, *more, **options: (
-        budgets.append(budget), train(overrides, source, budget, *more, **options)))  # fmt: skip
+    monkeypatch.setattr(benchmark, "train", lambda config, source, budget, *more, **options: (
+        budgets.append(budget), train(config, source, budget, *more, **options)))  # fmt: skip
     main([*small, "--name", "one", "--csv", str(file), "--checkpoints", str(folder)])
     [row] = row_files.read_rows(file)
     assert float(row["flops"]) == pytest.approx(2e10, rel=0.1)

@@ -32,6 +32,7 @@ from benchmarks.learning.rows import (
 )
 from benchmarks.learning.training import SHARES, Point, train, untrained
 from ijepa import compose_config, save_encoder
+from ijepa.config import TrainConfig
 from ijepa.data.sets import Source
 from ijepa.evaluation import tasks
 from ijepa.evaluation.context import EvalContext, EvaluatedModel
@@ -39,6 +40,7 @@ from ijepa.evaluation.linear import FEATURE_BATCH_SIZE
 from ijepa.evaluation.runtime import Runtime
 from ijepa.health.verdict import HealthCheck, diagnose
 from ijepa.run import build
+from ijepa.run.teacher_run import teacher_config
 from ijepa.util.errors import UserError
 
 
@@ -49,14 +51,12 @@ class Method(NamedTuple):
     baseline: builds the module and its batches; None: I-JEPA.
     trained: whether there is anything to train.
     encoder_only: predictor and target encoder only serve the health checks, so they do not count.
-    teacher: overrides for an encoder that is trained first, and then gives the targets.
     """
 
     overrides: list[str]
     baseline: Callable[..., Any] | None = None
     trained: bool = True
     encoder_only: bool = False
-    teacher: list[str] | None = None
 
 
 PUBLISHED = ["objective=smooth_l1", "masking=multiblock", "model.init=published", "optimizer.lr=5e-4",
@@ -72,7 +72,7 @@ METHODS = {
     "published": Method(PUBLISHED),
     "no_prediction": Method([*OURS, "objective.distance_weight=0"], encoder_only=True),  # the regularisers alone
     "pixels": Method(PIXELS),  # all else as ours
-    "frozen": Method([*STUDENT, "teacher=null"], teacher=["experiment=teacher"]),  # SALT (2509.24317)
+    "frozen": Method(STUDENT),  # SALT (2509.24317)
     "mae": Method(MAE),  # He et al. (2111.06377): the predictor is the decoder
     "two_views": Method(OURS, baselines.two_views),
     "supervised": Method(OURS, baselines.supervised),
@@ -104,8 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="changes to the method")
     parser.add_argument("--budgets", nargs="+", type=float, default=[2e13], metavar="FLOPS")
     parser.add_argument("--shares", nargs="+", type=float, default=SHARES, help="of the budget, measured at each")
-    parser.add_argument("--teacher-share", type=float, default=0.1, help="of the budget, for methods with a teacher")
-    parser.add_argument("--teacher-set", nargs="+", default=[], metavar="KEY=VALUE", help="changes to the teacher")
+    parser.add_argument("--teacher-share", type=float, default=0.1, help="of the budget, where a teacher is trained")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--part", choices=("search", "report"), default="search")
     parser.add_argument("--csv", type=Path, default=Path("docs/learning/search.csv"))
@@ -116,8 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="where a run keeps its newest checkpoint, to resume after a stop; else it starts again",
     )
     values = parser.parse_args(arguments)
-    if (values.set or values.teacher_set) and not values.name:
-        raise UserError("--set and --teacher-set need --name: rows are found again by it")
+    if values.set and not values.name:
+        raise UserError("--set needs --name: rows are found again by it")
     command = shown_command("benchmarks.learning", sys.argv[1:] if arguments is None else arguments)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)  # which devices there are, and what else one could install
@@ -129,14 +128,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
                        "budget": f"{budget:g}", "seed": str(seed), "command": command}  # fmt: skip
                 if not is_finished(values.csv, row):
                     shares = sorted({*values.shares, 1.0})
-                    teacher = values.teacher_share, values.teacher_set
                     _train(row, METHODS[method], values.set, source, budget, shares, values.csv, values.checkpoints,
-                           teacher)  # fmt: skip
+                           values.teacher_share)  # fmt: skip
 
 
 def _train(
     row: Row, method: Method, changes: list[str], source: Source, budget: float, shares: list[float],
-    file: Path, checkpoints: Path | None, teacher: tuple[float, list[str]],
+    file: Path, checkpoints: Path | None, teacher_share: float,
 ) -> None:  # fmt: skip
     seed = f"seed={row['seed']}"
     overrides = [*DATA[row["data"]], *method.overrides, *changes, seed]
@@ -169,27 +167,27 @@ def _train(
     checkpoint = None
     if checkpoints is not None:  # of the same settings only
         described: list[Any] = [row["method"], row["part"], budget, shares, overrides]
-        described += [] if method.teacher is None else [*teacher]
+        described += [] if config.teacher is None else [teacher_share]
         settings = hashlib.sha256(repr(tuple(described)).encode()).hexdigest()
         checkpoints.mkdir(parents=True, exist_ok=True)
         checkpoint = checkpoints / f"{row['name']}-{settings[:16]}.ckpt"
     if checkpoint is None or not checkpoint.exists():
         discard_run(file, row)
-    if method.teacher is not None:
-        same = [change for change in changes if change.startswith("hardware.")]
-        first = [*DATA[row["data"]], *method.teacher, *same, *teacher[1], seed]
-        path, spent = _teacher(first, source, teacher[0] * budget, checkpoints)
-        overrides, budget = [*overrides, f"objective.teacher={path}"], budget - spent.flops
+    if config.teacher is not None:
+        path, spent = _teacher(config, source, teacher_share * budget, checkpoints)
+        config = compose_config(*overrides, "teacher=null", f"objective.teacher={path}")
+        budget -= spent.flops
     if method.trained:
-        train(overrides, source, budget, measure, shares, method.baseline, method.encoder_only, checkpoint)
+        train(config, source, budget, measure, shares, method.baseline, method.encoder_only, checkpoint)
     else:
         measure(untrained(config, source) if row["method"] == "random_init" else Point(1.0, 0, 0.0, 0.0, None, []))
 
 
-def _teacher(overrides: list[str], source: Source, budget: float, folder: Path | None) -> tuple[Path, Point]:
-    """An encoder that is trained for ``budget``, as a file, and what it has cost; kept in ``folder``, if any."""
+def _teacher(run: TrainConfig, source: Source, budget: float, folder: Path | None) -> tuple[Path, Point]:
+    """The teacher of ``run``, trained for ``budget``, as a file, and what it has cost; kept in ``folder``, if any."""
     folder = folder or Path(tempfile.mkdtemp())
-    settings = hashlib.sha256(repr((budget, overrides)).encode()).hexdigest()[:16]
+    config = teacher_config(run, Path())
+    settings = hashlib.sha256(repr((budget, config)).encode()).hexdigest()[:16]
     path, cost = folder / f"teacher-{settings}.safetensors", folder / f"teacher-{settings}.json"
     if not cost.exists():
 
@@ -198,7 +196,7 @@ def _teacher(overrides: list[str], source: Source, budget: float, folder: Path |
             save_encoder(point.encoder, path)
             cost.write_text(json.dumps([point.images, point.flops, point.seconds]))
 
-        train(overrides, source, budget, keep, [1.0], checkpoint=folder / f"teacher-{settings}.ckpt")
+        train(config, source, budget, keep, [1.0], checkpoint=folder / f"teacher-{settings}.ckpt")
     images, flops, seconds = json.loads(cost.read_text())
     return path, Point(1.0, images, flops, seconds, None, [])
 

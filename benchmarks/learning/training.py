@@ -9,7 +9,7 @@ import lightning as L
 import torch
 
 from benchmarks.learning.baselines import Baseline
-from ijepa import build_module, compose_config
+from ijepa import build_module
 from ijepa.api.notebook import PretrainingModule
 from ijepa.callbacks.checkpoint import AtomicCheckpointIO
 from ijepa.callbacks.health import read_heldout
@@ -55,14 +55,14 @@ def untrained(config: TrainConfig, source: Source) -> Point:
 
 
 def train(
-    overrides: Sequence[str], source: Source, budget: float, measure: Callable[[Point], None],
+    config: TrainConfig, source: Source, budget: float, measure: Callable[[Point], None],
     shares: Sequence[float] = SHARES, baseline: Callable[..., Any] | None = None, encoder_only: bool = False,
     checkpoint: Path | None = None,
-) -> TrainConfig:  # fmt: skip
+) -> None:  # fmt: skip
     """Trains; the schedule ends where the budget does.
 
     Args:
-        overrides: of the configuration, as on the command line.
+        config: its schedule's length is not used.
         source: training images.
         budget: FLOPs of all of training: every forward and backward pass of every network.
         measure: called at each share; its time does not count.
@@ -70,11 +70,8 @@ def train(
         baseline: builds module and batches; None: I-JEPA's.
         encoder_only: only the context encoder's passes count, and the optimiser's.
         checkpoint: file to resume from, exactly, after a stop; deleted at the end.
-
-    Returns:
-        The configuration.
     """
-    config = compose_config(*overrides, *_length(100_000))
+    config = _of_steps(config, 100_000)
     if baseline is None:
         data = _data(config, source)
         flops = _step_flops(config, data, encoder_only) + build_module(config, data).optimizer_flops()
@@ -82,7 +79,7 @@ def train(
         module = baseline(config, source)[0]
         flops = module.image_flops * config.data.batch_size + module.optimizer_flops()
     steps = max(round(budget / flops), len(shares))
-    config = compose_config(*overrides, *_length(steps))
+    config = _of_steps(config, steps)
     batches: Any
     if baseline is None:
         batches = _data(config, source)
@@ -103,12 +100,11 @@ def train(
     trainer.fit(module, batches, ckpt_path=resumed, weights_only=True)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
-    return config
 
 
-def _length(steps: int) -> list[str]:
-    warmup = round(WARMUP * steps)
-    return [f"schedule.max_steps={steps}", "schedule.epochs=null", f"schedule.warmup_steps={warmup}"]
+def _of_steps(config: TrainConfig, steps: int) -> TrainConfig:
+    length = {"max_steps": steps, "epochs": None, "warmup_steps": round(WARMUP * steps)}
+    return config.model_copy(update={"schedule": config.schedule.model_copy(update=length)})
 
 
 def _data(config: TrainConfig, source: Source) -> DataModule:
