@@ -1,15 +1,16 @@
 """How fast are images read and cropped? Images per second and core, beside the input pipeline of other projects.
 
-python -m benchmarks.input [--sizes 375x500 900x1200] [--qualities 75 95] [--images N] [--folder FOLDER]
+python -m benchmarks.input [--sizes 375x500 900x1200] [--qualities 75 95] [--images N] [--folder FOLDER] [--crop 224]
 
 Without a folder, images are made: noise, the finer the weaker, in JPEG files. Each pipeline reads the same files in
 turn, in one process with one thread, ten times; a ratio is that of one turn. Crops are those of the published recipe:
-30 to 100 % of the area, 224 x 224 pixels.
+30 to 100 % of the area, 224 x 224 pixels unless --crop says otherwise.
 
 - torchvision: a Pillow image, RandomResizedCrop, ToTensor and Normalize, as most projects, the reference implementation
   among them, read images
 - Pillow: the same crop of the image that Pillow decodes, here; uint8, normalised on the device
-- ours: what training does
+- ours: what training does when it reads an image for the first time
+- kept: what it does when it reads an image again that data.keep_mib has room for
 """
 
 import argparse
@@ -30,13 +31,15 @@ from torchvision import transforms
 from torchvision.datasets.folder import pil_loader
 
 from ijepa.data.decode import decode
+from ijepa.data.files import Files
 from ijepa.data.images import TrainTransform
-from ijepa.data.sets import Files
 
-SIZE, SCALE, ASPECT = (224, 224), (0.3, 1.0), (3 / 4, 4 / 3)
+SCALE, ASPECT = (0.3, 1.0), (3 / 4, 4 / 3)
+KEEP = 2**30
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FAST = {"fastdct": True, "fastupsample": True}
 ROUNDS = 10
+SUFFIXES = (".png", ".jpg", ".jpeg")
 OCTAVES = (4, 8, 16, 32, 64, 128, 256, 512)
 
 
@@ -53,12 +56,12 @@ def made(height: int, width: int, seed: int) -> Image.Image:
     return Image.fromarray(values.clip(0, 255).astype(np.uint8))
 
 
-def pipelines(paths: list[str]) -> dict[str, Callable[[int, int], Tensor]]:
+def pipelines(paths: list[str], side: int) -> dict[str, Callable[[int, int], Tensor]]:
     """By name: functions that read the image of a number with a seed."""
-    files = Files(paths, {}, 3, None)
-    ours = TrainTransform(SIZE, SCALE, ASPECT, flip=False)
+    files, kept = Files(paths, {}, 3, None), Files(paths, {}, 3, None, keep=KEEP)
+    ours = TrainTransform((side, side), SCALE, ASPECT, flip=False)
     common = transforms.Compose([
-        transforms.RandomResizedCrop(SIZE, scale=SCALE, ratio=ASPECT), transforms.ToTensor(),
+        transforms.RandomResizedCrop((side, side), scale=SCALE, ratio=ASPECT), transforms.ToTensor(),
         transforms.Normalize(MEAN, STD),
     ])  # fmt: skip
 
@@ -71,12 +74,13 @@ def pipelines(paths: list[str]) -> dict[str, Callable[[int, int], Tensor]]:
         "torchvision": by_torchvision,
         "Pillow": lambda index, seed: ours(decode(paths[index], 3), seed),
         "ours": lambda index, seed: ours.read(files, index, seed),
+        "kept": lambda index, seed: ours.read(kept, index, seed),
     }
 
 
-def measure(paths: list[str]) -> tuple[dict[str, list[float]], list[float]]:
+def measure(paths: list[str], side: int) -> tuple[dict[str, list[float]], list[float]]:
     """Seconds per image by pipeline, a number for each turn; and ours less Pillow's, on average, for each image."""
-    readers = pipelines(paths)
+    readers = pipelines(paths, side)
     seconds: dict[str, list[float]] = {name: [] for name in readers}
     for turn in range(-1, ROUNDS):  # the first is not counted
         order = list(readers) if turn % 2 else list(reversed(readers))
@@ -112,7 +116,8 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=["375x500", "900x1200"], metavar="HEIGHTxWIDTH")
     parser.add_argument("--qualities", nargs="+", type=int, default=[75, 95])
     parser.add_argument("--images", type=int, default=32, help="of each size, or of the folder")
-    parser.add_argument("--folder", type=Path, help="of JPEG files, measured instead")
+    parser.add_argument("--folder", type=Path, help="of JPEG or PNG files, measured instead")
+    parser.add_argument("--crop", type=int, default=224, metavar="PIXELS", help="height and width of the crops")
     values = parser.parse_args()
     torch.set_num_threads(1)
     table = Table("images", "pipeline", "images/s and core", "torchvision's time / its own, median (range)",
@@ -123,7 +128,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         groups: dict[str, list[str]] = {}
         if values.folder is not None:
-            found = sorted(str(path) for path in values.folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+            found = sorted(str(path) for path in values.folder.rglob("*") if path.suffix.lower() in SUFFIXES)
             groups[values.folder.name] = found[: values.images]
         for size in values.sizes if values.folder is None else []:
             height, width = map(int, size.split("x"))
@@ -134,7 +139,7 @@ def main() -> None:
                     image.save(path, "JPEG", quality=quality)
                     groups.setdefault(f"{size}, quality {quality}", []).append(path)
         for name, paths in groups.items():
-            seconds, differences = measure(paths)
+            seconds, differences = measure(paths, values.crop)
             bytes_each = statistics.mean(Path(path).stat().st_size for path in paths)
             for pipeline, times in seconds.items():
                 ratios = sorted(base / own for base, own in zip(seconds["torchvision"], times, strict=True))
@@ -143,7 +148,8 @@ def main() -> None:
                 shown = f"{name}, {bytes_each / 1000:.0f} kB"
                 table.add_row(shown, pipeline, f"{1 / statistics.median(times):.0f}", compared,
                               apart if pipeline == "ours" else "")  # fmt: skip
-            decoded.add_row(shown, *(f"{each:.2f}" for each in decoding(paths)))
+            if all(path.lower().endswith(SUFFIXES[1:]) for path in paths):
+                decoded.add_row(shown, *(f"{each:.2f}" for each in decoding(paths)))
     Console(width=140).print(table, decoded)
 
 

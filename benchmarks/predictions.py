@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader
 
 from ijepa.api.composing import composed
 from ijepa.data.datamodule import EvalImages
+from ijepa.data.files import Files
 from ijepa.data.scan import scan_folder
-from ijepa.data.sets import Files
 from ijepa.data.workers import worker_count
 from ijepa.evaluation.features import extract
 from ijepa.evaluation.runtime import Runtime

@@ -9,7 +9,8 @@ import torch
 from helpers import train_config
 
 from ijepa.data import sources
-from ijepa.data.sets import Files, UnreadableError
+from ijepa.data.files import Files
+from ijepa.data.sets import UnreadableError
 
 
 def noise(*shape, dtype=np.uint16, seed=0):

@@ -7,9 +7,10 @@ from typing import Any
 
 from ijepa import config
 from ijepa.data.download import Archive, fetch_archive
+from ijepa.data.files import Files
 from ijepa.data.folders import check_readable, existing_root, value_limit
 from ijepa.data.listed import one_line_errors, read_json
-from ijepa.data.sets import Files, Source
+from ijepa.data.sets import Source
 from ijepa.util.errors import ConfigError
 
 CLEVR = Archive(

@@ -7,11 +7,12 @@ from typing import TypeVar
 
 from ijepa import config
 from ijepa.data import maps
+from ijepa.data.files import Files
 from ijepa.data.labels import read_labels
 from ijepa.data.limits import ValueLimit
 from ijepa.data.parts import find_parts
 from ijepa.data.scan import SUFFIXES, FolderContents, first_names
-from ijepa.data.sets import CLASS, UNLABELLED, Files, Images, Labels, Source, UnreadableError, split
+from ijepa.data.sets import CLASS, UNLABELLED, Images, Labels, Source, UnreadableError, split
 from ijepa.run_folder.outputs import output_kind
 from ijepa.util.errors import ConfigError, UserError
 
@@ -109,6 +110,11 @@ def value_limit(data: config.Data) -> ValueLimit | None:
     return None if data.max_deviations is None else ValueLimit(data.mean, data.std, data.max_deviations)
 
 
+def kept_bytes(data: config.Data) -> int:
+    """Memory for the decoded images of a part of the data."""
+    return data.keep_mib * 2**20
+
+
 def check_readable(files: FilesT, data: config.Data) -> FilesT:
     """Returns ``files`` unchanged if at least one of them can be read.
 
@@ -153,7 +159,7 @@ def _listed_labels(parts: list[FolderContents], data: config.Data) -> tuple[dict
 
 def _build_files(part: FolderContents, labels: Labels, data: config.Data) -> Files:
     readers = maps.map_folders(data)
-    files = Files(part.paths, labels, data.channels, data.max_pixels, readers, value_limit(data))
+    files = Files(part.paths, labels, data.channels, data.max_pixels, readers, value_limit(data), kept_bytes(data))
     check_readable(files, data)
     maps.check_any_map(readers, part.paths)
     return files

@@ -41,21 +41,28 @@ class Jpeg:
 
         The file is decoded at the part of its size that the box names, and the box is rounded to whole pixels there.
         """
-        scale = box.scale
+        pixels = self.decoded(box.scale)
+        return None if pixels is None else resized(pixels, box, size)
+
+    def decoded(self, scale: int = 1) -> NDArray[np.uint8] | None:
+        """The upright image at a part of its size, [H, W, C]; None if damaged."""
         stored = (self.width, self.height) if self.orientation > 4 else (self.height, self.width)
         height, width = (math.ceil(side / scale) for side in stored)
         try:
             pixels = simplejpeg.decode_jpeg(self.data, COLOURS[self.channels][0], min_height=height, min_width=width)
         except ValueError:
             return None
-        rows, columns = (slice(round(start / scale), round((start + length) / scale))
-                         for start, length in ((box.top, box.height), (box.left, box.width)))  # fmt: skip
-        part = upright(pixels, self.orientation)[rows, columns]
-        if self.orientation > 1:  # tensors have no negative strides
-            part = np.ascontiguousarray(part)
-        values = torch.from_numpy(part).permute(2, 0, 1)
-        resized: Tensor = TF.resize(values, list(size), InterpolationMode.BILINEAR, antialias=True)
-        return resized
+        # Tensors have no negative strides.
+        return pixels if self.orientation == 1 else np.ascontiguousarray(upright(pixels, self.orientation))
+
+
+def resized(pixels: NDArray[np.uint8], box: Box, size: tuple[int, int]) -> Tensor:
+    """A part of an image that is decoded at the part of its size that the box names; see `Jpeg.resized`."""
+    rows, columns = (slice(round(start / box.scale), round((start + length) / box.scale))
+                     for start, length in ((box.top, box.height), (box.left, box.width)))  # fmt: skip
+    values = torch.from_numpy(pixels[rows, columns]).permute(2, 0, 1)
+    found: Tensor = TF.resize(values, list(size), InterpolationMode.BILINEAR, antialias=True)
+    return found
 
 
 def open_jpeg(path: str, channels: int, max_pixels: int | None) -> Jpeg | None:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ijepa import config
+from ijepa.data.files import Files
 from ijepa.data.folders import check_readable, existing_root, labelled_source, value_limit
 from ijepa.data.scan import scan_folder
-from ijepa.data.sets import CLASS, Files, Source
+from ijepa.data.sets import CLASS, Source
 from ijepa.util import reading
 from ijepa.util.errors import ConfigError, UserError
 

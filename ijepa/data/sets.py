@@ -1,10 +1,8 @@
 """The protocol of data sets (a length, images by index, optionally labels and maps), and its implementations."""
 
-import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -12,11 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ijepa.data import workers
 from ijepa.data.crops import RandomCrop, ReadsCrops
-from ijepa.data.decode import Picture, convert, decode
-from ijepa.data.jpeg import open_jpeg
-from ijepa.data.limits import ValueLimit
+from ijepa.data.decode import Picture, convert
 from ijepa.util.randomness import Stream, shuffled
 
 CLASS = "class"
@@ -106,90 +101,6 @@ class Source:
     notes: list[str] = field(default_factory=list)
     not_images: list[str] = field(default_factory=list)
     prepare: Callable[[], None] = lambda: None
-
-
-class Files:
-    """Image files, decoded on demand.
-
-    Args:
-        paths: of the files.
-        labels: see `Images`.
-        channels: see `decode`.
-        max_pixels: see `decode`.
-        readers: functions from an image's path to its map, by kind of map.
-        limit: files with values beyond it are unreadable; None: no limit.
-    """
-
-    def __init__(
-        self,
-        paths: list[str],
-        labels: Labels,
-        channels: int,
-        max_pixels: int | None,
-        readers: Mapping[str, Callable[[str], Tensor]] | None = None,
-        limit: ValueLimit | None = None,
-    ) -> None:
-        self.paths = paths
-        self.labels = labels
-        self.channels = channels
-        self.max_pixels = max_pixels
-        self.readers = dict(readers or {})
-        self.limit = limit
-
-    @property
-    def maps(self) -> tuple[str, ...]:
-        return tuple(self.readers)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def name(self, index: int) -> str:
-        return self.paths[index]
-
-    def read(self, index: int) -> Picture:
-        with self._reading(index):
-            return self._decoded(index)
-
-    def read_crop(self, index: int, crop: RandomCrop) -> Tensor:
-        """See `ijepa.data.crops.ReadsCrops`: most JPEG files are decoded at the size that the crop needs."""
-        if getattr(self.read, "__func__", None) is not Files.read:  # replaced by one that may change images
-            return crop(self.read(index))
-        with self._reading(index):
-            jpeg = open_jpeg(self.paths[index], self.channels, self.max_pixels)
-        if jpeg is None:
-            return crop(self.read(index))
-        box = crop.box(jpeg.height, jpeg.width)
-        with self._reading(index):
-            pixels = jpeg.resized(box, crop.size)
-        return crop.cut(self.read(index), box) if pixels is None else pixels
-
-    @contextlib.contextmanager
-    def _reading(self, index: int) -> Iterator[None]:
-        try:
-            with workers.reading(self.paths[index]):
-                yield
-        except Exception as error:  # damaged files make decoders raise anything
-            raise UnreadableError(f"{self.paths[index]} ({error})") from None
-
-    def _decoded(self, index: int) -> Picture:
-        picture = decode(self.paths[index], self.channels, self.max_pixels)
-        if self.limit is not None and isinstance(picture, Tensor):
-            self.limit.check(picture)
-        return picture
-
-    def read_map(self, index: int, kind: str) -> Tensor:
-        return self.readers[kind](self.paths[index])
-
-    def fingerprint(self) -> str:
-        """Changes with any file's path, size or modification time."""
-        settings = f"{self.channels} {self.max_pixels}{self.limit or ''}"
-        digest = hashlib.sha256(settings.encode())
-        for path in self.paths:
-            digest.update(f"{path}\0".encode(errors="surrogateescape"))
-            with contextlib.suppress(OSError):  # a file that is gone will be reported as unreadable
-                status = Path(path).stat()
-                digest.update(f"{status.st_size} {status.st_mtime_ns}\n".encode())
-        return digest.hexdigest()
 
 
 class Arrays:

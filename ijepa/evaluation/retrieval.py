@@ -9,10 +9,11 @@ from torch import Tensor
 from ijepa import pictures
 from ijepa.config import Retrieval
 from ijepa.data.datamodule import DataModule
+from ijepa.data.files import Files
 from ijepa.data.heldout import evenly_spaced
 from ijepa.data.limits import ValueLimit
 from ijepa.data.scan import scan_folder
-from ijepa.data.sets import UNLABELLED, Files, Images
+from ijepa.data.sets import UNLABELLED, Images
 from ijepa.evaluation import specs
 from ijepa.evaluation.cache import cached_features
 from ijepa.evaluation.context import EvalContext, EvaluatedModel, TaskResult, label_sets, unreadable_reason

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from ijepa.config import PredictConfig
 from ijepa.data.datamodule import EvalImages
-from ijepa.data.sets import Files
+from ijepa.data.files import Files
 from ijepa.evaluation.runtime import Runtime
 from ijepa.interop.classifier import ImageClassifier
 from ijepa.interop.classifier_files import load_classifier

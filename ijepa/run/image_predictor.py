@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from ijepa.data.files import Files
 from ijepa.data.limits import ValueLimit
-from ijepa.data.sets import Files
 from ijepa.evaluation.context import unreadable_reason
 from ijepa.evaluation.runtime import Runtime
 from ijepa.models.pretrained import PretrainedEncoder

@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ijepa.config import PredictConfig
+from ijepa.data.files import Files
 from ijepa.data.heldout import evenly_spaced
 from ijepa.data.images import EvalTransform
-from ijepa.data.sets import Files, UnreadableError
+from ijepa.data.sets import UnreadableError
 from ijepa.evaluation.runtime import Runtime
 from ijepa.interop.dense import WholeImage, load_dense, whole_image
 from ijepa.pictures import results, write

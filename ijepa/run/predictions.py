@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ijepa.config import PredictConfig
 from ijepa.config.checks import parse
+from ijepa.data.files import Files
 from ijepa.data.loader import Loader
 from ijepa.data.scan import SUFFIXES, scan_folder
-from ijepa.data.sets import Files
 from ijepa.data.workers import worker_count
 from ijepa.distributed import devices
 from ijepa.evaluation.progress import progress

@@ -19,7 +19,8 @@ import ijepa
 from chaos.damage import damaged
 from ijepa.data.crops import RandomCrop
 from ijepa.data.decode import decode
-from ijepa.data.sets import Files, UnreadableError
+from ijepa.data.files import Files
+from ijepa.data.sets import UnreadableError
 from ijepa.util.errors import UserError
 
 MAX_PIXELS = 10**6

@@ -11,8 +11,8 @@ from PIL import Image
 
 from ijepa.data import sources
 from ijepa.data.datamodule import Crops, ResumableBatchSampler, SampleIndex
+from ijepa.data.files import Files
 from ijepa.data.images import TrainTransform, jittered
-from ijepa.data.sets import Files
 from ijepa.run import build
 from ijepa.util.errors import UserError
 

@@ -6,12 +6,14 @@ import torch
 from helpers import picture
 from PIL import Image, JpegImagePlugin
 
-from ijepa.data import jpeg, sets
+from ijepa.data import files as image_files
+from ijepa.data import jpeg
 from ijepa.data.crops import Box, RandomCrop
 from ijepa.data.decode import decode
+from ijepa.data.files import Files
 from ijepa.data.images import TrainTransform
 from ijepa.data.jpeg import open_jpeg
-from ijepa.data.sets import Files, Subset, UnreadableError
+from ijepa.data.sets import Arrays, Subset, UnreadableError, read_crop
 
 SIZE = (32, 48)
 
@@ -94,7 +96,7 @@ def test_an_orientation_in_xmp(tmp_path):
 def test_a_crop_is_the_same_part_of_the_image_however_it_is_read(tmp_path, monkeypatch):
     path = saved(tmp_path / "a.jpg", 150, 220)
     transform = TrainTransform(SIZE, (0.3, 1.0), (0.75, 4 / 3), flip=True, jitter=0.3)
-    monkeypatch.setattr(sets, "decode", lambda *_: pytest.fail("was decoded by Pillow"))
+    monkeypatch.setattr(image_files, "decode", lambda *_: pytest.fail("was decoded by Pillow"))
     found = [transform.read(Subset(files(path), [0]), 0, seed) for seed in range(20)]
     for seed, crop in enumerate(found):
         assert (crop - transform(decode(path, 3), seed).int()).abs().float().mean() < 2
@@ -170,6 +172,6 @@ def test_files_of_several_pictures(tmp_path):
 def test_pictures_in_memory_are_not_files():
     crop = RandomCrop(SIZE, (0.5, 1), (1, 1))
     torch.manual_seed(0)
-    first = sets.read_crop(sets.Arrays([picture(0, 60, 80)], {}, 3), 0, crop)
+    first = read_crop(Arrays([picture(0, 60, 80)], {}, 3), 0, crop)
     torch.manual_seed(0)
     assert torch.equal(first, crop(picture(0, 60, 80)))

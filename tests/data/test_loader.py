@@ -15,7 +15,7 @@ import torch
 from helpers import EXACT, ROOT, TINY, assert_same, train_config
 from torch.utils.data import Dataset
 
-from ijepa.data import sets, workers
+from ijepa.data import files, workers
 from ijepa.data.loader import Loader, batched
 from ijepa.run import build, runs
 from ijepa.util.errors import InterruptedRunError, UserError
@@ -223,14 +223,14 @@ def images(pictures, tmp_path):
 
 def trained(images, folder, monkeypatch, fault):
     """A run in which ``fault`` happens as a process reads one of the images."""
-    decode = sets.decode
+    decode = files.decode
 
     def faulty(path, *arguments):
         if path.endswith(BAD):
             fault()
         return decode(path, *arguments)
 
-    monkeypatch.setattr(sets, "decode", faulty)
+    monkeypatch.setattr(files, "decode", faulty)
     run = build.run(train_config(*images), folder)
     return run
 

@@ -12,8 +12,9 @@ from tifffile import imwrite
 from ijepa.config import TrainConfig
 from ijepa.config.checks import parse
 from ijepa.data import maps, scenes, sources
+from ijepa.data.files import Files
 from ijepa.data.images import EvalTransform
-from ijepa.data.sets import Arrays, Files, HasDenseMaps, Subset, UnreadableError, map_kinds, read_map
+from ijepa.data.sets import Arrays, HasDenseMaps, Subset, UnreadableError, map_kinds, read_map
 from ijepa.util.errors import ConfigError
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from helpers import EXACT, ROOT, SMALL, TINY, assert_same, command, picture, rows, train_config
 
-from ijepa.data.sets import Files
+from ijepa.data.files import Files
 from ijepa.distributed import devices
 from ijepa.evaluation import tasks
 from ijepa.run import build, finalize, predictions, runs

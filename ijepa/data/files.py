@@ -1,0 +1,135 @@
+"""Image files, decoded on demand; small ones once."""
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from ijepa.data import workers
+from ijepa.data.crops import Box, RandomCrop
+from ijepa.data.decode import Picture, decode
+from ijepa.data.jpeg import Jpeg, open_jpeg, resized
+from ijepa.data.kept import Kept, KeptImages
+from ijepa.data.limits import ValueLimit
+from ijepa.data.sets import Labels, UnreadableError
+
+PILLOW, JPEG = 1, 2
+"""How the pixels that are kept were decoded."""
+
+
+class Files:
+    """Image files, decoded on demand.
+
+    Args:
+        paths: of the files.
+        labels: see `Images`.
+        channels: see `decode`.
+        max_pixels: see `decode`.
+        readers: functions from an image's path to its map, by kind of map.
+        limit: files with values beyond it are unreadable; None: no limit.
+        keep: memory in bytes for 8-bit images from which crops were read; see `KeptImages`.
+    """
+
+    def __init__(
+        self,
+        paths: list[str],
+        labels: Labels,
+        channels: int,
+        max_pixels: int | None,
+        readers: Mapping[str, Callable[[str], Tensor]] | None = None,
+        limit: ValueLimit | None = None,
+        keep: int = 0,
+    ) -> None:
+        self.paths = paths
+        self.labels = labels
+        self.channels = channels
+        self.max_pixels = max_pixels
+        self.readers = dict(readers or {})
+        self.limit = limit
+        self.kept = KeptImages(len(paths), keep)
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        return tuple(self.readers)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def name(self, index: int) -> str:
+        return self.paths[index]
+
+    def read(self, index: int) -> Picture:
+        with self._reading(index):
+            return self._decoded(index)
+
+    def read_crop(self, index: int, crop: RandomCrop) -> Tensor:
+        """See `ijepa.data.crops.ReadsCrops`: most JPEG files are decoded at the size that the crop needs.
+
+        The crop is the same whether the image is kept or not.
+        """
+        if getattr(self.read, "__func__", None) is not Files.read:  # replaced by one that may change images
+            return crop(self.read(index))
+        kept = self.kept.get(index)
+        if kept is None:
+            return self._decoded_crop(index, crop)
+        if kept.kind == PILLOW:
+            return crop(Image.fromarray(kept.pixels.squeeze(2) if self.channels == 1 else kept.pixels))
+        box = crop.box(*kept.pixels.shape[:2])
+        if box.scale == 1:
+            return resized(kept.pixels, box, crop.size)
+        return self._jpeg_crop(index, self._opened(index), box, crop)
+
+    def _decoded_crop(self, index: int, crop: RandomCrop) -> Tensor:
+        jpeg = self._opened(index)
+        if jpeg is not None:
+            return self._jpeg_crop(index, jpeg, crop.box(jpeg.height, jpeg.width), crop)
+        picture = self.read(index)
+        if isinstance(picture, Image.Image) and self.kept.fits(picture.height, picture.width, self.channels):
+            pixels = np.asarray(picture).reshape(picture.height, picture.width, self.channels)
+            self.kept.add(index, Kept(PILLOW, pixels))
+        return crop(picture)
+
+    def _jpeg_crop(self, index: int, jpeg: Jpeg | None, box: Box, crop: RandomCrop) -> Tensor:
+        with self._reading(index):
+            pixels = None if jpeg is None else jpeg.decoded(box.scale)
+        if pixels is None:
+            return crop.cut(self.read(index), box)
+        if box.scale == 1:
+            self.kept.add(index, Kept(JPEG, pixels))
+        return resized(pixels, box, crop.size)
+
+    def _opened(self, index: int) -> Jpeg | None:
+        with self._reading(index):
+            return open_jpeg(self.paths[index], self.channels, self.max_pixels)
+
+    @contextlib.contextmanager
+    def _reading(self, index: int) -> Iterator[None]:
+        try:
+            with workers.reading(self.paths[index]):
+                yield
+        except Exception as error:  # damaged files make decoders raise anything
+            raise UnreadableError(f"{self.paths[index]} ({error})") from None
+
+    def _decoded(self, index: int) -> Picture:
+        picture = decode(self.paths[index], self.channels, self.max_pixels)
+        if self.limit is not None and isinstance(picture, Tensor):
+            self.limit.check(picture)
+        return picture
+
+    def read_map(self, index: int, kind: str) -> Tensor:
+        return self.readers[kind](self.paths[index])
+
+    def fingerprint(self) -> str:
+        """Changes with any file's path, size or modification time."""
+        settings = f"{self.channels} {self.max_pixels}{self.limit or ''}"
+        digest = hashlib.sha256(settings.encode())
+        for path in self.paths:
+            digest.update(f"{path}\0".encode(errors="surrogateescape"))
+            with contextlib.suppress(OSError):  # a file that is gone will be reported as unreadable
+                status = Path(path).stat()
+                digest.update(f"{status.st_size} {status.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
