@@ -109,11 +109,13 @@ def _draw_attempt(
     np.maximum(scenes.size, 0, out=scenes.size)
     good = _place_objects(scenes, drawn[..., 5:].reshape(batch * tries, max_objects, CANDIDATES, 2))
     good &= _in_frame(scenes)
-    placed = np.flatnonzero(good)
-    good[placed] = visible_fraction(scenes.rows(placed)).min(axis=1) >= MIN_VISIBLE
     good = good.reshape(batch, tries)
-    chosen = np.arange(batch) * tries + np.where(good.any(axis=1), good.argmax(axis=1), tries - 1)
-    return scenes.rows(chosen), np.asarray(good.any(axis=1))
+    chosen, valid = np.full(batch, tries - 1), np.zeros(batch, dtype=bool)
+    for number in range(tries):  # most scenes need only the first
+        pending = np.flatnonzero(good[:, number] & ~valid)
+        visible = visible_fraction(scenes.rows(pending * tries + number)).min(axis=1) >= MIN_VISIBLE
+        chosen[pending[visible]], valid[pending[visible]] = number, True
+    return scenes.rows(np.arange(batch) * tries + chosen), valid
 
 
 def _place_objects(scenes: Scenes, candidates: Floats) -> NDArray[np.bool_]:
@@ -157,20 +159,22 @@ def visible_fraction(scenes: Scenes) -> Floats:
     right, up, _ = axes(scenes.camera)
     radius = RADII[scenes.size] * np.minimum(WIDTHS, HEIGHTS)[scenes.shape]  # [B, M] radius of the inscribed sphere
     offsets = PROBES[:, :1] * right[:, None] + PROBES[:, 1:] * up[:, None]  # [B, S, 3]
-    rays = (scenes.centre - scenes.camera[:, None])[:, :, None] + radius[..., None, None] * offsets[:, None]
-    hidden = np.zeros(rays.shape[:3], dtype=bool)  # [B, M, S]
-    a = rays[..., 0] ** 2 + rays[..., 1] ** 2
+    all_rays = (scenes.centre - scenes.camera[:, None])[:, :, None] + radius[..., None, None] * offsets[:, None]
+    hidden = np.zeros(all_rays.shape[:3], dtype=bool)  # [B, M, S]
+    present = scenes.present
     for k in range(scenes.shape.shape[1]):  # does cylinder k block the ray before it reaches the point, at 1?
-        x, y = (scenes.camera[:, :2] - scenes.position[:, k]).T[:, :, None, None]
-        b = rays[..., 0] * x + rays[..., 1] * y
-        root = np.sqrt(np.maximum(b * b - a * (x * x + y * y - (scenes.footprint[:, k] ** 2)[:, None, None]), 0))
-        height = scenes.camera[:, 2, None, None]
-        top = (2 * scenes.half_height[:, k, None, None] - height) / rays[..., 2]  # rays point down
-        start, end = np.maximum((-b - root) / a, top), np.minimum((-b + root) / a, -height / rays[..., 2])
-        blocked = (start < np.minimum(end, 1)) & (root > 0) & (k < scenes.count)[:, None, None]
+        blocked = present & (k < scenes.count)[:, None]
         blocked[:, k] = False
-        hidden |= blocked
-    return np.where(scenes.present, 1 - hidden.sum(axis=2) / len(PROBES), 1.0)
+        rows, objects = np.nonzero(blocked)
+        rays = np.moveaxis(all_rays[rows, objects], -1, 0)  # [3, n, S]
+        x, y = (scenes.camera[rows, :2] - scenes.position[rows, k]).T[:, :, None]
+        a, b = rays[0] ** 2 + rays[1] ** 2, rays[0] * x + rays[1] * y
+        root = np.sqrt(np.maximum(b * b - a * (x * x + y * y - (scenes.footprint[rows, k] ** 2)[:, None]), 0))
+        height = scenes.camera[rows, 2, None]
+        top = (2 * scenes.half_height[rows, k, None] - height) / rays[2]  # rays point down
+        start, end = np.maximum((-b - root) / a, top), np.minimum((-b + root) / a, -height / rays[2])
+        hidden[rows, objects] |= (start < np.minimum(end, 1)) & (root > 0)
+    return np.where(present, 1 - hidden.sum(axis=2) / len(PROBES), 1.0)
 
 
 def _nearest_first(scenes: Scenes) -> Scenes:
