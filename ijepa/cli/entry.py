@@ -30,6 +30,7 @@ from pydantic import BaseModel
 
 from ijepa.cli import aliases, config_files, metrics, verbatim
 from ijepa.cli.explain import explain
+from ijepa.cli.loading import immediate_signals
 from ijepa.config import COMBINED, EvaluateConfig, PredictConfig, StatisticsConfig, TrainConfig
 from ijepa.config.checks import is_named_sections, possible_sections
 from ijepa.config.custom import TARGET, Custom
@@ -38,8 +39,7 @@ from ijepa.distributed.signals import install_sigint_handler, is_spawned_rank, r
 from ijepa.util import commands
 from ijepa.util.errors import TOO_DEEP, UNWRITABLE, InterruptedRunError, UserError, show
 from ijepa.util.paths import CONF, PACKAGE
-from ijepa.util.processes import is_rank_zero
-from ijepa.util.signals import handles_sigterm, stopping_on_sigterm
+from ijepa.util.signals import stopping_on_sigterm
 
 PLUGINS = PACKAGE / "plugins"
 SCHEMAS: dict[str, type[BaseModel]] = {
@@ -99,27 +99,6 @@ def main(name: str, job: Callable[[DictConfig], float | None]) -> None:
         if not is_spawned_rank():
             print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
-
-
-@contextlib.contextmanager
-def immediate_signals() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the process at once, for imports: inside of libraries, an exception can get lost."""
-    own = [signal.SIGINT, *([signal.SIGTERM] if handles_sigterm() else [])]  # submitit, too, has a handler of SIGTERM
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in own}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def loading(libraries: str) -> Iterator[None]:
-    """`immediate_signals` for imports that take seconds, which --help and misspelt keys need not wait for; says so."""
-    if "torch" not in sys.modules and is_rank_zero():
-        print(f"loading {libraries} ...", flush=True)
-    with immediate_signals():
-        yield
 
 
 class Output(io.TextIOWrapper):

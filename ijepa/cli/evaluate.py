@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 def main(composed: "DictConfig") -> float | None:
     """Evaluates one checkpoint; returns the headline result, for sweeps."""
-    from ijepa.cli import entry
+    from ijepa.cli.loading import loading
 
-    with entry.loading("torch"):
+    with loading("torch"):
         from ijepa.run import evaluations
 
     return evaluations.evaluate(composed)

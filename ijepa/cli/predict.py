@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 def main(composed: "DictConfig") -> None:
     """Predicts with one classifier."""
-    from ijepa.cli import entry
+    from ijepa.cli.loading import loading
 
-    with entry.loading("torch"):
+    with loading("torch"):
         from ijepa.run import predictions
 
     predictions.predict(composed)

@@ -12,7 +12,7 @@ from typing import Any
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
-from ijepa.cli import entry
+from ijepa.cli.loading import loading
 from ijepa.config import TRAINING, StatisticsConfig
 from ijepa.config.checks import parse
 from ijepa.util import commands
@@ -35,7 +35,7 @@ def statistics(composed: DictConfig) -> None:
     Raises:
         UserError: if no image can be read, or the option exists and must not be replaced.
     """
-    with entry.loading("torch"):
+    with loading("torch"):
         import numpy as np
 
         from ijepa.data import sources

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 def main(composed: "DictConfig") -> float | None:
     """Trains one run; returns the value of its metric, for sweeps."""
-    from ijepa.cli import entry
+    from ijepa.cli.loading import loading
 
-    with entry.loading("torch and lightning"):
+    with loading("torch and lightning"):
         from ijepa.run import runs
 
     return runs.train(composed)

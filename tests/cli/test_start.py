@@ -1,12 +1,13 @@
 """What a command does before it works: imports that take seconds are announced, or left out."""
 
+import gc
 import subprocess
 import sys
 
 import pytest
 from helpers import ROOT
 
-from ijepa.cli import entry
+from ijepa.cli.loading import loading
 
 HEAVY = ("torch", "lightning", "scipy", "sklearn", "matplotlib", "wandb")
 
@@ -30,10 +31,26 @@ def test_loading_is_announced_once_and_by_one_process(monkeypatch, capsys):
     monkeypatch.delitem(sys.modules, "torch")
     for rank, said in (("1", ""), ("0", "loading torch ...\n")):
         monkeypatch.setenv("LOCAL_RANK", rank)
-        with entry.loading("torch"):
+        with loading("torch"):
             pass
         assert capsys.readouterr().out == said
     monkeypatch.undo()
-    with entry.loading("torch"):
+    with loading("torch"):
         pass
     assert capsys.readouterr().out == ""
+
+
+def test_garbage_is_looked_for_again_after_imports(monkeypatch):
+    """And only the imports' own objects are left out: in a sweep, each run is loaded by the same process."""
+    frozen = gc.get_freeze_count()
+    with loading("torch"):
+        assert gc.isenabled()
+    assert gc.get_freeze_count() == frozen
+    monkeypatch.delitem(sys.modules, "torch")
+    try:
+        with loading("torch"):
+            assert not gc.isenabled()
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > frozen
+    finally:
+        gc.unfreeze()
