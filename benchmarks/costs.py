@@ -8,14 +8,19 @@ process's peak in steps less what it held before the networks were built.
 """
 
 import argparse
+import csv
 import logging
 import math
 import multiprocessing
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +29,13 @@ import torch
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from torch.utils.data import Dataset
 
 from benchmarks.step import Ours, _peak
 from ijepa import compose_config
 from ijepa.data import sources
+from ijepa.data.files import Files
+from ijepa.data.loader import Loader, batched
 from ijepa.run import build
 
 BASE = {"data.batch_size": 32, "data.image_size": 32, "model.width": 192, "model.depth": 6}
@@ -40,6 +48,8 @@ AXES: dict[str, tuple[str, tuple[int, ...]]] = {
     "blocks": ("model.depth", (3, 6, 12)),
 }
 STEPS, WARMUP = 5, 2
+WORKERS, BATCH = 4, 1000
+RUN_STEPS, TURNS = 120, 3
 MOST_LINKS = 10_000
 """Names of one file; ext4 allows 65,000."""
 
@@ -77,6 +87,56 @@ def opening(folder: Path, files: int) -> tuple[float, int]:
     return time.perf_counter() - started, max(_peak(torch.device("cpu")) - held, 1)
 
 
+class Names(Dataset[str]):
+    """The names of image files, which need not exist."""
+
+    def __init__(self, files: Files) -> None:
+        self.files = files
+
+    def __getitem__(self, index: int) -> str:
+        return self.files.name(index)
+
+
+def sharing(paths: int) -> float:
+    """MiB of the main process and `WORKERS` data loader processes, after these have read all ``paths``.
+
+    Memory that processes share counts once (Linux: the proportional set size).
+    """
+    multiprocessing.set_start_method("fork", force=True)  # as in training on Linux; `alone` has changed it
+    labels = {"class": [number % 1000 for number in range(paths)]}
+    files = Files([f"/images/train/n{number % 1000:08}/n{number:012}.jpeg" for number in range(paths)], labels, 3, None)
+    loader, total = Loader(Names(files), batched(paths, BATCH), WORKERS, list), 0.0
+    for number, _ in enumerate(loader):
+        if number == (paths - 1) // BATCH:
+            processes = [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
+            total = sum(_pss(process) for process in processes if process is not None)
+    return total
+
+
+def _pss(process: int) -> float:
+    text = Path(f"/proc/{process}/smaps_rollup").read_text()
+    return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) / 1024
+
+
+def rate(devices: int) -> float:
+    """Images/s of whole runs on ``devices`` processes with a thread each; batches grow with them."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "train.py", "experiment=small_images", "data=digits", "hardware=cpu",
+                   "objective.target_depths=[0,2]", "model.width=192", "predictor.width=96",
+                   f"data.batch_size={64 * devices}", f"schedule.max_steps={RUN_STEPS}", "schedule.warmup_steps=1",
+                   "callbacks.health_every_steps=null", "callbacks.pictures=null", "callbacks.log_every_steps=10",
+                   "callbacks.evaluate_every_epochs=null", f"run_dir={folder}/run"]  # fmt: skip
+        command += [f"hardware.devices={devices}", "hardware.strategy=ddp"] if devices > 1 else []
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(done.stderr)
+        with (Path(folder) / "run" / "metrics.csv").open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["seconds"] and float(row["step"]) >= RUN_STEPS / 3]
+    first, last = rows[0], rows[-1]
+    return (float(last["images"]) - float(first["images"])) / (float(last["seconds"]) - float(first["seconds"]))
+
+
 def checkpoint(width: int) -> tuple[float, int, int]:
     """Seconds that a checkpoint of a run takes, its bytes, and those of the trained parameters."""
     for module in ("lightning.pytorch", "lightning.fabric"):
@@ -100,8 +160,8 @@ def checkpoint(width: int) -> tuple[float, int, int]:
 
 def alone(job: Callable[..., Any], *arguments: Any) -> Any:
     """The result of ``job`` in a process of its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(job, arguments)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:  # a Pool's could have no processes
+        return pool.submit(job, *arguments).result()
 
 
 def main() -> None:
@@ -140,11 +200,19 @@ def main() -> None:
             made = count
             seconds, memory = alone(opening, folder, count)
             files.add_row(str(count), f"{seconds:.2f}", f"{memory / 2**20:.0f}")
+    shared = Table("paths", f"MiB of the main process and {WORKERS} data loader processes")
+    for count in (1000, 1_000_000):
+        shared.add_row(str(count), f"{alone(sharing, count):.0f}")
+    ranks = Table("images/s of one process", "of two", "ratio, median (range)")
+    turns = [(rate(1), rate(2)) for _ in range(TURNS)]
+    ratios = sorted(two / one for one, two in turns)
+    ranks.add_row(*(f"{statistics.median(rates):.0f}" for rates in zip(*turns, strict=True)),
+                  f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")  # fmt: skip
     saved = Table("width", "ms to save a checkpoint", "MiB", "times the trained parameters")
     for width in (96, 192, 384):
         seconds, size, trained = alone(checkpoint, width)
         saved.add_row(str(width), f"{1000 * seconds:.0f}", f"{size / 2**20:.1f}", f"{size / trained:.2f}")
-    console.print(files, saved, sep="\n")
+    console.print(files, shared, ranks, saved, sep="\n")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from ijepa.data.decode import Picture, decode
 from ijepa.data.jpeg import Jpeg, open_jpeg, resized
 from ijepa.data.kept import Kept, KeptImages
 from ijepa.data.limits import ValueLimit
+from ijepa.data.paths import Paths
 from ijepa.data.sets import Labels, UnreadableError
 
 PILLOW, JPEG = 1, 2
@@ -36,7 +37,7 @@ class Files:
 
     def __init__(
         self,
-        paths: list[str],
+        paths: Sequence[str],
         labels: Labels,
         channels: int,
         max_pixels: int | None,
@@ -44,7 +45,7 @@ class Files:
         limit: ValueLimit | None = None,
         keep: int = 0,
     ) -> None:
-        self.paths = paths
+        self.paths: Sequence[str] = Paths(paths)
         self.labels = labels
         self.channels = channels
         self.max_pixels = max_pixels

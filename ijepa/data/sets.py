@@ -152,37 +152,37 @@ class Uint8Images:
 class Subset:
     """The images at ``indices`` of another set."""
 
-    def __init__(self, images: Images, indices: list[int]) -> None:
+    def __init__(self, images: Images, indices: Sequence[int]) -> None:
         self.images = images
-        self.indices = indices
+        self.indices = np.asarray(indices, dtype=np.int64)  # shared by processes, unlike a list
         self.labels: Labels = {name: [labels[i] for i in indices] for name, labels in images.labels.items()}
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def name(self, index: int) -> str:
-        return self.images.name(self.indices[index])
+        return self.images.name(int(self.indices[index]))
 
     def read(self, index: int) -> Picture:
-        return self.images.read(self.indices[index])
+        return self.images.read(int(self.indices[index]))
 
     def read_crop(self, index: int, crop: RandomCrop) -> Tensor:
         """See `ijepa.data.crops.ReadsCrops`."""
         if getattr(self.read, "__func__", None) is not Subset.read:  # as in Files
             return crop(self.read(index))
-        return read_crop(self.images, self.indices[index], crop)
+        return read_crop(self.images, int(self.indices[index]), crop)
 
     @property
     def maps(self) -> tuple[str, ...]:
         return map_kinds(self.images)
 
     def read_map(self, index: int, kind: str) -> Tensor:
-        return read_map(self.images, self.indices[index], kind)
+        return read_map(self.images, int(self.indices[index]), kind)
 
     def fingerprint(self) -> str | None:
         """Changes with the other set's fingerprint and the indices; None if that set has none."""
         whole = self.images.fingerprint() if isinstance(self.images, Fingerprinted) else None
-        return whole and hashlib.sha256(f"{whole} {self.indices}".encode()).hexdigest()
+        return whole and hashlib.sha256(f"{whole} {self.indices.tolist()}".encode()).hexdigest()
 
 
 def has_label(images: Images, name: str) -> NDArray[np.bool_]:
