@@ -172,23 +172,25 @@ def matrix_rate(precision: str, device: torch.device) -> float:
 
 
 def measure(
-    case: str, precision: str, reference: Path | None, lightly: bool, steps: int, threads: int
+    case: str, precision: str, reference: Path | None, lightly: bool, steps: int, threads: int, compiled: bool
 ) -> dict[str, Any]:
     """One case in one precision: numbers for the tables."""
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     held = _peak(device)
-    ours = Ours(CASES[case], precision, device)
+    ours = Ours(CASES[case], precision, device, compiled)
     batches = ours.batches()
     for _ in range(WARMUP_STEPS):
         ours.step(*next(batches))
     memory = _peak(device) - held
-    peers: dict[str, Peer] = {}
+    peers: dict[str, Peer | Ours] = {}
     encoder, autocast = ours.module.jepa.context_encoder, ours.autocast
     if reference is not None:
         peers["reference"] = Reference(reference, ours.config, encoder, autocast, device)
     if lightly:
         peers["lightly"] = Lightly(ours.config, encoder, autocast, device)
+    if compiled:
+        peers["not compiled"] = Ours(CASES[case], precision, device)
     for _ in range(WARMUP_STEPS):
         for peer in peers.values():
             peer.step(*next(batches))
@@ -236,6 +238,7 @@ def main() -> None:
     parser.add_argument("--lightly", action="store_true", help="compare with lightly's modules, too")
     parser.add_argument("--steps", type=int, default=12, help="of each, after the first three")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--compile", action="store_true", help="ours is compiled, and compared with what is not")
     values = parser.parse_args()
     console = Console(width=140)
     table = Table("case", "precision", "images/s", "GFLOPs per step", "of the matrix rate", "memory, MiB",
@@ -244,7 +247,8 @@ def main() -> None:
     for case in values.cases:
         for precision in values.precisions:
             with multiprocessing.get_context("spawn").Pool(1) as pool:
-                arguments = (case, precision, values.reference, values.lightly, values.steps, values.threads)
+                arguments = (case, precision, values.reference, values.lightly, values.steps, values.threads,
+                             values.compile)  # fmt: skip
                 found = pool.apply(measure, arguments)
             compared = ", ".join(
                 f"{name} {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
