@@ -222,6 +222,23 @@ def measure(
     }
 
 
+def peer_memory(name: str, case: str, precision: str, reference: Path | None, threads: int) -> int:
+    """Bytes of another's networks in steps, as `measure` finds ours: the peak less what was held before."""
+    torch.set_num_threads(threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    ours = Ours(CASES[case], precision, device)
+    batches, encoder = ours.batches(), ours.module.jepa.context_encoder
+    held = _peak(device)
+    if name == "reference":
+        assert reference is not None
+        peer: Peer = Reference(reference, ours.config, encoder, ours.autocast, device)
+    else:
+        peer = Lightly(ours.config, encoder, ours.autocast, device)
+    for _ in range(WARMUP_STEPS):
+        peer.step(*next(batches))
+    return _peak(device) - held
+
+
 def _peak(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated()
@@ -242,7 +259,7 @@ def main() -> None:
     values = parser.parse_args()
     console = Console(width=140)
     table = Table("case", "precision", "images/s", "GFLOPs per step", "of the matrix rate", "memory, MiB",
-                  "others / ours, median (range)")  # fmt: skip
+                  "others / ours: time, median (range); memory")  # fmt: skip
     parts = Table("case", "precision", *PARTS, title="shares of the step's time, %")
     for case in values.cases:
         for precision in values.precisions:
@@ -250,12 +267,16 @@ def main() -> None:
                 arguments = (case, precision, values.reference, values.lightly, values.steps, values.threads,
                              values.compile)  # fmt: skip
                 found = pool.apply(measure, arguments)
-            compared = ", ".join(
-                f"{name} {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-                for name, ratios in found["ratios"].items()
-            )
-            table.add_row(case, precision, f"{found['images']:.1f}", f"{found['flops'] / 1e9:.0f}",
-                          f"{100 * found['share']:.0f} %", f"{found['memory'] / 2**20:.0f}", compared)  # fmt: skip
+            compared = []
+            for name, ratios in found["ratios"].items():
+                shown = f"{name} {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+                if name in ("reference", "lightly"):
+                    with multiprocessing.get_context("spawn").Pool(1) as pool:
+                        held = pool.apply(peer_memory, (name, case, precision, values.reference, values.threads))
+                    shown += f"; {held / found['memory']:.2f}"
+                compared.append(shown)
+            numbers = [f"{found['images']:.1f}", f"{found['flops'] / 1e9:.0f}", f"{100 * found['share']:.0f} %"]
+            table.add_row(case, precision, *numbers, f"{found['memory'] / 2**20:.0f}", "\n".join(compared))
             parts.add_row(case, precision, *(f"{100 * found['parts'][name]:.0f}" for name in PARTS))
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {values.threads} threads"
     console.print(f"{where}; {values.steps} steps", table, parts, sep="\n")
