@@ -8,7 +8,7 @@ again after each row. ``--tiny``: the same on any machine, with small sizes, to 
 - the tests that are marked ``gpu``
 - steps at ViT-S, B, L and H, with and without ``hardware.compile``: images/s, FLOP/s and their share of the rate of a
   product of two matrices, peak memory. The compiled numbers are of steps after the compilation, whose seconds are shown
-- memory by batch size, with and without activation checkpointing
+- memory by batch size, without activation checkpointing and with both kinds
 - input: images/s that the data loader delivers, from JPEG files of 375x500 pixels on disk and from arrays in memory
 - a run on CIFAR-10 (without its folder: on scenes), with its k-NN
 """
@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.step import CASES, Ours, matrix_rate
+from benchmarks.step import CASES, Checkpointing, Ours, matrix_rate
 from ijepa import compose_config
 from ijepa.data import sources
 from ijepa.data.workers import worker_count
@@ -116,14 +116,16 @@ def steps(device: torch.device, sizes: dict[str, int]) -> Iterator[tuple[str, st
 def memory(device: torch.device, tiny: bool) -> Iterator[tuple[str, str, str]]:
     """Peak memory by batch size."""
     case, batches = ("default", (2, 4)) if tiny else ("vit_huge", (16, 32, 64))
-    for checkpointing in (False, True):
+    kinds: tuple[Checkpointing, ...] = (False, True, "selective")
+    for checkpointing in kinds:
         peaks = [f"{_steps(case, batch, device, False, checkpointing)[2] / MIB:.0f}" for batch in batches]
-        settings = f"{case}, batches {', '.join(map(str, batches))}{', checkpointing' * checkpointing}"
+        settings = f"{case}, batches {', '.join(map(str, batches))}"
+        settings += f", checkpointing={checkpointing}" if checkpointing else ""
         yield "memory", settings, f"{', '.join(peaks)} MiB"
 
 
 def _steps(
-    case: str, batch: int, device: torch.device, compiled: bool, checkpointing: bool = False
+    case: str, batch: int, device: torch.device, compiled: bool, checkpointing: Checkpointing = False
 ) -> tuple[float, float, int, float]:
     """Median seconds and FLOPs of a step, peak memory in bytes, and seconds until the first step was done."""
     if device.type == "cuda":

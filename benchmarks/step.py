@@ -18,7 +18,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -47,6 +47,8 @@ CASES = {
               "predictor.width=96", "objective.target_depths=[0,2,4,6]"],
 }  # fmt: skip
 DEFAULT = ("vit_small", "vit_base", "default", "cifar")
+Checkpointing = Literal[False, True, "selective"]
+KINDS: dict[str | None, Checkpointing] = {None: False, "full": True, "selective": "selective"}
 PARTS = ("target encoder", "context encoder", "predictor", "objective", "backward", "optimizer", "EMA", "other")
 WARMUP_STEPS = 3
 
@@ -56,7 +58,7 @@ class Ours:
 
     def __init__(
         self, overrides: list[str], precision: str, device: torch.device, compiled: bool = False,
-        checkpointing: bool = False,
+        checkpointing: Checkpointing = False,
     ) -> None:  # fmt: skip
         self.config = compose_config(*overrides)
         torch.manual_seed(0)
@@ -172,13 +174,20 @@ def matrix_rate(precision: str, device: torch.device) -> float:
 
 
 def measure(
-    case: str, precision: str, reference: Path | None, lightly: bool, steps: int, threads: int, compiled: bool
+    case: str,
+    precision: str,
+    reference: Path | None,
+    lightly: bool,
+    steps: int,
+    threads: int,
+    compiled: bool,
+    checkpointing: Checkpointing,
 ) -> dict[str, Any]:
     """One case in one precision: numbers for the tables."""
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     held = _peak(device)
-    ours = Ours(CASES[case], precision, device, compiled)
+    ours = Ours(CASES[case], precision, device, compiled, checkpointing)
     batches = ours.batches()
     for _ in range(WARMUP_STEPS):
         ours.step(*next(batches))
@@ -189,8 +198,8 @@ def measure(
         peers["reference"] = Reference(reference, ours.config, encoder, autocast, device)
     if lightly:
         peers["lightly"] = Lightly(ours.config, encoder, autocast, device)
-    if compiled:
-        peers["not compiled"] = Ours(CASES[case], precision, device)
+    if compiled or checkpointing:
+        peers["plain"] = Ours(CASES[case], precision, device)
     for _ in range(WARMUP_STEPS):
         for peer in peers.values():
             peer.step(*next(batches))
@@ -231,7 +240,9 @@ def peer_memory(name: str, case: str, precision: str, reference: Path | None, th
     held = _peak(device)
     if name == "reference":
         assert reference is not None
-        peer: Peer = Reference(reference, ours.config, encoder, ours.autocast, device)
+        peer: Peer | Ours = Reference(reference, ours.config, encoder, ours.autocast, device)
+    elif name == "plain":
+        peer = Ours(CASES[case], precision, device)
     else:
         peer = Lightly(ours.config, encoder, ours.autocast, device)
     for _ in range(WARMUP_STEPS):
@@ -255,7 +266,8 @@ def main() -> None:
     parser.add_argument("--lightly", action="store_true", help="compare with lightly's modules, too")
     parser.add_argument("--steps", type=int, default=12, help="of each, after the first three")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--compile", action="store_true", help="ours is compiled, and compared with what is not")
+    parser.add_argument("--compile", action="store_true", help="ours is compiled, and compared with plain ours")
+    parser.add_argument("--checkpointing", choices=("full", "selective"), help="of ours, compared with plain ours")
     values = parser.parse_args()
     console = Console(width=140)
     table = Table("case", "precision", "images/s", "GFLOPs per step", "of the matrix rate", "memory, MiB",
@@ -265,16 +277,14 @@ def main() -> None:
         for precision in values.precisions:
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 arguments = (case, precision, values.reference, values.lightly, values.steps, values.threads,
-                             values.compile)  # fmt: skip
+                             values.compile, KINDS[values.checkpointing])  # fmt: skip
                 found = pool.apply(measure, arguments)
             compared = []
             for name, ratios in found["ratios"].items():
                 shown = f"{name} {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-                if name in ("reference", "lightly"):
-                    with multiprocessing.get_context("spawn").Pool(1) as pool:
-                        held = pool.apply(peer_memory, (name, case, precision, values.reference, values.threads))
-                    shown += f"; {held / found['memory']:.2f}"
-                compared.append(shown)
+                with multiprocessing.get_context("spawn").Pool(1) as pool:
+                    held = pool.apply(peer_memory, (name, case, precision, values.reference, values.threads))
+                compared.append(f"{shown}; {held / found['memory']:.2f}")
             numbers = [f"{found['images']:.1f}", f"{found['flops'] / 1e9:.0f}", f"{100 * found['share']:.0f} %"]
             table.add_row(case, precision, *numbers, f"{found['memory'] / 2**20:.0f}", "\n".join(compared))
             parts.add_row(case, precision, *(f"{100 * found['parts'][name]:.0f}" for name in PARTS))

@@ -47,7 +47,8 @@ def _reject_booleans(schema: type[BaseModel], values: dict[str, Any], prefix: st
     """Raises ConfigError for true and false in other than bool fields, where Python would read true as 1."""
     for name, field in schema.model_fields.items():
         value = values.get(name)
-        if isinstance(value, bool) and field.annotation is not bool:
+        listed = any(value is choice for choice in get_args(field.annotation))
+        if isinstance(value, bool) and field.annotation is not bool and not listed:
             raise ConfigError(f"{prefix}{name}", value, "is neither a number nor a name; see --help")
         nodes: dict[str, Any] = {}
         if isinstance(value, dict):

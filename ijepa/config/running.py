@@ -26,8 +26,11 @@ class Hardware(Section):
     """gradient accumulation: micro-batches per step and device"""
     compile: bool
     """torch.compile each block"""
-    checkpointing: bool
-    """activation checkpointing: recompute activations in the backward pass; less memory, a third more time"""
+    checkpointing: Literal[False, True, "selective"]
+    """activation checkpointing: recompute activations in the backward pass; less memory, a third more time; selective:
+    keep products of matrices, recompute the rest"""
+    tf32: bool = True
+    """on a GPU, float32 products of matrices in TensorFloat-32: faster, and less precise; bf16 has none of them"""
 
 
 class CsvLogger(Section):

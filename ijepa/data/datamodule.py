@@ -203,6 +203,7 @@ class DataModule(L.LightningDataModule):
         self.seed = seed
         self.timeout = timeout
         self.stop: Callable[[], bool] = lambda: False
+        self._copies: torch.cuda.Stream | None = None
         self.unreadable: dict[str, str] = {}  # reason by image name, collected by evaluations
 
     @cached_property
@@ -238,6 +239,20 @@ class DataModule(L.LightningDataModule):
         crops, collate = Crops(self.source.train, self.transform, self.seed), Collate(self.masking, self.seed)
         pinned = torch.cuda.is_available()
         return Loader(crops, batch_sampler, self.workers, collate, self.timeout, self.stop, pinned)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """The batch on ``device``; a GPU copies it on a stream of its own, beside the steps that it is still at."""
+        if device.type != "cuda":
+            return super().transfer_batch_to_device(batch, device, dataloader_idx)
+        self._copies = self._copies or torch.cuda.Stream(device)
+        with torch.cuda.stream(self._copies):
+            moved = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        steps = torch.cuda.current_stream(device)
+        steps.wait_stream(self._copies)
+        for tensor in (moved.images, *(moved.masks or ())):
+            if tensor is not None:
+                tensor.record_stream(steps)  # its memory is not used again before the step is done
+        return moved
 
     def eval_dataloader(self, images: Images, batch_size: int) -> Loader:
         """A loader of ``images`` in order; see `EvalImages`."""

@@ -48,6 +48,12 @@ def precision(hardware: schema.Hardware, accelerator: str) -> str:
     return "bf16-mixed" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "32-true"
 
 
+def set_float32_products(hardware: schema.Hardware, accelerator: str) -> None:
+    """Sets how precise float32 products of matrices are on a GPU, for this process."""
+    if accelerator == "gpu":
+        torch.set_float32_matmul_precision("high" if hardware.tf32 else "highest")
+
+
 def fabric(hardware: schema.Hardware) -> Fabric | None:
     """A Fabric that starts one process per device; None for a single device."""
     accelerator = device(hardware)
@@ -112,5 +118,6 @@ def strategy(hardware: schema.Hardware) -> str | Strategy:
         size = hardware.devices * hardware.nodes
         return ModelParallelStrategy(data_parallel_size=size, tensor_parallel_size=1, save_distributed_checkpoint=False)
     if hardware.strategy == "ddp":  # gradients are views of the buckets that are reduced: no copy, and memory for one
-        return DDPStrategy(gradient_as_bucket_view=True)
+        # Each step uses the same parameters. With accumulation, DDP would have to see micro-batches that are reduced.
+        return DDPStrategy(gradient_as_bucket_view=True, static_graph=hardware.accumulation == 1)
     return "auto"

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, distributed, nn
@@ -11,21 +11,30 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.func import functional_call
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from ijepa.models.protocol import blocks_of
 
+_aten = torch.ops.aten
+PRODUCTS = (_aten.mm.default, _aten.addmm.default, _aten.bmm.default, _aten.baddbmm.default,
+            _aten.convolution.default, _aten._scaled_dot_product_flash_attention.default,
+            _aten._scaled_dot_product_efficient_attention.default, _aten._scaled_dot_product_cudnn_attention.default,
+            _aten._scaled_dot_product_flash_attention_for_cpu.default)  # fmt: skip
+"""What costs most to compute again."""
+
 
 def prepare(
-    networks: Sequence[nn.Module], bf16: bool, checkpointing: bool, compiled: bool, mesh: DeviceMesh | None
-) -> None:
+    networks: Sequence[nn.Module], bf16: bool, checkpointing: bool | Literal["selective"], compiled: bool,
+    mesh: DeviceMesh | None,
+) -> None:  # fmt: skip
     """Changes how ``networks`` are executed, in place; parameters stay float32 and keep their names.
 
     Args:
         networks: transformer blocks, if any, are in their attribute ``blocks``.
         bf16: compute with bf16 copies of the weights and pass bf16 between modules (``bf16-true``); gradients of the
             float32 weights are float32.
-        checkpointing: activation checkpointing of blocks that have trainable parameters.
+        checkpointing: activation checkpointing of blocks that have trainable parameters; ``selective``: what `PRODUCTS`
+            compute is kept, the rest is computed again.
         compiled: compile each block; for varying lengths, recompilation stops after two steps.
         mesh: shard all parameters over this mesh (FSDP2); None: do not shard.
     """
@@ -35,9 +44,10 @@ def prepare(
                 _compute_in_bf16(part)
     blocks = [block for network in networks for block in _blocks_or_network(network)]
     if checkpointing:
+        options: dict[str, Any] = {"context_fn": _keeping_products} if checkpointing == "selective" else {}
         for block in blocks:
             if any(parameter.requires_grad for parameter in block.parameters()):
-                block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+                block.forward = partial(checkpoint, block.forward, use_reentrant=False, **options)  # type: ignore[method-assign]
     if compiled:
         for block in blocks:
             block.compile()
@@ -48,6 +58,10 @@ def prepare(
             for block in blocks_of(network):
                 fully_shard(block, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
             fully_shard(network, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
+
+
+def _keeping_products() -> Any:
+    return create_selective_checkpoint_contexts(list(PRODUCTS))
 
 
 def full_state_dict(network: nn.Module) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
@@ -46,12 +46,13 @@ class Execution:
 
     Attributes:
         bf16: compute in bf16; weights and optimiser stay float32.
-        checkpointing: activation checkpointing of the blocks that are trained.
+        checkpointing: activation checkpointing of the blocks that are trained; ``selective``: products of matrices are
+            kept.
         compiled: compile each block with torch.compile.
     """
 
     bf16: bool = False
-    checkpointing: bool = False
+    checkpointing: bool | Literal["selective"] = False
     compiled: bool = False
 
 

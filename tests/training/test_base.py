@@ -1,12 +1,16 @@
 """What every module of a run shares, seen at one that is not I-JEPA's."""
 
+from collections import Counter
+
 import pytest
 import torch
 from autoencoder import Autoencoder, wire
 from helpers import EXACT, SMALL, assert_same, rows, train_config
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ijepa.distributed import sharding
+from ijepa.models.encoder import Encoder
 from ijepa.training.protocol import eval_mode
 from ijepa.training.schedule import TrainingSchedule
 
@@ -47,6 +51,29 @@ def test_a_single_layer_can_compute_in_bf16():
     sharding.prepare([layer], bf16=True, checkpointing=True, compiled=False, mesh=None)
     assert layer(torch.ones(1, 4)).dtype == torch.bfloat16
     assert layer.weight.dtype == torch.float32
+
+
+def test_selective_checkpointing_multiplies_matrices_once():
+    """And computes the rest again: twice as many norms as without."""
+    seen = Counter[str]()
+
+    class Counting(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), options=None):
+            seen[function.overloadpacket.__name__] += 1
+            return function(*arguments, **(options or {}))
+
+    counts = {}
+    for kind in (False, "selective", True):
+        torch.manual_seed(0)
+        encoder = Encoder((8, 8), 4, 3, 16, 2, 2, 4.0)
+        sharding.prepare([encoder], bf16=False, checkpointing=kind, compiled=False, mesh=None)
+        seen.clear()
+        with Counting():
+            encoder(torch.rand(2, 3, 8, 8)).sum().backward()
+        counts[kind] = (seen["addmm"], seen["native_layer_norm"])
+    products, norms = counts[False]
+    assert counts["selective"] == (products, norms + 4)  # two norms in each of two blocks
+    assert counts[True] == (2 * products, norms + 4)
 
 
 def test_a_frozen_network_stays_in_eval_mode():

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.gpu
 
 SMOKE = ("experiment=smoke", "data.workers=0", "callbacks.evaluate_every_epochs=null",
          "callbacks.health_every_steps=null", "callbacks.pictures=null", "schedule.max_steps=3",
-         "schedule.warmup_steps=1", "callbacks.log_every_steps=1")  # fmt: skip
+         "schedule.warmup_steps=1", "callbacks.log_every_steps=1", "hardware.tf32=false")  # fmt: skip
 
 
 def step(folder, device):
@@ -42,6 +42,23 @@ def test_a_step_s_gradients_are_the_cpu_s(tmp_path):
     for name, gradient in expected.items():
         scale = gradient.abs().max().item()
         torch.testing.assert_close(found[name], gradient, atol=1e-3 * scale + 1e-9, rtol=0)
+
+
+def test_batches_are_copied_beside_the_steps(tmp_path):
+    """Each arrives as it was, however long the steps before it take."""
+    run = build.run(train_config(*SMOKE), tmp_path)
+    device, busy = torch.device("cuda", torch.cuda.current_device()), torch.rand(4096, 4096, device="cuda")
+    batches = list(run.data.train_dataloader())
+    copies = []
+    for batch in batches:
+        moved = run.data.transfer_batch_to_device(batch, device, 0)
+        for _ in range(20):
+            busy = (busy @ busy).clamp(0, 1)
+        copies.append((moved.images.clone(), moved.masks.targets.clone()))
+        del moved
+    for batch, (images, targets) in zip(batches, copies, strict=True):
+        assert torch.equal(images.cpu(), batch.images)
+        assert torch.equal(targets.cpu(), batch.masks.targets)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])

@@ -110,6 +110,7 @@ def test_metrics_count_images_flops_and_seconds(tmp_path):
         "data.flip=true",
         "hardware.precision=bf16-mixed",
         "hardware.checkpointing=true",
+        "hardware.checkpointing=selective",
     ],
 )
 def test_options_train(tmp_path, override):
@@ -129,8 +130,10 @@ def test_attention_is_written_out_where_the_fused_one_is_slow(tmp_path, precisio
 
 
 def test_checkpointing_and_clipping_change_what_they_should(tmp_path):
-    plain, saving = fit(tmp_path / "a"), fit(tmp_path / "b", "hardware.checkpointing=true")
-    assert_same(weights(plain), weights(saving), atol=1e-6, rtol=0)
+    plain = fit(tmp_path / "a")
+    for kind in ("true", "selective"):
+        saving = fit(tmp_path / kind, f"hardware.checkpointing={kind}")
+        assert_same(weights(plain), weights(saving), atol=1e-6, rtol=0)
     clipped = fit(tmp_path / "c", "optimizer.clip_grad_norm=1e-9", "optimizer.eps=1")
     torch.manual_seed(clipped.config.seed)
     initial = build.networks(
