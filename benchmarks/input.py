@@ -10,7 +10,7 @@ turn, in one process with one thread, ten times; a ratio is that of one turn. Cr
   among them, read images
 - Pillow: the same crop of the image that Pillow decodes, here; uint8, normalised on the device
 - ours: what training does when it reads an image for the first time
-- kept: what it does when it reads an image again that data.keep_mib has room for
+- cached: what it does when it reads an image again that data.cache_mib has room for
 """
 
 import argparse
@@ -35,7 +35,7 @@ from ijepa.data.files import Files
 from ijepa.data.images import TrainTransform
 
 SCALE, ASPECT = (0.3, 1.0), (3 / 4, 4 / 3)
-KEEP = 2**30
+CACHE_BYTES = 2**30
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FAST = {"fastdct": True, "fastupsample": True}
 ROUNDS = 10
@@ -58,7 +58,7 @@ def made(height: int, width: int, seed: int) -> Image.Image:
 
 def pipelines(paths: list[str], side: int) -> dict[str, Callable[[int, int], Tensor]]:
     """By name: functions that read the image of a number with a seed."""
-    files, kept = Files(paths, {}, 3, None), Files(paths, {}, 3, None, keep=KEEP)
+    files, cached = Files(paths, {}, 3, None), Files(paths, {}, 3, None, cache_bytes=CACHE_BYTES)
     ours = TrainTransform((side, side), SCALE, ASPECT, flip=False)
     common = transforms.Compose([
         transforms.RandomResizedCrop((side, side), scale=SCALE, ratio=ASPECT), transforms.ToTensor(),
@@ -74,7 +74,7 @@ def pipelines(paths: list[str], side: int) -> dict[str, Callable[[int, int], Ten
         "torchvision": by_torchvision,
         "Pillow": lambda index, seed: ours(decode(paths[index], 3), seed),
         "ours": lambda index, seed: ours.read(files, index, seed),
-        "kept": lambda index, seed: ours.read(kept, index, seed),
+        "cached": lambda index, seed: ours.read(cached, index, seed),
     }
 
 

@@ -273,6 +273,9 @@ def _to_user_error(schema: type[BaseModel], error: ValidationError) -> UserError
         if key not in known:
             return ConfigError(key, value, f"no such key; {suggest_key(key, known)}")
         return ConfigError(key, value, f"is a section, not a value; try its keys: {', '.join(inner)}")
+    if details["type"] == "literal_error":
+        expected = details["ctx"]["expected"].replace("False", "false").replace("True", "true")
+        return ConfigError(key, value, f"should be {expected}")
     if details["type"] == "list_type":
         return ConfigError(key, value, "should be " + ("n or [h,w]" if key == "data.image_size" else "a list, [a,b]"))
     message = (

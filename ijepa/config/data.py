@@ -7,7 +7,7 @@ from pydantic import Field
 from ijepa.config.fields import Count, Folder, Pair, Positive, Scale, Section, Signed, Size, Text, Workers
 from ijepa.util.sizes import MAX_BATCH
 
-MAX_KEEP = 2**20
+MAX_CACHE = 2**20
 """In MiB; a terabyte."""
 
 
@@ -65,9 +65,8 @@ class Data(Section):
     """evaluation resizes an image to cover image_size and crops the centre, or stretches the whole image (Clevr)"""
     max_pixels: Count | None = None
     """images with more pixels are not decoded but reported as unreadable; null: no limit"""
-    keep_mib: Annotated[int, Field(ge=0, le=MAX_KEEP)] = 0
-    """memory per device in MiB for decoded images of small sets: each image that fits into an equal share of it is
-    decoded only once; 0: none"""
+    cache_mib: Annotated[int, Field(ge=0, le=MAX_CACHE)] = 0
+    """memory per device in MiB for decoded images, an equal part for each; larger images are not cached; 0: no cache"""
     max_deviations: Scale | None = None
     """float images with values further from mean, in units of std, are reported as unreadable; null: no limit"""
     depth_root: Folder | None = None

@@ -28,9 +28,7 @@ class Hardware(Section):
     """torch.compile each block"""
     checkpointing: Literal[False, True, "selective"]
     """activation checkpointing: recompute activations in the backward pass; less memory, a third more time; selective:
-    keep products of matrices, recompute the rest"""
-    tf32: bool = True
-    """on a GPU, float32 products of matrices in TensorFloat-32: faster, and less precise; bf16 has none of them"""
+    keep the results of matrix multiplications, recompute the rest"""
 
 
 class CsvLogger(Section):

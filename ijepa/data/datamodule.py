@@ -241,7 +241,7 @@ class DataModule(L.LightningDataModule):
         return Loader(crops, batch_sampler, self.workers, collate, self.timeout, self.stop, pinned)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """The batch on ``device``; a GPU copies it on a stream of its own, beside the steps that it is still at."""
+        """The batch on ``device``; a GPU copies it on a stream of its own, while the previous step runs."""
         if device.type != "cuda":
             return super().transfer_batch_to_device(batch, device, dataloader_idx)
         self._copies = self._copies or torch.cuda.Stream(device)

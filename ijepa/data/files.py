@@ -12,14 +12,14 @@ from torch import Tensor
 from ijepa.data import workers
 from ijepa.data.crops import Box, RandomCrop
 from ijepa.data.decode import Picture, decode
+from ijepa.data.image_cache import ImageCache
 from ijepa.data.jpeg import Jpeg, open_jpeg, resized
-from ijepa.data.kept import Kept, KeptImages
 from ijepa.data.limits import ValueLimit
 from ijepa.data.paths import Paths
 from ijepa.data.sets import Labels, UnreadableError
 
 PILLOW, JPEG = 1, 2
-"""How the pixels that are kept were decoded."""
+"""How cached pixels were decoded: the two differ by rounding."""
 
 
 class Files:
@@ -32,7 +32,7 @@ class Files:
         max_pixels: see `decode`.
         readers: functions from an image's path to its map, by kind of map.
         limit: files with values beyond it are unreadable; None: no limit.
-        keep: memory in bytes for 8-bit images from which crops were read; see `KeptImages`.
+        cache_bytes: memory for decoded 8-bit images, of which crops are read again; see `ImageCache`.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Files:
         max_pixels: int | None,
         readers: Mapping[str, Callable[[str], Tensor]] | None = None,
         limit: ValueLimit | None = None,
-        keep: int = 0,
+        cache_bytes: int = 0,
     ) -> None:
         self.paths: Sequence[str] = Paths(paths)
         self.labels = labels
@@ -51,7 +51,7 @@ class Files:
         self.max_pixels = max_pixels
         self.readers = dict(readers or {})
         self.limit = limit
-        self.kept = KeptImages(len(paths), keep)
+        self.cache = ImageCache(len(paths), cache_bytes)
 
     @property
     def maps(self) -> tuple[str, ...]:
@@ -70,37 +70,40 @@ class Files:
     def read_crop(self, index: int, crop: RandomCrop) -> Tensor:
         """See `ijepa.data.crops.ReadsCrops`: most JPEG files are decoded at the size that the crop needs.
 
-        The crop is the same whether the image is kept or not.
+        The crop is the same whether the image is cached or not.
         """
         if getattr(self.read, "__func__", None) is not Files.read:  # replaced by one that may change images
             return crop(self.read(index))
-        kept = self.kept.get(index)
-        if kept is None:
+        entry = self.cache.entry(index)
+        if entry is None:
             return self._decoded_crop(index, crop)
-        if kept.kind == PILLOW:
-            return crop(Image.fromarray(kept.pixels.squeeze(2) if self.channels == 1 else kept.pixels))
-        box = crop.box(*kept.pixels.shape[:2])
-        if box.scale == 1:
-            return resized(kept.pixels, box, crop.size)
-        return self._jpeg_crop(index, self._opened(index), box, crop)
+        if entry.kind == JPEG:
+            box = crop.box(entry.height, entry.width)
+            pixels = self.cache.pixels(index) if box.scale == 1 else None
+            return self._jpeg_crop(index, box, crop) if pixels is None else resized(pixels, box, crop.size)
+        pixels = self.cache.pixels(index)
+        if pixels is None:
+            return self._decoded_crop(index, crop)
+        return crop(Image.fromarray(pixels.squeeze(2) if self.channels == 1 else pixels))
 
     def _decoded_crop(self, index: int, crop: RandomCrop) -> Tensor:
         jpeg = self._opened(index)
         if jpeg is not None:
-            return self._jpeg_crop(index, jpeg, crop.box(jpeg.height, jpeg.width), crop)
+            return self._jpeg_crop(index, crop.box(jpeg.height, jpeg.width), crop, jpeg)
         picture = self.read(index)
-        if isinstance(picture, Image.Image) and self.kept.fits(picture.height, picture.width, self.channels):
-            pixels = np.asarray(picture).reshape(picture.height, picture.width, self.channels)
-            self.kept.add(index, Kept(PILLOW, pixels))
+        if isinstance(picture, Image.Image) and self.cache.fits(picture.height, picture.width, self.channels):
+            shape = picture.height, picture.width, self.channels
+            self.cache.add(index, PILLOW, np.asarray(picture).reshape(shape))
         return crop(picture)
 
-    def _jpeg_crop(self, index: int, jpeg: Jpeg | None, box: Box, crop: RandomCrop) -> Tensor:
+    def _jpeg_crop(self, index: int, box: Box, crop: RandomCrop, jpeg: Jpeg | None = None) -> Tensor:
+        jpeg = jpeg or self._opened(index)
         with self._reading(index):
             pixels = None if jpeg is None else jpeg.decoded(box.scale)
         if pixels is None:
             return crop.cut(self.read(index), box)
         if box.scale == 1:
-            self.kept.add(index, Kept(JPEG, pixels))
+            self.cache.add(index, JPEG, pixels)
         return resized(pixels, box, crop.size)
 
     def _opened(self, index: int) -> Jpeg | None:

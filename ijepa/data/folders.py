@@ -110,9 +110,9 @@ def value_limit(data: config.Data) -> ValueLimit | None:
     return None if data.max_deviations is None else ValueLimit(data.mean, data.std, data.max_deviations)
 
 
-def kept_bytes(data: config.Data) -> int:
+def cache_bytes(data: config.Data) -> int:
     """Memory for the decoded images of a part of the data."""
-    return data.keep_mib * 2**20
+    return data.cache_mib * 2**20
 
 
 def check_readable(files: FilesT, data: config.Data) -> FilesT:
@@ -159,7 +159,7 @@ def _listed_labels(parts: list[FolderContents], data: config.Data) -> tuple[dict
 
 def _build_files(part: FolderContents, labels: Labels, data: config.Data) -> Files:
     readers = maps.map_folders(data)
-    files = Files(part.paths, labels, data.channels, data.max_pixels, readers, value_limit(data), kept_bytes(data))
+    files = Files(part.paths, labels, data.channels, data.max_pixels, readers, value_limit(data), cache_bytes(data))
     check_readable(files, data)
     maps.check_any_map(readers, part.paths)
     return files

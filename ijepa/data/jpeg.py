@@ -36,14 +36,6 @@ class Jpeg:
     channels: int
     orientation: int
 
-    def resized(self, box: Box, size: tuple[int, int]) -> Tensor | None:
-        """A part of the image, resized to ``size`` (bilinear, with antialiasing): [C, H, W] uint8; None if damaged.
-
-        The file is decoded at the part of its size that the box names, and the box is rounded to whole pixels there.
-        """
-        pixels = self.decoded(box.scale)
-        return None if pixels is None else resized(pixels, box, size)
-
     def decoded(self, scale: int = 1) -> NDArray[np.uint8] | None:
         """The upright image at a part of its size, [H, W, C]; None if damaged."""
         stored = (self.width, self.height) if self.orientation > 4 else (self.height, self.width)
@@ -57,7 +49,13 @@ class Jpeg:
 
 
 def resized(pixels: NDArray[np.uint8], box: Box, size: tuple[int, int]) -> Tensor:
-    """A part of an image that is decoded at the part of its size that the box names; see `Jpeg.resized`."""
+    """A part of an image, resized to ``size`` (bilinear, with antialiasing): [C, H, W] uint8.
+
+    Args:
+        pixels: the image [H, W, C], decoded at the part of its size that the box names.
+        box: it is rounded to whole pixels there.
+        size: height and width.
+    """
     rows, columns = (slice(round(start / box.scale), round((start + length) / box.scale))
                      for start, length in ((box.top, box.height), (box.left, box.width)))  # fmt: skip
     values = torch.from_numpy(pixels[rows, columns]).permute(2, 0, 1)

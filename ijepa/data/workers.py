@@ -73,7 +73,7 @@ def start_worker(worker: int, slots: Any, known: dict[str, str]) -> None:
         known: `crashing` of the main process.
     """
     global _slots, _number
-    gc.freeze()  # looking for garbage among the main process's objects would copy the memory that they share
+    gc.freeze()  # else garbage collection writes to the main process's objects, and their memory is copied
     torch.set_num_threads(1)
     for number in LEFT_TO_MAIN:
         signal.signal(number, signal.SIG_IGN)

@@ -48,12 +48,6 @@ def precision(hardware: schema.Hardware, accelerator: str) -> str:
     return "bf16-mixed" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "32-true"
 
 
-def set_float32_products(hardware: schema.Hardware, accelerator: str) -> None:
-    """Sets how precise float32 products of matrices are on a GPU, for this process."""
-    if accelerator == "gpu":
-        torch.set_float32_matmul_precision("high" if hardware.tf32 else "highest")
-
-
 def fabric(hardware: schema.Hardware) -> Fabric | None:
     """A Fabric that starts one process per device; None for a single device."""
     accelerator = device(hardware)

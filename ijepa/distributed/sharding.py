@@ -16,11 +16,11 @@ from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_conte
 from ijepa.models.protocol import blocks_of
 
 _aten = torch.ops.aten
-PRODUCTS = (_aten.mm.default, _aten.addmm.default, _aten.bmm.default, _aten.baddbmm.default,
+MATMULS = (_aten.mm.default, _aten.addmm.default, _aten.bmm.default, _aten.baddbmm.default,
             _aten.convolution.default, _aten._scaled_dot_product_flash_attention.default,
             _aten._scaled_dot_product_efficient_attention.default, _aten._scaled_dot_product_cudnn_attention.default,
             _aten._scaled_dot_product_flash_attention_for_cpu.default)  # fmt: skip
-"""What costs most to compute again."""
+"""What costs most to recompute."""
 
 
 def prepare(
@@ -33,8 +33,8 @@ def prepare(
         networks: transformer blocks, if any, are in their attribute ``blocks``.
         bf16: compute with bf16 copies of the weights and pass bf16 between modules (``bf16-true``); gradients of the
             float32 weights are float32.
-        checkpointing: activation checkpointing of blocks that have trainable parameters; ``selective``: what `PRODUCTS`
-            compute is kept, the rest is computed again.
+        checkpointing: activation checkpointing of blocks that have trainable parameters; ``selective``: what `MATMULS`
+            compute is kept, the rest is recomputed.
         compiled: compile each block; for varying lengths, recompilation stops after two steps.
         mesh: shard all parameters over this mesh (FSDP2); None: do not shard.
     """
@@ -44,7 +44,7 @@ def prepare(
                 _compute_in_bf16(part)
     blocks = [block for network in networks for block in _blocks_or_network(network)]
     if checkpointing:
-        options: dict[str, Any] = {"context_fn": _keeping_products} if checkpointing == "selective" else {}
+        options: dict[str, Any] = {"context_fn": _keeping_matmuls} if checkpointing == "selective" else {}
         for block in blocks:
             if any(parameter.requires_grad for parameter in block.parameters()):
                 block.forward = partial(checkpoint, block.forward, use_reentrant=False, **options)  # type: ignore[method-assign]
@@ -60,8 +60,8 @@ def prepare(
             fully_shard(network, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
 
 
-def _keeping_products() -> Any:
-    return create_selective_checkpoint_contexts(list(PRODUCTS))
+def _keeping_matmuls() -> Any:
+    return create_selective_checkpoint_contexts(list(MATMULS))
 
 
 def full_state_dict(network: nn.Module) -> dict[str, Tensor]:

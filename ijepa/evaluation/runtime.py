@@ -15,10 +15,8 @@ from ijepa.distributed.ranks import SINGLE_PROCESS, Ranks
 from ijepa.models.pretrained import PretrainedEncoder
 from ijepa.models.protocol import blocks_of
 
-CACHE = 2**22
-"""Bytes: on a CPU as many images at once are fastest as have hidden values in a block that the cache holds."""
-HIDDEN_RATIO = 4
-"""Of a block's hidden values to the width, as in almost all vision transformers."""
+CPU_CACHE_BYTES = 2**22
+"""A CPU is fastest with so many images at once that the hidden values of a block's MLP fit into its cache."""
 Embed = Callable[[Tensor], Tensor]
 """From images [B, C, H, W] in 0..1 to features [B, D], or patch features [B, N, D]."""
 
@@ -49,7 +47,7 @@ class Runtime:
 
     def run(self, network: PretrainedEncoder, images: Tensor, layers: int) -> Tensor:
         """Patch features [B, N, D * layers] of images [B, C, H, W], float32."""
-        parts = images.split(_cached_images(network, images)) if self.device.type == "cpu" else (images,)
+        parts = images.split(_chunk_size(network, images)) if self.device.type == "cpu" else (images,)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             features = [network(part, last=layers).float() for part in parts]
         return features[0] if len(features) == 1 else torch.cat(features)
@@ -105,9 +103,10 @@ class PooledFeatures:
         return digest.hexdigest()
 
 
-def _cached_images(network: PretrainedEncoder, images: Tensor) -> int:
-    patches = images.shape[-2] * images.shape[-1] / network.spec.patch_size**2
-    return max(int(CACHE / (4 * patches * HIDDEN_RATIO * network.spec.width)), 1)
+def _chunk_size(network: PretrainedEncoder, images: Tensor) -> int:
+    spec = network.spec
+    patches = images.shape[-2] * images.shape[-1] / spec.patch_size**2
+    return max(int(CPU_CACHE_BYTES / (4 * patches * spec.mlp_ratio * spec.width)), 1)
 
 
 def build_runtime(hardware: schema.Hardware, fabric: Fabric | None) -> Runtime:

@@ -83,7 +83,6 @@ def assemble(
         UserError: when the hardware is not available, or a logger has no login.
     """
     accelerator = devices.device(config.hardware)
-    devices.set_float32_products(config.hardware, accelerator)
     precision = devices.precision(config.hardware, accelerator)
     module.execution = Execution(precision == "bf16-true", config.hardware.checkpointing, config.hardware.compile)
     files = RunFolder(folder)

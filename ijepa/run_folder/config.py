@@ -51,6 +51,14 @@ def add_limits(values: DictConfig) -> DictConfig:
     return _with_defaults(values, "callbacks", "callbacks/default.yaml")
 
 
+def add_image_cache(values: DictConfig) -> DictConfig:
+    """Version 4 to 5: adds the size of the cache of decoded images, which changes no result."""
+    if isinstance(values.get("data"), DictConfig):
+        size = OmegaConf.select(OmegaConf.load(CONF / "data" / "_crops.yaml"), "cache_mib")
+        values["data"] = OmegaConf.merge({"cache_mib": size}, values["data"])
+    return values
+
+
 def _with_defaults(values: DictConfig, section: str, file: str) -> DictConfig:
     """Adds the keys of an option's current file that a section lacks."""
     if (CONF / file).is_file():
@@ -58,7 +66,7 @@ def _with_defaults(values: DictConfig, section: str, file: str) -> DictConfig:
     return values
 
 
-UPGRADES: list[Callable[[DictConfig], DictConfig]] = [add_reporting_keys, name_loggers, add_limits]
+UPGRADES: list[Callable[[DictConfig], DictConfig]] = [add_reporting_keys, name_loggers, add_limits, add_image_cache]
 """The first upgrades version 1 to version 2, and so on. A file without its comments counts as version 1, so upgrades do
 not change values that are upgraded already."""
 VERSION = len(UPGRADES) + 1

@@ -46,8 +46,8 @@ class Execution:
 
     Attributes:
         bf16: compute in bf16; weights and optimiser stay float32.
-        checkpointing: activation checkpointing of the blocks that are trained; ``selective``: products of matrices are
-            kept.
+        checkpointing: activation checkpointing of the blocks that are trained; ``selective``: results of matrix
+            multiplications are kept.
         compiled: compile each block with torch.compile.
     """
 

@@ -12,7 +12,7 @@ from ijepa.data.crops import Box, RandomCrop
 from ijepa.data.decode import decode
 from ijepa.data.files import Files
 from ijepa.data.images import TrainTransform
-from ijepa.data.jpeg import open_jpeg
+from ijepa.data.jpeg import open_jpeg, resized
 from ijepa.data.sets import Arrays, Subset, UnreadableError, read_crop
 
 SIZE = (32, 48)
@@ -37,12 +37,16 @@ def opened(path, channels=3):
     return found
 
 
+def part(path, box, channels=3):
+    return resized(opened(path, channels).decoded(box.scale), box, SIZE)
+
+
 @pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"subsampling": 2, "progressive": True}])
 @pytest.mark.parametrize(("mode", "channels"), [("RGB", 3), ("L", 3), ("L", 1)])
 def test_small_boxes_are_pillow_s(tmp_path, mode, channels, options):
     path = saved(tmp_path / "a.jpg", 75, 101, mode, **options)
     for box in (Box(0, 0, 63, 90), Box(12, 5, 61, 95), Box(70, 90, 5, 11), Box(3, 7, 1, 1)):
-        found = opened(path, channels).resized(box, SIZE)
+        found = part(path, box, channels)
         assert found.dtype == torch.uint8
         assert found.shape == (channels, *SIZE)
         assert (found - by_pillow(path, box, channels)).abs().max() <= 2
@@ -55,7 +59,7 @@ def test_large_boxes_are_decoded_at_a_part_of_the_size(tmp_path, monkeypatch, sc
     sizes, decode_jpeg = [], jpeg.simplejpeg.decode_jpeg
     monkeypatch.setattr(jpeg.simplejpeg, "decode_jpeg", lambda *given, **limits: sizes.append(limits) or
                         decode_jpeg(*given, **limits))  # fmt: skip
-    found = opened(path).resized(box, SIZE)
+    found = part(path, box)
     assert sizes == [{"min_height": 37, "min_width": 62}]
     assert (found - by_pillow(path, box)).float().abs().mean() < 2
 
@@ -68,7 +72,7 @@ def test_images_are_upright(tmp_path, orientation, times):
     path = saved(tmp_path / "a.jpg", 64 * times, 96 * times, exif=exif)
     box = Box(0, 0, 50 * times, 52 * times, times)
     assert (opened(path).height, opened(path).width) == decode(path, 3).size[::-1]
-    difference = (opened(path).resized(box, SIZE) - by_pillow(path, box)).float().abs().mean()
+    difference = (part(path, box) - by_pillow(path, box)).float().abs().mean()
     assert difference < (2 if times > 1 else 0.5)
 
 
@@ -165,7 +169,7 @@ def test_files_of_several_pictures(tmp_path):
     with Image.open(tmp_path / "a.jpg") as image:
         assert image.n_frames == 2
         assert isinstance(image, JpegImagePlugin.JpegImageFile)
-    found = opened(str(tmp_path / "a.jpg")).resized(box, SIZE)
+    found = part(str(tmp_path / "a.jpg"), box)
     assert (found - by_pillow(str(tmp_path / "a.jpg"), box)).abs().max() <= 2
 
 

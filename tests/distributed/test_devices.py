@@ -54,3 +54,10 @@ def test_hardware_that_is_not_there():
             devices.device(config.hardware)
     with pytest.raises(UserError, match=r"^hardware.devices=2: .*hardware.strategy"):
         devices.device(train_config("hardware=cpu", "hardware.devices=2").hardware)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_ddp_has_a_static_graph_only_without_accumulation(accumulation):
+    config = train_config("hardware=ddp", "hardware.accelerator=cpu", f"hardware.accumulation={accumulation}")
+    options = devices.strategy(config.hardware)._ddp_kwargs
+    assert options == {"gradient_as_bucket_view": True, "static_graph": accumulation == 1}

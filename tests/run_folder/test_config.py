@@ -78,7 +78,8 @@ def test_what_is_no_configuration_any_more(tmp_path, contents):
         read_config(file)
 
 
-@pytest.mark.parametrize("name", ["run-0.1/config.yaml", "config-2.yaml", "config-3.yaml", "config-4.yaml"])
+@pytest.mark.parametrize("name", ["run-0.1/config.yaml", "config-2.yaml", "config-3.yaml", "config-4.yaml",
+                                  "config-5.yaml"])  # fmt: skip
 def test_configurations_of_every_version_are_those_of_today(name):
     """One that fails here cannot be resumed: give a new key a default in the schema, or add a step to UPGRADES.
 
@@ -88,6 +89,11 @@ def test_configurations_of_every_version_are_those_of_today(name):
     assert version_of(file.read_text()) == (1 if name.startswith("run") else int(file.stem.removeprefix("config-")))
     parsed(read_config(file))
     assert (FIXTURES / f"config-{VERSION}.yaml").is_file()
+
+
+def test_version_4_gets_the_cache_of_images():
+    """Of today's size; so a run that has finished is known to be the same."""
+    assert parsed(read_config(FIXTURES / "config-4.yaml")).data.cache_mib == train_config().data.cache_mib > 0
 
 
 def test_a_configuration_that_unfolds_without_limit(tmp_path):

@@ -73,7 +73,7 @@ def test_selective_checkpointing_multiplies_matrices_once():
         counts[kind] = (seen["addmm"], seen["native_layer_norm"])
     products, norms = counts[False]
     assert counts["selective"] == (products, norms + 4)  # two norms in each of two blocks
-    assert counts[True] == (2 * products, norms + 4)
+    assert counts[True] == (2 * products - 2, norms + 4)  # a block's last result is not needed
 
 
 def test_a_frozen_network_stays_in_eval_mode():
