@@ -17,9 +17,10 @@ def test_its_parts_run_and_the_table_is_kept(tmp_path, capsys):
             table.add(*row)
     lines = (tmp_path / "gpu.md").read_text().splitlines()
     assert lines[0] == "2026-01-01, a chip"
-    assert [line.split(" | ")[0] for line in lines[4:]] == ["| step", "| memory", "| memory", "| input", "| input"]
+    assert [line.split(" | ")[0] for line in lines[4:]] == ["| step", *["| memory"] * 3, *["| input"] * 2]
     assert re.search(r"default, batch 2 \| \d+ images/s, [\d.e-]+ TFLOP/s, \d+ % of the matrix rate", lines[4])
-    assert "checkpointing" in lines[6]
+    assert "checkpointing=True" in lines[6]
+    assert "checkpointing=selective" in lines[7]
 
 
 def test_without_a_gpu_it_says_so(monkeypatch):

@@ -75,7 +75,7 @@ def test_images_that_are_not_there(tmp_path):
         load("cifar10", None, "search")
     with pytest.raises(UserError, match="no such folder"):
         load("cifar10", tmp_path / "missing", "search")
-    with pytest.raises(UserError, match="need --name"):
+    with pytest.raises(UserError, match="--set needs --name"):
         main(["digits", "--set", "model.depth=2"])
     with pytest.raises(UserError, match="has 0 images in 0 folders, expected 50000 in 10"):
         load("cifar10", tmp_path, "search")

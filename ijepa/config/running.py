@@ -27,8 +27,8 @@ class Hardware(Section):
     compile: bool
     """torch.compile each block"""
     checkpointing: Literal[False, True, "selective"]
-    """activation checkpointing: recompute activations in the backward pass; less memory, a third more time; selective:
-    keep the results of matrix multiplications, recompute the rest"""
+    """recompute activations in the backward pass, for less memory and a third more time; selective: all but the results
+    of matrix multiplications"""
 
 
 class CsvLogger(Section):
