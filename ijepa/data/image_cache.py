@@ -32,8 +32,8 @@ class Entry(NamedTuple):
 class ImageCache:
     """A slot of the same size for each of ``count`` images; images that are larger are not cached.
 
-    Any process may add images; a checksum detects incomplete ones. Memory is taken as images are added. A pickled copy
-    has no cache, unless it is sent to a process as that starts.
+    Any process may add images; a checksum detects incomplete ones. Memory is taken as images are added; where the
+    system refuses it, nothing is cached. A pickled copy has no cache, unless it is sent to a process as that starts.
 
     Args:
         count: of images.
@@ -46,10 +46,11 @@ class ImageCache:
         self._file = -1
         self._memory: mmap.mmap | None = None
         if count and self.slot >= SMALLEST_SLOT:
-            self._file = _new_file()
             length = count * (HEADER + self.slot)  # all headers, then all slots
-            os.ftruncate(self._file, length)
-            self._memory = mmap.mmap(self._file, length)
+            with contextlib.suppress(OSError):  # beyond a limit of the system: nothing is cached
+                self._file = _new_file()
+                os.ftruncate(self._file, length)
+                self._memory = mmap.mmap(self._file, length)
 
     def entry(self, index: int) -> Entry | None:
         """What is known of an image without reading its pixels; None: it is not cached."""

@@ -1,5 +1,6 @@
 """The cache of decoded images."""
 
+import errno
 import multiprocessing
 import os
 import pickle
@@ -11,7 +12,7 @@ import torch
 from helpers import picture, train_config
 from PIL import Image
 
-from ijepa.data import sources
+from ijepa.data import image_cache, sources
 from ijepa.data.crops import RandomCrop
 from ijepa.data.datamodule import Crops, SampleIndex
 from ijepa.data.files import Files
@@ -97,6 +98,19 @@ def test_slots_may_be_too_small_for_any_image():
     assert cache.pixels(0) is None
     assert not cache.fits(1, 1, 1)
     assert ImageCache(0, ROOM).pixels(0) is None
+
+
+def test_without_a_cache_where_the_system_refuses_it(tmp_path, monkeypatch):
+    """As under `ulimit -f` or `ulimit -v`."""
+    path = saved(tmp_path, "a.png")
+
+    def refused(*_):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(image_cache.mmap, "mmap", refused)
+    files = Files([path], {}, 3, None, cache_bytes=ROOM)
+    assert torch.equal(crops(files), crops(Files([path], {}, 3, None)))
+    assert files.cache.entry(0) is None
 
 
 def test_memory_is_taken_as_images_are_added():
