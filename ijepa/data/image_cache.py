@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 FIELDS = struct.Struct("<BBHH")
-CHECKSUM = struct.Struct("<I")
-HEADER = CHECKSUM.size + FIELDS.size
-"""Bytes of an image's header: a checksum of what follows and of the pixels, and the fields of `Entry`."""
+CHECKSUMS = struct.Struct("<II")
+HEADER = CHECKSUMS.size + FIELDS.size
+"""Bytes of an image's header: checksums of the fields of `Entry` and of the pixels, and these fields."""
 SMALLEST_SLOT = 1024
 """Bytes; with less for each image, none is cached."""
 
@@ -32,7 +32,7 @@ class Entry(NamedTuple):
 class ImageCache:
     """A slot of the same size for each of ``count`` images; images that are larger are not cached.
 
-    Any process may add images; a checksum detects incomplete ones. Memory is taken as images are added; where the
+    Any process may add images; checksums detect incomplete ones. Memory is taken as images are added; where the
     system refuses it, nothing is cached. A pickled copy has no cache, unless it is sent to a process as that starts.
 
     Args:
@@ -56,8 +56,10 @@ class ImageCache:
         """What is known of an image without reading its pixels; None: it is not cached."""
         if self._memory is None:
             return None
-        found = Entry(*FIELDS.unpack_from(self._memory, index * HEADER + CHECKSUM.size))
-        return found if found.kind else None
+        header = self._memory[index * HEADER : (index + 1) * HEADER]
+        fields = header[CHECKSUMS.size :]
+        complete = zlib.crc32(fields) == CHECKSUMS.unpack_from(header)[0]
+        return Entry(*FIELDS.unpack(fields)) if complete else None
 
     def pixels(self, index: int) -> NDArray[np.uint8] | None:
         """A copy of an image [H, W, C]; None if it is not cached."""
@@ -67,8 +69,7 @@ class ImageCache:
         assert self._memory is not None
         start = self._start(index)
         found = bytearray(self._memory[start : start + entry.height * entry.width * entry.channels])
-        (checksum,) = CHECKSUM.unpack_from(self._memory, index * HEADER)
-        if not found or _checksum(entry, found) != checksum:  # it is being written, or who wrote it was killed
+        if zlib.crc32(found) != CHECKSUMS.unpack_from(self._memory, index * HEADER)[1]:
             return None
         return np.frombuffer(found, np.uint8).reshape(entry.height, entry.width, entry.channels)
 
@@ -81,9 +82,10 @@ class ImageCache:
         height, width, channels = pixels.shape
         if self._memory is None or not self.fits(height, width, channels):
             return
-        entry, content, start = Entry(kind, channels, height, width), pixels.tobytes(), self._start(index)
+        content, start = pixels.tobytes(), self._start(index)
         self._memory[start : start + len(content)] = content
-        header = CHECKSUM.pack(_checksum(entry, content)) + FIELDS.pack(*entry)
+        fields = FIELDS.pack(kind, channels, height, width)
+        header = CHECKSUMS.pack(zlib.crc32(fields), zlib.crc32(content)) + fields
         self._memory[index * HEADER : (index + 1) * HEADER] = header
 
     def _start(self, index: int) -> int:
@@ -106,10 +108,6 @@ class ImageCache:
         if getattr(self, "_file", -1) >= 0:
             with contextlib.suppress(OSError):
                 os.close(self._file)
-
-
-def _checksum(entry: Entry, pixels: bytes | bytearray) -> int:
-    return zlib.crc32(pixels, zlib.crc32(FIELDS.pack(*entry)))
 
 
 def _new_file() -> int:

@@ -16,7 +16,7 @@ from ijepa.data import image_cache, sources
 from ijepa.data.crops import RandomCrop
 from ijepa.data.datamodule import Crops, SampleIndex
 from ijepa.data.files import Files
-from ijepa.data.image_cache import SMALLEST_SLOT, ImageCache
+from ijepa.data.image_cache import HEADER, SMALLEST_SLOT, ImageCache
 from ijepa.data.images import TrainTransform
 from ijepa.data.loader import Loader
 from ijepa.data.sets import UnreadableError
@@ -124,9 +124,11 @@ def test_memory_is_taken_as_images_are_added():
     assert size // 4 < os.fstat(cache._file).st_blocks * 512 < 1.1 * size
 
 
-@pytest.mark.parametrize("byte", [0, 5, 6, 9, 10 + 100], ids=["checksum", "channels", "height", "width", "pixels"])
-def test_an_image_that_is_not_complete_is_decoded_again(tmp_path, byte):
-    files = Files([saved(tmp_path, "a.png")], {}, 3, None, cache_bytes=ROOM)
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+@pytest.mark.parametrize("byte", range(HEADER + 1))
+def test_an_image_that_is_not_complete_is_decoded_again(tmp_path, name, byte):
+    """Whatever is not written yet: a checksum, the size, or a pixel."""
+    files = Files([saved(tmp_path, name)], {}, 3, None, cache_bytes=ROOM)
     before = crops(files)
     memory = files.cache._memory
     assert memory is not None
@@ -139,8 +141,9 @@ def test_an_image_that_is_not_complete_is_decoded_again(tmp_path, byte):
 def test_a_header_of_which_only_a_part_is_written():
     cache = ImageCache(1, ROOM)
     assert cache._memory is not None
-    cache._memory[4] = 1  # the kind; no size, no checksum
-    assert cache.pixels(0) is None
+    assert cache.entry(0) is None
+    cache._memory[HEADER - 6] = 1  # the kind; no size, no checksum
+    assert cache.entry(0) is None
 
 
 def _read(files):
