@@ -160,7 +160,7 @@ def checkpoint(width: int) -> tuple[float, int, int]:
 
 def alone(job: Callable[..., Any], *arguments: Any) -> Any:
     """The result of ``job`` in a process of its own."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:  # a Pool's could have no processes
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:  # unlike a Pool's, it may start processes
         return pool.submit(job, *arguments).result()
 
 

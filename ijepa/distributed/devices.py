@@ -112,6 +112,6 @@ def strategy(hardware: schema.Hardware) -> str | Strategy:
         size = hardware.devices * hardware.nodes
         return ModelParallelStrategy(data_parallel_size=size, tensor_parallel_size=1, save_distributed_checkpoint=False)
     if hardware.strategy == "ddp":  # gradients are views of the buckets that are reduced: no copy, and memory for one
-        # Each step uses the same parameters. With accumulation, DDP would have to see micro-batches that are reduced.
+        # Each step uses the same parameters. With accumulation, gradients of some micro-batches are not reduced.
         return DDPStrategy(gradient_as_bucket_view=True, static_graph=hardware.accumulation == 1)
     return "auto"

@@ -54,7 +54,7 @@ def test_a_single_layer_can_compute_in_bf16():
 
 
 def test_selective_checkpointing_multiplies_matrices_once():
-    """And computes the rest again: twice as many norms as without."""
+    """And recomputes the rest, as the norms of each block."""
     seen = Counter[str]()
 
     class Counting(TorchDispatchMode):
