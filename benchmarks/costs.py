@@ -160,7 +160,7 @@ def checkpoint(width: int) -> tuple[float, int, int]:
 
 def alone(job: Callable[..., Any], *arguments: Any) -> Any:
     """The result of ``job`` in a process of its own."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:  # unlike a Pool's, it may start processes
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:  # may start processes itself
         return pool.submit(job, *arguments).result()
 
 
