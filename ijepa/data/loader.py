@@ -135,7 +135,6 @@ class _Processes:
         self._slots = workers.new_slots(loader.workers)
         self._watches = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
         self._receiving = False
-        handler = signal.getsignal(signal.SIGCHLD) if self._watches else None
         others = multiprocessing.active_children()
         torch_loader: DataLoader[Any] = DataLoader(
             Watched(loader.dataset),
@@ -146,12 +145,9 @@ class _Processes:
             timeout=POLL_SECONDS,
             worker_init_fn=partial(workers.start_worker, slots=self._slots, known=dict(workers.crashing)),
         )
-        with workers.signals_blocked():
+        with workers.signals_blocked(), _no_handler_of_torch():
             self._batches = iter(torch_loader)
         self._children = [child for child in multiprocessing.active_children() if child not in others]
-        if self._watches:
-            signal.signal(signal.SIGCHLD, handler)
-            _forget_handler_of_torch()
         atexit.register(self._kill)  # before multiprocessing waits for processes that ignore SIGTERM
 
     def __iter__(self) -> Iterator[Any]:
@@ -277,11 +273,19 @@ class _DiedError(Exception):
                 print(f"a data loader process died{where} ({how}); another reads the same again", flush=True)
 
 
-def _forget_handler_of_torch() -> None:
-    """Makes torch install its handler of SIGCHLD again for the next plain DataLoader of this process."""
-    signal_handling = getattr(torch.utils.data._utils, "signal_handling", None)
-    if hasattr(signal_handling, "_SIGCHLD_handler_set"):
-        signal_handling._SIGCHLD_handler_set = False  # type: ignore[union-attr]
+@contextlib.contextmanager
+def _no_handler_of_torch() -> Iterator[None]:
+    """A DataLoader that starts here installs no handler of SIGCHLD; later ones do as before.
+
+    torch's raises in the main thread, wherever it is, also for a process of an earlier loader that ends meanwhile.
+    """
+    signal_handling = torch.utils.data._utils.signal_handling
+    before = signal_handling._SIGCHLD_handler_set
+    signal_handling._SIGCHLD_handler_set = True
+    try:
+        yield
+    finally:
+        signal_handling._SIGCHLD_handler_set = before
 
 
 def _reason(exitcode: int) -> str:

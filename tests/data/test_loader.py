@@ -120,6 +120,17 @@ def test_a_signal_of_a_process_s_death_does_not_disturb_what_runs_meanwhile():
     assert signal.getsignal(signal.SIGCHLD) is before
 
 
+def test_no_handler_of_torch_raises_in_the_main_process_not_even_for_a_moment(monkeypatch):
+    set_signal, handlers = signal.signal, []
+    monkeypatch.setattr(
+        signal, "signal", lambda number, handler: handlers.append((number, handler)) or set_signal(number, handler)
+    )
+    values(Loader(Numbers(names(None)), batched(4, 2), workers=1))
+    modules = [getattr(handler, "__module__", "") for number, handler in handlers if number == signal.SIGCHLD]
+    assert modules
+    assert not [module for module in modules if str(module).startswith("torch")]
+
+
 def test_a_process_that_takes_long_is_named_and_waited_for(capsys):
     found = values(Loader(Numbers(names(2), lambda: time.sleep(5)), batched(6, 2), 1, timeout=2))
     assert found == [[0, 1], [2, 3], [4, 5]]
