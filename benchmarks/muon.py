@@ -34,13 +34,15 @@ def main() -> None:
     """Prints the ratio of the times for some widths."""
     print(f"{torch.get_num_threads()} threads; time of torch's step / time of ours, median (range) of {ROUNDS} pairs")
     for width in (96, 192, 384):
-        torch.manual_seed(0)
-        parameters = matrices(width)
-        ours = Muon(parameters, lr=0.0)
-        theirs = torch.optim.Muon(parameters, lr=0.0, adjust_lr_fn="match_rms_adamw")
-        seconds(ours), seconds(theirs)
-        ratios = sorted(seconds(theirs) / seconds(ours) for _ in range(ROUNDS))
-        print(f"width {width}: {statistics.median(ratios):.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f})")
+        for bf16 in (False, True):
+            torch.manual_seed(0)
+            parameters = matrices(width)
+            ours = Muon(parameters, lr=0.0, bf16=bf16)
+            theirs = torch.optim.Muon(parameters, lr=0.0, adjust_lr_fn="match_rms_adamw")
+            seconds(ours), seconds(theirs)
+            ratios = sorted(seconds(theirs) / seconds(ours) for _ in range(ROUNDS))
+            spread = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+            print(f"width {width}, ours in {'bfloat16' if bf16 else 'float32'}: {spread}")
 
 
 if __name__ == "__main__":

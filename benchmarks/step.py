@@ -231,6 +231,27 @@ def measure(
     }
 
 
+def operators(case: str, precision: str, threads: int) -> list[tuple[str, float]]:
+    """torch's operators and their own shares of the time of two steps, the largest first."""
+    torch.set_num_threads(threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    ours = Ours(CASES[case], precision, device)
+    batches = ours.batches()
+    for _ in range(WARMUP_STEPS):
+        ours.step(*next(batches))
+    with torch.profiler.profile() as profile:
+        for _ in range(2):
+            ours.step(*next(batches))
+            ours._now()
+    on_gpu = device.type == "cuda"
+    seconds = {
+        event.key: event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        for event in profile.key_averages()
+    }
+    whole = sum(seconds.values())
+    return sorted(((name, part / whole) for name, part in seconds.items()), key=lambda found: -found[1])
+
+
 def peer_memory(name: str, case: str, precision: str, reference: Path | None, threads: int) -> int:
     """Bytes of another's networks in steps, as `measure` finds ours: the peak less what was held before."""
     torch.set_num_threads(threads)
@@ -268,6 +289,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--compile", action="store_true", help="ours is compiled, and compared with plain ours")
     parser.add_argument("--checkpointing", choices=("full", "selective"), help="of ours, compared with plain ours")
+    parser.add_argument("--operators", action="store_true", help="the shares of torch's operators instead")
     values = parser.parse_args()
     console = Console(width=140)
     table = Table("case", "precision", "images/s", "GFLOPs per step", "of the matrix rate", "memory, MiB",
@@ -275,6 +297,11 @@ def main() -> None:
     parts = Table("case", "precision", *PARTS, title="shares of the step's time, %")
     for case in values.cases:
         for precision in values.precisions:
+            if values.operators:
+                with multiprocessing.get_context("spawn").Pool(1) as pool:
+                    largest = pool.apply(operators, (case, precision, values.threads))[:20]
+                print(f"{case}, {precision}:", ", ".join(f"{name} {100 * share:.1f}" for name, share in largest))
+                continue
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 arguments = (case, precision, values.reference, values.lightly, values.steps, values.threads,
                              values.compile, KINDS[values.checkpointing])  # fmt: skip
@@ -288,6 +315,8 @@ def main() -> None:
             numbers = [f"{found['images']:.1f}", f"{found['flops'] / 1e9:.0f}", f"{100 * found['share']:.0f} %"]
             table.add_row(case, precision, *numbers, f"{found['memory'] / 2**20:.0f}", "\n".join(compared))
             parts.add_row(case, precision, *(f"{100 * found['parts'][name]:.0f}" for name in PARTS))
+    if values.operators:
+        return
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {values.threads} threads"
     console.print(f"{where}; {values.steps} steps", table, parts, sep="\n")
 

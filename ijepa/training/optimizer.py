@@ -1,6 +1,7 @@
 """AdamW with the reference implementation's parameter groups, or Muon on the blocks' matrices and AdamW on the rest."""
 
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ ORTHOGONALISATION_STEPS = 5
 """Of Muon's Newton-Schulz iteration."""
 COEFFICIENTS = (3.4445, -4.775, 2.0315)
 """Of the iteration: singular values of 0.002 to 1 times the norm end between about 0.7 and 1.2 after five steps."""
+
+STACKED_ELEMENTS = 2**22
+"""At most so many elements are orthogonalised together, in bfloat16; a larger matrix keeps a device busy alone."""
 
 
 def groups(named: Iterable[Named], muon: bool = False) -> list[list[Named]]:
@@ -37,23 +41,24 @@ def adamw(named: Iterable[Named], lr: float, betas: tuple[float, float], eps: fl
     return AdamW(_arguments(groups(named)), lr=lr, betas=betas, eps=eps, fused=fused)
 
 
-def orthogonalised(matrix: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """About the nearest matrix with orthonormal rows or columns, by Newton-Schulz iterations without a decomposition.
+def orthogonalised(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """About the nearest matrices with orthonormal rows or columns, by Newton-Schulz iterations.
 
     Args:
-        matrix: [M, N].
+        matrices: [M, N] or [B, M, N].
         dtype: of the iterations and the result; Muon tolerates bfloat16 (https://kellerjordan.github.io/posts/muon/).
     """
     a, b, c = COEFFICIENTS
-    x = matrix.to(dtype)
-    tall = matrix.shape[0] > matrix.shape[1]
+    product = torch.addmm if matrices.ndim == 2 else torch.baddbmm
+    x = matrices.to(dtype)
+    tall = x.shape[-2] > x.shape[-1]
     if tall:
-        x = x.T
-    x = x / x.norm().clamp(min=1e-7)  # no singular value is above 1
+        x = x.mT
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)  # no singular value is above 1
     for _ in range(ORTHOGONALISATION_STEPS):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)  # a x + b x x' x + c x x' x x' x
-    return x.T if tall else x
+        gram = x @ x.mT
+        x = product(x, product(gram, gram, gram, beta=b, alpha=c), x, beta=a)  # a x + b x x' x + c x x' x x' x
+    return x.mT if tall else x
 
 
 class Muon(Optimizer):
@@ -80,21 +85,43 @@ class Muon(Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["momentum_buffer"] = torch.zeros_like(parameter)
-                before = None if self.found_inf is None else (state["momentum_buffer"].clone(), parameter.clone())
-                average = state["momentum_buffer"].lerp_(parameter.grad, 1 - group["momentum"])
-                update = orthogonalised(parameter.grad.lerp(average, group["momentum"]), self.dtype)
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                size = 0.2 * max(parameter.shape) ** 0.5  # the root mean square of AdamW's updates is about 0.2
-                parameter.add_(update, alpha=-group["lr"] * size)
-                if before is not None:
-                    for now, then in zip((average, parameter), before, strict=True):
-                        now.copy_(torch.where(self.found_inf == 0, now, then))  # type: ignore[arg-type]
+            stacked = 1 if self.dtype == torch.float32 else STACKED_ELEMENTS  # float32 gains nothing
+            for parameters in _stacks((p for p in group["params"] if p.grad is not None), stacked):
+                self._update(parameters, group)
+
+    def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        """Updates matrices of one shape."""
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        averages = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
+        changed = averages + parameters
+        before = None if self.found_inf is None else [tensor.clone() for tensor in changed]
+        gradients: list[Any] = [parameter.grad for parameter in parameters]
+        torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
+        ahead = torch._foreach_lerp(gradients, averages, group["momentum"])
+        if len(ahead) == 1:
+            updates: Sequence[Tensor] = [orthogonalised(ahead[0], self.dtype)]
+        else:
+            updates = orthogonalised(torch.stack(ahead), self.dtype).unbind()
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        size = 0.2 * max(parameters[0].shape) ** 0.5  # the root mean square of AdamW's updates is about 0.2
+        for parameter, update in zip(parameters, updates, strict=True):  # of another dtype, which foreach has not
+            parameter.add_(update, alpha=-group["lr"] * size)
+        if before is not None:
+            for now, then in zip(changed, before, strict=True):
+                now.copy_(torch.where(self.found_inf == 0, now, then))  # type: ignore[arg-type]
+
+
+def _stacks(parameters: Iterable[nn.Parameter], elements: int) -> Iterator[list[Tensor]]:
+    """Parameters of one shape and device together, up to ``elements``; those sharded by FSDP alone."""
+    alike: dict[Any, list[Tensor]] = defaultdict(list)
+    for parameter in parameters:
+        sharded = hasattr(parameter, "device_mesh")
+        alike[parameter if sharded else (parameter.shape, parameter.device)].append(parameter)
+    for found in alike.values():
+        count = max(1, elements // found[0].numel())
+        yield from (found[first : first + count] for first in range(0, len(found), count))
 
 
 class MuonAdamW(Optimizer):

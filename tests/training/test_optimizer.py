@@ -66,6 +66,34 @@ def test_orthogonalised(shape, dtype, tolerance):
     assert (rotated - values.diag()).abs().max() < tolerance
 
 
+def test_matrices_of_one_shape_are_orthogonalised_together(monkeypatch):
+    """In bfloat16, up to a number of elements, as one by one."""
+    alone, together = small_encoder(), small_encoder()
+    together.load_state_dict(alone.state_dict())
+    orthogonalised, shapes = optim.orthogonalised, []
+    monkeypatch.setattr(
+        optim, "orthogonalised", lambda *args: shapes.append(tuple(args[0].shape)) or orthogonalised(*args)
+    )
+    blocks, largest = len(alone.blocks), max(p.numel() for n, p in alone.named_parameters() if ".mlp.fc1.weight" in n)
+    for elements, network in ((1, alone), ((blocks - 1) * largest, together)):
+        monkeypatch.setattr(optim, "STACKED_ELEMENTS", elements)
+        network.blocks[0].attn.qkv.weight.requires_grad_(False)
+        stepped(network, [optim.MuonAdamW(network.named_parameters(), **OPTIONS, bf16=True)], steps=1)
+    singles, stacks = shapes[: 4 * blocks - 1], shapes[4 * blocks - 1 :]
+    assert all(len(shape) == 2 for shape in singles)
+    assert sum(shape[0] if len(shape) == 3 else 1 for shape in stacks) == 4 * blocks - 1
+    assert len(stacks) < len(singles)
+    assert all(torch.Size(shape).numel() <= (blocks - 1) * largest for shape in stacks)
+    assert_same(alone.state_dict(), together.state_dict(), atol=1e-3, rtol=0)
+
+
+def test_orthogonalised_stack():
+    """As one by one."""
+    matrices = torch.randn(3, 24, 8, generator=torch.Generator().manual_seed(0))
+    expected = torch.stack([optim.orthogonalised(matrix) for matrix in matrices])
+    torch.testing.assert_close(optim.orthogonalised(matrices), expected, atol=1e-5, rtol=1e-5)
+
+
 def test_its_state_is_saved_and_loaded():
     torch.manual_seed(0)
     network = small_encoder()
