@@ -7,6 +7,7 @@ import lightning as L
 from ijepa.callbacks.recorder import Recorder
 from ijepa.config import Tasks
 from ijepa.data.datamodule import DataModule
+from ijepa.distributed import devices
 from ijepa.evaluation import tasks
 from ijepa.evaluation.context import EvalContext, EvaluatedModel, label_sets
 from ijepa.evaluation.runtime import Runtime
@@ -48,7 +49,7 @@ class Evaluation(L.Callback):
         encoder = pl_module.evaluated()
         assert encoder is not None
         ctx = EvalContext(self.data, Runtime(pl_module.device), self.seed, quiet=True)
-        with eval_mode(encoder.module):
+        with eval_mode(encoder.module), devices.tf32(False):  # as evaluate.py does
             model = EvaluatedModel(encoder.title, PretrainedEncoder(encoder.network, encoder.spec).eval())
             results = tasks.evaluate(self.tasks, model, ctx)
         for logger in trainer.loggers:

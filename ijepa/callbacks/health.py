@@ -1,9 +1,7 @@
 """Health checks during a run: measures on held-out images, and verdicts."""
 
-import contextlib
 import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from ijepa.callbacks.recorder import Recorder
 from ijepa.data.datamodule import DataModule
 from ijepa.data.heldout import heldout_indices
 from ijepa.data.sets import UnreadableError
-from ijepa.distributed import sharding
+from ijepa.distributed import devices, sharding
 from ijepa.health import check
 from ijepa.health.check import Heldout
 from ijepa.health.pace import CROP_EVERY, CROPS_PER_IMAGE
@@ -139,7 +137,8 @@ class Health(L.Callback):
             self._heldout = read_heldout(self.data, self.images, self.seed)
         if not len(self._heldout.images):
             return
-        with eval_mode(module), _tf32_eager():
+        eager = torch.compiler.set_stance("force_eager")  # else blocks are recompiled for these shapes
+        with eval_mode(module), eager, devices.tf32(True):  # precise enough, and faster
             measures = check.health_check(monitor, self._heldout)
         if step:
             loss, skipped = self.recorder.current_loss(), int(module.skipped.in_a_row)
@@ -201,18 +200,6 @@ def read_heldout(data: DataModule, count: int, seed: int) -> Heldout:
         CROPS_PER_IMAGE,
         masks,
     )
-
-
-@contextlib.contextmanager
-def _tf32_eager() -> Iterator[None]:
-    """Eager mode, with float32 matrix products in TensorFloat-32 on GPUs: precise enough, and eight times as fast."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = True
-    try:
-        with torch.compiler.set_stance("force_eager"):  # else blocks are recompiled for these shapes
-            yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def floats(crop: Tensor) -> Tensor:

@@ -29,6 +29,8 @@ class Hardware(Section):
     checkpointing: Literal[False, True, "selective"]
     """recompute activations in the backward pass, for less memory and a third more time; selective: all but the results
     of matrix multiplications"""
+    tf32: bool = False
+    """train with TensorFloat-32 on a GPU: float32 matrix multiplications are faster and less precise; bf16 has few"""
 
 
 class CsvLogger(Section):

@@ -63,6 +63,17 @@ def fabric(hardware: schema.Hardware) -> Fabric | None:
 
 
 @contextlib.contextmanager
+def tf32(enabled: bool) -> Iterator[None]:
+    """On a GPU, float32 matrix multiplications are in TensorFloat-32 here, with 10 bits of mantissa, or are not."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = enabled
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@contextlib.contextmanager
 def launching(fabric: Fabric | None) -> Iterator[None]:
     """Starts the processes of ``fabric``; an error or signal in this process also ends the others."""
     if fabric is None:

@@ -54,6 +54,8 @@ def prepare(
     if mesh is not None:
         policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if bf16 else MixedPrecisionPolicy()
         # The EMA is updated shard by shard, so every network, including the frozen one, must reshard after forward.
+        # No set_modules_to_forward_prefetch: some passes end before the last block, and what was gathered for the next
+        # one would still be used after an update of its weights.
         for network in networks:
             for block in blocks_of(network):
                 fully_shard(block, mesh=mesh, reshard_after_forward=True, mp_policy=policy)

@@ -14,7 +14,7 @@ from ijepa.callbacks.rewind import Rewind
 from ijepa.config import TrainConfig
 from ijepa.config.checks import parse
 from ijepa.config.trust import typed_trust
-from ijepa.distributed import sharding, slurm
+from ijepa.distributed import devices, sharding, slurm
 from ijepa.evaluation import tasks
 from ijepa.evaluation.context import label_sets
 from ijepa.interop import timm
@@ -213,7 +213,8 @@ def _fit_and_finish(run: Run, checkpoint: Path | None, rewind: Rewind) -> float 
             write_config(RunFolder(folder).config, run.config.model_dump(), typed_trust(run.config))
     # First: other callbacks must find the rewound files. Lightning adds the list of callbacks.
     run.trainer.callbacks.insert(0, rewind)  # type: ignore[attr-defined]
-    run.trainer.fit(run.module, run.data, ckpt_path=checkpoint, weights_only=True)
+    with devices.tf32(run.config.hardware.tf32):
+        run.trainer.fit(run.module, run.data, ckpt_path=checkpoint, weights_only=True)
     rewind.finish(run.trainer)
     # any rank may have received the signal
     signal_number = sharding.max_over_ranks(run.checkpoint.signals.number or 0, run.trainer.strategy.root_device)

@@ -1,10 +1,13 @@
 """Devices, and processes that would train alone."""
 
 import pytest
-from helpers import train_config
+import torch
+from helpers import TINY, train_config
 
 from ijepa.distributed import devices
-from ijepa.run import build
+from ijepa.evaluation import tasks
+from ijepa.run import build, runs
+from ijepa.training.module import Pretraining
 from ijepa.util.errors import UserError
 
 
@@ -61,3 +64,27 @@ def test_ddp_has_a_static_graph_only_without_accumulation(accumulation):
     config = train_config("hardware=ddp", "hardware.accelerator=cpu", f"hardware.accumulation={accumulation}")
     options = devices.strategy(config.hardware)._ddp_kwargs
     assert options == {"gradient_as_bucket_view": True, "static_graph": accumulation == 1}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("enabled", [False, True])
+def test_tensorfloat_32_is_for_training_only(enabled, tmp_path, monkeypatch):
+    """Not for evaluations along the run or at its end, which are as evaluate.py's; nor after it."""
+    found, step, evaluate = {"training": [], "evaluation": []}, Pretraining.training_step, tasks.evaluate
+
+    def noted(kind, function):
+        def call(*args):
+            found[kind].append(torch.backends.cuda.matmul.allow_tf32)
+            return function(*args)
+
+        return call
+
+    monkeypatch.setattr(Pretraining, "training_step", noted("training", step))
+    monkeypatch.setattr(tasks, "evaluate", noted("evaluation", evaluate))
+    values = [f"hardware.tf32={enabled}", "schedule.max_steps=2", "data.batch_size=1000"]
+    config = train_config(*TINY, "data=digits", *values, "callbacks.evaluate_every_epochs=1")
+    runs.execute(build.run(config, tmp_path))
+    assert found["training"] == [enabled] * 2
+    assert found["evaluation"]
+    assert not any(found["evaluation"])
+    assert not torch.backends.cuda.matmul.allow_tf32

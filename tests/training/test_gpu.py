@@ -2,6 +2,7 @@
 
 import math
 
+import lightning as L
 import pytest
 import torch
 from helpers import rows, train_config, weights
@@ -59,6 +60,27 @@ def test_a_batch_that_is_copied_during_a_step_is_complete(tmp_path):
     for batch, (images, targets) in zip(batches, copies, strict=True):
         assert torch.equal(images.cpu(), batch.images)
         assert torch.equal(targets.cpu(), batch.masks.targets)
+
+
+class SyncsAreErrors(L.Callback):
+    """Of what steps compute, as CUDA sees them: from the second to the last but one, between rows of metrics."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        torch.cuda.set_sync_debug_mode("error" if 1 <= trainer.global_step < trainer.max_steps - 1 else "default")
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_steps_do_not_wait_for_the_gpu(tmp_path, optimizer):
+    values = (f"optimizer={optimizer}", "hardware.precision=bf16-mixed", "schedule.max_steps=6")
+    run = build.run(train_config(*SMOKE, *values, "callbacks.log_every_steps=100"), tmp_path)
+    run.trainer.callbacks.append(SyncsAreErrors())
+    try:
+        run.trainer.fit(run.module, run.data)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
