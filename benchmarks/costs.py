@@ -20,7 +20,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +137,12 @@ def rate(devices: int) -> float:
     return (float(last["images"]) - float(first["images"])) / (float(last["seconds"]) - float(first["seconds"]))
 
 
+def _unconnected() -> float:
+    """Images/s of two runs of one process each, at the same time: what the machine has for two."""
+    with ThreadPoolExecutor(2) as pool:
+        return sum(pool.map(rate, (1, 1)))
+
+
 def checkpoint(width: int) -> tuple[float, int, int]:
     """Seconds that a checkpoint of a run takes, its bytes, and those of the trained parameters."""
     for module in ("lightning.pytorch", "lightning.fabric"):
@@ -203,11 +209,13 @@ def main() -> None:
     shared = Table("paths", f"MiB of the main process and {WORKERS} data loader processes")
     for count in (1000, 1_000_000):
         shared.add_row(str(count), f"{alone(sharing, count):.0f}")
-    ranks = Table("images/s of one process", "of two", "ratio, median (range)")
-    turns = [(rate(1), rate(2)) for _ in range(TURNS)]
-    ratios = sorted(two / one for one, two in turns)
-    ranks.add_row(*(f"{statistics.median(rates):.0f}" for rates in zip(*turns, strict=True)),
-                  f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")  # fmt: skip
+    ranks = Table("processes", "images/s, median", "ratio, median (range)")
+    turns = [(rate(1), rate(2), _unconnected()) for _ in range(TURNS)]
+    titles = ("one", "two, connected", "two runs beside each other")
+    for title, rates in zip(titles, zip(*turns, strict=True), strict=True):
+        ratios = sorted(other / turn[0] for other, turn in zip(rates, turns, strict=True))
+        spread = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        ranks.add_row(title, f"{statistics.median(rates):.0f}", spread)
     saved = Table("width", "ms to save a checkpoint", "MiB", "times the trained parameters")
     for width in (96, 192, 384):
         seconds, size, trained = alone(checkpoint, width)
