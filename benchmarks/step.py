@@ -31,8 +31,10 @@ from ijepa import compose_config
 from ijepa.data.datamodule import Batch
 from ijepa.distributed import sharding
 from ijepa.masking import Masks
+from ijepa.models.pretrained import PretrainedEncoder
 from ijepa.models.transformer import write_out_attention
 from ijepa.run import build
+from ijepa.run.teacher_run import teacher_config
 from ijepa.training import optimizer as optim
 from ijepa.training.module import Pretraining
 
@@ -45,6 +47,7 @@ CASES = {
     "default": [],
     "cifar": ["experiment=small_images", "data=cifar10", "model=vit_micro", "model.patch_size=4", "model.width=192",
               "predictor.width=96", "objective.target_depths=[0,2,4,6]"],
+    "student": ["experiment=student", "data=cifar10", "model=vit_micro", "model.patch_size=4", "model.width=192"],
 }  # fmt: skip
 DEFAULT = ("vit_small", "vit_base", "default", "cifar")
 Checkpointing = Literal[False, True, "selective"]
@@ -62,7 +65,7 @@ class Ours:
     ) -> None:  # fmt: skip
         self.config = compose_config(*overrides)
         torch.manual_seed(0)
-        self.module, _ = build.pretraining(self.config, 10_000, Pretraining)
+        self.module, _ = build.pretraining(self.config, 10_000, Pretraining, teacher=self._teacher())
         self.module.to(device)
         self.autocast = _autocast(precision, device)
         if precision != "32-true" and device.type == "cpu":
@@ -75,6 +78,15 @@ class Ours:
         )
         self.device = device
         self.seconds = dict.fromkeys(PARTS, 0.0)
+
+    def _teacher(self) -> PretrainedEncoder | None:
+        """The frozen encoder whose features are predicted, if any, untrained."""
+        if self.config.teacher is None:
+            return None
+        module, _ = build.pretraining(teacher_config(self.config, Path()), 10_000, Pretraining)
+        found = module.evaluated()
+        assert found is not None
+        return PretrainedEncoder(found.network, found.spec).eval()
 
     def batches(self) -> Iterator[tuple[Tensor, Masks]]:
         """Images [B, C, H, W] and their masks, without end."""
