@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.learning.report", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("csv", type=Path, nargs="+")
-    parser.add_argument("--names", nargs="+", help="rows to show, in this order; all by default")
+    parser.add_argument("--names", nargs="+", metavar="NAME[=TITLE]", help="rows to show, in this order; default: all")
     parser.add_argument("--data", default="cifar10")
     parser.add_argument("--part", choices=("search", "report"), default="search")
     parser.add_argument("--figure", type=Path)
@@ -37,17 +37,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def read(files: Sequence[Path], data: str, part: str, names: Sequence[str] | None) -> list[Row]:
-    """The rows of a data set and part, in the order of ``names``."""
+    """The rows of a data set and part, in the order of ``names``, by their titles."""
     rows: list[Row] = []
     for file in files:
         if not file.is_file():
             raise UserError(f"{file}: no such file; python -m benchmarks.learning writes it")
         rows += [row for row in read_rows(file) if (row["data"], row["part"]) == (data, part)]
     known = list(dict.fromkeys(row["name"] for row in rows))
-    for name in names or []:
+    titles = {name: title or name for name, _, title in (name.partition("=") for name in names or known)}
+    for name in titles:
         if name not in known:
             raise UserError(f"--names {name}: has no row; try {', '.join(known) or 'another file'}")
-    return [row for name in names or known for row in rows if row["name"] == name]
+    rows.sort(key=lambda row: float(row["budget"]))
+    return [{**row, "name": title} for name, title in titles.items() for row in rows if row["name"] == name]
 
 
 def table(rows: Sequence[Row]) -> str:
