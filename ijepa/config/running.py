@@ -24,8 +24,8 @@ class Hardware(Section):
     weights and optimiser stay fp32"""
     accumulation: Count
     """gradient accumulation: micro-batches per step and device"""
-    compile: bool
-    """torch.compile each block"""
+    compile: Literal[False, True, "networks"]
+    """torch.compile each block; networks: each network as a whole, which takes minutes to compile"""
     checkpointing: Literal[False, True, "selective"]
     """recompute activations in the backward pass, for less memory and a third more time; selective: all but the results
     of matrix multiplications"""

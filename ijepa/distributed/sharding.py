@@ -24,8 +24,8 @@ MATMULS = (_aten.mm.default, _aten.addmm.default, _aten.bmm.default, _aten.baddb
 
 
 def prepare(
-    networks: Sequence[nn.Module], bf16: bool, checkpointing: bool | Literal["selective"], compiled: bool,
-    mesh: DeviceMesh | None,
+    networks: Sequence[nn.Module], bf16: bool, checkpointing: bool | Literal["selective"],
+    compiled: bool | Literal["networks"], mesh: DeviceMesh | None,
 ) -> None:  # fmt: skip
     """Changes how ``networks`` are executed, in place; parameters stay float32 and keep their names.
 
@@ -35,7 +35,8 @@ def prepare(
             float32 weights are float32.
         checkpointing: activation checkpointing of blocks that have trainable parameters; ``selective``: what `MATMULS`
             compute is kept, the rest is recomputed.
-        compiled: compile each block; for varying lengths, recompilation stops after two steps.
+        compiled: compile each block; for varying lengths, recompilation stops after two steps. ``networks``: compile
+            each network as a whole.
         mesh: shard all parameters over this mesh (FSDP2); None: do not shard.
     """
     if bf16 and mesh is None:  # FSDP2 casts the weights itself when it gathers them
@@ -49,8 +50,8 @@ def prepare(
             if any(parameter.requires_grad for parameter in block.parameters()):
                 block.forward = partial(checkpoint, block.forward, use_reentrant=False, **options)  # type: ignore[method-assign]
     if compiled:
-        for block in blocks:
-            block.compile()
+        for part in networks if compiled == "networks" else blocks:
+            part.compile()
     if mesh is not None:
         policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if bf16 else MixedPrecisionPolicy()
         # The EMA is updated shard by shard, so every network, including the frozen one, must reshard after forward.

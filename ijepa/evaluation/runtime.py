@@ -116,4 +116,4 @@ def build_runtime(hardware: schema.Hardware, fabric: Fabric | None) -> Runtime:
     """
     device = fabric.device if fabric else torch.device("cuda" if devices.device(hardware) == "gpu" else "cpu")
     ranks = Ranks(fabric.global_rank, fabric.world_size) if fabric else SINGLE_PROCESS
-    return Runtime(device, hardware.precision.startswith("bf16"), hardware.compile, ranks)
+    return Runtime(device, hardware.precision.startswith("bf16"), bool(hardware.compile), ranks)

@@ -68,7 +68,7 @@ def finish(run: Run, brief: bool) -> None:
     if encoder is not None and chosen.with_metrics():
         names = label_sets(run.data)
         begun = time.perf_counter()
-        runtime = Runtime(run.trainer.strategy.root_device, compiled=run.config.hardware.compile)
+        runtime = Runtime(run.trainer.strategy.root_device, compiled=bool(run.config.hardware.compile))
         ctx = EvalContext(run.data, runtime, run.config.seed, folder=files.pictures)
         evaluated = EvaluatedModel(encoder.title, PretrainedEncoder(encoder.network, encoder.spec).eval())
         rows = [tasks.evaluate(chosen, evaluated, ctx)]

@@ -48,12 +48,12 @@ class Execution:
         bf16: compute in bf16; weights and optimiser stay float32.
         checkpointing: activation checkpointing of the blocks that are trained; ``selective``: results of matrix
             multiplications are kept.
-        compiled: compile each block with torch.compile.
+        compiled: compile each block with torch.compile; ``networks``: each network as a whole.
     """
 
     bf16: bool = False
     checkpointing: bool | Literal["selective"] = False
-    compiled: bool = False
+    compiled: bool | Literal["networks"] = False
 
 
 class TrainedEncoder(NamedTuple):

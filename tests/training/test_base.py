@@ -53,6 +53,24 @@ def test_a_single_layer_can_compute_in_bf16():
     assert layer.weight.dtype == torch.float32
 
 
+@pytest.mark.parametrize("compiled", [True, "networks"])
+def test_blocks_or_whole_networks_are_compiled(compiled, monkeypatch):
+    torch.manual_seed(0)
+    encoder, images = Encoder((8, 8), 4, 3, 16, 2, 2, 4.0), torch.rand(2, 3, 8, 8)
+    expected, compile_module, parts = encoder(images), nn.Module.compile, []
+
+    def fast(module):
+        parts.append(module)
+        compile_module(module, backend="aot_eager")
+
+    monkeypatch.setattr(nn.Module, "compile", fast)
+    sharding.prepare([encoder], bf16=False, checkpointing=False, compiled=compiled, mesh=None)
+    assert parts == ([encoder] if compiled == "networks" else list(encoder.blocks))
+    torch.testing.assert_close(encoder(images), expected, atol=1e-6, rtol=1e-5)
+    encoder(images).sum().backward()
+    assert all(parameter.grad is not None for parameter in encoder.parameters() if parameter.requires_grad)
+
+
 def test_selective_checkpointing_multiplies_matrices_once():
     """And recomputes the rest, as the norms of each block."""
     seen = Counter[str]()
