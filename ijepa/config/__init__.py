@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ijepa.config.data import Data, Scenes
+from ijepa.config.decoder import Decoder
 from ijepa.config.fields import Count, Section, TaskSection, Text, Trust, Workers
 from ijepa.config.masking import Masking, MultiBlock, Random, Rasterized, Reference
 from ijepa.config.model import Model, Predictor, TimmVit, Vit
@@ -47,6 +48,7 @@ __all__ = [
     "CsvLogger",
     "Curve",
     "Data",
+    "Decoder",
     "Dense",
     "Depth",
     "Distance",
@@ -127,6 +129,10 @@ class TrainConfig(Section):
     objective: Objective
     teacher: TeacherRun | None = None
     """an encoder that is trained first, in RUN_DIR/teacher, and whose features the run then predicts; null: none"""
+    checkpoint: Text | None = None
+    """whose representations a decoder draws (experiment=decoder): run folder, file, timm name or URL"""
+    decoder: Decoder | None = None
+    """train a decoder of a checkpoint's representations, which stays as it is, instead of an encoder; null: no"""
     optimizer: Optimizer
     schedule: Schedule
     hardware: Hardware

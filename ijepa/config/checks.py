@@ -94,6 +94,11 @@ def check(config: TrainConfig) -> None:
         raise ConfigError("objective.distance_weight", objective.distance_weight, "nothing is left to minimise; try 1")
     if config.teacher is not None:
         config.teacher.check(objective)
+    if config.decoder is not None:
+        config.decoder.check()
+    elif config.checkpoint is not None:
+        problem = "is for decoders; add experiment=decoder, or, to start from these weights, use init="
+        raise ConfigError("checkpoint", config.checkpoint, problem)
     if objective.target_depths is not None and objective.target == "pixels":
         problem = "pixels have no depth; try null, or objective.target=output"
         raise ConfigError("objective.target_depths", objective.target_depths, problem)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import lightning as L
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from torchvision.transforms.v2 import functional as TF
@@ -27,11 +28,13 @@ class Batch(NamedTuple):
     images: [B, C, H, W] uint8, or float32 (8-bit images: in 0..1) if any image has more than 8 bits.
     masks: the images' masks; None if the run draws none.
     unreadable: one message per unreadable file, which was replaced by the next readable image.
+    positions: [B] of the images in the global batch of the step, for random numbers of a module's own; on the CPU.
     """
 
     images: Tensor
     masks: Masks | None
     unreadable: list[str]
+    positions: NDArray[np.int64] | None = None
 
 
 class SampleIndex(NamedTuple):
@@ -129,7 +132,7 @@ class Collate:
         samples, images, errors = zip(*items, strict=True)
         positions = np.array([sample.position for sample in samples])
         masks = None if self.masking is None else self.masking.sample(self.seed, samples[0].step, positions)
-        return Batch(_stack(images), masks, [name for names in errors for name in names])
+        return Batch(_stack(images), masks, [name for names in errors for name in names], positions)
 
 
 def _stack(images: Sequence[Tensor]) -> Tensor:

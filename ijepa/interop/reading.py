@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ijepa.interop import meta, native, timm, transformers
-from ijepa.interop.weights import SPEC_KEY, State, Weights
+from ijepa.interop.weights import DECODER_KEY, SPEC_KEY, State, Weights
 from ijepa.util.reading import check_regular
 
 FORMATS = (
@@ -56,6 +56,8 @@ def read(file: Path, heads: int | None = None) -> Weights:
         contents = load_pickle(file, mapped=zipfile.is_zipfile(file))  # the largest have 10 GB, of which part is used
     if meta.is_meta(contents):
         return meta.read(contents, heads)
+    if DECODER_KEY in contents:
+        raise ValueError("a decoder's checkpoint, without an encoder of its own: that is what its run calls checkpoint")
     if SPEC_KEY in contents:
         return native.read_checkpoint(contents, file)
     nested = timm.find_state_dict(contents)

@@ -15,6 +15,7 @@ from ijepa.models.encoder import Encoder
 from ijepa.models.jepa import JEPA
 from ijepa.models.positions import Grid, Positions, sincos_2d
 from ijepa.models.predictor import Attention, Predictor
+from ijepa.models.pretrained import DECODER_KEY as DECODER_KEY
 from ijepa.models.pretrained import SPEC_KEY as SPEC_KEY
 from ijepa.models.pretrained import Spec
 from ijepa.util.paths import CONF

@@ -24,6 +24,8 @@ VIT_ONLY: dict[str, Any] = {"mlp_ratio": 4.0, "positions": "stored", "position_g
 
 SPEC_KEY = "ijepa_encoder"
 """Metadata key of the encoder's description."""
+DECODER_KEY = "ijepa_decoder"
+"""Of a decoder's checkpoint: how its networks are built."""
 
 
 @dataclass(frozen=True)

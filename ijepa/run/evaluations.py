@@ -27,7 +27,7 @@ from ijepa.interop.heads_file import CLASSIFIER, FILES, kind_of
 from ijepa.interop.reading import FORMATS
 from ijepa.masking import Masking
 from ijepa.models.pretrained import PretrainedEncoder, Spec, untrained_encoder
-from ijepa.run import build, encoders, folders, suggested
+from ijepa.run import build, checkpoint_data, encoders, folders, suggested
 from ijepa.run_folder import RunFolder
 from ijepa.run_folder.checkpoints import step_of
 from ijepa.run_folder.config import read_config
@@ -66,7 +66,7 @@ def evaluate(composed: DictConfig) -> float | None:
         for note in weights.notes if first else ():
             print(f"{file}: {note}")
         _reject_model_keys()
-        values |= {"data": _data_values(values["data"], path, loaded.spec), "model": None}
+        values |= {"data": checkpoint_data.values(values["data"], path, loaded.spec), "model": None}
     if values["data"]["root"] == "???":
         raise UserError("data.root is not set; add data.root=FOLDER")
     config = parse(EvaluateConfig, values)
@@ -196,42 +196,11 @@ def _random_encoder(config: EvaluateConfig) -> PretrainedEncoder:
     return untrained_encoder(encoders.spec(config.model, config.data), config.seed)
 
 
-def _override_keys() -> set[str]:
-    """Keys and groups that the command line sets."""
-    return {item.lstrip("+~").partition("=")[0] for item in HydraConfig.get().overrides.task}
-
-
 def _reject_model_keys() -> None:
     """Raises UserError if the command line sets model keys, which the checkpoint determines."""
-    for key in sorted(_override_keys()):
+    for key in sorted(checkpoint_data.override_keys()):
         if key.partition(".")[0] == "model":
             raise UserError(f"{key}: the shape comes from the checkpoint; omit it")
-
-
-def _data_values(composed: dict[str, Any], path: Path, spec: Spec) -> dict[str, Any]:
-    """The ``data`` section: of the command line, else of the run; image size and normalisation are the encoder's."""
-    given = _override_keys()
-    written = _run_folder(path).config
-    if "data" in given:
-        base = dict(composed)
-    elif written.is_file():
-        base = dict(read_config(written).data)
-        if "data.source" not in given:
-            check_targets({"data": {"source": base.get("source")}}, written)
-    else:
-        raise UserError(f"data is not set, and {path} has no config.yaml next to it; add data=folder data.root=FOLDER")
-    for name in ("mean", "std"):
-        if f"data.{name}" in given:
-            raise ConfigError(f"data.{name}", composed[name], "is stored with the encoder; omit it")
-    plain = spec.plain()
-    base |= {name: plain[name] for name in ("image_size", "channels", "mean", "std", "eval_crop")}
-    for name, value in composed.items():
-        if f"data.{name}" in given:
-            base[name] = value
-        elif isinstance(value, dict):  # e.g. data.scenes.val=...
-            changed = {key: item for key, item in value.items() if f"data.{name}.{key}" in given}
-            base[name] = {**(base.get(name) or value), **changed}
-    return base
 
 
 def _split_seed(path: Path | None, config: EvaluateConfig) -> int:

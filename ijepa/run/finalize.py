@@ -3,6 +3,7 @@
 import time
 from typing import TYPE_CHECKING, Any
 
+from lightning.pytorch.strategies import ModelParallelStrategy
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -16,6 +17,7 @@ from ijepa.evaluation.runtime import Runtime
 from ijepa.interop import timm
 from ijepa.loggers import log_picture
 from ijepa.models.pretrained import PretrainedEncoder, untrained_encoder
+from ijepa.pictures.samples import samples
 from ijepa.run import followups
 from ijepa.run.assembly import Run
 from ijepa.run_folder import RunFolder
@@ -137,6 +139,10 @@ def _draw(run: Run, encoder: TrainedEncoder | None) -> None:
             "similarity": lambda: view.similarity([middle]),
             "attention": lambda: view.attention(middle, -1, ATTENTION_HEADS),
         }
+    sharded = isinstance(run.trainer.strategy, ModelParallelStrategy)  # one process alone has no whole network
+    sketches = run.module.sketches(shown, run.data.masking) if len(images) and not sharded else None
+    if sketches is not None:
+        figures["samples"] = lambda: samples(*sketches)
     for callback in run.trainer.callbacks:  # type: ignore[attr-defined]  # Lightning adds the list
         if isinstance(callback, FeaturePictures):
             figures["progress"] = callback.progress

@@ -1,9 +1,11 @@
 """Runs training from a composed configuration: start or resume, train, finish."""
 
 import contextlib
+import importlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -26,7 +28,7 @@ from ijepa.run_folder import RunFolder
 from ijepa.run_folder.config import write_config
 from ijepa.run_folder.summary import finished_summary
 from ijepa.sweeps import metric
-from ijepa.util.errors import ConfigError, InterruptedRunError
+from ijepa.util.errors import ConfigError, InterruptedRunError, UserError
 from ijepa.util.processes import is_rank_zero
 from ijepa.util.signals import ending_launched
 
@@ -42,7 +44,7 @@ def train(composed: DictConfig, wire: Wire | None = None) -> float | None:
         UserError: when the run cannot be started or resumed as configured.
         InterruptedRunError: when a signal ended it.
     """
-    wire = wire or build.run
+    wire = wire or _wire
     overrides = list(HydraConfig.get().overrides.task)
     if composed.get("resume") not in (None, "auto"):
         resumed = resume.point_from_path(Path(str(composed.resume)).expanduser(), overrides)
@@ -50,7 +52,7 @@ def train(composed: DictConfig, wire: Wire | None = None) -> float | None:
             raise ConfigError("run_dir", composed.run_dir, "a resumed run stays in its folder; omit it")
         with folders.locked(resumed.folder):
             return _resume(resumed, wire)
-    config = parse(TrainConfig, init_options.resolve_init(composed))
+    config = parse(TrainConfig, _resolved(composed))
     if config.resume == "auto" and config.run_dir is None:
         raise ConfigError("resume", "auto", "resumes the run in run_dir; add run_dir=FOLDER")
     folder = folders.choose(config, overrides)
@@ -60,6 +62,32 @@ def train(composed: DictConfig, wire: Wire | None = None) -> float | None:
         if folders.resumes_existing(config) and folder.exists():
             return _resume_or_restart(config, folder, wire)
         return _begin(config, folder, wire)
+
+
+def _resolved(composed: DictConfig) -> DictConfig | dict[str, Any]:
+    """The configuration with what ``init`` or a decoder's ``checkpoint`` determine."""
+    if composed.get("decoder") is not None:
+        return _decoder_run().resolve(composed)
+    return init_options.resolve_init(composed)
+
+
+def _wire(config: TrainConfig, folder: Path, step: int) -> Run:
+    """The run of I-JEPA, or of a decoder of its representations."""
+    return (build.run if config.decoder is None else _decoder_run().run)(config, folder, step)
+
+
+def _decoder_run() -> Any:
+    """The module `ijepa.run.decoder_run`, which needs diffusers.
+
+    Raises:
+        UserError: when that is not installed.
+    """
+    try:
+        return importlib.import_module("ijepa.run.decoder_run")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "diffusers":
+            raise
+        raise UserError("experiment=decoder needs diffusers; try pip install 'ijepa[decoder]'") from None
 
 
 def _group_in_wandb(config: TrainConfig, folder: Path) -> TrainConfig:
@@ -134,8 +162,8 @@ def _resume(resumed: ResumePoint, wire: Wire) -> float | None:
 
 
 def _skip_finished(config: TrainConfig, folder: Path) -> float | None:
-    hint = f"For other tasks: {followups.evaluate(folder, config)} task=..."
-    print(f"run_dir {folder}: finished already; nothing is trained or evaluated. {hint}")
+    hint = f" For other tasks: {followups.evaluate(folder, config)} task=..." if config.decoder is None else ""
+    print(f"run_dir {folder}: finished already; nothing is trained or evaluated.{hint}")
     return metric.value(config.metric, folder)
 
 
@@ -251,7 +279,7 @@ def _announce(run: Run, resumed: bool) -> None:
     print(f"images   {len(source.train)} for training, {len(source.val)} for validation{classes}")
     for note in source.notes:
         print(f"         {note}")
-    notes = [] if resumed else suggested.notes(config)
+    notes = [] if resumed or config.decoder is not None else suggested.notes(config)
     for title, lines in (("model", run.module.describe()), ("data", notes), ("init", run.init_notes)):
         for number, line in enumerate(lines):
             print(f"{'' if number else title:<9}{line}")

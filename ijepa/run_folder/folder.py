@@ -9,7 +9,7 @@ from pathlib import Path
 from ijepa.run_folder import checkpoints
 from ijepa.run_folder.checkpoints import CheckpointFolder, step_name, step_of
 
-FINAL_PICTURES = ("masks", "features", "similarity", "attention", "curves", "progress")
+FINAL_PICTURES = ("masks", "features", "similarity", "attention", "curves", "progress", "samples")
 """Pictures that a run draws at its end."""
 REPORT = "report.html"
 ENCODER = "encoder"

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from ijepa.data.datamodule import Batch
 from ijepa.distributed import sharding
+from ijepa.masking import Masking
 from ijepa.models.transformer import write_out_attention
 from ijepa.training import optimizer as optim
-from ijepa.training.protocol import Execution, Monitor, RunSchedule, TrainedEncoder
+from ijepa.training.protocol import Execution, Monitor, RunSchedule, Sketches, TrainedEncoder
 from ijepa.training.skipping import NonFiniteSteps
 
 SKIPPED_KEY = "skipped_steps"
@@ -87,6 +88,15 @@ class TrainingModule(L.LightningModule, ABC):
     def inputs(self) -> dict[str, TrainedEncoder]:
         """Encoders that training reads and does not change: a run writes them to ``NAME.safetensors`` as it starts."""
         return {}
+
+    def sketches(self, images: Tensor, masking: Masking | None) -> Sketches | None:
+        """Samples that a finished run draws, on global rank 0; None: the module generates none.
+
+        Args:
+            images: [B, C, H, W] in 0..1, held out.
+            masking: draws their masks.
+        """
+        return None
 
     def checkpoint_extras(self) -> dict[str, Any]:
         """Further entries of a checkpoint, in plain containers (it is loaded with ``weights_only``)."""

@@ -56,6 +56,24 @@ class Execution:
     compiled: bool | Literal["networks"] = False
 
 
+class Sketches(NamedTuple):
+    """Pictures that a module has generated.
+
+    Attributes:
+        images: [B, C, H, W], whose representations were drawn.
+        masks: theirs, with one target block each, [B, 1, K].
+        drawn: [B, n, C, S, S], samples in the images' values.
+        shown: whether a sample is of the block or of the whole image.
+        patch_size: side of a patch in pixels.
+    """
+
+    images: Tensor
+    masks: Masks
+    drawn: Tensor
+    shown: Literal["block", "image"]
+    patch_size: int
+
+
 class TrainedEncoder(NamedTuple):
     """An encoder of a LightningModule, and the spec from which it can be rebuilt.
 

@@ -37,6 +37,9 @@ class Stream(IntEnum):
     ATTENTIVE_INIT = 16
     DENSE_INIT = 17
     HEALTH_CROP = 18
+    DIFFUSION = 19
+    DECODER_INIT = 20
+    DECODER_SAMPLES = 21
 
 
 @unique

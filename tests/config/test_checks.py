@@ -55,7 +55,7 @@ from ijepa.util.errors import UserError
         ("schedule.momentum.end=1.5", "schedule.momentum.end=1.5: ", "less than or equal to 1"),
         ("masking.name=random", "masking.ratio is not set", "masking.ratio="),
         ("~model.width", "model.width is not set", "model.width="),
-        ("checkpoint=x", "checkpoint=x: ", "try run_dir"),
+        ("checkpoint=x", "checkpoint=x: ", "experiment=decoder"),
         ("optimizer.lr=${nope}", "optimizer.lr: ", "nope"),
     ],
 )

@@ -1,0 +1,121 @@
+"""The sketch decoder's networks: diffusion, what it is conditioned on, and what it draws."""
+
+import pytest
+import torch
+from helpers import small_encoder
+
+from ijepa.masking import Masks
+from ijepa.models.transformer import gather
+
+pytest.importorskip("diffusers", reason="only experiment=decoder needs it")
+
+from ijepa.models.conditions import Conditions, boxes
+from ijepa.models.decoder import SketchDecoder, pictures
+from ijepa.models.diffusion import SAMPLERS, Diffusion
+from ijepa.models.predictor import Predictor
+
+PAIRS = [(prediction, sampler) for prediction, samplers in SAMPLERS.items() for sampler in samplers]
+
+
+def normal(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(("prediction", "sampler"), PAIRS)
+def test_samples_of_a_network_that_knows_the_images_are_the_images(prediction, sampler):
+    """It predicts from what is noised, as in training, what `noised` says is to be predicted."""
+    diffusion, images = Diffusion(prediction), normal(2, 3, 8, 8) / 2
+
+    def predict(noised, times):
+        if prediction == "flow":
+            return (noised - images) / (times / 1000).view(-1, 1, 1, 1)
+        alpha = diffusion._schedule.alphas_cumprod[times.long()].view(-1, 1, 1, 1)
+        noise = (noised - alpha.sqrt() * images) / (1 - alpha).sqrt()
+        return noise if prediction == "epsilon" else alpha.sqrt() * noise - (1 - alpha).sqrt() * images
+
+    drawn = diffusion.sample(predict, normal(2, 3, 8, 8, seed=1), sampler, steps=20)
+    torch.testing.assert_close(drawn, images, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("prediction", list(SAMPLERS))
+def test_noised_images_and_targets_belong_together(prediction):
+    """Little noise leaves the images, much leaves none of them; both are recovered from what is predicted."""
+    diffusion, images, noise = Diffusion(prediction), normal(2, 3, 8, 8), normal(2, 3, 8, 8, seed=1)
+    little = diffusion.noised(images, noise, torch.tensor([0.0, 0.0]))
+    torch.testing.assert_close(little.images, images, atol=0.05, rtol=0)
+    much = diffusion.noised(images, noise, torch.tensor([0.9999, 0.9999]))
+    torch.testing.assert_close(much.images, noise, atol=0.01, rtol=0)
+    half = diffusion.noised(images, noise, torch.tensor([0.5, 0.5]))
+    if prediction == "flow":
+        torch.testing.assert_close(half.images + half.target / 2, noise)
+        return
+    alpha = diffusion._schedule.alphas_cumprod[500]
+    mixed = alpha.sqrt() * images + (1 - alpha).sqrt() * noise
+    torch.testing.assert_close(half.images, mixed)
+    expected = noise if prediction == "epsilon" else alpha.sqrt() * noise - (1 - alpha).sqrt() * images
+    torch.testing.assert_close(half.target, expected)
+
+
+def masks(context, block):
+    return Masks(torch.tensor([context]), torch.tensor([[block]]))
+
+
+def test_conditions_are_averages_over_patches():
+    context, target = small_encoder(), small_encoder().requires_grad_(False)
+    with torch.no_grad():
+        target.patch_embed.proj.weight.mul_(2)
+    predictor = Predictor(24, 24, (3, 5), 12, 1, 3)
+    images, chosen = normal(1, 5, 24, 40), masks([0, 1, 14], [6, 7])
+    features = target(images)
+    expected = {
+        "image": features.mean(dim=1),
+        "target": gather(features, chosen.targets)[0].mean(dim=1),
+        "prediction": predictor(context(images, chosen.context), chosen.context, chosen.targets)[0].mean(dim=1),
+        "nothing": torch.zeros(1, 24),
+    }
+    for name, condition in expected.items():
+        found = Conditions(name, target, context, predictor)
+        assert found.width == 24
+        torch.testing.assert_close(found(images, chosen), condition)
+        assert not any(parameter.requires_grad for parameter in found.parameters())
+
+
+def test_boxes():
+    """Of patches in a grid of 3 rows and 4 columns."""
+    found = boxes(torch.tensor([[5, 6, 9, 10], [0, 1, 4, 5]]), (3, 4))
+    torch.testing.assert_close(found, torch.tensor([[1 / 3, 1 / 4, 1, 3 / 4], [0, 0, 2 / 3, 1 / 2]]))
+
+
+def test_pictures_of_blocks_are_the_images_pixels():
+    images = normal(2, 3, 24, 24)
+    places = torch.tensor([[0.0, 0.5, 0.5, 1.0], [0.25, 0.25, 0.75, 0.75]])
+    found = pictures(images, places, 12, "block")
+    torch.testing.assert_close(found[0], images[0, :, :12, 12:], atol=1e-5, rtol=0)
+    torch.testing.assert_close(found[1], images[1, :, 6:18, 6:18], atol=1e-5, rtol=0)
+    torch.testing.assert_close(pictures(images, places, 24, "image"), images)
+
+
+def decoder(shown="block"):
+    torch.manual_seed(0)
+    return SketchDecoder(3, 8, 24, shown, [8, 16], 1)
+
+
+def test_a_decoder_that_is_told_nothing_of_the_representation_does_not_use_it():
+    network, noised, times = decoder(), normal(2, 3, 8, 8), torch.tensor([10.0, 500.0])
+    places = torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.5, 0.5, 1.0, 1.0]])
+    one, other = normal(2, 24, seed=1), normal(2, 24, seed=2)
+    dropped = torch.tensor([True, False])
+    found = [network(noised, times, condition, places, dropped) for condition in (one, other)]
+    assert torch.equal(found[0][0], found[1][0])
+    assert not torch.allclose(found[0][1], found[1][1])
+    plain, without = network(noised, times, one, places), network(noised, times, one, places, ~torch.zeros(2).bool())
+    torch.testing.assert_close(network.guided(noised, times, one, places, 1.0), plain)
+    torch.testing.assert_close(network.guided(noised, times, one, places, 0.0), without)
+    torch.testing.assert_close(network.guided(noised, times, one, places, 3.0), without + 3 * (plain - without))
+
+
+def test_a_decoder_of_whole_images_sees_where_the_block_is():
+    inside = decoder("image")._inside(torch.tensor([[0.25, 0.5, 1.0, 0.75]]))
+    expected = torch.zeros(1, 1, 8, 8)
+    expected[..., 2:, 4:6] = 1
+    assert torch.equal(inside, expected)

@@ -1,0 +1,122 @@
+"""Runs that train a sketch decoder of another run's representations."""
+
+import csv
+import json
+import re
+
+import pytest
+import torch
+from helpers import EXACT, TINY, assert_same, command
+from safetensors.torch import load_file
+
+from ijepa.run import runs
+
+pytest.importorskip("diffusers", reason="only experiment=decoder needs it")
+
+SMALL = ("experiment=decoder", "decoder.size=8", "decoder.widths=[8,16]", "decoder.steps=3", "hardware=cpu",
+         "hardware.precision=32-true", "data.workers=0", "data.batch_size=16", "schedule.max_steps=4",
+         "schedule.warmup_steps=1", "callbacks.log_every_steps=1", "callbacks.checkpoint_every_steps=2",
+         "callbacks.checkpoint_keep=9")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    """A finished run of I-JEPA."""
+    folder = tmp_path_factory.mktemp("encoder") / "run"
+    result = command("train.py", "data=digits", *TINY, f"run_dir={folder}")
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+def losses(folder):
+    with (folder / "metrics.csv").open() as file:
+        return [float(row["train/loss"]) for row in csv.DictReader(file)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("condition", ["prediction", "image"])
+def test_a_run(encoder, invoke, tmp_path, condition):
+    """Sizes, images and normalisation are the encoder's; networks are exported, samples drawn."""
+    folder = tmp_path / "run"
+    code, out, error = invoke("train.py", *SMALL, f"checkpoint={encoder}", f"decoder.condition={condition}",
+                              f"run_dir={folder}")  # fmt: skip
+    assert code == 0, error
+    assert "1438 for training, 359 for validation" in out
+    assert "draws a target block at 8x8 pixels" in out
+    assert str(folder / "pictures" / "samples.png") in out
+    assert (folder / "pictures" / "samples.png").stat().st_size > 10_000
+    assert len(losses(folder)) == 4
+    contents = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert contents["ijepa_decoder"]["condition"] == condition
+    averaged = {name.removeprefix("average."): tensor for name, tensor in contents["state_dict"].items()
+                if name.startswith("average.")}  # fmt: skip
+    assert_same(load_file(folder / "decoder.safetensors"), averaged, **EXACT)
+    assert json.loads((folder / "summary.json").read_text())["flops"] > 0
+    code, _, error = invoke("evaluate.py", f"checkpoint={folder}")
+    assert code == 2
+    assert "a decoder's checkpoint, without an encoder of its own" in error
+
+
+@pytest.mark.slow
+def test_a_stopped_run_goes_on_to_the_same_bits(encoder, invoke, tmp_path, monkeypatch):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    values = [*SMALL, f"checkpoint={encoder}", "hardware.accumulation=2"]
+    assert invoke("train.py", *values, f"run_dir={whole}")[0] == 0
+    execute = runs.execute
+
+    def stopped(run, last=None):
+        run.trainer.fit_loop.epoch_loop.max_steps = 2
+        return execute(run, last)
+
+    monkeypatch.setattr(runs, "execute", stopped)
+    assert invoke("train.py", *values, f"run_dir={cut}")[0] == 0
+    monkeypatch.setattr(runs, "execute", execute)
+    code, _, error = invoke("train.py", f"resume={cut}")
+    assert code == 0, error
+    one, other = (torch.load(f / "checkpoints" / "last.ckpt", weights_only=True) for f in (whole, cut))
+    assert_same(one["state_dict"], other["state_dict"], **EXACT)
+    assert losses(whole) == losses(cut)
+
+
+@pytest.mark.slow
+def test_two_processes_are_as_one(encoder, tmp_path):
+    for name in ("single", "ddp", "fsdp"):
+        hardware = [] if name == "single" else [f"hardware.strategy={name}", "hardware.devices=2"]
+        # The group norms make some gradients zero, whose rounding errors Adam would scale up.
+        values = [*SMALL, "optimizer.eps=1e-3", f"checkpoint={encoder}", *hardware, f"run_dir={tmp_path / name}"]
+        result = command("train.py", *values)
+        assert result.returncode == 0, result.stderr
+    single = load_file(tmp_path / "single" / "decoder.safetensors")
+    for name in ("ddp", "fsdp"):
+        assert losses(tmp_path / name) == pytest.approx(losses(tmp_path / "single"), abs=2e-6)
+        assert_same(load_file(tmp_path / name / "decoder.safetensors"), single, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([], r"^error: checkpoint is not set; add checkpoint=RUN_DIR"),
+        (["checkpoint=nowhere"], r"^error: checkpoint=nowhere: no such file or folder"),
+        (["checkpoint={encoder}", "init={encoder}"], r"^error: init=.*: a decoder starts from random weights"),
+        (["checkpoint={encoder}", "decoder.sampler=euler"], r"^error: decoder.sampler=euler: .* try ddim or dpm$"),
+        (["checkpoint={encoder}", "decoder.predicts=flow"], r"^error: decoder.sampler=dpm: .* try euler$"),
+        (["checkpoint={encoder}", "decoder.size=9"], r"^error: decoder.size=9: .* try 10$"),
+        (["checkpoint={encoder}", "decoder.withheld=0", "decoder.guidance=2"], r"^error: decoder.guidance=2.0: needs"),
+        (["checkpoint={encoder}/encoder.safetensors"], r"^error: decoder.condition=prediction: the checkpoint has no "),
+        (["checkpoint={encoder}", "data.std=[0.1]"], r"^error: data.std=\[0.1\]: is stored with the encoder; omit it"),
+    ],
+)
+@pytest.mark.integration
+def test_what_cannot_be_drawn(encoder, invoke, tmp_path, values, message):
+    values = [value.format(encoder=encoder) for value in values]
+    code, _, error = invoke("train.py", *SMALL, *values, f"run_dir={tmp_path / 'run'}")
+    assert code == 2
+    assert re.search(message, error.strip()), error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.integration
+def test_a_checkpoint_is_for_decoders(encoder, invoke, tmp_path):
+    code, _, error = invoke("train.py", "data=digits", f"checkpoint={encoder}", f"run_dir={tmp_path / 'run'}")
+    assert code == 2
+    assert "is for decoders; add experiment=decoder" in error
