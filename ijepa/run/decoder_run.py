@@ -50,6 +50,8 @@ def run(config: schema.TrainConfig, folder: Path, step: int = 0) -> Run:
     assert config.checkpoint is not None
     checks.check(config)
     weights = _read(loading.resolve_source(config.checkpoint, KEY))
+    if isinstance(config.masking, schema.Random):
+        raise ConfigError("masking", "random", "has no blocks that could be drawn; try multiblock")
     masks = build.sampler_of(config.masking, weights.spec.grid)
     source = sources.build(config.data, config.seed)
     schedule = build.schedule(config, len(source.train))

@@ -103,6 +103,7 @@ def test_two_processes_are_as_one(encoder, tmp_path):
         (["checkpoint={encoder}", "decoder.size=9"], r"^error: decoder.size=9: .* try 10$"),
         (["checkpoint={encoder}", "decoder.withheld=0", "decoder.guidance=2"], r"^error: decoder.guidance=2.0: needs"),
         (["checkpoint={encoder}/encoder.safetensors"], r"^error: decoder.condition=prediction: the checkpoint has no "),
+        (["checkpoint={encoder}", "masking=random"], r"^error: masking=random: has no blocks .* try multiblock$"),
         (["checkpoint={encoder}", "data.std=[0.1]"], r"^error: data.std=\[0.1\]: is stored with the encoder; omit it"),
     ],
 )
