@@ -67,10 +67,11 @@ def check(config: TrainConfig) -> None:
     model, data = config.model, config.data
     if config.init_channels is not None and config.init is None:
         raise ConfigError("init_channels", config.init_channels, "needs init=FILE; add that, or omit this")
-    check_model(model, data, stored=config.init is not None)
     check_data(data)
-    if isinstance(model, Vit):  # the sizes of other encoders are known only once they are built
-        check_sizes(config, model.depth, model.heads)
+    if config.decoder is None:  # else model and predictor are the checkpoint's
+        check_model(model, data, stored=config.init is not None)
+        if isinstance(model, Vit):  # the sizes of other encoders are known only once they are built
+            check_sizes(config, model.depth, model.heads)
     if config.task.pictures is not None:
         command = f"{commands.command_line('evaluate')} checkpoint=RUN_DIR task=pictures"
         problem = f"training draws pictures anyway; for more try {command}"
@@ -95,7 +96,7 @@ def check(config: TrainConfig) -> None:
     if config.teacher is not None:
         config.teacher.check(objective)
     if config.decoder is not None:
-        config.decoder.check()
+        config.decoder.check(config)
     elif config.checkpoint is not None:
         problem = "is for decoders; add experiment=decoder, or, to start from these weights, use init="
         raise ConfigError("checkpoint", config.checkpoint, problem)

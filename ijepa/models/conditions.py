@@ -48,6 +48,11 @@ class Conditions(nn.Module):
         elif condition != "nothing":
             self.target_encoder = target_encoder
         self.requires_grad_(False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> "Conditions":
+        """Stays in evaluation mode: without dropout, and with the statistics that the networks have."""
+        return super().train(False)
 
     @torch.no_grad()
     def forward(self, images: Tensor, masks: Masks) -> Tensor:

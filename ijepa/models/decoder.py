@@ -15,7 +15,7 @@ MAX_GROUPS = 32
 
 
 class SketchDecoder(nn.Module):
-    """Predicts the noise of noised pictures from a representation and the block's place in its image.
+    """Predicts the noise of noised pictures from a representation and the block's position in its image.
 
     Both are added to the embedding of the noise level, which scales and shifts the features of each block of layers.
 
@@ -54,8 +54,8 @@ class SketchDecoder(nn.Module):
             nn.LayerNorm(condition_width, elementwise_affine=False), nn.Linear(condition_width, width), nn.SiLU(),
             nn.Linear(width, width),
         )  # fmt: skip
-        self.place = nn.Sequential(nn.Linear(4, width), nn.SiLU(), nn.Linear(width, width))
-        self.unknown = nn.Parameter(torch.zeros(width))
+        self.position = nn.Sequential(nn.Linear(4, width), nn.SiLU(), nn.Linear(width, width))
+        self.no_representation = nn.Parameter(torch.zeros(width))
 
     def forward(
         self, noised: Tensor, times: Tensor, condition: Tensor, boxes: Tensor, dropped: Tensor | None = None
@@ -72,10 +72,10 @@ class SketchDecoder(nn.Module):
         """
         known = self.representation(condition)
         if dropped is not None:
-            known = torch.where(dropped[:, None], self.unknown.to(known.dtype), known)
+            known = torch.where(dropped[:, None], self.no_representation.to(known.dtype), known)
         if self.shown == "image":
             noised = torch.cat([noised, self._inside(boxes).to(noised.dtype)], dim=1)
-        predicted: Tensor = self.unet(noised, times, class_labels=known + self.place(boxes)).sample
+        predicted: Tensor = self.unet(noised, times, class_labels=known + self.position(boxes)).sample
         return predicted
 
     def _inside(self, boxes: Tensor) -> Tensor:
@@ -97,13 +97,24 @@ class SketchDecoder(nn.Module):
         return plain + guidance * (conditioned - plain)
 
 
-def pictures(images: Tensor, boxes: Tensor, size: int, shown: Shown) -> Tensor:
-    """What a decoder should draw: ``images`` [B, C, H, W], or their part in ``boxes`` [B, 4], as [B, C, size, size]."""
+def pictures(images: Tensor, boxes: Tensor, size: int, shown: Shown, oversampling: int = 1) -> Tensor:
+    """What a decoder should draw: ``images`` [B, C, H, W], or their part in ``boxes`` [B, 4], as [B, C, size, size].
+
+    Args:
+        images: [B, C, H, W].
+        boxes: [B, 4], see `SketchDecoder.forward`.
+        size: of the pictures.
+        shown: see `SketchDecoder`.
+        oversampling: each pixel of a block is the average of so many squared, as a block that shrinks needs.
+    """
     if shown == "image":
         return F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
-    top, left, bottom, right = (2 * edge - 1 for edge in boxes.unbind(dim=1))  # grid_sample's sides are at -1 and 1
-    matrix = torch.zeros(len(images), 2, 3, dtype=images.dtype, device=images.device)
-    matrix[:, 0, 0], matrix[:, 0, 2] = (right - left) / 2, (left + right) / 2
-    matrix[:, 1, 1], matrix[:, 1, 2] = (bottom - top) / 2, (top + bottom) / 2
-    grid = F.affine_grid(matrix, [len(images), images.shape[1], size, size], align_corners=False)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    finer = size * oversampling
+    centres = (torch.arange(finer, device=images.device, dtype=images.dtype) + 0.5) / finer
+    top, left, bottom, right = (2 * edge[:, None] - 1 for edge in boxes.unbind(dim=1))  # grid_sample: from -1 to 1
+    rows, columns = top + (bottom - top) * centres, left + (right - left) * centres  # [B, finer] each
+    grid = torch.stack(
+        [columns[:, None, :].expand(-1, finer, -1), rows[:, :, None].expand(-1, -1, finer)], dim=-1
+    )  # [B, finer, finer, 2]
+    found = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return F.avg_pool2d(found, oversampling) if oversampling > 1 else found

@@ -1,18 +1,20 @@
 """Diffusion of small images: what is noised, what a network learns to say about it, and how one samples from it."""
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
-Prediction = Literal["epsilon", "v", "flow"]
-Sampler = Literal["ddim", "dpm", "euler"]
-SAMPLERS: dict[Prediction, tuple[Sampler, ...]] = {"epsilon": ("ddim", "dpm"), "v": ("ddim", "dpm"), "flow": ("euler",)}
-"""The samplers of each kind of prediction, the default first."""
+from ijepa.config.decoder import Prediction, Sampler
+
 TIMES = 1000
 """Noise levels of the cosine schedule (2102.09672); of flow matching, whose levels are continuous, the unit of time."""
+
+
+LOWEST = -5.1
+"""The lowest logarithm of a signal-to-noise ratio from which noise is sampled, as the library advises."""
 
 
 class Sampling(NamedTuple):
@@ -53,7 +55,7 @@ class Diffusion:
         if self._schedule is None:
             part = levels.view(-1, 1, 1, 1)
             return Noised((1 - part) * images + part * noise, noise - images, levels * TIMES)
-        times = (levels * TIMES).long()
+        times = (levels * TIMES).long().clamp(max=TIMES - 1)  # a level just below 1 may be 1 in float32
         target = noise if self.prediction == "epsilon" else self._schedule.get_velocity(images, noise, times)
         return Noised(self._schedule.add_noise(images, noise, times), target, times.float())
 
@@ -66,11 +68,15 @@ class Diffusion:
         Args:
             predict: the network: from noised images and their times [B] to its prediction.
             noise: standard normal.
-            sampler: one of `SAMPLERS` for this prediction.
+            sampler: one of `SAMPLERS` of the configuration for this prediction.
             steps: calls of ``predict``.
         """
         scheduler = self._sampler(sampler)
-        scheduler.set_timesteps(steps, device=noise.device)
+        if self._schedule is None:
+            levels = torch.linspace(1, 1 / steps, steps).tolist()
+            scheduler.set_timesteps(sigmas=levels, device=noise.device)
+        else:
+            scheduler.set_timesteps(steps, device=noise.device)
         images = noise
         for time in scheduler.timesteps:
             predicted = predict(images, time.float().expand(len(noise)))
@@ -78,9 +84,12 @@ class Diffusion:
         return images
 
     def _sampler(self, sampler: Sampler) -> Any:
-        assert sampler in SAMPLERS[self.prediction]
         if self._schedule is None:
             return FlowMatchEulerDiscreteScheduler(TIMES)
-        if sampler == "ddim":
-            return DDIMScheduler.from_config(self._schedule.config, timestep_spacing="trailing")
-        return DPMSolverMultistepScheduler.from_config(self._schedule.config, timestep_spacing="trailing")
+        # The first order of DPM-Solver++ is DDIM, for any number of steps. From the noise alone, the image is found by
+        # a division by nearly 0, which would scale up the network's error: the first levels are left out there.
+        lowest = {"lambda_min_clipped": LOWEST} if self.prediction == "epsilon" else {}
+        order = 1 if sampler == "ddim" else 2
+        return DPMSolverMultistepScheduler.from_config(
+            self._schedule.config, timestep_spacing="trailing", solver_order=order, **lowest
+        )

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from ijepa import config as schema
 from ijepa.config import checks
@@ -14,10 +15,10 @@ from ijepa.interop.weights import Weights
 from ijepa.models.conditions import Conditions
 from ijepa.models.decoder import SketchDecoder
 from ijepa.models.diffusion import Diffusion, Sampling
-from ijepa.run import build, checkpoint_data
+from ijepa.run import build, checkpoint_data, init_options
 from ijepa.run.assembly import Run, assemble
 from ijepa.training.decoder import DecoderTraining
-from ijepa.util.errors import ConfigError, UserError
+from ijepa.util.errors import ConfigError, UserError, show
 from ijepa.util.randomness import Stream, seed_of
 
 KEY = "checkpoint"
@@ -38,9 +39,17 @@ def resolve(composed: DictConfig) -> dict[str, Any]:
         raise UserError("checkpoint is not set; add checkpoint=RUN_DIR: whose representations should be drawn?")
     path = loading.resolve_source(str(values[KEY]), KEY)
     spec = _read(path).spec
+    for key in sorted(checkpoint_data.override_keys()):
+        if key.partition(".")[0] in ("model", "predictor"):
+            raise UserError(f"{key}: the networks are the checkpoint's; omit it")
     model = {**values["model"], "patch_size": spec.patch_size, "width": spec.width, "depth": spec.depth,
              "heads": spec.heads, "mlp_ratio": spec.mlp_ratio, "registers": spec.registers}  # fmt: skip
-    data = checkpoint_data.values(values["data"], path, spec)
+    data = values["data"]
+    if init_options.is_default_config():  # else a run is repeated, or the user's own configuration says which images
+        chosen = {name: value for name, value in data.items() if init_options.given(f"data.{name}")}
+        data = {**checkpoint_data.values(data, path, spec), **chosen}
+    if data["root"] == "???":
+        raise UserError("data.root is not set; add data.root=FOLDER")
     return {**values, KEY: str(path.resolve()), "model": model, "data": data}
 
 
@@ -50,8 +59,9 @@ def run(config: schema.TrainConfig, folder: Path, step: int = 0) -> Run:
     assert config.checkpoint is not None
     checks.check(config)
     weights = _read(loading.resolve_source(config.checkpoint, KEY))
-    if isinstance(config.masking, schema.Random):
-        raise ConfigError("masking", "random", "has no blocks that could be drawn; try multiblock")
+    if tuple(config.data.image_size) != weights.spec.image_size:
+        size = show(list(weights.spec.image_size))
+        raise ConfigError("data.image_size", config.data.image_size, f"the checkpoint's encoder has {size}; omit it")
     masks = build.sampler_of(config.masking, weights.spec.grid)
     source = sources.build(config.data, config.seed)
     schedule = build.schedule(config, len(source.train))
@@ -91,6 +101,7 @@ def _conditions(condition: str, weights: Weights) -> Conditions:
         if state is not None:
             encoders[which] = weights.spec.build()
             encoders[which].load_state_dict(state)
+            _check_finite(encoders[which], f"{which} encoder")
     predictor = None
     if condition == "prediction":
         problem = "the checkpoint has no predictor; try target or image" if weights.predictor is None else None
@@ -101,8 +112,16 @@ def _conditions(condition: str, weights: Weights) -> Conditions:
         assert weights.predictor is not None
         predictor = weights.predictor_sizes.build(weights.spec)
         predictor.load_state_dict(weights.predictor)
-    elif "target" not in encoders:
+        _check_finite(predictor, "predictor")
+    elif "target" not in encoders and condition != "nothing":
         raise ConfigError("decoder.condition", condition, "the checkpoint has no target encoder; try prediction")
     target = encoders.get("target", encoders.get("context"))
     assert target is not None
     return Conditions(condition, target, encoders.get("context"), predictor)  # type: ignore[arg-type]  # checked
+
+
+def _check_finite(network: object, name: str) -> None:
+    assert isinstance(network, nn.Module)
+    spoilt = next((each for each, weight in network.named_parameters() if not weight.isfinite().all()), None)
+    if spoilt is not None:
+        raise UserError(f"{KEY}: {spoilt} of the {name} is not finite, as after a run that diverged; try an older one")

@@ -3,6 +3,7 @@
 import time
 from typing import TYPE_CHECKING, Any
 
+import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 from rich.console import Console
 from torch import Tensor, nn
@@ -140,7 +141,11 @@ def _draw(run: Run, encoder: TrainedEncoder | None) -> None:
             "attention": lambda: view.attention(middle, -1, ATTENTION_HEADS),
         }
     sharded = isinstance(run.trainer.strategy, ModelParallelStrategy)  # one process alone has no whole network
-    sketches = run.module.sketches(shown, run.data.masking) if len(images) and not sharded else None
+    sketches = None
+    if len(images) and not sharded:
+        run.module.to(run.trainer.strategy.root_device)  # Lightning has moved it to the CPU
+        with torch.compiler.set_stance("force_eager"):
+            sketches = run.module.sketches(shown, run.data.masking)
     if sketches is not None:
         figures["samples"] = lambda: samples(*sketches)
     for callback in run.trainer.callbacks:  # type: ignore[attr-defined]  # Lightning adds the list

@@ -27,7 +27,7 @@ def resolve_init(composed: DictConfig) -> DictConfig | dict[str, Any]:
     assert isinstance(values, dict)
     heads = values["model"].get("heads") if given("model.heads") else None
     start = warm_start.read(str(composed.init), heads)
-    if "experiment" not in _overrides() and _is_default_config():
+    if "experiment" not in _overrides() and is_default_config():
         values = _merge_unset(values, _load_experiment(CONTINUED), "")
     return warm_start.apply_checkpoint_sizes({str(key): value for key, value in values.items()}, start, given)
 
@@ -35,7 +35,7 @@ def resolve_init(composed: DictConfig) -> DictConfig | dict[str, Any]:
 def given(key: str) -> bool:
     """Whether the user has set a key: directly, by an option of its group, or in their own configuration."""
     overrides = _overrides()
-    if not _is_default_config() or key in overrides or (_in_model_groups(key) and "model" in overrides):
+    if not is_default_config() or key in overrides or (_in_model_groups(key) and "model" in overrides):
         return True
     if key.partition(".")[0] == "predictor" and "predictor" in overrides:
         return True
@@ -47,7 +47,7 @@ def _overrides() -> dict[str, str]:
     return dict(item.lstrip("+~").partition("=")[::2] for item in HydraConfig.get().overrides.task)
 
 
-def _is_default_config() -> bool:
+def is_default_config() -> bool:
     """Whether the command uses conf/train.yaml, not another ``--config-name``."""
     return HydraConfig.get().job.config_name == "train"
 

@@ -32,7 +32,7 @@ from ijepa.util.paths import CONF
 CHANGEABLE = (
     "run_dir", "resume", "force", "trust", "metric", "hardware", "logger", "callbacks", "callback", "task",
     "data.workers", "data.worker_timeout", "data.cache_mib", "data.root", "data.labels", "data.depth_root",
-    "data.depth_scale", "data.segmentation_root",
+    "data.depth_scale", "data.segmentation_root", "checkpoint",  # a decoder's own checkpoints hold its weights
 )  # fmt: skip
 """Keys that may change when a run is resumed: they change the training by rounding at most."""
 LENGTH = ("schedule.epochs", "schedule.max_steps")

@@ -1,6 +1,7 @@
 """The LightningModule of the sketch decoder: diffusion of pictures, conditioned on frozen representations."""
 
 import copy
+import math
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from ijepa.training.protocol import Sketches
 from ijepa.training.schedule import EMASchedule
 from ijepa.util.randomness import Stream, integers, uniforms
 
+LONGEST = 1.25
+"""Sides of a block that are longer than those of a square of as many patches by more than this are undersampled."""
 DRAWN = 4
 """Samples of each representation in the figure of a finished run."""
 
@@ -84,14 +87,14 @@ class DecoderTraining(TrainingModule):
         assert batch.positions is not None
         drawn = uniforms(self.seed, Stream.DIFFUSION, self.global_step, batch.positions, 3)
         images = self.normalised(batch.images)
-        masks = one_block(batch.masks, drawn[:, 0])
-        places = boxes(masks.targets[:, 0], self.spec.grid)
-        truth = self.drawn(images, places)
+        masks = one_block(batch.masks, self._moved(integers(drawn[:, 0], batch.masks.targets.shape[1])))
+        positions = boxes(masks.targets[:, 0], self.spec.grid)
+        truth = self.drawn(images, positions, masks.targets.shape[-1])
         noise = self.noise(self.global_step, batch.positions)
-        levels, dropped = (torch.from_numpy(column).to(self.device) for column in (drawn[:, 1], drawn[:, 2]))
-        noised = self.diffusion.noised(truth, noise, levels.float())
+        levels, withheld = self._moved(drawn[:, 1].astype(np.float32)), self._moved(drawn[:, 2] < self.withheld)
+        noised = self.diffusion.noised(truth, noise, levels)
         condition = self.conditions(images, masks)
-        predicted = self.decoder(noised.images, noised.times, condition, places, dropped < self.withheld)
+        predicted = self.decoder(noised.images, noised.times, condition, positions, withheld)
         loss = F.mse_loss(predicted.float(), noised.target)
         return {"loss": loss, "parts": {"total": loss.detach()}}
 
@@ -100,33 +103,43 @@ class DecoderTraining(TrainingModule):
         values = images.float() / 255 if images.dtype == torch.uint8 else images
         return (values.to(self.mean.device, non_blocking=True) - self.mean) / self.std
 
-    def drawn(self, images: Tensor, places: Tensor) -> Tensor:
+    def drawn(self, images: Tensor, positions: Tensor, patches: int) -> Tensor:
         """What the decoder should draw of normalised images [B, C, H, W], at boxes [B, 4]: [B, C, S, S].
 
-        Half of the normalised values: those of most images are within -1 and 1 then.
+        Half of the normalised values: those of most images are within -1 and 1 then. ``patches``: of a block.
         """
-        return pictures(images, places, self.decoder.size, self.decoder.shown) / 2
+        side = LONGEST * patches**0.5 * self.spec.patch_size  # in pixels
+        with torch.autocast(self.device.type, enabled=False):  # positions in bfloat16 are off by parts of a pixel
+            found = pictures(
+                images, positions, self.decoder.size, self.decoder.shown, max(1, math.ceil(side / self.decoder.size))
+            )
+        return found / 2
 
     def noise(self, step: int, positions: NDArray[np.int64], stream: int = Stream.DIFFUSION) -> Tensor:
         """Standard normal noise [B, C, S, S], on the module's device."""
         shape = (self.decoder.channels, self.decoder.size, self.decoder.size)
         count = int(np.prod(shape))
         values = torch.from_numpy(uniforms(self.seed, stream, step, positions, count))  # another count: other numbers
-        return torch.special.ndtri(values).float().view(-1, *shape).to(self.device)
+        return self._moved(torch.special.ndtri(values).float().view(-1, *shape).numpy())
+
+    def _moved(self, values: NDArray[Any]) -> Tensor:
+        """``values`` on the module's device; a GPU is not waited for."""
+        tensor = torch.from_numpy(values)
+        return (tensor.pin_memory() if self.device.type == "cuda" else tensor).to(self.device, non_blocking=True)
 
     @torch.no_grad()
-    def samples(self, condition: Tensor, places: Tensor, noise: Tensor) -> Tensor:
+    def samples(self, condition: Tensor, positions: Tensor, noise: Tensor) -> Tensor:
         """Pictures [B, C, S, S] in 0..1 (float images: in their units), drawn with the averaged weights.
 
         Args:
             condition: [B, D], representations.
-            places: [B, 4], boxes.
+            positions: [B, 4], boxes.
             noise: [B, C, S, S], standard normal.
         """
         sampler, steps, guidance = self.sampling
 
         def predict(noised: Tensor, times: Tensor) -> Tensor:
-            return self.average.guided(noised, times, condition, places, guidance).float()
+            return self.average.guided(noised, times, condition, positions, guidance).float()
 
         return 2 * self.diffusion.sample(predict, noise, sampler, steps) * self.std + self.mean
 
@@ -175,10 +188,10 @@ class DecoderTraining(TrainingModule):
         masks = masking.sample(self.seed, 0, np.arange(len(images)))
         masks = Masks(masks.context, masks.targets[:, :1], masks.valid)
         here = Masks(*(None if part is None else part.to(self.device) for part in masks))  # type: ignore[arg-type]
-        places = boxes(here.targets[:, 0], self.spec.grid).repeat_interleave(DRAWN, 0)
+        positions = boxes(here.targets[:, 0], self.spec.grid).repeat_interleave(DRAWN, 0)
         condition = self.conditions(self.normalised(images), here).repeat_interleave(DRAWN, 0)
-        noise = self.noise(0, np.arange(len(places)), Stream.DECODER_SAMPLES)
-        drawn = self.samples(condition, places, noise).cpu().unflatten(0, (len(images), DRAWN))
+        noise = self.noise(0, np.arange(len(positions)), Stream.DECODER_SAMPLES)
+        drawn = self.samples(condition, positions, noise).cpu().unflatten(0, (len(images), DRAWN))
         return Sketches(images, masks, drawn, self.decoder.shown, self.spec.patch_size)
 
     def exports(self) -> dict[str, Any]:
@@ -203,8 +216,7 @@ TITLES = {
 }
 
 
-def one_block(masks: Masks, uniform: NDArray[np.float64]) -> Masks:
-    """``masks`` with one target block per image, [B, 1, K], chosen by numbers ``uniform`` [B] in (0, 1)."""
-    chosen = torch.from_numpy(integers(uniform, masks.targets.shape[1])).to(masks.targets.device)
+def one_block(masks: Masks, chosen: Tensor) -> Masks:
+    """``masks`` with one target block per image, [B, 1, K]: those of numbers ``chosen`` [B]."""
     block = masks.targets[torch.arange(len(chosen), device=chosen.device), chosen]  # [B, K]
     return Masks(masks.context, block[:, None], masks.valid)

@@ -37,9 +37,9 @@ class Stream(IntEnum):
     ATTENTIVE_INIT = 16
     DENSE_INIT = 17
     HEALTH_CROP = 18
-    DIFFUSION = 19
-    DECODER_INIT = 20
-    DECODER_SAMPLES = 21
+    DIFFUSION = 1_000_001  # beyond the attempts of masks, which have the same steps and positions
+    DECODER_INIT = 1_000_002
+    DECODER_SAMPLES = 1_000_003
 
 
 @unique

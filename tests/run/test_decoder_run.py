@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -79,6 +80,27 @@ def test_a_stopped_run_goes_on_to_the_same_bits(encoder, invoke, tmp_path, monke
 
 
 @pytest.mark.slow
+def test_a_run_is_repeated_and_resumed_without_the_checkpoint(encoder, invoke, tmp_path, monkeypatch):
+    """Repeated: with its own images and batches. Resumed: with other weights of the same sizes named, and not used."""
+    folder, again, moved = tmp_path / "run", tmp_path / "again", tmp_path / "moved"
+    shutil.copytree(encoder, moved)
+    assert invoke("train.py", *SMALL, f"checkpoint={moved}", "data.crop_scale=[0.5,1]", f"run_dir={folder}")[0] == 0
+    code, _, error = invoke("train.py", "--config-dir", folder, "--config-name", "config", f"run_dir={again}")
+    assert code == 0, error
+    one, other = (torch.load(f / "checkpoints" / "last.ckpt", weights_only=True) for f in (folder, again))
+    assert_same(one["state_dict"], other["state_dict"], **EXACT)
+    shutil.rmtree(moved)
+    half = folder / "checkpoints" / "step-000002.ckpt"
+    code, _, error = invoke("train.py", f"resume={half}")
+    assert code == 2
+    assert f"checkpoint={moved}: no such file or folder" in error
+    code, _, error = invoke("train.py", f"resume={half}", f"checkpoint={encoder}")
+    assert code == 0, error
+    assert_same(one["state_dict"], torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"],
+                **EXACT)  # fmt: skip
+
+
+@pytest.mark.slow
 def test_two_processes_are_as_one(encoder, tmp_path):
     for name in ("single", "ddp", "fsdp"):
         hardware = [] if name == "single" else [f"hardware.strategy={name}", "hardware.devices=2"]
@@ -103,6 +125,11 @@ def test_two_processes_are_as_one(encoder, tmp_path):
         (["checkpoint={encoder}", "decoder.size=9"], r"^error: decoder.size=9: .* try 10$"),
         (["checkpoint={encoder}", "decoder.withheld=0", "decoder.guidance=2"], r"^error: decoder.guidance=2.0: needs"),
         (["checkpoint={encoder}/encoder.safetensors"], r"^error: decoder.condition=prediction: the checkpoint has no "),
+        (["checkpoint={encoder}", "optimizer=muon"], r"^error: optimizer=muon: .* try adamw$"),
+        (["checkpoint={encoder}", "model.width=96"], r"^error: model.width: the networks are the checkpoint's; omit"),
+        (["checkpoint={encoder}", "data.image_size=64"], r"^error: data.image_size=\[64,64\]: .* omit it$"),
+        (["checkpoint={encoder}", "decoder.steps=1000"], r"^error: decoder.steps=1000: "),
+        (["checkpoint={encoder}", "data=folder"], r"^error: data.root is not set; add data.root=FOLDER$"),
         (["checkpoint={encoder}", "masking=random"], r"^error: masking=random: has no blocks .* try multiblock$"),
         (["checkpoint={encoder}", "data.std=[0.1]"], r"^error: data.std=\[0.1\]: is stored with the encoder; omit it"),
     ],
