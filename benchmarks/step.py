@@ -2,7 +2,8 @@
 
 python -m benchmarks.step [--cases cifar default] [--precisions 32-true bf16-mixed] [--reference FOLDER] [--lightly]
 
-Images are random, and masks are those of the configuration; decoding and cropping are not measured. The share of the
+Images are random, and masks are those of the configuration. Input, which loader processes prepare beside the steps, is
+what one core takes for crops and masks of a batch of decoded images; for decoding: benchmarks.input. The share of the
 matrix rate is the step's FLOPs per second over those of one product of two matrices, measured beside it. With
 ``--reference``, the folder of a checkout of facebookresearch/ijepa, its networks take steps in turn with ours, on the
 same images and masks (its loop has no autocast on a CPU; here both have); with ``--lightly`` those of lightly, too.
@@ -28,7 +29,8 @@ from torch import Tensor, nn
 
 from benchmarks.peers import Autocast, Lightly, Peer, Reference
 from ijepa import compose_config
-from ijepa.data.datamodule import Batch
+from ijepa.data.datamodule import Batch, Collate, Crops, SampleIndex
+from ijepa.data.sets import Source, Uint8Images
 from ijepa.distributed import sharding
 from ijepa.masking import Masks
 from ijepa.models.pretrained import PretrainedEncoder
@@ -101,6 +103,19 @@ class Ours:
             assert targets is not None
             yield images, Masks(context, targets, valid)
             step += 1
+
+    def input_seconds(self, batches: int = 3) -> float:
+        """Seconds of one core for a batch: crops of decoded images of the network's size, and masks."""
+        data, sampler = self.config.data, build.sampler(self.config)
+        shape = (data.batch_size, *data.image_size, data.channels)
+        pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        images = Uint8Images(pixels, {}, data.channels, "random")
+        transform = build.data(data, Source(images, images, {}), sampler, 1, self.config.hardware, 0).transform
+        crops, collate = Crops(images, transform, 0), Collate(sampler, 0)
+        started = time.perf_counter()
+        for step in range(batches):
+            collate([crops[SampleIndex(step, image, 0, image)] for image in range(data.batch_size)])
+        return (time.perf_counter() - started) / batches
 
     def flops(self, masks: Masks) -> float:
         """Of a step on these masks."""
@@ -240,6 +255,7 @@ def measure(
         "share": statistics.median(shares),
         "ratios": {name: sorted(values) for name, values in ratios.items()},
         "parts": {name: seconds / whole for name, seconds in ours.seconds.items()},
+        "input": ours.input_seconds() / statistics.median(times),
     }
 
 
@@ -306,7 +322,7 @@ def main() -> None:
     console = Console(width=140)
     table = Table("case", "precision", "images/s", "GFLOPs per step", "of the matrix rate", "memory, MiB",
                   "others / ours: time, median (range); memory")  # fmt: skip
-    parts = Table("case", "precision", *PARTS, title="shares of the step's time, %")
+    parts = Table("case", "precision", *PARTS, "beside it: input", title="shares of the step's time, %")
     for case in values.cases:
         for precision in values.precisions:
             if values.operators:
@@ -326,7 +342,8 @@ def main() -> None:
                 compared.append(f"{shown}; {held / found['memory']:.2f}")
             numbers = [f"{found['images']:.1f}", f"{found['flops'] / 1e9:.0f}", f"{100 * found['share']:.0f} %"]
             table.add_row(case, precision, *numbers, f"{found['memory'] / 2**20:.0f}", "\n".join(compared))
-            parts.add_row(case, precision, *(f"{100 * found['parts'][name]:.0f}" for name in PARTS))
+            parts.add_row(case, precision, *(f"{100 * found['parts'][name]:.0f}" for name in PARTS),
+                          f"{100 * found['input']:.0f}")  # fmt: skip
     if values.operators:
         return
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {values.threads} threads"

@@ -45,7 +45,7 @@ def test_garbage_is_looked_for_again_after_imports(monkeypatch):
     frozen = gc.get_freeze_count()
     with loading("torch"):
         assert gc.isenabled()
-    assert gc.get_freeze_count() == frozen
+    assert gc.get_freeze_count() <= frozen  # of frozen objects, some may have ended
     monkeypatch.delitem(sys.modules, "torch")
     try:
         with loading("torch"):
