@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ijepa.masking import Masks
+from ijepa.models import ema
 from ijepa.models.predictor import Predictor
 from ijepa.models.protocol import PatchEncoder
 from ijepa.models.targets import TargetStatistics, normalize_targets, pixel_targets
@@ -109,17 +110,7 @@ class JEPA(nn.Module):
     def _levels(self) -> int:
         return len(self.depths or (0,))
 
-    @torch.no_grad()
     def update_target_encoder(self, momentum: float, skipped: Tensor | None = None) -> None:
-        """EMA update: target <- momentum * target + (1 - momentum) * context, for all parameters at once.
-
-        ``skipped``: bool [], leaves the target encoder as it is if true; on a GPU, the CPU does not wait for it.
-        """
-        targets, contexts = tuple(self.target_encoder.parameters()), tuple(self.context_encoder.parameters())
-        if skipped is None or skipped.device.type == "cpu":
-            if not skipped:
-                torch._foreach_lerp_(targets, contexts, 1.0 - momentum)
-            return
-        rate = torch.where(skipped, 0.0, 1.0 - momentum)
-        for target, context in zip(targets, contexts, strict=True):
-            target.lerp_(context, rate)
+        """Updates the target encoder from the context encoder, see `ijepa.models.ema.update`."""
+        assert isinstance(self.context_encoder, nn.Module)
+        ema.update(self.target_encoder, self.context_encoder, momentum, skipped)

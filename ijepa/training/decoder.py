@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ijepa.data.datamodule import Batch
 from ijepa.masking import Masking, Masks
+from ijepa.models import ema
 from ijepa.models.conditions import Conditions, boxes
 from ijepa.models.decoder import SketchDecoder, pictures
 from ijepa.models.diffusion import Diffusion, Sampling
@@ -147,17 +148,7 @@ class DecoderTraining(TrainingModule):
         """Steps the optimiser, then updates the averaged weights."""
         step = self.global_step
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        self._update_average(1 - self.schedule.momentum(step))
-
-    @torch.no_grad()
-    def _update_average(self, rate: float) -> None:
-        if self.skipped.last.device.type == "cpu":
-            rate = 0.0 if self.skipped.last else rate
-            torch._foreach_lerp_(tuple(self.average.parameters()), tuple(self.decoder.parameters()), rate)
-            return
-        rates = torch.where(self.skipped.last, 0.0, rate)
-        for averaged, trained in zip(self.average.parameters(), self.decoder.parameters(), strict=True):
-            averaged.lerp_(trained, rates)
+        ema.update(self.average, self.decoder, self.schedule.momentum(step), self.skipped.last)
 
     def flops(self, batch: Batch) -> float:
         """Counted by torch on one image, with networks that compute nothing."""

@@ -59,7 +59,7 @@ def test_a_run(encoder, invoke, tmp_path, condition):
 
 
 @pytest.mark.slow
-def test_a_stopped_run_goes_on_to_the_same_bits(encoder, invoke, tmp_path, monkeypatch):
+def test_a_stopped_run_resumes_to_the_same_bits(encoder, invoke, tmp_path, monkeypatch):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     values = [*SMALL, f"checkpoint={encoder}", "hardware.accumulation=2"]
     assert invoke("train.py", *values, f"run_dir={whole}")[0] == 0
