@@ -116,6 +116,11 @@ def test_every_command_of_the_readme(line, finished, checkpoint_file, pictures, 
         small += [f"data.image_size={list(spec.image_size)}", f"model.patch_size={spec.patch_size}"]
     if "init=" in line:  # has sizes of its own
         small = [item for item in small if not item.startswith(("model.", "predictor."))] + ["model.heads=3"]
+    if "experiment=decoder" in line:  # its networks are the checkpoint's
+        small = [
+            item for item in small if not item.startswith(("model.", "predictor.", "data.scenes", "data.image_size"))
+        ]
+        small += ["decoder.size=16", "decoder.widths=[8,16]", "decoder.steps=2"]
     if "sweep=masking" in line:
         small += ["task=[lowshot,knn]", "task.lowshot.draws=1"]
     if "logger=wandb" in line:
