@@ -51,7 +51,14 @@ class MetricsCSV(Logger):
             UserError: if the folder has been removed, renamed or replaced since the first row.
         """
         self._check_folder()
-        row = {STEP: str(step), **{name: _cell(value) for name, value in metrics.items()}}
+        try:
+            self._log(step, {name: _cell(value) for name, value in metrics.items()})
+        except FileNotFoundError:
+            self._check_folder()  # it may have been renamed since the first check
+            raise
+
+    def _log(self, step: int | None, values: dict[str, str]) -> None:
+        row = {STEP: str(step), **values}
         merged = bool(self._rows) and self._rows[-1][STEP] == row[STEP]
         if merged:
             self._rows[-1].update(row)

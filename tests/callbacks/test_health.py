@@ -118,8 +118,8 @@ RUN = ("data=digits", "hardware=cpu", "hardware.precision=32-true", "data.worker
 @pytest.mark.parametrize(
     ("changes", "steps", "expected"),
     [
-        ((), 120, "context unused"),  # the regularisers work, the prediction does not
-        (("objective=l2",), 80, "warming up"),  # learns slowly, and is not accused
+        (("model.depth=2",), 100, "context unused"),  # the regularisers work, the prediction does not
+        (("objective=l2",), 40, "warming up"),  # learns slowly, and is not accused
         (("objective=l2", "schedule.momentum.start=0", "schedule.momentum.end=0"), 60, "collapsing (complete)"),
         (("objective=l2", "optimizer.lr=0.03"), 60, "collapsing (complete)"),
     ],

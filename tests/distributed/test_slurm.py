@@ -20,7 +20,7 @@ from helpers import ROOT, SMALL
 from ijepa.distributed import slurm
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
-RUN = (*SMALL, "hardware=slurm", "hardware.accelerator=cpu", "schedule.max_steps=400", "data.workers=0")
+RUN = (*SMALL, "hardware=slurm", "hardware.accelerator=cpu", "schedule.max_steps=200", "data.workers=0")
 JOB = """#!/bin/bash
 #SBATCH --nodes=2 --ntasks-per-node=1 --requeue --open-mode=append --signal=USR1@60
 srun {python} {script} {overrides}

@@ -7,7 +7,8 @@ import preloaded
 import pytest
 from helpers import ROOT, TINY, command, rows
 
-from ijepa.loggers import MetricsCSV
+from ijepa.loggers import MetricsCSV, metrics
+from ijepa.util.errors import UserError
 
 
 def test_metrics_csv_is_whole_at_every_moment(tmp_path):
@@ -21,6 +22,21 @@ def test_metrics_csv_is_whole_at_every_moment(tmp_path):
     again = MetricsCSV(tmp_path / "metrics.csv")
     again.log_metrics({"b": 4}, step=4)
     assert [tuple(row.values()) for row in rows(tmp_path)] == [*expected, ("4", "", "4")]
+
+
+def test_a_folder_that_is_renamed_while_a_row_is_written(tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    logger = MetricsCSV(folder / "metrics.csv")
+    logger.log_metrics({"a": 1}, step=1)
+
+    def append(*_):
+        folder.rename(tmp_path / "elsewhere")
+        raise FileNotFoundError(2, "No such file or directory", str(folder / "metrics.csv"))
+
+    monkeypatch.setattr(metrics, "append_metrics", append)
+    with pytest.raises(UserError, match=f"run_dir={folder}: was removed, renamed or replaced"):
+        logger.log_metrics({"a": 2}, step=2)
 
 
 def test_a_file_that_is_changed_or_removed_meanwhile_is_written_anew(tmp_path):
