@@ -29,6 +29,9 @@ def readme_commands():
     )
 
 
+TINY_DECODER = ["hardware=cpu", "decoder.size=8", "decoder.width=16", "decoder.heads=2", "decoder.steps=2"]
+
+
 @pytest.mark.parametrize("line", readme_commands())
 def test_every_command_of_the_readme(line, finished, checkpoint_file, pictures, tmp_path, invoke, monkeypatch):
     """Composes; and runs at a small size where it is possible here."""
@@ -47,6 +50,12 @@ def test_every_command_of_the_readme(line, finished, checkpoint_file, pictures, 
             invoke("evaluate.py", f"checkpoint={folder}", "task=logistic", f"output={left}", "baselines=false")[0] == 0
         )
         line = line.replace("CLASSIFIER", str(left / "classifier.safetensors"))
+    if "DECODER_RUN" in line:
+        decoder = tmp_path / "decoder"
+        values = ["schedule.max_steps=1", "schedule.warmup_steps=0", "data.batch_size=4", *TINY_DECODER]
+        code, _, error = invoke("train.py", "experiment=decoder", f"checkpoint={folder}", f"run_dir={decoder}", *values)
+        assert code == 0, error
+        line = line.replace("DECODER_RUN", str(decoder))
     if "DENSE" in line:
         encoder = ijepa.load_encoder(folder)
         head = torch.nn.Linear(encoder.spec.width, 1)
@@ -95,6 +104,8 @@ def test_every_command_of_the_readme(line, finished, checkpoint_file, pictures, 
         arguments += [f"task.{name}.layers=[1,2]" for name in tasks]  # the encoder here has two blocks
         arguments += [f"task.{name}.epochs=5" for name in TRAINED if f"task={name}" in arguments]
         arguments += ["heads=3"] if "PTH_TAR" in template else []
+        if "task=decode" in line:
+            arguments += ["task.decode.blocks=4", "task.decode.train_blocks=20", "task.decode.classifier_epochs=1"]
         assert invoke(script, *arguments, f"output={tmp_path}")[0] == 0
         return
     small = [
@@ -120,7 +131,7 @@ def test_every_command_of_the_readme(line, finished, checkpoint_file, pictures, 
         small = [
             item for item in small if not item.startswith(("model.", "predictor.", "data.scenes", "data.image_size"))
         ]
-        small += ["decoder.size=16", "decoder.widths=[8,16]", "decoder.steps=2"]
+        small += TINY_DECODER
     if "sweep=masking" in line:
         small += ["task=[lowshot,knn]", "task.lowshot.draws=1"]
     if "logger=wandb" in line:

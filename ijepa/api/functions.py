@@ -15,7 +15,7 @@ from ijepa.interop.classifier import ImageClassifier
 from ijepa.interop.classifier_files import load_classifier
 from ijepa.interop.loading import load_encoder
 from ijepa.models.pretrained import PretrainedEncoder
-from ijepa.run import assembly, build, evaluations, folders, runs
+from ijepa.run import assembly, build, evaluations, folders, outputs, runs
 from ijepa.run_folder import RunFolder
 from ijepa.run_folder.config import read_config
 from ijepa.run_folder.evaluation import Results, evaluation_file, finite_results, read_evaluation
@@ -85,7 +85,7 @@ class Run:
             UserError: when a key or value is wrong, or images and task do not fit together.
         """
         names = [task] if isinstance(task, str) else task
-        others = [f"{key}={value}" for key, value in overrides.items() if key not in evaluations.NOT_IN_FOLDER_NAME]
+        others = [f"{key}={value}" for key, value in overrides.items() if key not in outputs.NOT_IN_FOLDER_NAME]
         output = overrides.pop("output", None) or RunFolder(self.folder).evaluations / folders.slug(
             ["-".join(names), *others]
         )

@@ -192,6 +192,35 @@ class Segmentation(Dense):
     """The class of every pixel, from frozen patch features."""
 
 
+class Decode(TaskSection):
+    """How close the pictures that a decoder draws of held-out blocks are to the blocks, and what they show."""
+
+    blocks: Count
+    """held-out blocks, at most, one per image"""
+    samples: Annotated[int, Field(ge=2, le=64, strict=True)]
+    """pictures drawn of each representation"""
+    label: Text | None
+    """what a classifier should read from the pictures: a map of the images (scenes: colour, segmentation) or a label
+    set; null: the first of these that there is"""
+    object_share: Annotated[float, Field(ge=0, le=1)]
+    """smallest part of a block that objects cover, where images have a map"""
+    visible_share: Annotated[float, Field(ge=0, le=1)]
+    """smallest part of the object's pixels that the context shows, where images have a map; 0: the context may not show
+    it"""
+    classifier_epochs: Count
+    """epochs of the classifier, a small convolutional network, over the blocks of training images"""
+    train_blocks: Count
+    """blocks of training images, at most: for the classifier, and to look for the nearest of each picture"""
+    fid: Literal["features", "inception"] | None
+    """Frechet distance of pictures and blocks: in the classifier's features, or Inception's, which are downloaded"""
+    lpips: bool
+    """also measure LPIPS (AlexNet, whose weights are downloaded)"""
+    shown: Count
+    """blocks in the figures"""
+    batch_size: Count
+    """images per forward pass"""
+
+
 class Paper(Section):
     """All of the paper's evaluations for which the data has labels or maps, in the layout of the paper's tables."""
 
@@ -237,6 +266,8 @@ class Tasks(Section):
     """export of features to a file"""
     pictures: Pictures | None = None
     """pictures of what the encoder sees"""
+    decode: Decode | None = None
+    """pictures that a decoder draws, and how close they are"""
     paper: Paper | None = None
     """all of the paper's evaluations as one table, with the paper's figures"""
 

@@ -42,10 +42,10 @@ class RenderedScenes:
         depth: [n, H, W] float16, memory-mapped; see `ijepa.data.scenes.RenderedScene`.
         instances: [n, H, W] uint8, memory-mapped; see `ijepa.data.scenes.RenderedScene`.
         labels: class indices by label set; available without rendering.
-        maps: depth, and segmentation by shape: 0 background, 1 sphere, 2 cube, 3 cylinder.
+        maps: depth; segmentation by shape: 0 background, 1 sphere, 2 cube, 3 cylinder; by colour, likewise; instances.
     """
 
-    maps = ("depth", "segmentation")
+    maps = ("depth", "segmentation", "colour", "instances")
 
     settings: scenes.Settings
     seed: int
@@ -82,11 +82,12 @@ class RenderedScenes:
         return self._drawn[0]
 
     @cached_property
-    def _drawn(self) -> tuple[dict[str, list[int]], NDArray[np.uint8]]:
-        """Class indices by label set, and the shapes [n, M] of each scene's objects."""
+    def _drawn(self) -> tuple[dict[str, list[int]], dict[str, NDArray[np.uint8]]]:
+        """Class indices by label set; shapes and colours [n, M] of each scene's objects."""
         indices = np.arange(self.first, self.first + self.count)
-        labels, shapes = scenes.labels_and_shapes(self.settings, self.seed, indices)
-        return {task: values.tolist() for task, values in labels.items()}, shapes.astype(np.uint8)
+        labels, objects = scenes.labels_and_objects(self.settings, self.seed, indices)
+        by_task = {task: values.tolist() for task, values in labels.items()}
+        return by_task, {name: values.astype(np.uint8) for name, values in objects.items()}
 
     def __len__(self) -> int:
         return self.count
@@ -101,7 +102,10 @@ class RenderedScenes:
         if kind == "depth":
             depth = torch.from_numpy(self.depth[index].astype(np.float32))
             return torch.where(depth < scenes.FAR, depth, 0)  # 0: unknown (sky and distant ground)
-        classes = np.concatenate([[0], 1 + self._drawn[1][index].astype(np.int64)])
+        if kind == "instances":
+            return torch.from_numpy(self.instances[index].astype(np.int64))
+        objects = self._drawn[1]["shape" if kind == "segmentation" else kind][index]
+        classes = np.concatenate([[0], 1 + objects.astype(np.int64)])
         return torch.from_numpy(classes[self.instances[index]])
 
     def fingerprint(self) -> str:

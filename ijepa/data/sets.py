@@ -49,10 +49,11 @@ class Fingerprinted(Protocol):
 
 @runtime_checkable
 class HasDenseMaps(Protocol):
-    """Images with per-pixel maps. ``maps``: the available kinds, one or both of "depth" and "segmentation".
+    """Images with per-pixel maps. ``maps``: the available kinds, such as "depth" and "segmentation".
 
-    A map is [H, W], as large as its image. Depth is float32; 0, NaN and infinity mean unknown. Segmentation is int64
-    class indices; -1 is ignored. ``read_map`` raises `UnreadableError` if a map is missing or cannot be read.
+    A map is [H, W], as large as its image. Depth is float32; 0, NaN and infinity mean unknown. Others are int64:
+    "segmentation" and "colour" class indices, 0 for the background, -1 is ignored; "instances" numbers of objects, 0
+    for none. ``read_map`` raises `UnreadableError` if a map is missing or cannot be read.
     """
 
     @property

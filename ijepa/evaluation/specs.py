@@ -30,9 +30,20 @@ SEGMENTATION = (
     MetricSpec("segmentation_miou", "Segmentation, mIoU", "%", "higher", short="segmentation, mIoU"),
     MetricSpec("segmentation_accuracy", "Segmentation, accuracy", "%", "higher"),
 )
+DECODE = (
+    MetricSpec("decode_closer", "Samples closer to the truth than another's", "%", "higher", "distance of features"),
+    MetricSpec("decode_closer_pixels", "Closer to the truth than another's, pixels", "%", "higher"),
+    MetricSpec("decode_label", "Label read from samples", "%", "higher"),
+    MetricSpec("decode_distance", "Distance to the truth, features", "", "lower"),
+    MetricSpec("decode_rmse", "Distance to the truth, pixels", "", "lower"),
+    MetricSpec("decode_variance", "Variance within a representation", "%", "lower", "of that among representations"),
+    MetricSpec("decode_nearest", "Distance to the nearest training block", "", "higher", "pixels"),
+    MetricSpec("decode_fid", "Fr\u00e9chet distance", "", "lower"),
+    MetricSpec("decode_lpips", "LPIPS", "", "lower"),
+)
 RESULTS = (
     KNN, LOGISTIC, LOGISTIC_L2, LINEAR, COUNT, DISTANCE, ATTENTIVE, LOWSHOT_FINETUNE, LOWSHOT, FINETUNE, RETRIEVAL,
-    *DEPTH, *SEGMENTATION,
+    *DEPTH, *SEGMENTATION, *DECODE,
 )  # fmt: skip
 """Metrics of the built-in tasks; the first match counts, so a narrower family comes before a wider one."""
 HEADLINE = MetricSpec("headline", "Mean headline", "%", "higher", "the first task's main metric, mean over label sets")

@@ -12,6 +12,7 @@ from ijepa.evaluation.atlas import MapTask
 from ijepa.evaluation.attentive import AttentiveTask
 from ijepa.evaluation.classifiers import ClassifierTask
 from ijepa.evaluation.context import UNTRAINED, EvalContext, EvaluatedModel, label_sets
+from ijepa.evaluation.decoding.task import DecodeTask
 from ijepa.evaluation.dense import DepthTask, SegmentationTask
 from ijepa.evaluation.duplicates import DuplicatesTask
 from ijepa.evaluation.export import ExportTask
@@ -33,6 +34,7 @@ TASKS: dict[str, type[ConfiguredTask[Any]]] = {
     for task in (
         KnnTask, LogisticTask, LinearTask, CountTask, DistanceTask, AttentiveTask, LowshotTask, LowshotFinetuneTask,
         FinetuneTask, RetrievalTask, DuplicatesTask, MapTask, DepthTask, SegmentationTask, ExportTask, PicturesTask,
+        DecodeTask,
     )
 }  # fmt: skip
 """The built-in tasks, by name: each has a section in `Tasks`, and conf/task/NAME.yaml."""

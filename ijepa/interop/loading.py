@@ -85,13 +85,18 @@ def build_encoder(
     except Exception as error:  # a description that was edited by hand can raise anything
         raise ConfigError(key, file, f"the encoder's description does not match its weights: {error}") from None
     assert isinstance(network, nn.Module)
-    spoilt = next((name for name, weight in network.named_parameters() if not weight.isfinite().all()), None)
-    if spoilt is not None:
-        problem = f"{spoilt} of the {encoder} encoder is not finite, as after a run that diverged"
-        raise ConfigError(key, file, f"{problem}; give an earlier checkpoint")
+    check_finite(network, f"{encoder} encoder", file, key)
     pretrained = PretrainedEncoder(network, spec).eval().requires_grad_(False)
     pretrained.transform = EvalTransform(spec.image_size, spec.eval_crop, spec.channels)
     return pretrained
+
+
+def check_finite(network: nn.Module, name: str, file: Path, key: str = KEY) -> None:
+    """Raises ConfigError if a weight of ``network``, the file's ``name``, is not finite."""
+    spoilt = next((each for each, weight in network.named_parameters() if not weight.isfinite().all()), None)
+    if spoilt is not None:
+        problem = f"{spoilt} of the {name} is not finite, as after a run that diverged"
+        raise ConfigError(key, file, f"{problem}; give an earlier checkpoint")
 
 
 def read_weights(file: Path, heads: int | None = None, key: str = KEY) -> Weights:

@@ -36,7 +36,7 @@ def read_checkpoint(contents: dict[str, Any], file: Path) -> Weights:
             if name.startswith(prefix) and isinstance(tensor, Tensor)
         }
 
-    spec = _spec(contents[SPEC_KEY], file)
+    spec = parse_spec(contents[SPEC_KEY], file)
     encoders: dict[Which | None, State] = {"target": part("target_encoder"), "context": part("context_encoder")}
     step = contents.get("global_step")
     facts = {"step": step} if isinstance(step, int) else {}
@@ -54,7 +54,7 @@ def read_export(metadata: dict[str, str], state: State, file: Path) -> Weights:
     which = values.pop("encoder")
     if which not in ("target", "context"):
         raise ValueError(f"{SPEC_KEY} in its metadata: expected a target or context encoder, found {which}")
-    spec = _spec(values, file)
+    spec = parse_spec(values, file)
     if spec.kind == "custom":
         encoder = {name: tensor for name, tensor in state.items() if not name.startswith((CUSTOM_HEAD, TRAINED_HEAD))}
     else:
@@ -72,7 +72,13 @@ def read_description(metadata: dict[str, str]) -> dict[str, Any]:
     return values
 
 
-def _spec(values: Any, file: Path) -> Spec:
+def parse_spec(values: Any, file: Path) -> Spec:
+    """The encoder that a file describes.
+
+    Raises:
+        UntrustedError: if it is of a class that the user has not allowed.
+        ValueError: if the description is invalid.
+    """
     try:
         spec = Spec.of(values)
     except (TypeError, ValueError, AttributeError) as error:  # AttributeError: not a dict

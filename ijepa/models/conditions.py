@@ -1,6 +1,6 @@
-"""What a sketch decoder is conditioned on: pooled representations of frozen networks (paper, section 8)."""
+"""What a sketch decoder is conditioned on: representations of frozen networks (paper, section 8)."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,30 +13,51 @@ from ijepa.models.transformer import gather
 Condition = Literal["prediction", "target", "image", "nothing"]
 
 
+class Representation(NamedTuple):
+    """Representations of blocks of images.
+
+    Attributes:
+        tokens: [n, T, D]; T is 1 if they are pooled.
+        positions: [n, T, 4], the box of each token's patches; see `boxes`.
+        blocks: [n, 4], the boxes of the blocks.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    blocks: Tensor
+
+    def repeated(self, times: int) -> "Representation":
+        """Each one so many times in a row."""
+        return Representation(*(tensor.repeat_interleave(times, 0) for tensor in self))
+
+
 class Conditions(nn.Module):
     """Frozen context encoder, predictor and target encoder.
 
     Args:
-        condition: ``prediction``: the predictor's output for one target block, from the context, averaged over its
-            patches; ``target``: the target encoder's output at that block, averaged; ``image``: that of all patches,
-            averaged; ``nothing``: zeros.
+        condition: ``prediction``: the predictor's output for a target block, from the context; ``target``: the target
+            encoder's output at that block; ``image``: that of all patches; ``nothing``: zeros.
+        pooled: averaged over the patches, as in the paper; else one token for each patch.
+        grid: rows and columns of patches.
         target_encoder: for ``target`` and ``image``.
         context_encoder: for ``prediction``.
         predictor: for ``prediction``.
 
     Attributes:
-        width: of the condition.
+        width: of the tokens.
     """
 
     def __init__(
         self,
         condition: Condition,
+        pooled: bool,
+        grid: tuple[int, int],
         target_encoder: PatchEncoder,
         context_encoder: PatchEncoder | None = None,
         predictor: Predictor | None = None,
     ) -> None:
         super().__init__()
-        self.condition = condition
+        self.condition, self.pooled, self.grid = condition, pooled, grid
         self.width: int = target_encoder.width
         self.target_encoder: PatchEncoder | None = None
         self.context_encoder: PatchEncoder | None = None
@@ -55,34 +76,50 @@ class Conditions(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def forward(self, images: Tensor, masks: Masks) -> Tensor:
-        """Conditions [B, width] of normalised ``images`` [B, C, H, W]; ``masks`` has one target block, [B, 1, K]."""
+    def forward(self, images: Tensor, masks: Masks) -> Representation:
+        """The representations of all M target blocks of normalised ``images`` [B, C, H, W]: n = B * M, image by image.
+
+        ``masks.targets``: [B, M, K].
+        """
+        targets = masks.targets
+        patches = targets.flatten(0, 1)  # [n, K]
+        blocks = boxes(patches, self.grid)  # [n, 4]
+        if self.condition == "image":
+            patches = torch.arange(self.grid[0] * self.grid[1], device=targets.device).expand(len(blocks), -1)
+        tokens = self._patches(images, masks).flatten(0, 1)  # [n, T, D]
+        if self.pooled or self.condition == "nothing":
+            return Representation(tokens.mean(dim=1, keepdim=True), boxes(patches, self.grid)[:, None], blocks)
+        return Representation(tokens, boxes(patches[..., None], self.grid), blocks)
+
+    def _patches(self, images: Tensor, masks: Masks) -> Tensor:
+        """The patches' representations: [B, M, K, D], or [B, M, N, D] for ``image``."""
+        count = masks.targets.shape[1]
         if self.condition == "nothing":
-            return images.new_zeros(len(images), self.width)
+            return images.new_zeros(len(images), count, 1, self.width)
         if self.condition == "prediction":
             assert self.context_encoder is not None
             assert self.predictor is not None
             context = self.context_encoder(images, masks.context, masks.valid)  # [B, C, D]
-            predictions = self.predictor(context, masks.context, masks.targets, masks.valid)  # [B, 1, K, D]
-            return predictions[:, 0].mean(dim=1)
+            predictions: Tensor = self.predictor(context, masks.context, masks.targets, masks.valid)
+            return predictions
         assert self.target_encoder is not None
         features = self.target_encoder(images)  # [B, N, D]
         if self.condition == "target":
-            features = gather(features, masks.targets)[:, 0]  # [B, K, D]
-        return features.mean(dim=1)
+            return gather(features, masks.targets)
+        return features[:, None].expand(-1, count, -1, -1)
 
 
-def boxes(block: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The smallest boxes around blocks of patches.
+def boxes(patches: Tensor, grid: tuple[int, int]) -> Tensor:
+    """The smallest boxes around sets of patches.
 
     Args:
-        block: [B, K], indices of patches in row-major order.
+        patches: [..., K], indices of patches in row-major order.
         grid: rows and columns of patches.
 
     Returns:
-        [B, 4], top, left, bottom and right, in parts of the image's sides.
+        [..., 4], top, left, bottom and right, in parts of the image's sides.
     """
-    rows, columns = block // grid[1], block % grid[1]
-    edges = (rows.amin(1) / grid[0], columns.amin(1) / grid[1], (rows.amax(1) + 1) / grid[0],
-             (columns.amax(1) + 1) / grid[1])  # fmt: skip
-    return torch.stack(edges, dim=1)
+    rows, columns = patches // grid[1], patches % grid[1]
+    edges = (rows.amin(-1) / grid[0], columns.amin(-1) / grid[1], (rows.amax(-1) + 1) / grid[0],
+             (columns.amax(-1) + 1) / grid[1])  # fmt: skip
+    return torch.stack(edges, dim=-1)

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor
 
 from ijepa import config as schema
 from ijepa.config import checks
@@ -15,6 +15,7 @@ from ijepa.interop.weights import Weights
 from ijepa.models.conditions import Conditions
 from ijepa.models.decoder import SketchDecoder
 from ijepa.models.diffusion import Diffusion, Sampling
+from ijepa.models.sketcher import Sketcher
 from ijepa.run import build, checkpoint_data, init_options
 from ijepa.run.assembly import Run, assemble
 from ijepa.training.decoder import DecoderTraining
@@ -65,20 +66,13 @@ def run(config: schema.TrainConfig, folder: Path, step: int = 0) -> Run:
     masks = build.sampler_of(config.masking, weights.spec.grid)
     source = sources.build(config.data, config.seed)
     schedule = build.schedule(config, len(source.train))
+    chosen = config.decoder
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(config.seed, Stream.DECODER_INIT, 0, 0))
-        conditions = _conditions(config.decoder.condition, weights)
-        arguments: dict[str, Any] = {"channels": weights.spec.channels, "size": config.decoder.size,
-                     "condition_width": conditions.width, "shown": config.decoder.shown,
-                     "widths": config.decoder.widths, "layers": config.decoder.layers}  # fmt: skip
-        decoder = SketchDecoder(**arguments)
-    description = {"decoder": arguments, "condition": config.decoder.condition, "predicts": config.decoder.predicts,
-                   "encoder": weights.spec.plain()}  # fmt: skip
-    optimizer, chosen = config.optimizer, config.decoder
+        sketcher = _sketcher(chosen, weights, Path(config.checkpoint))
+    optimizer = config.optimizer
     module = DecoderTraining(
-        decoder, conditions, Diffusion(chosen.predicts), weights.spec, config.seed, chosen.withheld,
-        Sampling(chosen.sampler, chosen.steps, chosen.guidance), schedule,
-        (optimizer.betas[0], optimizer.betas[1]), optimizer.eps, description,
+        sketcher, config.seed, chosen.withheld, schedule, (optimizer.betas[0], optimizer.betas[1]), optimizer.eps,
     )  # fmt: skip
     data = build.data(config.data, source, masks, schedule.max_steps, config.hardware, config.seed)
     return assemble(config, folder, module, data, step)
@@ -89,39 +83,47 @@ def _read(path: Path) -> Weights:
     return loading.read_weights(file, None, KEY)
 
 
-def _conditions(condition: str, weights: Weights) -> Conditions:
-    """The frozen networks of the checkpoint that ``condition`` needs.
+def _sketcher(chosen: schema.Decoder, weights: Weights, file: Path) -> Sketcher:
+    """A new decoder, with the frozen networks of the checkpoint that it needs.
 
     Raises:
         ConfigError: when the checkpoint lacks one of them.
     """
+    conditions = _conditions(chosen, weights, file)
+    decoder = SketchDecoder(weights.spec.channels, chosen.size, conditions.width, chosen.shown, chosen.patch_size,
+                            chosen.width, chosen.depth, chosen.heads)  # fmt: skip
+    sampling = Sampling(chosen.sampler, chosen.steps, chosen.guidance)
+    return Sketcher(decoder, conditions, Diffusion(chosen.predicts), sampling, weights.spec)
+
+
+def _conditions(chosen: schema.Decoder, weights: Weights, file: Path) -> Conditions:
+    """The frozen networks of the checkpoint ``file`` that the representation needs; see `_sketcher`."""
     encoders = {}
     for which in ("target", "context"):
         state = weights.encoder(which)  # type: ignore[arg-type]
         if state is not None:
-            encoders[which] = weights.spec.build()
-            encoders[which].load_state_dict(state)
-            _check_finite(encoders[which], f"{which} encoder")
+            encoders[which] = _loaded(weights.spec.build(), state, f"{which} encoder", chosen, file)
     predictor = None
-    if condition == "prediction":
+    if chosen.condition == "prediction":
         problem = "the checkpoint has no predictor; try target or image" if weights.predictor is None else None
         if "context" not in encoders:
             problem = "the checkpoint has no context encoder; try target or image"
         if problem is not None:
-            raise ConfigError("decoder.condition", condition, problem)
+            raise ConfigError("decoder.condition", chosen.condition, problem)
         assert weights.predictor is not None
-        predictor = weights.predictor_sizes.build(weights.spec)
-        predictor.load_state_dict(weights.predictor)
-        _check_finite(predictor, "predictor")
-    elif "target" not in encoders and condition != "nothing":
-        raise ConfigError("decoder.condition", condition, "the checkpoint has no target encoder; try prediction")
+        network = weights.predictor_sizes.build(weights.spec)
+        predictor = _loaded(network, weights.predictor, "predictor", chosen, file)
+    elif "target" not in encoders and chosen.condition != "nothing":
+        raise ConfigError("decoder.condition", chosen.condition, "the checkpoint has no target encoder; try prediction")
     target = encoders.get("target", encoders.get("context"))
     assert target is not None
-    return Conditions(condition, target, encoders.get("context"), predictor)  # type: ignore[arg-type]  # checked
+    context = encoders.get("context")
+    return Conditions(chosen.condition, chosen.pooled, weights.spec.grid, target, context, predictor)
 
 
-def _check_finite(network: object, name: str) -> None:
-    assert isinstance(network, nn.Module)
-    spoilt = next((each for each, weight in network.named_parameters() if not weight.isfinite().all()), None)
-    if spoilt is not None:
-        raise UserError(f"{KEY}: {spoilt} of the {name} is not finite, as after a run that diverged; try an older one")
+def _loaded(network: Any, state: dict[str, Tensor], name: str, chosen: schema.Decoder, file: Path) -> Any:
+    """``network`` with the checkpoint's weights, unless the decoder is to draw from random ones."""
+    if not chosen.untrained:
+        network.load_state_dict(state)
+        loading.check_finite(network, name, file, KEY)
+    return network

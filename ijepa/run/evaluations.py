@@ -7,39 +7,24 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from pydantic import TypeAdapter
-from rich.console import Console
 
-from ijepa import config as schema
 from ijepa.config import TRAINING, EvaluateConfig
 from ijepa.config.checks import check_data, check_model, check_task, parse
-from ijepa.config.trust import check_targets
 from ijepa.data import sources
 from ijepa.data.datamodule import DataModule
 from ijepa.data.limits import ValueLimit
 from ijepa.data.sets import has_label
 from ijepa.distributed import devices
-from ijepa.evaluation import paper, tables, tasks
+from ijepa.evaluation import tasks
 from ijepa.evaluation.context import UNTRAINED, EvalContext, EvaluatedModel, label_sets
 from ijepa.evaluation.runtime import Runtime, build_runtime
-from ijepa.interop import loading, transformers
+from ijepa.interop import loading
 from ijepa.interop.heads_file import CLASSIFIER, FILES, kind_of
 from ijepa.interop.reading import FORMATS
-from ijepa.masking import Masking
 from ijepa.models.pretrained import PretrainedEncoder, Spec, untrained_encoder
-from ijepa.run import build, checkpoint_data, encoders, folders, suggested
-from ijepa.run_folder import RunFolder
-from ijepa.run_folder.checkpoints import step_of
-from ijepa.run_folder.config import read_config
-from ijepa.run_folder.evaluation import UNFINISHED, evaluation_file, write_evaluation
-from ijepa.sweeps.metric import METRICS
+from ijepa.run import build, checkpoint_data, decoders, encoders, folders, outputs, suggested
+from ijepa.run_folder.evaluation import UNFINISHED, evaluation_file
 from ijepa.util.errors import ConfigError, InterruptedRunError, UserError
-from ijepa.util.paths import CONF
-
-RANDOM = "random"
-"""``checkpoint=random``: an untrained encoder."""
-NOT_IN_FOLDER_NAME = ("checkpoint", "task", "output", "hardware", "baselines", "cache", "trust")
-"""Overrides that are not part of the folder's name; all others are, so that no evaluation overwrites another."""
 
 
 def evaluate(composed: DictConfig) -> float | None:
@@ -49,7 +34,9 @@ def evaluate(composed: DictConfig) -> float | None:
         UserError: when checkpoint, data and task do not fit together.
     """
     if OmegaConf.is_missing(composed, "checkpoint") or composed.checkpoint in (None, ""):
-        raise UserError(f"checkpoint is not set; add checkpoint={FORMATS}, or {RANDOM}")
+        raise UserError(f"checkpoint is not set; add checkpoint={FORMATS}, or {outputs.RANDOM}")
+    if "decode" in composed.task:
+        return decoders.load("ijepa.run.decoder_evaluation").evaluate(composed)  # type: ignore[no-any-return]
     which = str(composed.encoder)
     if which not in ("target", "context"):
         raise ConfigError("encoder", which, "should be target or context")
@@ -57,7 +44,7 @@ def evaluate(composed: DictConfig) -> float | None:
     assert isinstance(container, dict)
     values: dict[str, Any] = {str(k): value for k, value in container.items() if k not in TRAINING or k == "model"}
     first = os.environ.get("LOCAL_RANK", "0") == "0"
-    path = None if composed.checkpoint == RANDOM else loading.resolve_source(str(composed.checkpoint))
+    path = None if composed.checkpoint == outputs.RANDOM else loading.resolve_source(str(composed.checkpoint))
     loaded = None
     if path is not None:
         file = loading.select_file(path, which)  # type: ignore[arg-type]  # checked
@@ -75,8 +62,8 @@ def evaluate(composed: DictConfig) -> float | None:
     check_data(config.data)
     devices.check_launcher(config.hardware)
     devices.device(config.hardware)
-    source = sources.build(config.data, _split_seed(path, config))
-    masks = None if config.task.pictures is None else _mask_sampler(path, config, encoder.spec.patch_size, first)
+    source = sources.build(config.data, outputs.split_seed(path, config))
+    masks = None if config.task.pictures is None else outputs.mask_sampler(path, config, encoder.spec.patch_size, first)
     data = build.data(config.data, source, masks, 0, config.hardware, config.seed)
     if config.task.paper is not None:
         chosen, skipped = tasks.supported_tasks(config.task, data)
@@ -105,12 +92,12 @@ def _run_tasks(
 ) -> float | None:
     """Runs the tasks; only global rank 0 prints and writes files. Returns the headline result."""
     source, names, first = data.source, label_sets(data), runtime.ranks.rank == 0
-    folder = _output_folder(config, path)
+    folder = outputs.output_folder(config, path)
     if first:
         folders.create(folder, "output")
         (folder / UNFINISHED).touch()
         images = f"{len(source.train)} training and {len(source.val)} validation images"
-        print(f"{_task_names(config)} on {images}", flush=True)
+        print(f"{outputs.task_names(config)} on {images}", flush=True)
         for part in (source.train, source.val):
             for name in names:
                 count = int(has_label(part, name).sum())
@@ -121,7 +108,7 @@ def _run_tasks(
     limit = ValueLimit.of_encoder(config.data.mean, config.data.std, config.data.max_deviations)
     ctx = EvalContext(
         data, runtime, config.seed, config.layers, cache, folder if first else None, not first, config.baselines,
-        path and _run_folder(path).path, write_models=config.write_models,
+        path and outputs.run_folder(path).path, write_models=config.write_models,
         classifiers=tasks.with_classifiers(config.task), encoder=config.encoder, max_pixels=config.data.max_pixels,
         value_limit=limit,
     )  # fmt: skip
@@ -135,7 +122,7 @@ def _run_tasks(
         _drop_old_classifiers(folder, rows[0].files, path)
     headlines = tasks.headlines(config.task, rows[0], names) if rows[0].results else {}
     if first:
-        _report(config, rows, names, data, folder)
+        outputs.report(config, rows, names, data, folder)
     return sum(headlines.values()) / len(headlines) if headlines else None
 
 
@@ -159,35 +146,6 @@ def _drop_old_classifiers(folder: Path, written: list[Path], checkpoint: Path | 
                 file.unlink()
 
 
-def _report(
-    config: EvaluateConfig, rows: list[tasks.ModelResults], names: list[str], data: DataModule, folder: Path
-) -> None:
-    """Prints the table and writes metrics.json."""
-    intervals = {row.name: row.intervals(config.seed) for row in rows}
-    if any(row.results for row in rows):
-        print(f"{config.checkpoint}: %, with 95 % intervals")
-        Console().print(tables.results_table(rows, config.task, names, intervals))
-    shown = paper.columns(rows, names, config.data.source)
-    if config.task.paper is not None and shown:
-        lines = paper.lines(rows, shown, intervals, config.task.paper.figures)
-        Console().print(paper.table(shown, lines, len(rows)))
-        paper.write(folder / "paper.md", shown, lines)
-        rows[0].files.append(folder / "paper.md")
-    written = {
-        "config": config.model_dump(),
-        "images": {"train": len(data.source.train), "val": len(data.source.val)},
-        "results": {row.name: row.values for row in rows},
-        "intervals": intervals,
-        "details": {row.name: row.details for row in rows},
-    }
-    described = tasks.plain_custom_specs(config.task) if config.task.with_metrics() else {}
-    written |= {METRICS: described} if described else {}
-    write_evaluation(evaluation_file(folder), written)
-    (folder / UNFINISHED).unlink(missing_ok=True)
-    for file in [*(file for row in rows for file in row.files), evaluation_file(folder)]:
-        print(f"written  {file}")
-
-
 def _random_encoder(config: EvaluateConfig) -> PretrainedEncoder:
     """A randomly initialised encoder, from ``model`` and ``data``."""
     assert config.model is not None
@@ -203,41 +161,6 @@ def _reject_model_keys() -> None:
             raise UserError(f"{key}: the shape comes from the checkpoint; omit it")
 
 
-def _split_seed(path: Path | None, config: EvaluateConfig) -> int:
-    """The run's seed if the images are the run's, so that held-out images stay held out; else the configured seed."""
-    written = path and _run_folder(path).config
-    if written is None or not written.is_file():
-        return config.seed
-    loaded = read_config(written)
-    same = (loaded.data.source, loaded.data.root) == (config.data.source, config.data.root)
-    return int(loaded.seed) if same else config.seed
-
-
-def _mask_sampler(path: Path | None, config: EvaluateConfig, patch_size: int, first: bool) -> Masking | None:
-    """The run's mask sampler, else the default one, for this grid; None if the masks do not fit."""
-    written = path and _run_folder(path).config
-    if written is not None and written.is_file():
-        chosen = read_config(written).masking
-        check_targets({"masking": OmegaConf.to_container(chosen)}, written)
-    else:
-        chosen = OmegaConf.load(CONF / "masking" / "multiblock.yaml")
-        if first:
-            print("masks    those of masking=multiblock: the checkpoint does not say what it was trained with")
-    try:
-        values = TypeAdapter(schema.Masking).validate_python(OmegaConf.to_container(chosen))
-        rows, columns = (side // patch_size for side in config.data.image_size)
-        return build.sampler_of(values, (rows, columns))
-    except ValueError as error:  # ConfigError among them
-        if first:
-            print(f"masks    skipped: {str(error).splitlines()[0]}")
-        return None
-
-
-def _run_folder(path: Path) -> RunFolder:
-    """The run folder of a checkpoint, or the folder of a stand-alone file."""
-    return RunFolder.of(loading.select_file(path))
-
-
 def _validate_fit(config: EvaluateConfig, spec: Spec) -> None:
     data = config.data
     if data.channels != spec.channels:
@@ -248,21 +171,3 @@ def _validate_fit(config: EvaluateConfig, spec: Spec) -> None:
     if config.layers > spec.depth:
         raise ConfigError("layers", config.layers, f"the encoder has {spec.depth} blocks; try {spec.depth}")
     check_task(config.task, spec.depth)
-
-
-def _output_folder(config: EvaluateConfig, path: Path | None) -> Path:
-    if config.output is not None:
-        return Path(config.output).expanduser()
-    others = [item for item in HydraConfig.get().overrides.task if item.partition("=")[0] not in NOT_IN_FOLDER_NAME]
-    if path is None:
-        return RunFolder(Path()).evaluations / folders.slug([RANDOM, _task_names(config), *others])
-    file, run = loading.select_file(path), _run_folder(path)
-    if not run.config.is_file():  # a stand-alone file: do not write to its folder
-        name = file.parent.name if file.name == transformers.WEIGHTS else f"{file.absolute().parent.name}-{file.stem}"
-        return RunFolder(Path()).evaluations / folders.slug([name, _task_names(config), *others])
-    parts = [_task_names(config), *([file.stem] if step_of(file) is not None else []), *others]
-    return run.evaluations / folders.slug(parts)
-
-
-def _task_names(config: EvaluateConfig) -> str:
-    return "paper" if config.task.paper is not None else "-".join(config.task.chosen())

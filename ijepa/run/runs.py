@@ -1,7 +1,6 @@
 """Runs training from a composed configuration: start or resume, train, finish."""
 
 import contextlib
-import importlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,7 @@ from ijepa.distributed import devices, sharding, slurm
 from ijepa.evaluation import tasks
 from ijepa.evaluation.context import label_sets
 from ijepa.interop import timm
-from ijepa.run import build, finalize, folders, followups, init_options, resume, suggested, teacher_run
+from ijepa.run import build, decoders, finalize, folders, followups, init_options, resume, suggested, teacher_run
 from ijepa.run.assembly import Run, Wire
 from ijepa.run.columns import terms
 from ijepa.run.resume import ResumePoint
@@ -28,7 +27,7 @@ from ijepa.run_folder import RunFolder
 from ijepa.run_folder.config import write_config
 from ijepa.run_folder.summary import finished_summary
 from ijepa.sweeps import metric
-from ijepa.util.errors import ConfigError, InterruptedRunError, UserError
+from ijepa.util.errors import ConfigError, InterruptedRunError
 from ijepa.util.processes import is_rank_zero
 from ijepa.util.signals import ending_launched
 
@@ -67,27 +66,13 @@ def train(composed: DictConfig, wire: Wire | None = None) -> float | None:
 def _resolved(composed: DictConfig) -> DictConfig | dict[str, Any]:
     """The configuration with what ``init`` or a decoder's ``checkpoint`` determine."""
     if composed.get("decoder") is not None:
-        return _decoder_run().resolve(composed)
+        return decoders.load("ijepa.run.decoder_run").resolve(composed)
     return init_options.resolve_init(composed)
 
 
 def _wire(config: TrainConfig, folder: Path, step: int) -> Run:
     """The run of I-JEPA, or of a decoder of its representations."""
-    return (build.run if config.decoder is None else _decoder_run().run)(config, folder, step)
-
-
-def _decoder_run() -> Any:
-    """The module `ijepa.run.decoder_run`, which needs diffusers.
-
-    Raises:
-        UserError: when that is not installed.
-    """
-    try:
-        return importlib.import_module("ijepa.run.decoder_run")
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "diffusers":
-            raise
-        raise UserError("experiment=decoder needs diffusers; try pip install 'ijepa[decoder]'") from None
+    return (build.run if config.decoder is None else decoders.load("ijepa.run.decoder_run").run)(config, folder, step)
 
 
 def _group_in_wandb(config: TrainConfig, folder: Path) -> TrainConfig:

@@ -40,6 +40,7 @@ class Stream(IntEnum):
     DIFFUSION = 1_000_001  # beyond the attempts of masks, which have the same steps and positions
     DECODER_INIT = 1_000_002
     DECODER_SAMPLES = 1_000_003
+    BLOCK_CLASSIFIER = 1_000_004
 
 
 @unique

@@ -11,7 +11,7 @@ from ijepa.models.transformer import gather
 
 pytest.importorskip("diffusers", reason="only experiment=decoder needs it")
 
-from ijepa.models.conditions import Conditions, boxes
+from ijepa.models.conditions import Conditions, Representation, boxes
 from ijepa.models.decoder import SketchDecoder, pictures
 from ijepa.models.diffusion import Diffusion
 from ijepa.models.predictor import Predictor
@@ -64,28 +64,39 @@ def test_noised_images_and_targets_belong_together(prediction):
     torch.testing.assert_close(half.target, expected)
 
 
-def masks(context, block):
-    return Masks(torch.tensor([context]), torch.tensor([[block]]))
-
-
-def test_conditions_are_averages_over_patches():
+def test_what_a_decoder_draws_from():
+    """Averages over patches, or all patches with their positions; of each target block."""
     context, target = small_encoder(), small_encoder().requires_grad_(False)
     with torch.no_grad():
         target.patch_embed.proj.weight.mul_(2)
     predictor = Predictor(24, 24, (3, 5), 12, 1, 3)
-    images, chosen = normal(1, 5, 24, 40), masks([0, 1, 14], [6, 7])
+    images = normal(2, 5, 24, 40)
+    chosen = Masks(torch.tensor([[0, 1, 14], [0, 1, 2]]), torch.tensor([[[6, 7], [8, 13]], [[11, 12], [10, 11]]]))
     features = target(images)
+    predictions = predictor(context(images, chosen.context), chosen.context, chosen.targets)
     expected = {
-        "image": features.mean(dim=1),
-        "target": gather(features, chosen.targets)[0].mean(dim=1),
-        "prediction": predictor(context(images, chosen.context), chosen.context, chosen.targets)[0].mean(dim=1),
-        "nothing": torch.zeros(1, 24),
+        "image": features[:, None].expand(-1, 2, -1, -1),
+        "target": gather(features, chosen.targets),
+        "prediction": predictions,
+        "nothing": torch.zeros(2, 2, 1, 24),
     }
-    for name, condition in expected.items():
-        found = Conditions(name, target, context, predictor)
-        assert found.width == 24
-        torch.testing.assert_close(found(images, chosen), condition)
-        assert not any(parameter.requires_grad for parameter in found.parameters())
+    patches = chosen.targets.flatten(0, 1)
+    for name, tokens in expected.items():
+        for pooled in (True, False):
+            found = Conditions(name, pooled, (3, 5), target, context, predictor)
+            assert found.width == 24
+            assert not any(parameter.requires_grad for parameter in found.parameters())
+            made = found(images, chosen)
+            flat = tokens.flatten(0, 1)
+            torch.testing.assert_close(made.tokens, flat.mean(1, keepdim=True) if pooled else flat)
+            assert made.positions.shape == (4, made.tokens.shape[1], 4)
+            torch.testing.assert_close(made.blocks, boxes(patches, (3, 5)))
+            if name in ("target", "prediction"):
+                each = boxes(patches[..., None], (3, 5))
+                torch.testing.assert_close(made.positions, made.blocks[:, None] if pooled else each)
+            if name == "image" and pooled:
+                torch.testing.assert_close(made.positions, torch.tensor([0.0, 0, 1, 1]).expand(4, 1, 4))
+    assert torch.equal(made.repeated(2).blocks, made.blocks[[0, 0, 1, 1, 2, 2, 3, 3]])
 
 
 def test_boxes():
@@ -106,25 +117,49 @@ def test_pictures_of_blocks_are_the_images_pixels():
 
 
 def decoder(shown="block"):
+    """With other weights than zeros where a decoder begins with zeros."""
     torch.manual_seed(0)
-    return SketchDecoder(3, 8, 24, shown, [8, 16], 1)
+    network = SketchDecoder(3, 8, 24, shown, 4, 16, 1, 2)
+    for parameter in network.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.2)
+    return network
 
 
-def test_a_decoder_that_is_told_nothing_of_the_representation_does_not_use_it():
+def test_a_new_decoder_predicts_zeros():
+    network = SketchDecoder(3, 8, 24, "block", 4, 16, 2, 2)
+    whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+    found = network(normal(1, 3, 8, 8), torch.tensor([10.0]), Representation(normal(1, 3, 24), whole[:, None], whole))
+    assert torch.equal(found, torch.zeros(1, 3, 8, 8))
+
+
+def test_a_decoder_from_which_the_representation_is_withheld_does_not_use_it():
     network, noised, times = decoder(), normal(2, 3, 8, 8), torch.tensor([10.0, 500.0])
-    positions = torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.5, 0.5, 1.0, 1.0]])
-    one, other = normal(2, 24, seed=1), normal(2, 24, seed=2)
-    dropped = torch.tensor([True, False])
-    found = [network(noised, times, condition, positions, dropped) for condition in (one, other)]
+    blocks = torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.5, 0.5, 1.0, 1.0]])
+    positions = torch.stack([blocks, blocks], dim=1)
+    one, other = (Representation(normal(2, 2, 24, seed=seed), positions, blocks) for seed in (1, 2))
+    withheld = torch.tensor([True, False])
+    found = [network(noised, times, each, withheld) for each in (one, other)]
     assert torch.equal(found[0][0], found[1][0])
     assert not torch.allclose(found[0][1], found[1][1])
-    plain, without = (
-        network(noised, times, one, positions),
-        network(noised, times, one, positions, ~torch.zeros(2).bool()),
-    )
-    torch.testing.assert_close(network.guided(noised, times, one, positions, 1.0), plain)
-    torch.testing.assert_close(network.guided(noised, times, one, positions, 0.0), without)
-    torch.testing.assert_close(network.guided(noised, times, one, positions, 3.0), without + 3 * (plain - without))
+    plain, without = network(noised, times, one), network(noised, times, one, torch.tensor([True, True]))
+    torch.testing.assert_close(network.guided(noised, times, one, 1.0), plain)
+    torch.testing.assert_close(network.guided(noised, times, one, 0.0), without)
+    torch.testing.assert_close(network.guided(noised, times, one, 3.0), without + 3 * (plain - without))
+
+
+def test_a_decoder_uses_positions():
+    """Of the block in the image, and of each token in the block; tokens have no order of their own."""
+    network, noised, times = decoder(), normal(1, 3, 8, 8), torch.tensor([10.0])
+    tokens, block = normal(1, 2, 24), torch.tensor([[0.0, 0.0, 0.5, 0.5]])
+    positions = torch.tensor([[[0.0, 0.0, 0.25, 0.5], [0.25, 0.0, 0.5, 0.5]]])
+    plain = network(noised, times, Representation(tokens, positions, block))
+    swapped = network(noised, times, Representation(tokens[:, [1, 0]], positions[:, [1, 0]], block))
+    torch.testing.assert_close(swapped, plain)
+    assert not torch.allclose(network(noised, times, Representation(tokens, positions[:, [1, 0]], block)), plain)
+    moved = Representation(tokens, positions + 0.5, block + 0.5)  # the same positions within the block
+    torch.testing.assert_close(network._in_picture(*moved[1:]), network._in_picture(positions, block))
+    assert not torch.allclose(network(noised, times, moved), plain)
 
 
 def test_a_decoder_of_whole_images_sees_where_the_block_is():

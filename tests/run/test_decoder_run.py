@@ -14,10 +14,10 @@ from ijepa.run import runs
 
 pytest.importorskip("diffusers", reason="only experiment=decoder needs it")
 
-SMALL = ("experiment=decoder", "decoder.size=8", "decoder.widths=[8,16]", "decoder.steps=3", "hardware=cpu",
-         "hardware.precision=32-true", "data.workers=0", "data.batch_size=16", "schedule.max_steps=4",
-         "schedule.warmup_steps=1", "callbacks.log_every_steps=1", "callbacks.checkpoint_every_steps=2",
-         "callbacks.checkpoint_keep=9")  # fmt: skip
+SMALL = ("experiment=decoder", "decoder.size=8", "decoder.width=16", "decoder.heads=2", "decoder.depth=1",
+         "decoder.steps=3", "hardware=cpu", "hardware.precision=32-true", "data.workers=0", "data.batch_size=16",
+         "schedule.max_steps=4", "schedule.warmup_steps=1", "callbacks.log_every_steps=1",
+         "callbacks.checkpoint_every_steps=2", "callbacks.checkpoint_keep=9")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +49,25 @@ def test_a_run(encoder, invoke, tmp_path, condition):
     assert len(losses(folder)) == 4
     contents = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     assert contents["ijepa_decoder"]["condition"] == condition
-    averaged = {name.removeprefix("average."): tensor for name, tensor in contents["state_dict"].items()
-                if name.startswith("average.")}  # fmt: skip
+    averaged = {name.removeprefix("sketcher.decoder."): tensor for name, tensor in contents["state_dict"].items()
+                if name.startswith("sketcher.decoder.")}  # fmt: skip
     assert_same(load_file(folder / "decoder.safetensors"), averaged, **EXACT)
     assert json.loads((folder / "summary.json").read_text())["flops"] > 0
     code, _, error = invoke("evaluate.py", f"checkpoint={folder}")
     assert code == 2
     assert "a decoder's checkpoint, without an encoder of its own" in error
+    few = ["task.decode.blocks=10", "task.decode.samples=2", "task.decode.train_blocks=64", "data.workers=0",
+           "task.decode.classifier_epochs=1", "task.decode.batch_size=4", "hardware=cpu",
+           f"output={tmp_path / 'decode'}"]  # fmt: skip
+    code, out, error = invoke("evaluate.py", f"checkpoint={folder}", "task=decode", *few)
+    assert code == 0, error
+    told = json.loads((tmp_path / "decode" / "metrics.json").read_text())
+    assert list(told["results"]) == ["its own", "another's", "none", "the block"]
+    assert told["details"]["its own"]["decode"]["label"] == "class"
+    assert told["details"]["its own"]["decode"]["blocks"] == 10
+    assert 0 <= told["results"]["its own"]["decode_closer"] <= 1
+    for name in ("samples", "representations"):
+        assert (tmp_path / "decode" / f"{name}.png").stat().st_size > 3_000
 
 
 @pytest.mark.slow
@@ -122,8 +134,9 @@ def test_two_processes_are_as_one(encoder, tmp_path):
         (["checkpoint={encoder}", "init={encoder}"], r"^error: init=.*: a decoder starts from random weights"),
         (["checkpoint={encoder}", "decoder.sampler=euler"], r"^error: decoder.sampler=euler: .* try ddim or dpm$"),
         (["checkpoint={encoder}", "decoder.predicts=flow"], r"^error: decoder.sampler=dpm: .* try euler$"),
-        (["checkpoint={encoder}", "decoder.size=9"], r"^error: decoder.size=9: .* try 10$"),
+        (["checkpoint={encoder}", "decoder.size=9"], r"^error: decoder.size=9: .* try 8$"),
         (["checkpoint={encoder}", "decoder.withheld=0", "decoder.guidance=2"], r"^error: decoder.guidance=2.0: needs"),
+        (["checkpoint={encoder}", "decoder.width=18"], r"^error: decoder.width=18: .* try 20$"),
         (["checkpoint={encoder}/encoder.safetensors"], r"^error: decoder.condition=prediction: the checkpoint has no "),
         (["checkpoint={encoder}", "optimizer=muon"], r"^error: optimizer=muon: .* try adamw$"),
         (["checkpoint={encoder}", "model.width=96"], r"^error: model.width: the networks are the checkpoint's; omit"),
@@ -141,6 +154,23 @@ def test_what_cannot_be_drawn(encoder, invoke, tmp_path, values, message):
     assert code == 2
     assert re.search(message, error.strip()), error
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (["task=decode", "checkpoint={encoder}"], r"checkpoint=.*: not a decoder's run; train one"),
+        (["task=decode", "checkpoint={encoder}/encoder.safetensors"], r"checkpoint=.*: not a decoder's run; train one"),
+        (["task=decode", "checkpoint=nowhere"], r"checkpoint=nowhere: no such file or folder"),
+        (["task=[decode,knn]", "checkpoint={encoder}"], r"task=knn: is for encoders, and task=decode for decoders"),
+        (["task=decode", "checkpoint=random"], r"checkpoint=random: no such file or folder"),
+    ],
+)
+@pytest.mark.integration
+def test_what_cannot_be_evaluated_as_a_decoder(encoder, invoke, values, message):
+    code, _, error = invoke("evaluate.py", *(value.format(encoder=encoder) for value in values))
+    assert code == 2
+    assert re.search(f"^error: {message}", error.strip()), error
 
 
 @pytest.mark.integration

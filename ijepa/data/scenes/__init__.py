@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ijepa.data.scenes.geometry import FAR
-from ijepa.data.scenes.labelling import TASKS, class_names, distance_edges, labels, labels_and_shapes, labels_of
+from ijepa.data.scenes.labelling import TASKS, class_names, distance_edges, labels, labels_and_objects, labels_of
 from ijepa.data.scenes.layout import draw_scenes
 from ijepa.data.scenes.rendering import render_buffers
 from ijepa.data.scenes.scene import COLOURS, MATERIALS, MIN_SIDE, SHAPES, SIZES, Ints, Scenes, Settings
@@ -26,7 +26,7 @@ __all__ = [
     "distance_edges",
     "draw_scenes",
     "labels",
-    "labels_and_shapes",
+    "labels_and_objects",
     "render",
 ]
 

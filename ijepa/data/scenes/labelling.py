@@ -16,16 +16,17 @@ TASKS = ("count", "distance", "shape", "colour")
 
 def labels(settings: Settings, seed: int, indices: Ints) -> dict[str, Ints]:
     """The class indices [B] of scenes ``indices`` [B] for each of TASKS; nothing is rendered."""
-    return labels_and_shapes(settings, seed, indices)[0]
+    return labels_and_objects(settings, seed, indices)[0]
 
 
-def labels_and_shapes(settings: Settings, seed: int, indices: Ints) -> tuple[dict[str, Ints], Ints]:
-    """As `labels`, with the shape of each object [B, M], nearest first: indices into SHAPES, padded arbitrarily."""
+def labels_and_objects(settings: Settings, seed: int, indices: Ints) -> tuple[dict[str, Ints], dict[str, Ints]]:
+    """As `labels`, with shape and colour of each object [B, M], nearest first, padded arbitrarily."""
     chunks = _draw_in_chunks(settings, seed, indices)
     chunk_labels = [labels_of(settings, scenes) for scenes in chunks]
     empty = np.zeros(0, np.int64)
     by_task = {task: np.concatenate([part[task] for part in chunk_labels]) if chunk_labels else empty for task in TASKS}
-    return by_task, np.concatenate([scenes.shape for scenes in chunks]) if chunks else empty
+    objects = {"shape": [scenes.shape for scenes in chunks], "colour": [scenes.colour for scenes in chunks]}
+    return by_task, {name: np.concatenate(parts) if parts else empty for name, parts in objects.items()}
 
 
 def labels_of(settings: Settings, scenes: Scenes) -> dict[str, Ints]:

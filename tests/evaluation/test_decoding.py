@@ -1,0 +1,126 @@
+"""How close the pictures of a decoder are: which blocks, and what is measured."""
+
+from types import SimpleNamespace
+from typing import ClassVar
+
+import pytest
+import torch
+
+from ijepa.data.sets import UnreadableError
+
+pytest.importorskip("diffusers", reason="only decoders need it")
+
+from ijepa.data.images import EvalTransform
+from ijepa.evaluation.decoding import blocks, classifier
+from ijepa.evaluation.decoding.blocks import Wanted
+from ijepa.evaluation.decoding.measures import NOTHING, OTHER, OWN, TRUTH, Drawn, measure, nearest, variance
+from ijepa.masking import Masks
+
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+class Scene:
+    """Images of 8x8 pixels; image i has object i + 1 of colour i + 2 in its upper left quarter. The last is broken."""
+
+    maps = ("colour", "instances")
+    labels: ClassVar[dict] = {}
+
+    def __len__(self):
+        return 3
+
+    def name(self, index):
+        return f"scene {index}"
+
+    def read(self, index):
+        if index == 2:
+            raise UnreadableError("scene 2 (broken)")
+        return torch.full((1, 8, 8), index / 2)
+
+    def read_map(self, index, kind):
+        values = torch.zeros(8, 8, dtype=torch.int64)
+        values[:4, :4] = index + (2 if kind == "colour" else 1)
+        return values
+
+
+class Halves:
+    """Two blocks of a grid of 4x4 patches: by turns the upper and the lower half; the context is the left column."""
+
+    def sample(self, seed, step, positions):
+        upper, lower = torch.arange(8), torch.arange(8, 16)
+        targets = torch.stack([lower, upper] if step % 2 == 0 else [lower, lower])
+        return Masks(torch.tensor([[0, 4, 8, 12]]).repeat(len(positions), 1), targets.repeat(len(positions), 1, 1))
+
+
+def chosen(wanted, all_blocks=False):
+    data = SimpleNamespace(
+        eval_transform=EvalTransform((8, 8)), channels=1,
+        loader=lambda dataset, batches: (
+            torch.utils.data.default_collate([dataset[key] for key in keys]) for keys in batches
+        ),
+    )  # fmt: skip
+    return list(blocks.choose(data, Scene(), Halves(), 0, wanted, 2, 2, all_blocks))
+
+
+def test_blocks_with_objects():
+    """Object and block, its class, and each image once; a broken image is left out."""
+    (found,) = chosen(Wanted("colour", 0.5, 0.5))
+    assert found.labels.tolist() == [1, 2]
+    assert found.masks.targets[:, 0].tolist() == [list(range(8))] * 2
+    assert found.images[:, 0, 0, 0].tolist() == [0, 0.5]
+    assert not chosen(Wanted("colour", 0.51))
+    assert not chosen(Wanted("colour", 0, 0.51))
+    without = chosen(Wanted(None))
+    assert [part.labels.tolist() for part in without] == [[-1, -1]]
+    assert len(chosen(Wanted("colour"), all_blocks=True)[0].labels) == 2
+    assert len(chosen(Wanted(None), all_blocks=True)[0].labels) == 4
+
+
+def normal(*shape):
+    return torch.randn(shape, generator=GENERATOR)
+
+
+def test_variance_within_a_representation():
+    independent = variance(normal(400, 2, 1, 8, 8), normal(400, 2, 1, 8, 8))
+    assert independent.value == pytest.approx(1, abs=0.05)
+    same = normal(50, 1, 1, 8, 8).repeat(1, 2, 1, 1, 1)
+    assert variance(same, normal(50, 2, 1, 8, 8)).value == 0
+    # noise of variance 1 around means of variance 3: a quarter
+    own, other = (3**0.5 * normal(400, 1, 1, 8, 8) + normal(400, 2, 1, 8, 8) for _ in range(2))
+    assert variance(own, other).value == pytest.approx(0.25, abs=0.02)
+
+
+def test_the_nearest_block():
+    among = normal(20, 3, 4, 4)
+    distances, indices = nearest(among[[7, 3]] + 0.5, among)
+    assert indices.tolist() == [7, 3]
+    torch.testing.assert_close(distances, torch.tensor([0.5, 0.5]))
+
+
+def coloured(count):
+    """Plain pictures of two classes, with noise."""
+    labels = torch.arange(count) % 2
+    return labels.view(-1, 1, 1, 1) * 0.6 + 0.2 + 0.1 * normal(count, 1, 8, 8), labels
+
+
+def test_samples_of_their_own_representation_are_closer():
+    pictures, labels = coloured(256)
+    mean, std = torch.full((1, 1, 1), 0.5), torch.full((1, 1, 1), 0.5)
+    network = classifier.train(pictures, labels, mean, std, 20, 0)
+    again = classifier.train(pictures, labels, mean, std, 20, 0)
+    assert torch.equal(network.features(pictures), again.features(pictures))
+    truth, own_labels = coloured(60)
+    close = truth[:, None] + 0.05 * normal(60, 2, 1, 8, 8)
+    samples = {OWN: close, OTHER: close.roll(1, 0), NOTHING: 0.5 + 0.05 * normal(60, 2, 1, 8, 8)}
+    rows = measure(Drawn(truth, samples, own_labels), network, pictures, "features", lpips=False)
+    results = {row.name: row.values for row in rows}
+    assert list(results) == [OWN, OTHER, NOTHING, TRUTH]
+    assert results[OWN]["decode_closer"] == results[OWN]["decode_closer_pixels"] == 1
+    assert results[OWN]["decode_label"] == results[TRUTH]["decode_label"] == 1
+    assert results[OTHER]["decode_label"] == 0
+    assert results[OWN]["decode_rmse"] == pytest.approx(0.05, rel=0.1)
+    assert results[OWN]["decode_distance"] < results[NOTHING]["decode_distance"] < results[OTHER]["decode_distance"]
+    assert results[OWN]["decode_fid"] < 0.1 * results[NOTHING]["decode_fid"]
+    assert results[OWN]["decode_variance"] < 0.05
+    assert "decode_closer" not in results[OTHER]
+    plain = measure(Drawn(truth, samples, own_labels), None, pictures, "features", lpips=False)
+    assert set(plain[0].values) == {"decode_rmse", "decode_closer_pixels", "decode_variance", "decode_nearest"}
