@@ -15,10 +15,10 @@ from ijepa.data.datamodule import DataModule
 from ijepa.data.heldout import heldout_indices
 from ijepa.data.sets import UnreadableError
 from ijepa.distributed import devices, sharding
-from ijepa.health import check
 from ijepa.health.check import Heldout
+from ijepa.health.kinds import Kind
 from ijepa.health.pace import CROP_EVERY, CROPS_PER_IMAGE
-from ijepa.health.verdict import Verdict, diagnose
+from ijepa.health.verdict import Verdict
 from ijepa.loggers import alert, log_text
 from ijepa.run_folder.health import write_verdicts
 from ijepa.training.base import TrainingModule
@@ -38,6 +38,7 @@ class Health(L.Callback):
     process measures, because weights may be sharded; rank 0 prints.
 
     Args:
+        kind: what is measured, and how it is judged.
         data: its validation images are used, or training images if there are none.
         recorder: provides the loss; its clock excludes the time of health checks.
         every: steps between health checks.
@@ -53,8 +54,10 @@ class Health(L.Callback):
     """
 
     def __init__(
-        self, data: DataModule, recorder: Recorder, every: int, images: int, path: Path, seed: int, warmup_steps: int
-    ) -> None:
+        self, kind: Kind, data: DataModule, recorder: Recorder, every: int, images: int, path: Path, seed: int,
+        warmup_steps: int,
+    ) -> None:  # fmt: skip
+        self.kind = kind
         self.data = data
         self.recorder = recorder
         self.every = every
@@ -73,7 +76,9 @@ class Health(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.checks, self.seconds = state_dict["panels"], state_dict["seconds"]
-        self.verdicts = [diagnose(self.checks[: count + 1], self.warmup_steps) for count in range(len(self.checks))]
+        self.verdicts = [
+            self.kind.diagnose(self.checks[: count + 1], self.warmup_steps) for count in range(len(self.checks))
+        ]
 
     @property
     def latest(self) -> dict[str, float]:
@@ -139,14 +144,13 @@ class Health(L.Callback):
             return
         eager = torch.compiler.set_stance("force_eager")  # else blocks are recompiled for these shapes
         with eval_mode(module), eager, devices.tf32(True):  # precise enough, and faster
-            measures = check.health_check(monitor, self._heldout)
+            measures = self.kind.check(monitor, self._heldout)
         if step:
             loss, skipped = self.recorder.current_loss(), int(module.skipped.in_a_row)
             # one skipped step does no harm, and its gradients say nothing
             measures |= {"skipped": skipped} if skipped else {"gradient_norm": self._gradient, "loss": loss}
-        measures |= monitor.measures()
         self.checks.append({"step": step, **measures})
-        verdict = diagnose(self.checks, self.warmup_steps)
+        verdict = self.kind.diagnose(self.checks, self.warmup_steps)
         self.verdicts.append(verdict)
         reporting = time.perf_counter()
         self.seconds += reporting - start

@@ -14,7 +14,7 @@ from ijepa.loggers import log_picture
 from ijepa.models.positions import Grid
 from ijepa.run_folder import RunFolder
 from ijepa.training.base import TrainingModule
-from ijepa.training.protocol import eval_mode
+from ijepa.training.protocol import Monitor, eval_mode
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -95,7 +95,7 @@ class FeaturePictures(L.Callback):
             return
         assert isinstance(pl_module, TrainingModule)
         monitor = pl_module.monitor()
-        assert monitor is not None
+        assert isinstance(monitor, Monitor)
         # No inference mode: FSDP reuses its buffers in training. Eager mode: compiled blocks are not recompiled.
         with eval_mode(pl_module), torch.no_grad(), torch.compiler.set_stance("force_eager"):
             features = torch.cat([monitor.features(batch).float().cpu() for batch in images.split(BATCH)])

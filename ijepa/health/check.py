@@ -53,7 +53,7 @@ def health_check(monitor: Monitor, heldout: Heldout) -> dict[str, float]:
         prefix = f"{name}/" if len(heldout.labels) > 1 else ""
         result[f"{prefix}knn"] = probes.knn(pooled, labels)
         result[f"{prefix}linear"] = probes.linear(pooled, labels)
-    return result
+    return result | monitor.measures()
 
 
 def _token_measures(monitor: Monitor, heldout: Heldout) -> tuple[dict[str, float], Tensor]:
@@ -68,7 +68,7 @@ def _token_measures(monitor: Monitor, heldout: Heldout) -> tuple[dict[str, float
         if heldout.masks is None:
             continue
         images = batch[::PREDICT_EVERY]
-        masks = _repeated(heldout.masks, len(images), tokens.device)
+        masks = repeated(heldout.masks, len(images), tokens.device)
         pair = monitor.predictions(images, tokens[::PREDICT_EVERY], masks)
         if pair is not None:
             predictions, targets = (part.flatten(1, 2) for part in pair)
@@ -88,7 +88,7 @@ def _token_measures(monitor: Monitor, heldout: Heldout) -> tuple[dict[str, float
     return result, torch.cat(pooled)
 
 
-def _repeated(masks: Masks, count: int, device: torch.device) -> Masks:
+def repeated(masks: Masks, count: int, device: torch.device | None = None) -> Masks:
     """The masks of one image, repeated for ``count`` images."""
     valid = None if masks.valid is None else masks.valid.to(device).expand(count, -1)
     return Masks(masks.context.to(device).expand(count, -1), masks.targets.to(device).expand(count, -1, -1), valid)

@@ -1,5 +1,6 @@
 """The measures of a run's health; in metrics.csv after ``health/``, the probes also after a label set."""
 
+from ijepa.training.specs import NOISE_LEVELS
 from ijepa.util.metric_spec import MetricSpec
 
 RANK = (
@@ -35,12 +36,22 @@ PROBES = (
     MetricSpec("knn", "k-NN along the run", "%", "higher", "held-out images, leave-one-out"),
     MetricSpec("linear", "Ridge classifier along the run", "%", "higher", "held-out images, leave-one-out"),
 )
-GROUPS = {
+BY_NOISE = {level: f"noise_{100 * level:.0f}" for level in NOISE_LEVELS}
+"""Names of a decoder's losses, by noise level."""
+DECODER = (
+    *(MetricSpec(name, f"Loss at {100 * level:.0f} % noise", "", "lower") for level, name in BY_NOISE.items()),
+    MetricSpec("gain_over_another", "Gain over another image's representation", "", "higher",
+               "1 - loss / loss with another image's representation; 0: unused"),
+    MetricSpec("gain_over_none", "Gain over no representation", "", "higher", "1 - loss / loss without"),
+)  # fmt: skip
+ENCODER_GROUPS = {
     "Rank": RANK,
     "Spread of the target encoder's features": SPREAD,
     "Predictions": PREDICTIONS,
     "Optimisation": OPTIMISATION,
     "Accuracy of probes along the run": PROBES,
 }
+DECODER_GROUPS = {"Decoder": DECODER, "Optimisation": OPTIMISATION[:1]}
+GROUPS = {**ENCODER_GROUPS, **DECODER_GROUPS, "Optimisation": OPTIMISATION}
 """All measures, by heading in reports."""
 MEASURES = tuple(spec for group in GROUPS.values() for spec in group)

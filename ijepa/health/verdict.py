@@ -1,5 +1,5 @@
-"""The verdict from the measures: healthy, warming up, context unused, nothing learnt, collapsing or
-diverging; evidence and remedies.
+"""The verdict from an encoder's measures: healthy, warming up, context unused, nothing learnt, collapsing or
+diverging; evidence and remedies. Of a decoder's: `ijepa.health.decoder`.
 
 By any absolute measure, a randomly initialised encoder looks collapsed: its tokens differ between positions, hardly
 between images, and in two or three dimensions only. So every measure is compared with its value at step 0 and with its
@@ -37,7 +37,8 @@ HealthCheck = dict[str, float]
 class Verdict(NamedTuple):
     """A verdict at a step.
 
-    verdict: ``healthy``, ``warming up``, ``context unused``, ``nothing learnt``, ``collapsing`` or ``diverging``.
+    verdict: ``healthy``, ``warming up``, ``context unused``, ``nothing learnt``, ``collapsing`` or ``diverging``;
+        of a decoder also ``representation unused``.
     kind: of a collapse: ``complete`` (all tokens alike), ``positional`` (tokens encode only their position) or
         ``dimensional`` (images differ in few dimensions); None otherwise.
     evidence: one line per observation.
@@ -63,7 +64,7 @@ class Verdict(NamedTuple):
     @property
     def bad(self) -> bool:
         """Whether the run needs attention."""
-        return self.failing or self.verdict in ("context unused", "nothing learnt")
+        return self.failing or self.verdict in ("context unused", "nothing learnt", "representation unused")
 
     @property
     def text(self) -> str:
@@ -121,9 +122,9 @@ def diagnose(checks: Sequence[HealthCheck], warmup_steps: int = 0) -> Verdict:
         warmup_steps: length of the learning rate's warm-up.
     """
     now, step = checks[-1], int(checks[-1]["step"])
-    divergence = _divergence(checks)
-    if divergence:
-        return Verdict(step, "diverging", None, divergence, REMEDIES["diverging"])
+    found = divergence(checks)
+    if found:
+        return Verdict(step, "diverging", None, found, REMEDIES["diverging"])
     if len(checks) > 1:
         collapse = _collapse(checks)
         if collapse is not None:
@@ -160,7 +161,8 @@ def diagnose(checks: Sequence[HealthCheck], warmup_steps: int = 0) -> Verdict:
     return Verdict(step, "warming up", None, evidence, [])
 
 
-def _divergence(checks: Sequence[HealthCheck]) -> list[str]:
+def divergence(checks: Sequence[HealthCheck]) -> list[str]:
+    """Evidence that losses, gradients or predictions grow, or are not finite; empty if there is none."""
     now, past = checks[-1], checks[:-1]
     not_finite = [name for name in ("loss", "gradient_norm", "norm", "predictions_norm")
              if not math.isfinite(now.get(name, 0.0))]  # fmt: skip

@@ -22,7 +22,7 @@ COLOURS = 8
 FIRST_PICTURES = ("features", "masks", "progress")
 """The pictures that the page shows first."""
 VERDICTS = {"healthy": "good", "warming up": "early", "context unused": "bad", "nothing learnt": "bad",
-            "collapsing": "bad", "diverging": "worse"}  # fmt: skip
+            "representation unused": "bad", "collapsing": "bad", "diverging": "worse"}  # fmt: skip
 """CSS class of each verdict; others are neutral."""
 
 

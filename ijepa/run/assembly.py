@@ -21,12 +21,13 @@ from ijepa.distributed import devices
 from ijepa.distributed.signals import Signals
 from ijepa.evaluation import tasks
 from ijepa.health import pace
+from ijepa.health.kinds import kind_of
 from ijepa.loggers import MetricsCSV
 from ijepa.run import followups, observers
 from ijepa.run.columns import columns
 from ijepa.run_folder import RunFolder
 from ijepa.training.base import TrainingModule
-from ijepa.training.protocol import Execution, Monitor
+from ijepa.training.protocol import DecoderMonitor, Execution, Monitor
 
 
 @dataclass
@@ -105,7 +106,7 @@ def assemble(
     if every is not None and tasks_along_run.with_metrics():
         callbacks.append(Evaluation(tasks_along_run, data, recorder, every, config.seed))
     steps, count = module.schedule.max_steps, config.callbacks.pictures
-    if count is not None and monitor is not None:
+    if count is not None and isinstance(monitor, Monitor):
         callbacks.append(FeaturePictures(data, monitor.grid, recorder, files, steps, count))
     callbacks.append(ProgressReport(recorder, steps, config.callbacks.progress_every_seconds))
     limit = config.callbacks.max_skipped_steps
@@ -146,21 +147,23 @@ def assemble(
 
 
 def _health_callback(
-    config: schema.TrainConfig, folder: Path, module: TrainingModule, monitor: Monitor | None, data: DataModule,
-    recorder: Recorder,
+    config: schema.TrainConfig, folder: Path, module: TrainingModule, monitor: Monitor | DecoderMonitor | None,
+    data: DataModule, recorder: Recorder,
 ) -> Health | None:  # fmt: skip
     callbacks, schedule = config.callbacks, module.schedule
     every = callbacks.health_every_steps
     if every is None or monitor is None:
         return None
+    kind = kind_of(monitor)
     if every == "auto":
         masks = None if data.masking is None else data.masking.sample(config.seed, 0, np.arange(1))
         image = Batch(torch.empty(1, data.channels, *data.eval_transform.size), masks, [])
         per_device = config.data.batch_size // (config.hardware.devices * config.hardware.nodes)
         step_flops, saved = per_device * module.flops(image), callbacks.checkpoint_every_steps
-        every = pace.steps_between(monitor.flops(masks), step_flops, callbacks.health_images, schedule.max_steps, saved)
+        check_flops = kind.flops(monitor, masks, callbacks.health_images)
+        every = pace.steps_between(check_flops, step_flops, schedule.max_steps, saved)
     file = RunFolder(folder).health
-    return Health(data, recorder, every, callbacks.health_images, file, config.seed, schedule.warmup_steps)
+    return Health(kind, data, recorder, every, callbacks.health_images, file, config.seed, schedule.warmup_steps)
 
 
 def _supported_tasks(

@@ -5,7 +5,8 @@ from ijepa.data.datamodule import DataModule
 from ijepa.evaluation import tasks
 from ijepa.evaluation.context import label_sets
 from ijepa.evaluation.specs import lookup
-from ijepa.health import specs as health
+from ijepa.health import kinds
+from ijepa.health.specs import PROBES
 from ijepa.training import specs as training
 from ijepa.util.metric_spec import MetricSpec
 
@@ -21,6 +22,6 @@ def columns(config: TrainConfig, chosen: Tasks, data: DataModule) -> dict[str, M
     specs = {spec.name: spec for spec in (*training.LOSS, *training.SCHEDULE)} | terms(config)
     if config.callbacks.health_every_steps is not None:
         prefixes = [f"{name}/" for name in names] if len(names) > 1 else [""]
-        for spec in health.MEASURES:
-            specs |= {f"health/{prefix}{spec.name}": spec for prefix in (prefixes if spec in health.PROBES else [""])}
+        for spec in kinds.measures(config.decoder is not None):
+            specs |= {f"health/{prefix}{spec.name}": spec for prefix in (prefixes if spec in PROBES else [""])}
     return specs | {f"val/{name}": spec for name, spec in tasks.result_specs(chosen, names).items()}

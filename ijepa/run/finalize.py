@@ -24,7 +24,7 @@ from ijepa.run.assembly import Run
 from ijepa.run_folder import RunFolder
 from ijepa.run_folder.summary import write_summary
 from ijepa.sweeps.metric import HEADLINE, METRICS
-from ijepa.training.protocol import TrainedEncoder
+from ijepa.training.protocol import Sketches, TrainedEncoder
 from ijepa.util import commands
 from ijepa.util.files import write_safetensors
 
@@ -43,6 +43,7 @@ def finish(run: Run, brief: bool) -> None:
     trained, exports = run.module.evaluated(), run.module.exports()
     parts = [*([trained] if trained else []), *exports.values()]
     states = {network: sharding.full_state_dict(network) for network in dict.fromkeys(map(_network, parts))}
+    sketches = _sketches(run)
     run.trainer.strategy.barrier()  # a process that exits now would break the gather of the others
     if not run.trainer.is_global_zero:
         return
@@ -91,7 +92,7 @@ def finish(run: Run, brief: bool) -> None:
     summary["unreadable"] = sorted({*run.recorder.unreadable, *run.data.unreadable.values()})
     write_summary(files.summary, summary)
     if run.config.callbacks.pictures is not None:
-        _draw(run, encoder)
+        _draw(run, encoder, sketches)
     log = run.trainer.loggers
     loggers.log_files(log, "encoder", [*map(files.export, exports), files.config])
     loggers.log_files(log, "checkpoints", [files.checkpoints.last, *files.checkpoints.all_best().values()])
@@ -123,7 +124,21 @@ def _with_full_weights(encoder: TrainedEncoder, states: dict[nn.Module, dict[str
     return encoder._replace(network=network)
 
 
-def _draw(run: Run, encoder: TrainedEncoder | None) -> None:
+def _sketches(run: Run) -> Sketches | None:
+    """What the module draws; with sharded weights, which no process has whole, every process takes part."""
+    sharded = isinstance(run.trainer.strategy, ModelParallelStrategy)
+    drawn = run.module.draws and run.config.callbacks.pictures is not None
+    if not drawn or not (sharded or run.trainer.is_global_zero):
+        return None
+    images = run.data.examples(PROJECTED)[:SHOWN]
+    if not len(images):
+        return None
+    run.module.to(run.trainer.strategy.root_device)  # Lightning has moved it to the CPU
+    with torch.compiler.set_stance("force_eager"):
+        return run.module.sketches(images, run.data.masking)
+
+
+def _draw(run: Run, encoder: TrainedEncoder | None, sketches: Sketches | None) -> None:
     """Draws the pictures of a finished run: masks, features, similarity, attention, progress and learning curves."""
     images, step = run.data.examples(PROJECTED), run.trainer.global_step
     shown = images[:SHOWN]
@@ -140,12 +155,6 @@ def _draw(run: Run, encoder: TrainedEncoder | None) -> None:
             "similarity": lambda: view.similarity([middle]),
             "attention": lambda: view.attention(middle, -1, ATTENTION_HEADS),
         }
-    sharded = isinstance(run.trainer.strategy, ModelParallelStrategy)  # one process alone has no whole network
-    sketches = None
-    if len(images) and not sharded:
-        run.module.to(run.trainer.strategy.root_device)  # Lightning has moved it to the CPU
-        with torch.compiler.set_stance("force_eager"):
-            sketches = run.module.sketches(shown, run.data.masking)
     if sketches is not None:
         figures["samples"] = lambda: samples(*sketches)
     for callback in run.trainer.callbacks:  # type: ignore[attr-defined]  # Lightning adds the list

@@ -18,6 +18,7 @@ from ijepa.config.trust import typed_trust
 from ijepa.distributed import devices, sharding, slurm
 from ijepa.evaluation import tasks
 from ijepa.evaluation.context import label_sets
+from ijepa.health import kinds
 from ijepa.interop import timm
 from ijepa.run import build, decoders, finalize, folders, followups, init_options, resume, suggested, teacher_run
 from ijepa.run.assembly import Run, Wire
@@ -163,7 +164,8 @@ def _wire_checked(wire: Wire, config: TrainConfig, folder: Path, step: int = 0) 
     measured, _ = run.tasks()
     results = tasks.result_specs(measured, label_sets(run.data)) | terms(config)
     needs_direction = HydraConfig.get().sweeper.get("direction", "auto") == "auto"  # Optuna's sweeper can be given one
-    metric.check(config.metric, results, run.health is not None, needs_direction)
+    measures = [spec.name for spec in kinds.measures(config.decoder is not None)] if run.health is not None else []
+    metric.check(config.metric, results, measures, needs_direction)
     launched = "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_PROCID" in os.environ
     if config.hardware.strategy != "single" and HydraConfig.get().mode == RunMode.MULTIRUN and not launched:
         problem = (

@@ -3,7 +3,7 @@
 import difflib
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -24,18 +24,19 @@ TOTALS = tuple(spec.name for spec in training.TOTALS)
 """Totals in summary.json."""
 TRAINING = tuple(spec.name for spec in (*training.LOSS, *training.SCHEDULE, *training.PROGRESS) if spec.name != "step")
 """Columns of metrics.csv that training writes."""
-HEALTH_METRICS = tuple(spec.name for spec in health.MEASURES)
-"""Names of the columns ``health/NAME``; the two probes may have a label set: ``health/LABELS/NAME``."""
-PROBES = tuple(f"/{spec.name}" for spec in health.PROBES)
+PROBES = tuple(spec.name for spec in health.PROBES)
+"""Measures of health that may have a label set: ``health/LABELS/NAME``."""
 
 
-def check(name: str | None, results: Mapping[str, MetricSpec], has_health: bool, needs_direction: bool = True) -> None:
+def check(
+    name: str | None, results: Mapping[str, MetricSpec], measures: Collection[str], needs_direction: bool = True
+) -> None:
     """Checks, before training, that the run will have the metric, and that it can rank runs.
 
     Args:
         name: the value of ``metric``.
         results: specs of the results that the run will have, by name.
-        has_health: whether the run has health checks.
+        measures: names of the measures of the run's health checks; empty: it has none.
         needs_direction: whether a metric without a better direction (a learning rate) is an error.
 
     Raises:
@@ -43,11 +44,13 @@ def check(name: str | None, results: Mapping[str, MetricSpec], has_health: bool,
     """
     wanted = result_name(name)
     promised = [result for result, spec in results.items() if spec.better]
-    known = [HEADLINE, *TOTALS, *TRAINING, *promised, *(f"health/{each}" for each in HEALTH_METRICS)]
+    known = [HEADLINE, *TOTALS, *TRAINING, *promised, *(f"health/{each}" for each in measures)]
     prefix, _, measure = wanted.partition("/")
-    is_health_metric = measure in HEALTH_METRICS or measure.endswith(PROBES)
-    suggestion = f"try train/loss, health/rankme or a result: {', '.join(promised)}"
-    if prefix == "health" and not has_health:
+    of_label_set = measure.rpartition("/")[2]
+    is_health_metric = measure in measures or (of_label_set in PROBES and of_label_set in measures)
+    options = ["train/loss", *(f"health/{each}" for each in ("rankme", "gain_over_another") if each in measures)]
+    suggestion = f"try {', '.join(options)}{' or a result: ' if promised else ''}{', '.join(promised)}"
+    if prefix == "health" and not measures:
         raise ConfigError("metric", name, "is not measured with callbacks.health_every_steps=null")
     if not (is_health_metric if prefix == "health" else wanted in known):
         close = difflib.get_close_matches(wanted, known, n=1)

@@ -13,7 +13,7 @@ from ijepa.distributed import sharding
 from ijepa.masking import Masking
 from ijepa.models.transformer import write_out_attention
 from ijepa.training import optimizer as optim
-from ijepa.training.protocol import Execution, Monitor, RunSchedule, Sketches, TrainedEncoder
+from ijepa.training.protocol import DecoderMonitor, Execution, Monitor, RunSchedule, Sketches, TrainedEncoder
 from ijepa.training.skipping import NonFiniteSteps
 
 SKIPPED_KEY = "skipped_steps"
@@ -35,7 +35,10 @@ class TrainingModule(L.LightningModule, ABC):
     Attributes:
         execution: precision, activation checkpointing and compilation; the run sets it before training.
         skipped: the steps that were skipped because their loss or gradients were not finite.
+        draws: whether `sketches` draws samples.
     """
+
+    draws = False
 
     def __init__(self, schedule: RunSchedule, betas: tuple[float, float], eps: float, muon: bool = False) -> None:
         super().__init__()
@@ -72,8 +75,10 @@ class TrainingModule(L.LightningModule, ABC):
         """
         return [network for network in self.children() if any(True for _ in network.parameters())]
 
-    def monitor(self) -> Monitor | None:
-        """The features and predictions that health checks and pictures use; None disables both."""
+    def monitor(self) -> Monitor | DecoderMonitor | None:
+        """What health checks measure: features and predictions, of which pictures are drawn, too, or a decoder's
+        losses; None disables both.
+        """
         return None
 
     def evaluated(self) -> TrainedEncoder | None:
@@ -90,7 +95,7 @@ class TrainingModule(L.LightningModule, ABC):
         return {}
 
     def sketches(self, images: Tensor, masking: Masking | None) -> Sketches | None:
-        """Samples that a finished run draws, on global rank 0; None: the module generates none.
+        """Samples that a finished run draws, if `draws`; with sharded weights, all ranks call it.
 
         Args:
             images: [B, C, H, W] in 0..1, held out.

@@ -13,11 +13,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from ijepa.data.datamodule import Batch
 from ijepa.masking import Masking, Masks
 from ijepa.models import ema
+from ijepa.models.conditions import Representation
 from ijepa.models.pretrained import DECODER_KEY
 from ijepa.models.sketcher import Sketcher
 from ijepa.training.base import TrainingModule
-from ijepa.training.protocol import Sketches
+from ijepa.training.protocol import DecoderMonitor, Sketches
 from ijepa.training.schedule import EMASchedule
+from ijepa.training.specs import NOISE_LEVELS
 from ijepa.util.randomness import Stream, uniforms
 
 DRAWN = 4
@@ -40,6 +42,7 @@ class DecoderTraining(TrainingModule):
     """
 
     schedule: EMASchedule
+    draws = True
 
     def __init__(
         self,
@@ -92,10 +95,11 @@ class DecoderTraining(TrainingModule):
         assert batch.masks is not None
         shapes = (batch.masks.context.shape[1], *batch.masks.targets.shape[1:])
         if shapes not in self._flops:
-            self._flops[shapes] = self._image_flops(*shapes)
+            self._flops[shapes] = self.image_flops(*shapes)
         return len(batch.images) * self._flops[shapes]
 
-    def _image_flops(self, context: int, blocks: int, patches: int) -> float:
+    def image_flops(self, context: int, blocks: int, patches: int) -> float:
+        """Of the forward and backward pass on one image, of which so many blocks are drawn."""
         conditions, decoder = self._weightless
         with torch.device("meta"):
             masks = Masks(torch.zeros(1, context, dtype=torch.long), torch.zeros(1, blocks, patches, dtype=torch.long))
@@ -104,6 +108,9 @@ class DecoderTraining(TrainingModule):
             with FlopCounterMode(display=False) as counter:
                 decoder(noised, torch.empty(blocks), conditions(image, masks)).sum().backward()
         return float(counter.get_total_flops())
+
+    def monitor(self) -> "LossesByNoise":
+        return LossesByNoise(self)
 
     def networks(self) -> list[nn.Module]:
         conditions = self.sketcher.conditions
@@ -136,6 +143,38 @@ class DecoderTraining(TrainingModule):
         shown = "a target block" if self.decoder.shown == "block" else "the image"
         return [f"decoder {count:.1f} M parameters, draws {shown} at {side}x{side} pixels",
                 f"from {TITLES[conditions.condition]}{', average-pooled' if pooled else ''}"]  # fmt: skip
+
+
+class LossesByNoise(DecoderMonitor):
+    """Losses of the averaged weights; see `DecoderMonitor`."""
+
+    def __init__(self, module: DecoderTraining) -> None:
+        self.module = module
+        self.conditioned = module.sketcher.conditions.condition != "nothing"
+        self.withheld = module.withheld > 0
+
+    def losses(self, images: Tensor, masks: Masks) -> dict[str, Tensor]:
+        sketcher, count = self.module.sketcher, len(NOISE_LEVELS)
+        first = Masks(masks.context, masks.targets[:, :1], masks.valid)
+        here = Masks(*(None if part is None else part.to(self.module.device) for part in first))  # type: ignore[arg-type]
+        normalised = sketcher.normalised(images)
+        truth = sketcher.truth(normalised, here).repeat_interleave(count, 0)
+        positions = np.arange(len(images))
+        noise = sketcher.noise(self.module.seed, Stream.HEALTH_NOISE, 0, positions, count).to(truth.device)
+        noised = sketcher.diffusion.noised(truth, noise, truth.new_tensor(NOISE_LEVELS).repeat(len(images)))
+        own = sketcher.conditions(normalised, here)
+        result = {}
+        for name, order, withheld in (("own", 0, False), ("another", 1, False), ("none", 0, True)):
+            seen = Representation(*(tensor.roll(order, 0) for tensor in own)).repeated(count)
+            hidden = torch.full((len(truth),), withheld, device=truth.device)
+            predicted = sketcher.decoder(noised.images, noised.times, seen, hidden)
+            errors = (predicted.float() - noised.target).square().flatten(1).mean(dim=1)
+            result[name] = errors.view(-1, count).mean(dim=0)
+        return result
+
+    def flops(self, masks: Masks) -> float:
+        one_block = self.module.image_flops(masks.context.shape[1], 1, masks.targets.shape[2])
+        return one_block * len(NOISE_LEVELS)  # with gradients, that of three representations without
 
 
 TITLES = {

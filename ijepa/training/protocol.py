@@ -145,6 +145,32 @@ class Monitor(ABC):
         return {}
 
 
+class DecoderMonitor(ABC):
+    """A decoder's losses on held-out images, from which its health checks are made; see `Monitor`.
+
+    Attributes:
+        withheld: whether the decoder is also trained without the representation.
+        conditioned: whether there is one.
+    """
+
+    withheld: bool
+    conditioned: bool
+
+    @abstractmethod
+    def losses(self, images: Tensor, masks: Masks) -> dict[str, Tensor]:
+        """The mean loss at each of `ijepa.training.specs.NOISE_LEVELS`, with the same noise: ``own``, with the image's
+        own representation; ``another``, with another image's of the same block; ``none``, without.
+
+        Args:
+            images: [B, C, H, W], as in `Monitor.features`.
+            masks: of these B images; every image has the same masks.
+        """
+
+    @abstractmethod
+    def flops(self, masks: Masks) -> float:
+        """FLOPs per image of `losses`; ``masks``: those of one image."""
+
+
 @contextmanager
 def eval_mode(module: nn.Module) -> Iterator[None]:
     """Puts ``module`` into eval mode; afterwards each submodule returns to the mode that it had."""

@@ -25,3 +25,5 @@ TOTALS = (
 """Totals of a run, in summary.json."""
 SKIPPED = MetricSpec("skipped_steps", "Skipped steps", "", "lower", "whose loss or gradients were not finite")
 PROGRESS = (MetricSpec("epoch", "Epoch", "", None), MetricSpec("step", "Step", "", None))
+NOISE_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
+"""At which health checks measure a decoder's loss; 0: no noise, 1: nothing else."""

@@ -41,6 +41,7 @@ class Stream(IntEnum):
     DECODER_INIT = 1_000_002
     DECODER_SAMPLES = 1_000_003
     BLOCK_CLASSIFIER = 1_000_004
+    HEALTH_NOISE = 1_000_005
 
 
 @unique

@@ -17,7 +17,8 @@ pytest.importorskip("diffusers", reason="only experiment=decoder needs it")
 SMALL = ("experiment=decoder", "decoder.size=8", "decoder.width=16", "decoder.heads=2", "decoder.depth=1",
          "decoder.steps=3", "hardware=cpu", "hardware.precision=32-true", "data.workers=0", "data.batch_size=16",
          "schedule.max_steps=4", "schedule.warmup_steps=1", "callbacks.log_every_steps=1",
-         "callbacks.checkpoint_every_steps=2", "callbacks.checkpoint_keep=9")  # fmt: skip
+         "callbacks.checkpoint_every_steps=2", "callbacks.checkpoint_keep=9", "callbacks.health_every_steps=1",
+         "callbacks.health_images=32")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +31,12 @@ def encoder(tmp_path_factory):
 
 
 def losses(folder):
+    return measures(folder, "train/loss")
+
+
+def measures(folder, column):
     with (folder / "metrics.csv").open() as file:
-        return [float(row["train/loss"]) for row in csv.DictReader(file)]
+        return [float(row[column]) for row in csv.DictReader(file) if row[column]]
 
 
 @pytest.mark.slow
@@ -47,6 +52,14 @@ def test_a_run(encoder, invoke, tmp_path, condition):
     assert str(folder / "pictures" / "samples.png") in out
     assert (folder / "pictures" / "samples.png").stat().st_size > 10_000
     assert len(losses(folder)) == 4
+    assert "step 0  health: warming up: loss " in out
+    health = measures(folder, "health/gain_over_another")
+    assert len(health) == len(measures(folder, "health/noise_90")) == 5
+    assert health[0] == pytest.approx(0, abs=1e-6)  # a new decoder predicts zeros
+    verdicts = [found["verdict"] for found in json.loads((folder / "health.json").read_text())["verdicts"]]
+    assert verdicts[:3] == ["warming up"] * 3
+    assert len(verdicts) == 5
+    assert "context_gain" not in (folder / "metrics.csv").read_text()
     contents = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     assert contents["ijepa_decoder"]["condition"] == condition
     averaged = {name.removeprefix("sketcher.decoder."): tensor for name, tensor in contents["state_dict"].items()
@@ -124,6 +137,9 @@ def test_two_processes_are_as_one(encoder, tmp_path):
     for name in ("ddp", "fsdp"):
         assert losses(tmp_path / name) == pytest.approx(losses(tmp_path / "single"), abs=2e-6)
         assert_same(load_file(tmp_path / name / "decoder.safetensors"), single, atol=2e-6, rtol=0)
+        for column in ("health/gain_over_another", "health/noise_50"):
+            assert measures(tmp_path / name, column) == pytest.approx(measures(tmp_path / "single", column), abs=2e-6)
+        assert (tmp_path / name / "pictures" / "samples.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,11 @@ from helpers import DIGITS
 
 from ijepa.cli.metrics import help_section
 from ijepa.evaluation.specs import KNN, lookup
+from ijepa.health import kinds
 from ijepa.sweeps import metric
 from ijepa.util.errors import UserError
+
+MEASURES = [spec.name for spec in kinds.measures(decoder=False)]
 
 
 @pytest.mark.parametrize("sweeper", ["grid", "optuna"])
@@ -28,14 +31,14 @@ def test_every_column_with_a_better_direction_can_be_a_metric(invoke, tmp_path):
     assert code == 0, error
     with (tmp_path / "run" / "metrics.csv").open() as file:
         columns = [name for name in next(csv.reader(file)) if name not in ("step", "health/verdict")]
-    assert {f"health/{name}" for name in metric.HEALTH_METRICS} <= set(columns)
+    assert {f"health/{name}" for name in MEASURES} <= set(columns)
     for name in columns:
         assert "_" not in lookup(name).title, "has no spec"
         if lookup(name).better:
-            metric.check(name, {"knn5": KNN.instance(k=5)}, has_health=True)
+            metric.check(name, {"knn5": KNN.instance(k=5)}, MEASURES)
     for name in ("health/rankmee", "health/", "knn6"):
         with pytest.raises(UserError, match=f"^metric={name}: a run will not have it"):
-            metric.check(name, {"knn5": KNN.instance(k=5)}, has_health=True)
+            metric.check(name, {"knn5": KNN.instance(k=5)}, MEASURES)
 
 
 @pytest.mark.parametrize("name", ["lr", "momentum", "epoch", "health/std", "health/cosine"])
@@ -43,8 +46,20 @@ def test_a_metric_without_a_better_direction_is_refused(name):
     """It would be maximised; unless the sweeper is given a direction."""
     expected = f"^metric={name}: has no better direction; try train/loss, health/rankme or a result: knn5$"
     with pytest.raises(UserError, match=expected):
-        metric.check(name, {"knn5": KNN.instance(k=5)}, has_health=True)
-    metric.check(name, {"knn5": KNN.instance(k=5)}, has_health=True, needs_direction=False)
+        metric.check(name, {"knn5": KNN.instance(k=5)}, MEASURES)
+    metric.check(name, {"knn5": KNN.instance(k=5)}, MEASURES, needs_direction=False)
+
+
+def test_a_decoders_run_has_measures_of_its_own():
+    decoder = [spec.name for spec in kinds.measures(decoder=True)]
+    metric.check("health/gain_over_another", {}, decoder)
+    expected = "^metric=health/rankme: a run will not have it.*; try train/loss, health/gain_over_another$"
+    with pytest.raises(UserError, match=expected):
+        metric.check("health/rankme", {}, decoder)
+    for name in ("health/labels/knn", "health/gain_over_another"):
+        metric.check(name, {}, MEASURES if name.endswith("knn") else decoder)
+        with pytest.raises(UserError, match="a run will not have it"):
+            metric.check(name, {}, decoder if name.endswith("knn") else MEASURES)
 
 
 @pytest.mark.parametrize(("directions", "code"), [([], 2), (["hydra.sweeper.direction=maximize"], 0)])
