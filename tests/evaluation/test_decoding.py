@@ -5,16 +5,18 @@ from typing import ClassVar
 
 import pytest
 import torch
+from torchmetrics.image.fid import FrechetInceptionDistance
 
 from ijepa.data.sets import UnreadableError
 
 pytest.importorskip("diffusers", reason="only decoders need it")
 
 from ijepa.data.images import EvalTransform
-from ijepa.evaluation.decoding import blocks, classifier
+from ijepa.evaluation.decoding import blocks, classifier, measures
 from ijepa.evaluation.decoding.blocks import Wanted
-from ijepa.evaluation.decoding.measures import NOTHING, OTHER, OWN, TRUTH, Drawn, measure, nearest, variance
+from ijepa.evaluation.decoding.measures import NOTHING, OTHER, OWN, TRUTH, Downloaded, Drawn, measure, nearest, variance
 from ijepa.masking import Masks
+from ijepa.util.errors import ConfigError
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -111,7 +113,7 @@ def test_samples_of_their_own_representation_are_closer():
     truth, own_labels = coloured(60)
     close = truth[:, None] + 0.05 * normal(60, 2, 1, 8, 8)
     samples = {OWN: close, OTHER: close.roll(1, 0), NOTHING: 0.5 + 0.05 * normal(60, 2, 1, 8, 8)}
-    rows = measure(Drawn(truth, samples, own_labels), network, pictures, "features", lpips=False)
+    rows = measure(Drawn(truth, samples, own_labels), network, pictures, "features", Downloaded())
     results = {row.name: row.values for row in rows}
     assert list(results) == [OWN, OTHER, NOTHING, TRUTH]
     assert results[OWN]["decode_closer"] == results[OWN]["decode_closer_pixels"] == 1
@@ -122,5 +124,43 @@ def test_samples_of_their_own_representation_are_closer():
     assert results[OWN]["decode_fid"] < 0.1 * results[NOTHING]["decode_fid"]
     assert results[OWN]["decode_variance"] < 0.05
     assert "decode_closer" not in results[OTHER]
-    plain = measure(Drawn(truth, samples, own_labels), None, pictures, "features", lpips=False)
+    plain = measure(Drawn(truth, samples, own_labels), None, pictures, "features", Downloaded())
     assert set(plain[0].values) == {"decode_rmse", "decode_closer_pixels", "decode_variance", "decode_nearest"}
+
+
+def test_measures_by_downloaded_networks():
+    """Stand-ins see pictures with three channels, as large as they expect."""
+    seen = []
+
+    class Network(torch.nn.Module):
+        num_features = 3
+
+        def forward(self, pictures):
+            seen.append(tuple(pictures.shape[1:]))
+            return pictures.mean(dim=(2, 3)) + torch.linspace(0, 1e-3, len(pictures))[:, None].pow(1 + torch.arange(3))
+
+    def lpips(one, other):
+        return (one - other).abs().mean(dim=(1, 2, 3))
+
+    truth, labels = coloured(30)
+    samples = {OWN: truth[:, None].repeat(1, 2, 1, 1, 1), OTHER: truth[:, None].roll(1, 0).repeat(1, 2, 1, 1, 1)}
+    downloaded = Downloaded(lpips, FrechetInceptionDistance(Network(), normalize=True))
+    own, other, _ = measure(Drawn(truth, samples, labels), None, truth, "inception", downloaded)
+    assert own.values["decode_lpips"] == 0
+    assert other.values["decode_lpips"] == pytest.approx(0.6, rel=0.1)
+    assert own.values["decode_fid"] == pytest.approx(other.values["decode_fid"], abs=1e-3)  # the same pictures
+    assert set(seen) == {(3, 299, 299)}
+
+
+def test_what_cannot_be_downloaded_is_said_before_anything_is_drawn(monkeypatch):
+    def fails(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchmetrics.image.fid.FrechetInceptionDistance.__init__", fails)
+    monkeypatch.setattr("torchmetrics.image.lpip.LearnedPerceptualImagePatchSimilarity.__init__", fails)
+    for values, message in (
+        ({"fid": "inception", "lpips": False}, "task.decode.fid=inception: its weights .*no network.*fid=features"),
+        ({"fid": "features", "lpips": True}, "task.decode.lpips=true: its weights could not be loaded .no network"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            measures.download(SimpleNamespace(**values), torch.device("cpu"))

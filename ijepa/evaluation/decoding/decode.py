@@ -17,7 +17,7 @@ from ijepa.data.datamodule import DataModule
 from ijepa.evaluation.decoding import blocks as choosing
 from ijepa.evaluation.decoding import classifier as reading
 from ijepa.evaluation.decoding.blocks import Blocks, Wanted
-from ijepa.evaluation.decoding.measures import NOTHING, OTHER, OWN, Drawn, measure, nearest
+from ijepa.evaluation.decoding.measures import NOTHING, OTHER, OWN, Drawn, download, measure, nearest
 from ijepa.evaluation.tasks import ModelResults
 from ijepa.masking import Masking, Masks
 from ijepa.models.conditions import Representation, boxes
@@ -57,6 +57,7 @@ def decode(
         ConfigError: if the images lack what ``config`` asks for, or hold too few blocks.
     """
     label = choosing.find_label(data, config.label)
+    downloaded = download(config, device)
     wanted = Wanted(label, config.object_share, config.visible_share)
     choose = partial(choosing.choose, data, masking=masking, seed=seed, patch_size=sketcher.spec.patch_size,
                      batch_size=config.batch_size)  # fmt: skip
@@ -77,7 +78,7 @@ def decode(
         classifier = reading.train(trained[known], labels[known], mean, std, config.classifier_epochs, seed)
     say(f"pictures of {found} blocks of validation images, {3 * config.samples} of each")
     drawn = _draw(sketcher, held_out, seed, config.samples, bf16, say)
-    rows = measure(drawn, classifier, trained, config.fid, config.lpips)
+    rows = measure(drawn, classifier, trained, config.fid, downloaded)
     details = {"label": label, "blocks": found, "samples": config.samples, "size": size,
                "train_blocks": len(trained), "condition": sketcher.conditions.condition}  # fmt: skip
     first = _shown(held_out, config.shown)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ijepa.config.tasks import Decode
 from ijepa.evaluation.decoding.classifier import BlockClassifier
 from ijepa.evaluation.measures import MetricValue
 from ijepa.evaluation.tasks import ModelResults
@@ -16,7 +17,7 @@ OWN, OTHER, NOTHING, TRUTH = "its own", "another's", "none", "the block"
 """Rows of the table: what pictures are drawn from, and what should be drawn."""
 LPIPS_SIZE = 64
 """Smaller pictures are enlarged to this for LPIPS, whose network halves them five times."""
-INCEPTION_SIZE = 299
+INCEPTION_SIZE, INCEPTION_FEATURES = 299, 2048
 CHUNK = 256
 """Pictures at once, for distances and external networks."""
 
@@ -35,8 +36,29 @@ class Drawn(NamedTuple):
     labels: Tensor
 
 
+Distance = Callable[[Tensor, Tensor], Tensor]
+"""From pictures [n, C, S, S] and others to [n]."""
+
+
+class Downloaded(NamedTuple):
+    """Measures by networks whose weights are downloaded; None: not wanted."""
+
+    lpips: Distance | None = None
+    inception: Any = None
+
+
+def download(config: Decode, device: torch.device) -> Downloaded:
+    """The measures that ``config`` wants.
+
+    Raises:
+        ConfigError: when weights cannot be loaded.
+    """
+    lpips = _lpips(device) if config.lpips else None
+    return Downloaded(lpips, _frechet("inception", INCEPTION_FEATURES, device) if config.fid == "inception" else None)
+
+
 def measure(
-    drawn: Drawn, classifier: BlockClassifier | None, trained: Tensor, fid: str | None, lpips: bool
+    drawn: Drawn, classifier: BlockClassifier | None, trained: Tensor, fid: str | None, downloaded: Downloaded
 ) -> list[ModelResults]:
     """A row for each of `OWN`, `OTHER`, `NOTHING` and `TRUTH`.
 
@@ -45,14 +67,14 @@ def measure(
         classifier: of blocks; None: there are no classes.
         trained: [m, C, S, S], blocks of training images.
         fid: see the configuration.
-        lpips: see the configuration.
+        downloaded: see `download`.
     """
     rows = {name: dict[str, MetricValue]() for name in (*drawn.samples, TRUTH)}
-    distances: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"decode_rmse": _rmse}
+    distances: dict[str, Distance] = {"decode_rmse": _rmse}
     if classifier is not None:
         distances["decode_distance"] = lambda one, other: _cosine(classifier, one, other)
-    if lpips:
-        distances["decode_lpips"] = _lpips(drawn.truth.device)
+    if downloaded.lpips is not None:
+        distances["decode_lpips"] = downloaded.lpips
     for name, distance in distances.items():
         found = {row: _each(distance, drawn.truth, samples) for row, samples in drawn.samples.items()}
         for row, values in found.items():
@@ -61,6 +83,9 @@ def measure(
         if closer is not None:
             better = (found[OWN] < found[OTHER]).double() + 0.5 * (found[OWN] == found[OTHER]).double()
             rows[OWN][closer] = _mean(better)
+    frechet = downloaded.inception
+    if fid == "features" and classifier is not None:
+        frechet = _frechet(fid, classifier, drawn.truth.device)
     rows[OWN]["decode_variance"] = variance(drawn.samples[OWN], drawn.samples[OTHER])
     for row, pictures in [*((row, samples[:, 0]) for row, samples in drawn.samples.items()), (TRUTH, drawn.truth)]:
         rows[row]["decode_nearest"] = _mean(nearest(pictures, trained)[0])
@@ -68,10 +93,8 @@ def measure(
             known = drawn.labels >= 0
             correct = (classifier.predict(pictures[known]) == drawn.labels[known]).double()
             rows[row]["decode_label"] = _mean(correct)
-        if fid is not None and row != TRUTH:
-            distance_of = _frechet(fid, classifier, drawn.truth.device)
-            if distance_of is not None:
-                rows[row]["decode_fid"] = MetricValue(distance_of(drawn.truth, pictures))
+        if frechet is not None and row != TRUTH:
+            rows[row]["decode_fid"] = MetricValue(_frechet_distance(frechet, drawn.truth, pictures))
     return [ModelResults(name, values) for name, values in rows.items()]
 
 
@@ -116,7 +139,7 @@ def _cosine(classifier: BlockClassifier, one: Tensor, other: Tensor) -> Tensor:
     return 1 - F.cosine_similarity(classifier.features(one), classifier.features(other))
 
 
-def _lpips(device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
+def _lpips(device: torch.device) -> Distance:
     try:
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
@@ -134,28 +157,24 @@ def _lpips(device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
     return distance
 
 
-def _frechet(
-    kind: str, classifier: BlockClassifier | None, device: torch.device
-) -> Callable[[Tensor, Tensor], float] | None:
+def _frechet(kind: str, feature: BlockClassifier | int, device: torch.device) -> Any:
+    """Torchmetrics' Fréchet distance in the features of a network, or in so many of Inception's."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    if kind == "features" and classifier is None:
-        return None
     try:
-        feature: Any = classifier if kind == "features" else 2048
-        metric = FrechetInceptionDistance(feature, normalize=True).to(device)
+        return FrechetInceptionDistance(feature, normalize=True).to(device)
     except Exception as error:  # of the download, or an optional dependency
         problem = f"its weights could not be loaded ({_first_line(error)}); try task.decode.fid=features"
         raise ConfigError("task.decode.fid", kind, problem) from None
 
-    def distance(truth: Tensor, pictures: Tensor) -> float:
-        metric.reset()
-        for real, images in ((True, truth), (False, pictures)):
-            for part in images.split(CHUNK):
-                metric.update(part if kind == "features" else _coloured(part, INCEPTION_SIZE), real=real)
-        return float(metric.compute())
 
-    return distance
+def _frechet_distance(metric: Any, truth: Tensor, pictures: Tensor) -> float:
+    metric.reset()
+    for real, images in ((True, truth), (False, pictures)):
+        for part in images.split(CHUNK):
+            own_features = isinstance(metric.inception, BlockClassifier)
+            metric.update(part if own_features else _coloured(part, INCEPTION_SIZE), real=real)
+    return float(metric.compute())
 
 
 def _coloured(pictures: Tensor, size: int) -> Tensor:
