@@ -39,7 +39,9 @@ def test_every_command_of_the_readme(line, finished, checkpoint_file, pictures, 
     template = line
     classes = [f"{path.relative_to(pictures)},{path.parent.name}" for path in pictures.rglob("*.png")]
     (tmp_path / "labels.csv").write_text("\n".join(["file,class", *classes]))
-    for name, value in {"RUN_DIR": folder, "IMAGES": pictures, "NEW": tmp_path / "new", "PROJECT": "test",
+    (tmp_path / "list.csv").write_text("\n".join(["file", *map(str, pictures.rglob("*.png"))]))
+    for name, value in {"images.csv": tmp_path / "list.csv", "RUN_DIR": folder, "IMAGES": pictures,
+                        "NEW": tmp_path / "new", "PROJECT": "test",
                         "OUT": tmp_path / "out", "PTH_TAR": checkpoint_file,
                         "LABELS": tmp_path / "labels.csv", "n_trials=20": "n_trials=2",
                         "seed=0,1,2": "seed=0"}.items():  # fmt: skip

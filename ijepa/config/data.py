@@ -32,13 +32,15 @@ class Data(Section):
     """The data source and its preprocessing."""
 
     source: Text
-    """folder, scenes, digits, a published data set such as cifar10, or package.module.function (see docs/data.md)"""
+    """folder, list, scenes, digits, a published set such as cifar10, or package.module.function (see docs/data.md)"""
     root: Folder | None
-    """folder of images: ROOT/train and ROOT/val, or ROOT alone, split by seed; or of a published set (docs/data.md)"""
+    """folder of images: ROOT/train and ROOT/val, or ROOT alone, split by seed; or of a published set; or a list of
+    images: a CSV, TSV, Parquet or text file (docs/data.md)"""
     val: Text | None = None
-    """folder in ROOT with the validation images, such as test; null: val, valid, validation or test"""
+    """folder in ROOT with the validation images, such as test; null: val, valid, validation or test; data=list: a list
+    beside ROOT"""
     labels: Folder | None = None
-    """CSV file with the columns file and class, or several label sets; instead of class folders (docs/data.md)"""
+    """CSV or Parquet file with the columns file and class, or several label sets; not class folders (docs/data.md)"""
     val_fraction: Annotated[float, Field(ge=0, lt=1)]
     """fraction of images held out for validation, if the source has no validation images"""
     image_size: Size

@@ -90,7 +90,8 @@ def existing_root(data: config.Data) -> Path:
     """
     root = root_path(data)
     if not root.is_dir():
-        raise ConfigError("data.root", data.root, "no such folder" if not root.exists() else "not a folder")
+        problem = "not a folder; a list of images is data=list" if root.exists() else "no such folder"
+        raise ConfigError("data.root", data.root, problem)
     return root
 
 

@@ -10,6 +10,7 @@ from ijepa.config.custom import first_line, load_class
 from ijepa.data.clevr import clevr
 from ijepa.data.decode import MODES
 from ijepa.data.folders import folder
+from ijepa.data.image_list import image_list
 from ijepa.data.imagenet import imagenet
 from ijepa.data.listed import inat18, places205
 from ijepa.data.published import cifar10, cifar100, imagenette, stl10, stl10_unlabelled
@@ -48,22 +49,21 @@ def scenes(data: config.Data, seed: int) -> Source:
     return Source(train, val, classes, prepare=prepare)
 
 
-SOURCES: dict[str, Callable[[config.Data, int], Source]] = {
-    source.__name__: source
-    for source in (
-        folder,
-        scenes,
-        digits,
-        imagenet,
-        cifar10,
-        cifar100,
-        stl10,
-        stl10_unlabelled,
-        imagenette,
-        places205,
-        inat18,
-        clevr,
-    )
+Build = Callable[[config.Data, int], Source]
+SOURCES: dict[str, Build] = {
+    "folder": folder,
+    "list": image_list,
+    "scenes": scenes,
+    "digits": digits,
+    "imagenet": imagenet,
+    "cifar10": cifar10,
+    "cifar100": cifar100,
+    "stl10": stl10,
+    "stl10_unlabelled": stl10_unlabelled,
+    "imagenette": imagenette,
+    "places205": places205,
+    "inat18": inat18,
+    "clevr": clevr,
 }
 
 
@@ -74,7 +74,8 @@ def build(data: config.Data, seed: int) -> Source:
         UserError: if there is no such source, or its images are missing.
     """
     for name in ("val", "labels", "depth_root", "segmentation_root"):
-        if data.source in SOURCES and data.source != "folder" and getattr(data, name) is not None:
+        known = data.source in SOURCES and data.source != "folder" and (name, data.source) != ("val", "list")
+        if known and getattr(data, name) is not None:
             raise ConfigError(f"data.{name}", getattr(data, name), "needs data=folder; omit it")
     if data.source in SOURCES:
         source = SOURCES[data.source](data, seed)

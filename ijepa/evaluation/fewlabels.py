@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ijepa.config import Lowshot, LowshotFinetune
-from ijepa.data.labels import matching
 from ijepa.data.sets import Images, has_label
+from ijepa.data.tables import matching
 from ijepa.evaluation.augmentation import row_by_index
 from ijepa.evaluation.context import EvalContext
 from ijepa.evaluation.features import Features

@@ -143,7 +143,10 @@ def test_nothing_left_to_train_on(pictures, tmp_path):
 def test_a_source_of_one_s_own(tmp_path):
     found = sources.build(train_config("data.source=ijepa.data.sources.digits").data, 0)
     assert len(found.train) + len(found.val) == 1797
-    for name, problem in (("nothing", "folder, scenes, digits, imagenet"), ("no.such.function", "cannot be imported")):
+    for name, problem in (
+        ("nothing", "folder, list, scenes, digits, imagenet"),
+        ("no.such.function", "cannot be imported"),
+    ):
         with pytest.raises(UserError, match=rf"^data.source={name}: .*{problem}"):
             sources.build(train_config(f"data.source={name}").data, 0)
 

@@ -117,14 +117,16 @@ def test_a_scene_s_maps():
     source.prepare()
     val = Subset(source.val, [3, 1])
     assert isinstance(val, HasDenseMaps)
-    assert map_kinds(val) == ("depth", "segmentation")
+    assert map_kinds(val) == ("depth", "segmentation", "colour", "instances")
     drawn = scenes.render(scenes.Settings((32, 32), 3, 10), 0, 6 + 3)
-    depth, classes = (read_map(val, 0, kind) for kind in map_kinds(val))
+    depth, classes, colours, instances = (read_map(val, 0, kind) for kind in map_kinds(val))
     np.testing.assert_allclose(depth, np.where(drawn.depth < scenes.FAR, drawn.depth, 0), rtol=1e-3)  # kept in float16
-    expected = np.zeros((32, 32), np.int64)
-    for number in range(int(drawn.scene.count[0])):
-        expected[drawn.instances == number + 1] = drawn.scene.shape[0, number] + 1
-    np.testing.assert_array_equal(classes, expected)
+    np.testing.assert_array_equal(instances, drawn.instances)
+    for found, of_objects in ((classes, drawn.scene.shape), (colours, drawn.scene.colour)):
+        expected = np.zeros((32, 32), np.int64)
+        for number in range(int(drawn.scene.count[0])):
+            expected[drawn.instances == number + 1] = of_objects[0, number] + 1
+        np.testing.assert_array_equal(found, expected)
     assert {0} < set(classes.unique().tolist()) <= {0, 1, 2, 3}
 
 
