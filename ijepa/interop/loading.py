@@ -99,9 +99,12 @@ def check_finite(network: nn.Module, name: str, file: Path, key: str = KEY) -> N
         raise ConfigError(key, file, f"{problem}; give an earlier checkpoint")
 
 
-def read_weights(file: Path, heads: int | None = None, key: str = KEY) -> Weights:
-    """The weights in a file from `select_file`; raises ConfigError if it cannot be read."""
-    option = HEADS_KEYS.get(key, "--heads")
+def read_weights(file: Path, heads: int | None = None, key: str = KEY, heads_key: str | None = None) -> Weights:
+    """The weights in a file from `select_file`; raises ConfigError if it cannot be read.
+
+    ``heads_key``: the option for the number of attention heads; None: that of `HEADS_KEYS`.
+    """
+    option = heads_key or HEADS_KEYS.get(key, "--heads")
     if heads is not None and (not isinstance(heads, int) or isinstance(heads, bool) or heads < 1):
         raise ConfigError(option, heads, "should be a whole number, 1 or more")
     try:

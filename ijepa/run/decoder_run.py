@@ -22,7 +22,7 @@ from ijepa.training.decoder import DecoderTraining
 from ijepa.util.errors import ConfigError, UserError, show
 from ijepa.util.randomness import Stream, seed_of
 
-KEY = "checkpoint"
+KEY, HEADS_KEY = "checkpoint", "model.heads"
 
 
 def resolve(composed: DictConfig) -> dict[str, Any]:
@@ -39,8 +39,8 @@ def resolve(composed: DictConfig) -> dict[str, Any]:
     if values.get(KEY) is None:
         raise UserError("checkpoint is not set; add checkpoint=RUN_DIR: whose representations should be drawn?")
     path = loading.resolve_source(str(values[KEY]), KEY)
-    spec = _read(path).spec
-    for key in sorted(checkpoint_data.override_keys()):
+    spec = _read(path, values["model"].get("heads") if HEADS_KEY in checkpoint_data.override_keys() else None).spec
+    for key in sorted(checkpoint_data.override_keys() - {HEADS_KEY}):
         if key.partition(".")[0] in ("model", "predictor"):
             raise UserError(f"{key}: the networks are the checkpoint's; omit it")
     model = {**values["model"], "patch_size": spec.patch_size, "width": spec.width, "depth": spec.depth,
@@ -59,7 +59,8 @@ def run(config: schema.TrainConfig, folder: Path, step: int = 0) -> Run:
     assert config.decoder is not None
     assert config.checkpoint is not None
     checks.check(config)
-    weights = _read(loading.resolve_source(config.checkpoint, KEY))
+    heads = getattr(config.model, "heads", None)  # a model of the user's own has none
+    weights = _read(loading.resolve_source(config.checkpoint, KEY), heads)
     if tuple(config.data.image_size) != weights.spec.image_size:
         size = show(list(weights.spec.image_size))
         raise ConfigError("data.image_size", config.data.image_size, f"the checkpoint's encoder has {size}; omit it")
@@ -78,9 +79,9 @@ def run(config: schema.TrainConfig, folder: Path, step: int = 0) -> Run:
     return assemble(config, folder, module, data, step)
 
 
-def _read(path: Path) -> Weights:
+def _read(path: Path, heads: int | None) -> Weights:
     file = loading.select_file(path, whole=True, key=KEY)
-    return loading.read_weights(file, None, KEY)
+    return loading.read_weights(file, heads, KEY, HEADS_KEY)
 
 
 def _sketcher(chosen: schema.Decoder, weights: Weights, file: Path) -> Sketcher:

@@ -83,6 +83,21 @@ def test_a_run(encoder, invoke, tmp_path, condition):
         assert (tmp_path / "decode" / f"{name}.png").stat().st_size > 3_000
 
 
+@pytest.mark.integration
+def test_representations_of_the_reference_implementations_file(checkpoint_file, pictures, invoke, tmp_path):
+    """Which does not say how many attention heads there are."""
+    values = [*SMALL, f"checkpoint={checkpoint_file}", "data=folder", f"data.root={pictures}", "data.batch_size=4",
+              f"run_dir={tmp_path / 'run'}"]  # fmt: skip
+    code, _, error = invoke("train.py", *values)
+    assert code == 2
+    assert "the number of attention heads cannot be read from weights; add model.heads=N" in error
+    code, out, error = invoke("train.py", *values, "model.heads=3")
+    assert code == 0, error
+    assert "from the predictor's output for the block, average-pooled" in out
+    code, _, error = invoke("train.py", f"resume={tmp_path / 'run'}", "force=true", "schedule.max_steps=5")
+    assert code == 0, error
+
+
 @pytest.mark.slow
 def test_a_stopped_run_resumes_to_the_same_bits(encoder, invoke, tmp_path, monkeypatch):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
