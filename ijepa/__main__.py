@@ -19,6 +19,7 @@ COMMANDS = {
     "inspect": ("ijepa.interop", "show what a file of weights holds"),
     "report": ("ijepa.report", "write a page about a run, several runs or a sweep"),
     "statistics": ("ijepa.data.statistics", "compute your images' mean and std and save them as data=NAME"),
+    "verify": ("ijepa.data.verify", "decode every image once; name unreadable files and duplicates"),
 }
 """Module and purpose of each command."""
 SUBCOMMANDS = ("convert", "inspect")

@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from PIL import Image
 from safetensors.torch import load_file
 
-from ijepa.cli import entry, statistics
+from ijepa.cli import entry, statistics, verify
 from ijepa.run import runs
 
 IMPLIED = {"invoke": "integration", "finished": "slow"}  # by what a test asks for
@@ -107,7 +107,7 @@ def invoke(monkeypatch, capsys):
         assert not (script == "evaluate.py" and DISTRIBUTED & set(map(str, arguments))), "starts the tests once more"
         monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
         job = {"train.py": runs.train, "evaluate.py": evaluations.evaluate, "predict.py": predictions.predict,
-               "statistics": statistics.statistics}[script]  # fmt: skip
+               "statistics": statistics.statistics, "verify": verify.verify}[script]  # fmt: skip
         code = 0
         try:
             entry.main(script.removesuffix(".py"), job)

@@ -18,7 +18,7 @@ FLOORS = [
     ["callbacks", "sweeps"],
     ["report", "run"],
     ["cli"],
-    ["plugins", "data.statistics", "__main__", "api"],  # commands, plug-ins, library
+    ["plugins", "data.statistics", "data.verify", "__main__", "api"],  # commands, plug-ins, library
 ]
 
 

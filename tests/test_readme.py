@@ -81,6 +81,9 @@ def test_every_command_of_the_readme(line, finished, checkpoint_file, pictures, 
     if script == "-m" and arguments[0] == "ijepa.report":
         assert report.main([*arguments[1:], "--out", str(tmp_path / "report.html")]) == 0
         return
+    if script == "-m" and arguments[0] == "ijepa.data.verify":
+        assert invoke("verify", *arguments[1:], "data.workers=0")[0] == 0
+        return
     if script == "-m":
         assert arguments.pop(0) == "ijepa.data.statistics"
         monkeypatch.setattr(statistics, "OPTIONS", tmp_path / "conf" / "data")

@@ -31,7 +31,7 @@ from pydantic import BaseModel
 from ijepa.cli import aliases, config_files, metrics, verbatim
 from ijepa.cli.explain import explain
 from ijepa.cli.loading import immediate_signals
-from ijepa.config import COMBINED, EvaluateConfig, PredictConfig, StatisticsConfig, TrainConfig
+from ijepa.config import COMBINED, EvaluateConfig, PredictConfig, StatisticsConfig, TrainConfig, VerifyConfig
 from ijepa.config.checks import is_named_sections, possible_sections
 from ijepa.config.custom import TARGET, Custom
 from ijepa.config.trust import trusting
@@ -47,6 +47,7 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
     "statistics": StatisticsConfig,
+    "verify": VerifyConfig,
 }
 EXTRA_GROUPS = {"train": ["predictor"]}
 """Groups that a command's file does not name: model= chooses their option."""

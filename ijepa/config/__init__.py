@@ -218,3 +218,15 @@ class StatisticsConfig(Section):
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     """seed of the held-out split and of the images drawn"""
     data: Data
+
+
+class VerifyConfig(Section):
+    """The configuration of `python -m ijepa.data.verify`."""
+
+    output: Text | None
+    """JSON file that names all unreadable files and duplicates; null: none"""
+    overwrite: bool
+    """replace the output if it exists"""
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    """seed of the held-out split"""
+    data: Data

@@ -22,6 +22,7 @@ IN_CHECKOUT = {
     "evaluate": "python evaluate.py",
     "predict": "python predict.py",
     "statistics": "python -m ijepa.data.statistics",
+    "verify": "python -m ijepa.data.verify",
     "report": "python -m ijepa.report",
     "inspect": "python -m ijepa.interop inspect",
     "convert": "python -m ijepa.interop convert",
