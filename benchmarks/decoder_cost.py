@@ -5,7 +5,7 @@ python -m benchmarks.decoder_cost [--encoder model=vit_huge model.patch_size=14 
 
 FLOPs are counted by torch on networks that compute nothing. Activations are the bytes that autograd saves for the
 backward pass under bf16 autocast, on the CPU, of two pictures more than two. What a GPU's kernels, fragmentation and
-frozen networks need in passing is not in it.
+frozen networks need in passing is not in it, nor are the further tokens of decoder.pooled=false.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def main() -> None:
     for what, value in (
         ("parameters, trained and frozen", f"{trained / 1e6:.1f} M, {frozen / 1e6:.1f} M"),
         ("GFLOPs per image", f"{flops / 1e9:.1f}, of which each further block {per_block / 1e9:.1f}"),
-        ("images of the run", f"{config.schedule.epochs} epochs"),
+        ("epochs", f"{config.schedule.epochs}"),
         ("weights, gradients, optimiser, average, on each device", f"{held:.2f} GiB"),
         (f"activations of {pictures} pictures, on each device", f"{pictures * activations / 2 / GIB:.1f} GiB"),
     ):

@@ -49,18 +49,22 @@ class Decoder(Section):
     """what the network predicts: the noise (epsilon), a mixture of noise and image (v), or the velocity of flow
     matching"""
     withheld: Annotated[float, Field(ge=0, lt=1)]
-    """fraction of the training images whose representation it does not see, for guidance"""
+    """fraction of the training blocks whose representation it does not see, for guidance"""
     sampler: Sampler
     """how samples are drawn: DDIM or DPM-Solver++ for v and epsilon, Euler for flow"""
     steps: Annotated[int, Field(ge=1, le=500, strict=True)]
     """of the sampler"""
     guidance: NonNegative
     """how far samples are moved away from those without a representation; 1: not at all"""
+    split_seed: Annotated[int, Field(ge=0, lt=2**63)] | None
+    """seed of the held-out part; null: that of the checkpoint's run, whose held-out images stay held out"""
 
     def check(self, config: "TrainConfig") -> None:
         """Checks combinations of values, also with the other sections of ``config``; raises ConfigError."""
         if config.optimizer.name != "adamw":
             raise ConfigError("optimizer", config.optimizer.name, "is for transformers' blocks; try adamw")
+        if config.hardware.precision == "bf16-true":
+            raise ConfigError("hardware.precision", "bf16-true", "rounds noise levels and positions; try bf16-mixed")
         if config.teacher is not None:
             problem = "is an encoder's, which a decoder's run does not train; try teacher=null"
             raise ConfigError("teacher", "{...}", problem)

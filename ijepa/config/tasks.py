@@ -195,7 +195,7 @@ class Segmentation(Dense):
 class Decode(TaskSection):
     """How close the pictures that a decoder draws of held-out blocks are to the blocks, and what they show."""
 
-    blocks: Count
+    blocks: Annotated[int, Field(ge=2, strict=True)]
     """held-out blocks, at most, one per image"""
     samples: Annotated[int, Field(ge=2, le=64, strict=True)]
     """pictures drawn of each representation"""
@@ -217,7 +217,7 @@ class Decode(TaskSection):
     """also measure LPIPS (AlexNet, whose weights are downloaded)"""
     shown: Count
     """blocks in the figures"""
-    batch_size: Count
+    batch_size: Annotated[int, Field(ge=2, strict=True)]
     """images per forward pass"""
 
 

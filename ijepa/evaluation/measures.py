@@ -36,7 +36,7 @@ class MetricValue:
 
     def interval(self, seed: int) -> tuple[float, float] | None:
         """The 2.5th and the 97.5th percentile over `RESAMPLES` bootstrap samples; None: too few of them are finite."""
-        if self.per_image is None:
+        if self.per_image is None or not len(self.per_image):
             return None
         count = len(self.per_image)
         generator = np.random.Generator(np.random.PCG64(seed_of(seed, Stream.BOOTSTRAP, 0, count)))

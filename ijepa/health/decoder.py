@@ -12,6 +12,8 @@ from ijepa.training.protocol import DecoderMonitor
 
 UNUSED = 0.02
 """Representation unused: gain over another image's after warm-up, in two health checks in a row, less than."""
+FEW = 16
+"""Held-out images of which all are used."""
 HINTS = [
     "a longer run: schedule.epochs; shapes are learnt first, then what the representation adds",
     "all patches of the representation instead of their average: decoder.pooled=false",
@@ -23,11 +25,11 @@ HINTS = [
 def decoder_check(monitor: DecoderMonitor, heldout: Heldout) -> dict[str, float]:
     """All measures of a decoder, by their names in metrics.csv after ``health/``; see `health_check`."""
     assert heldout.masks is not None
-    images = heldout.images[::PREDICT_EVERY]
+    images = heldout.images[:: max(min(PREDICT_EVERY, len(heldout.images) // FEW), 1)]
     losses = monitor.losses(images, repeated(heldout.masks, len(images)))
     own = losses["own"].double()
     result = dict(zip(BY_NOISE.values(), own.tolist(), strict=True))
-    if monitor.conditioned:
+    if monitor.conditioned and len(images) > 1:
         result["gain_over_another"] = 1 - (own.sum() / losses["another"].double().sum()).item()
         if monitor.withheld:
             result["gain_over_none"] = 1 - (own.sum() / losses["none"].double().sum()).item()
@@ -43,7 +45,7 @@ def diagnose_decoder(checks: Sequence[HealthCheck], warmup_steps: int = 0) -> Ve
     if len(checks) == 1:
         return Verdict(step, "warming up", None, [f"loss {_mean_loss(now):.3g} at step {step}"], [])
     fallen = f"loss {_mean_loss(now):.3g} (was {_mean_loss(first):.3g} at step {int(first['step'])})"
-    evidence, gain = [fallen], now.get("gain_over_another")
+    evidence, gain = [fallen], now.get("gain_over_another")  # none: of nothing, or of a single image
     if gain is not None:
         evidence.append(f"gain over another image's representation {gain:.2f} (0: unused)")
         used = max(check["gain_over_another"] for check in checks[-2:]) >= UNUSED
@@ -51,8 +53,9 @@ def diagnose_decoder(checks: Sequence[HealthCheck], warmup_steps: int = 0) -> Ve
             waits = step < warmup_steps or len(checks) < MIN_CHECKS
             verdict = "warming up" if waits else "representation unused"
             return Verdict(step, verdict, None, evidence, [] if waits else HINTS)
-    learns = step >= warmup_steps and _mean_loss(now) < _mean_loss(first)
-    return Verdict(step, "healthy" if learns or first["step"] else "warming up", None, evidence, [])
+    # A first check after step 0 has seen weights that this run has trained: they need not get better.
+    learns = step >= warmup_steps and (_mean_loss(now) < _mean_loss(first) or first["step"] > 0)
+    return Verdict(step, "healthy" if learns else "warming up", None, evidence, [])
 
 
 def _mean_loss(check: HealthCheck) -> float:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from ijepa.config.custom import first_line
 from ijepa.config.trust import UntrustedError
 from ijepa.interop import loading, native
 from ijepa.interop.weights import DECODER_KEY, predictor_sizes
@@ -48,7 +49,8 @@ def read(path: Path) -> tuple[Any, dict[str, Any]]:
         sketcher.load_state_dict(state)
     except UntrustedError:
         raise
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(KEY, file, f"the decoder's description does not match its weights: {reason}") from None
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, AssertionError) as error:
+        problem = f"the decoder's description does not match its weights: {first_line(error)}"
+        raise ConfigError(KEY, file, problem) from None
+    loading.check_finite(sketcher, "decoder", file, KEY)
     return sketcher.eval().requires_grad_(False), description

@@ -30,6 +30,18 @@ class Masks(NamedTuple):
     targets: Tensor
     valid: Tensor | None = None
 
+    def to(self, device: torch.device) -> "Masks":
+        """On this device; a GPU is not waited for."""
+        return Masks(*(None if part is None else part.to(device, non_blocking=True) for part in self))  # type: ignore[arg-type]
+
+    def rows(self, rows: Tensor | slice) -> "Masks":
+        """Those of some images."""
+        return Masks(*(None if part is None else part[rows] for part in self))  # type: ignore[arg-type]
+
+    def with_targets(self, targets: Tensor) -> "Masks":
+        """With other target blocks [B, T, K]."""
+        return self._replace(targets=targets)
+
 
 @runtime_checkable
 class Masking(Protocol):

@@ -13,7 +13,7 @@ from ijepa.models.conditions import Conditions, Representation, boxes
 from ijepa.models.decoder import SketchDecoder, pictures
 from ijepa.models.diffusion import Diffusion, Sampling
 from ijepa.models.pretrained import Spec
-from ijepa.util.randomness import uniforms
+from ijepa.util.randomness import words
 
 LONGEST = 1.25
 """Sides of a block that are longer than those of a square of as many patches by more than this are undersampled."""
@@ -67,10 +67,14 @@ class Sketcher(nn.Module):
         return found / 2
 
     def noise(self, seed: int, stream: int, step: int, positions: NDArray[np.int64], count: int) -> Tensor:
-        """Standard normal noise [B * count, C, S, S], a function of seed, stream, step and each of the B positions."""
-        shape = (self.decoder.channels, self.decoder.size, self.decoder.size)
-        values = uniforms(seed, stream, step, positions, count * math.prod(shape))  # another count: other numbers
-        return torch.special.ndtri(torch.from_numpy(values)).float().view(-1, *shape)
+        """Standard normal noise [B * count, C, S, S], a function of seed, stream, step and each of the B positions.
+
+        Drawn on the networks' device; a CPU and a GPU draw different numbers.
+        """
+        shape, device = (count, self.decoder.channels, self.decoder.size, self.decoder.size), self.mean.device
+        generator = torch.Generator(device)
+        seeds = words(seed, stream, step, positions, 1)[:, 0].tolist()
+        return torch.cat([torch.randn(shape, generator=generator.manual_seed(each), device=device) for each in seeds])
 
     @torch.no_grad()
     def samples(self, representation: Representation, noise: Tensor, guidance: float | None = None) -> Tensor:

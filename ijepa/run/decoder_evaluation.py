@@ -43,7 +43,7 @@ def evaluate(composed: DictConfig) -> float | None:
         raise ConfigError("data.image_size", config.data.image_size, "the decoder's encoder has another; omit it")
     if devices.fabric(config.hardware) is not None:
         raise ConfigError("hardware.devices", config.hardware.devices, "task=decode runs on one device; try 1")
-    source = sources.build(config.data, outputs.split_seed(path, config))
+    source = sources.build(config.data, outputs.split_seed(path, config.data.source, config.data.root, config.seed))
     if not len(source.val):
         raise ConfigError("data.val_fraction", config.data.val_fraction, "leaves no validation images to draw")
     masking = outputs.mask_sampler(path, config, sketcher.spec.patch_size, first=True)
@@ -51,20 +51,22 @@ def evaluate(composed: DictConfig) -> float | None:
         raise UserError("the masks of the decoder's run do not fit the images")
     data = build.data(config.data, source, masking, 0, config.hardware, config.seed)
     source.prepare()
+    runtime = build_runtime(config.hardware, None)
+    prepared = decode.prepare(config.task.decode, sketcher, data, runtime.device)
     folder = outputs.output_folder(config, path)
     folders.create(folder, "output")
     (folder / UNFINISHED).touch()
     print(f"decode on {len(source.train)} training and {len(source.val)} validation images", flush=True)
     try:
-        runtime = build_runtime(config.hardware, None)
-        found = decode.decode(config.task.decode, sketcher, data, masking, config.seed, runtime.device, runtime.bf16)
+        found = decode.decode(config.task.decode, prepared, sketcher, data, masking, config.seed, runtime.device,
+                              runtime.bf16, withheld=description["withheld"] > 0)  # fmt: skip
     except (InterruptedRunError, KeyboardInterrupt):
         print(f"stopped before {evaluation_file(folder)} was written; the same command begins again", flush=True)
         raise
-    rows = found.rows if description["withheld"] else decode.without_nothing(found.rows)
+    rows = found.rows
     rows[0].details["decode"] = found.details
     rows[0].files.extend(decode.write(found, folder))
-    outputs.report(config, rows, [], data, folder)
+    outputs.report(config, rows, [], data, folder, unit="")
     closer = rows[0].results.get("decode_closer", rows[0].results["decode_closer_pixels"])
     assert rows[0].name == OWN
     return closer.value

@@ -16,7 +16,7 @@ from ijepa.models.conditions import Conditions
 from ijepa.models.decoder import SketchDecoder
 from ijepa.models.diffusion import Diffusion, Sampling
 from ijepa.models.sketcher import Sketcher
-from ijepa.run import build, checkpoint_data, init_options
+from ijepa.run import build, checkpoint_data, init_options, outputs
 from ijepa.run.assembly import Run, assemble
 from ijepa.training.decoder import DecoderTraining
 from ijepa.util.errors import ConfigError, UserError, show
@@ -51,7 +51,10 @@ def resolve(composed: DictConfig) -> dict[str, Any]:
         data = {**checkpoint_data.values(data, path, spec), **chosen}
     if data["root"] == "???":
         raise UserError("data.root is not set; add data.root=FOLDER")
-    return {**values, KEY: str(path.resolve()), "model": model, "data": data}
+    decoder = dict(values["decoder"])
+    if decoder["split_seed"] is None:
+        decoder["split_seed"] = outputs.split_seed(path, data["source"], data["root"], values["seed"])
+    return {**values, KEY: str(path.resolve()), "model": model, "data": data, "decoder": decoder}
 
 
 def run(config: schema.TrainConfig, folder: Path, step: int = 0) -> Run:
@@ -65,9 +68,9 @@ def run(config: schema.TrainConfig, folder: Path, step: int = 0) -> Run:
         size = show(list(weights.spec.image_size))
         raise ConfigError("data.image_size", config.data.image_size, f"the checkpoint's encoder has {size}; omit it")
     masks = build.sampler_of(config.masking, weights.spec.grid)
-    source = sources.build(config.data, config.seed)
-    schedule = build.schedule(config, len(source.train))
     chosen = config.decoder
+    source = sources.build(config.data, config.seed if chosen.split_seed is None else chosen.split_seed)
+    schedule = build.schedule(config, len(source.train))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(config.seed, Stream.DECODER_INIT, 0, 0))
         sketcher = _sketcher(chosen, weights, Path(config.checkpoint))
@@ -76,7 +79,10 @@ def run(config: schema.TrainConfig, folder: Path, step: int = 0) -> Run:
         sketcher, config.seed, chosen.withheld, schedule, (optimizer.betas[0], optimizer.betas[1]), optimizer.eps,
     )  # fmt: skip
     data = build.data(config.data, source, masks, schedule.max_steps, config.hardware, config.seed)
-    return assemble(config, folder, module, data, step)
+    notes = []
+    if chosen.condition in ("target", "image") and weights.encoder("target") is None:
+        notes.append("the checkpoint has no target encoder: its context encoder's output is drawn")
+    return assemble(config, folder, module, data, step, notes)
 
 
 def _read(path: Path, heads: int | None) -> Weights:
@@ -106,16 +112,14 @@ def _conditions(chosen: schema.Decoder, weights: Weights, file: Path) -> Conditi
             encoders[which] = _loaded(weights.spec.build(), state, f"{which} encoder", chosen, file)
     predictor = None
     if chosen.condition == "prediction":
-        problem = "the checkpoint has no predictor; try target or image" if weights.predictor is None else None
-        if "context" not in encoders:
-            problem = "the checkpoint has no context encoder; try target or image"
-        if problem is not None:
-            raise ConfigError("decoder.condition", chosen.condition, problem)
+        lacking = "context encoder" if "context" not in encoders else "predictor" if weights.predictor is None else None
+        if lacking is not None:
+            raise ConfigError(
+                "decoder.condition", "prediction", f"the checkpoint has no {lacking}; try target or image"
+            )
         assert weights.predictor is not None
         network = weights.predictor_sizes.build(weights.spec)
         predictor = _loaded(network, weights.predictor, "predictor", chosen, file)
-    elif "target" not in encoders and chosen.condition != "nothing":
-        raise ConfigError("decoder.condition", chosen.condition, "the checkpoint has no target encoder; try prediction")
     target = encoders.get("target", encoders.get("context"))
     assert target is not None
     context = encoders.get("context")

@@ -62,7 +62,7 @@ def evaluate(composed: DictConfig) -> float | None:
     check_data(config.data)
     devices.check_launcher(config.hardware)
     devices.device(config.hardware)
-    source = sources.build(config.data, outputs.split_seed(path, config))
+    source = sources.build(config.data, outputs.split_seed(path, config.data.source, config.data.root, config.seed))
     masks = None if config.task.pictures is None else outputs.mask_sampler(path, config, encoder.spec.patch_size, first)
     data = build.data(config.data, source, masks, 0, config.hardware, config.seed)
     if config.task.paper is not None:

@@ -29,12 +29,13 @@ NOT_IN_FOLDER_NAME = ("checkpoint", "task", "output", "hardware", "baselines", "
 
 
 def report(
-    config: EvaluateConfig, rows: list[tasks.ModelResults], names: list[str], data: DataModule, folder: Path
-) -> None:
-    """Prints the table and writes metrics.json."""
+    config: EvaluateConfig, rows: list[tasks.ModelResults], names: list[str], data: DataModule, folder: Path,
+    unit: str = "%, ",
+) -> None:  # fmt: skip
+    """Prints the table, whose values are in ``unit``, and writes metrics.json."""
     intervals = {row.name: row.intervals(config.seed) for row in rows}
     if any(row.results for row in rows):
-        print(f"{config.checkpoint}: %, with 95 % intervals")
+        print(f"{config.checkpoint}: {unit}with 95 % intervals")
         Console().print(tables.results_table(rows, config.task, names, intervals))
     shown = paper.columns(rows, names, config.data.source)
     if config.task.paper is not None and shown:
@@ -57,14 +58,23 @@ def report(
         print(f"written  {file}")
 
 
-def split_seed(path: Path | None, config: EvaluateConfig) -> int:
-    """The run's seed if the images are the run's, so that held-out images stay held out; else the configured seed."""
+def split_seed(path: Path | None, source: str, root: str | None, seed: int) -> int:
+    """The run's seed if the images are the run's, so that held-out images stay held out; else ``seed``.
+
+    Args:
+        path: of the checkpoint.
+        source: data.source.
+        root: data.root.
+        seed: the configured one.
+    """
     written = path and run_folder(path).config
     if written is None or not written.is_file():
-        return config.seed
+        return seed
     loaded = read_config(written)
-    same = (loaded.data.source, loaded.data.root) == (config.data.source, config.data.root)
-    return int(loaded.seed) if same else config.seed
+    if (loaded.data.source, loaded.data.root) != (source, root):
+        return seed
+    decoder = loaded.get("decoder")
+    return int(loaded.seed if decoder is None or decoder.get("split_seed") is None else decoder.split_seed)
 
 
 def mask_sampler(path: Path | None, config: EvaluateConfig, patch_size: int, first: bool) -> Masking | None:

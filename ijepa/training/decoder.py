@@ -24,6 +24,8 @@ from ijepa.util.randomness import Stream, uniforms
 
 DRAWN = 4
 """Samples of each representation in the figure of a finished run."""
+IMAGES = 16
+"""In a forward pass of a health check, each at all noise levels."""
 
 
 class DecoderTraining(TrainingModule):
@@ -73,7 +75,7 @@ class DecoderTraining(TrainingModule):
         levels = self._moved(drawn[:, :blocks].reshape(-1).astype(np.float32))
         withheld = self._moved(drawn[:, blocks:].reshape(-1) < self.withheld)
         noise = sketcher.noise(self.seed, Stream.DIFFUSION, self.global_step, batch.positions, blocks)
-        noised = sketcher.diffusion.noised(sketcher.truth(images, masks), self._moved(noise.numpy()), levels)
+        noised = sketcher.diffusion.noised(sketcher.truth(images, masks), noise, levels)
         representation = sketcher.conditions(images, masks)
         predicted = self.decoder(noised.images, noised.times, representation, withheld)
         loss = F.mse_loss(predicted.float(), noised.target)
@@ -121,11 +123,10 @@ class DecoderTraining(TrainingModule):
     def sketches(self, images: Tensor, masking: Masking | None) -> Sketches:
         assert masking is not None
         masks = masking.sample(self.seed, 0, np.arange(len(images)))
-        masks = Masks(masks.context, masks.targets[:, :1], masks.valid)
-        here = Masks(*(None if part is None else part.to(self.device) for part in masks))  # type: ignore[arg-type]
-        representation = self.sketcher.conditions(self.sketcher.normalised(images), here)
+        masks = masks.with_targets(masks.targets[:, :1])
+        representation = self.sketcher.conditions(self.sketcher.normalised(images), masks.to(self.device))
         noise = self.sketcher.noise(self.seed, Stream.DECODER_SAMPLES, 0, np.arange(len(images)), DRAWN)
-        samples = self.sketcher.samples(representation.repeated(DRAWN), noise.to(self.device)).cpu()
+        samples = self.sketcher.samples(representation.repeated(DRAWN), noise).cpu()
         drawn = samples.unflatten(0, (len(images), DRAWN))
         return Sketches(images, masks, drawn, self.decoder.shown, self.sketcher.spec.patch_size)
 
@@ -155,22 +156,24 @@ class LossesByNoise(DecoderMonitor):
 
     def losses(self, images: Tensor, masks: Masks) -> dict[str, Tensor]:
         sketcher, count = self.module.sketcher, len(NOISE_LEVELS)
-        first = Masks(masks.context, masks.targets[:, :1], masks.valid)
-        here = Masks(*(None if part is None else part.to(self.module.device) for part in first))  # type: ignore[arg-type]
-        normalised = sketcher.normalised(images)
-        truth = sketcher.truth(normalised, here).repeat_interleave(count, 0)
-        positions = np.arange(len(images))
-        noise = sketcher.noise(self.module.seed, Stream.HEALTH_NOISE, 0, positions, count).to(truth.device)
-        noised = sketcher.diffusion.noised(truth, noise, truth.new_tensor(NOISE_LEVELS).repeat(len(images)))
-        own = sketcher.conditions(normalised, here)
-        result = {}
-        for name, order, withheld in (("own", 0, False), ("another", 1, False), ("none", 0, True)):
-            seen = Representation(*(tensor.roll(order, 0) for tensor in own)).repeated(count)
-            hidden = torch.full((len(truth),), withheld, device=truth.device)
-            predicted = sketcher.decoder(noised.images, noised.times, seen, hidden)
-            errors = (predicted.float() - noised.target).square().flatten(1).mean(dim=1)
-            result[name] = errors.view(-1, count).mean(dim=0)
-        return result
+        here = masks.with_targets(masks.targets[:, :1]).to(self.module.device)
+        parts = [slice(start, start + IMAGES) for start in range(0, len(images), IMAGES)]
+        own = [sketcher.conditions(sketcher.normalised(images[rows]), here.rows(rows)) for rows in parts]
+        representations = Representation(*(torch.cat(tensors) for tensors in zip(*own, strict=True)))
+        others = Representation(*(tensor.roll(1, 0) for tensor in representations))
+        sums = {name: torch.zeros(count, device=self.module.device) for name in ("own", "another", "none")}
+        for rows in parts:
+            truth = sketcher.truth(sketcher.normalised(images[rows]), here.rows(rows)).repeat_interleave(count, 0)
+            positions = np.arange(len(images))[rows]
+            noise = sketcher.noise(self.module.seed, Stream.HEALTH_NOISE, 0, positions, count)
+            noised = sketcher.diffusion.noised(truth, noise, truth.new_tensor(NOISE_LEVELS).repeat(len(positions)))
+            for name, kind in (("own", representations), ("another", others), ("none", representations)):
+                seen = Representation(*(tensor[rows] for tensor in kind)).repeated(count)
+                withheld = torch.full((len(truth),), name == "none", device=truth.device)
+                predicted = sketcher.decoder(noised.images, noised.times, seen, withheld)
+                errors = (predicted.float() - noised.target).square().flatten(1).mean(dim=1)
+                sums[name] += errors.view(-1, count).sum(dim=0)
+        return {name: total / len(images) for name, total in sums.items()}
 
     def flops(self, masks: Masks) -> float:
         one_block = self.module.image_flops(masks.context.shape[1], 1, masks.targets.shape[2])

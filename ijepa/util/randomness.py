@@ -42,6 +42,7 @@ class Stream(IntEnum):
     DECODER_SAMPLES = 1_000_003
     BLOCK_CLASSIFIER = 1_000_004
     HEALTH_NOISE = 1_000_005
+    BLOCK_ORDER = 1_000_006
 
 
 @unique

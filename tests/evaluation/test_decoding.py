@@ -12,10 +12,12 @@ from ijepa.data.sets import UnreadableError
 pytest.importorskip("diffusers", reason="only decoders need it")
 
 from ijepa.data.images import EvalTransform
-from ijepa.evaluation.decoding import blocks, classifier, measures
-from ijepa.evaluation.decoding.blocks import Wanted
+from ijepa.evaluation.decoding import blocks, classifier, decode, measures
+from ijepa.evaluation.decoding.blocks import Blocks, Wanted
 from ijepa.evaluation.decoding.measures import NOTHING, OTHER, OWN, TRUTH, Downloaded, Drawn, measure, nearest, variance
 from ijepa.masking import Masks
+from ijepa.models.conditions import Representation
+from ijepa.models.decoder import pictures
 from ijepa.util.errors import ConfigError
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -53,28 +55,125 @@ class Halves:
         return Masks(torch.tensor([[0, 4, 8, 12]]).repeat(len(positions), 1), targets.repeat(len(positions), 1, 1))
 
 
-def chosen(wanted, all_blocks=False):
+def chosen(wanted, again=False):
     data = SimpleNamespace(
         eval_transform=EvalTransform((8, 8)), channels=1,
         loader=lambda dataset, batches: (
             torch.utils.data.default_collate([dataset[key] for key in keys]) for keys in batches
         ),
     )  # fmt: skip
-    return list(blocks.choose(data, Scene(), Halves(), 0, wanted, 2, 2, all_blocks))
+    return list(blocks.choose(data, Scene(), Halves(), 0, wanted, 2, 2, again))
 
 
 def test_blocks_with_objects():
     """Object and block, its class, and each image once; a broken image is left out."""
-    (found,) = chosen(Wanted("colour", 0.5, 0.5))
-    assert found.labels.tolist() == [1, 2]
-    assert found.masks.targets[:, 0].tolist() == [list(range(8))] * 2
-    assert found.images[:, 0, 0, 0].tolist() == [0, 0.5]
+    found = chosen(Wanted("colour", 0.5, 0.5))
+    levels = [(label, level) for part in found
+              for label, level in zip(part.labels.tolist(), part.images[:, 0, 0, 0].tolist(), strict=True)]  # fmt: skip
+    assert sorted(levels) == [(1, 0), (2, 0.5)]
+    assert all(block == list(range(8)) for part in found for block in part.masks.targets[:, 0].tolist())
     assert not chosen(Wanted("colour", 0.51))
     assert not chosen(Wanted("colour", 0, 0.51))
     without = chosen(Wanted(None))
-    assert [part.labels.tolist() for part in without] == [[-1, -1]]
-    assert len(chosen(Wanted("colour"), all_blocks=True)[0].labels) == 2
-    assert len(chosen(Wanted(None), all_blocks=True)[0].labels) == 4
+    assert sorted(label for part in without for label in part.labels.tolist()) == [-1, -1]
+    again = chosen(Wanted("colour"), again=True)
+    assert sum(len(part.labels) for part in again) == blocks.PASSES  # those of every other step have an object
+    assert sum(len(part.labels) for part in chosen(Wanted(None), again=True)) == 2 * blocks.PASSES
+
+
+class SortedByClass:
+    """1,000 images in the order of their classes, as a folder lists them."""
+
+    labels: ClassVar[dict] = {"class": [index // 50 for index in range(1000)]}
+
+    def __len__(self):
+        return 1000
+
+    def read(self, index):
+        return torch.full((1, 8, 8), 0.5)
+
+
+def test_the_order_of_classes_does_not_matter():
+    """Else the first blocks would be of a few classes, and another image's representation of the same class."""
+    data = SimpleNamespace(
+        eval_transform=EvalTransform((8, 8)), channels=1,
+        loader=lambda dataset, batches: (
+            torch.utils.data.default_collate([dataset[key] for key in keys]) for keys in batches
+        ),
+    )  # fmt: skip
+    parts = blocks.choose(data, SortedByClass(), Halves(), 0, Wanted("class"), 2, 50)
+    labels = next(parts).labels
+    assert len(labels.unique()) > 12
+    assert (labels == labels.roll(1)).float().mean() < 0.2
+    other = next(blocks.choose(data, SortedByClass(), Halves(), 1, Wanted("class"), 2, 50)).labels
+    assert not torch.equal(labels, other)
+
+
+class Stub:
+    """Draws the mean of the image whose representation it is given, and a tenth of the noise."""
+
+    mean = torch.zeros(1)
+    spec = SimpleNamespace(grid=(4, 4))
+
+    def __init__(self, shown="block", condition="target"):
+        self.decoder = SimpleNamespace(size=8, shown=shown)
+        self.conditions = Means(condition)
+
+    def normalised(self, images):
+        return images
+
+    values = normalised
+
+    def truth(self, images, masks):
+        return images
+
+    def noise(self, seed, stream, step, positions, count):
+        shape = (len(positions) * count, 1, 8, 8)
+        return torch.randn(shape, generator=torch.Generator().manual_seed(step))
+
+    def samples(self, representation, noise, guidance=None):
+        known = representation.tokens[:, 0].view(-1, 1, 1, 1)
+        return (0 if guidance == 0 else known) + 0.1 * noise
+
+
+class Means:
+    def __init__(self, condition):
+        self.condition = condition
+
+    def __call__(self, images, masks):
+        blocks = torch.tensor([[0.0, 0.5, 0.5, 1.0]]).expand(len(images), 4)
+        return Representation(images.mean(dim=(2, 3))[:, None], blocks[:, None], blocks)
+
+
+def drawn_by(stub, kinds=(OWN, OTHER, NOTHING), limited=lambda pictures: pictures):
+    images = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 1, 8, 8)
+    masks = Masks(torch.zeros(6, 1).long(), torch.zeros(6, 1, 1).long())
+    parts = [Blocks(images[rows], masks.rows(rows), torch.arange(6)[rows]) for rows in (slice(4), slice(4, 6))]
+    return decode.draw(stub, parts, 0, 3, kinds, False, limited, print)
+
+
+def test_pictures_of_its_own_of_another_s_and_of_no_representation():
+    """With the same noise, and another image's of the same batch."""
+    found = drawn_by(Stub())
+    noise = torch.cat([Stub().noise(0, 0, step, range(count), 3) for step, count in ((0, 4), (1, 2))])
+    level = {name: (samples - 0.1 * noise.view(6, 3, 1, 8, 8)) for name, samples in found.samples.items()}
+    expected = {OWN: [0, 1, 2, 3, 4, 5], OTHER: [3, 0, 1, 2, 5, 4], NOTHING: [0] * 6}
+    for name, values in expected.items():
+        of_blocks = torch.tensor(values).float().view(6, 1, 1, 1, 1).expand(6, 3, 1, 8, 8)
+        torch.testing.assert_close(level[name], of_blocks, atol=1e-6, rtol=0)
+    assert found.labels.tolist() == [0, 1, 2, 3, 4, 5]
+    torch.testing.assert_close(found.truth[:, 0, 0, 0], torch.arange(6.0))
+    assert list(drawn_by(Stub(), (OWN, OTHER)).samples) == [OWN, OTHER]
+
+
+def test_of_whole_images_drawn_from_a_block_the_block_is_compared():
+    whole, part = (drawn_by(Stub("image", condition)).samples[NOTHING] for condition in ("image", "target"))
+    corner = torch.tensor([[0.0, 0.5, 0.5, 1.0]]).expand(18, 4)
+    expected = pictures(whole.flatten(0, 1), corner, 8, "block")
+    assert torch.equal(part.flatten(0, 1), expected)
+    assert not torch.equal(whole, part)
+    limited = drawn_by(Stub(), limited=lambda pictures: pictures.clamp(0, 1))
+    assert limited.truth.max() == limited.samples[OWN].max() == 1
 
 
 def normal(*shape):
@@ -160,7 +259,7 @@ def test_what_cannot_be_downloaded_is_said_before_anything_is_drawn(monkeypatch)
     monkeypatch.setattr("torchmetrics.image.lpip.LearnedPerceptualImagePatchSimilarity.__init__", fails)
     for values, message in (
         ({"fid": "inception", "lpips": False}, "task.decode.fid=inception: its weights .*no network.*fid=features"),
-        ({"fid": "features", "lpips": True}, "task.decode.lpips=true: its weights could not be loaded .no network"),
+        ({"fid": "features", "lpips": True}, "task.decode.lpips=true: its weights could not be loaded .*no network"),
     ):
         with pytest.raises(ConfigError, match=message):
             measures.download(SimpleNamespace(**values), torch.device("cpu"))

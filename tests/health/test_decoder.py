@@ -1,5 +1,7 @@
 """Health checks of a decoder's run."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ from ijepa.masking import Masks
 from ijepa.training.protocol import DecoderMonitor
 
 MASKS = Masks(torch.arange(2)[None], torch.zeros(1, 1, 2).long())
-HELDOUT = Heldout(torch.arange(32.0).view(32, 1, 1, 1), {}, torch.empty(0), 4, MASKS)
+HELDOUT = Heldout(torch.arange(64.0).view(64, 1, 1, 1), {}, torch.empty(0), 4, MASKS)
 
 
 class Monitor(DecoderMonitor):
@@ -38,8 +40,16 @@ def test_measures_are_losses_by_noise_level_and_gains():
                      "gain_over_another": 0.5, "gain_over_none": 0.75}  # fmt: skip
     assert set(found) <= {spec.name for spec in kinds.measures(decoder=True)}
     ((images, masks),) = monitor.seen
-    assert len(images) == len(masks.context) == len(masks.targets) == 8
+    assert len(images) == len(masks.context) == len(masks.targets) == 16
     assert kinds.kind_of(monitor).flops(monitor, HELDOUT.masks, 32) == 80
+
+
+def test_with_few_images_all_are_used():
+    for count, used in ((20, 20), (33, 17), (4, 4), (1, 1)):
+        monitor = Monitor()
+        found = kinds.DECODER.check(monitor, dataclasses.replace(HELDOUT, images=HELDOUT.images[:count]))
+        assert len(monitor.seen[0][0]) == used
+        assert ("gain_over_another" in found) == (used > 1)  # of one image, another's is its own
 
 
 def test_a_decoder_without_a_representation_has_no_gain():

@@ -10,7 +10,8 @@ import torch
 from helpers import EXACT, TINY, assert_same, command
 from safetensors.torch import load_file
 
-from ijepa.run import runs
+from ijepa.run import outputs, runs
+from ijepa.run_folder.config import read_config
 
 pytest.importorskip("diffusers", reason="only experiment=decoder needs it")
 
@@ -36,28 +37,40 @@ def losses(folder):
 
 def measures(folder, column):
     with (folder / "metrics.csv").open() as file:
-        return [float(row[column]) for row in csv.DictReader(file) if row[column]]
+        return [float(row[column]) for row in csv.DictReader(file) if row.get(column)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("condition", ["prediction", "image"])
-def test_a_run(encoder, invoke, tmp_path, condition):
+@pytest.mark.parametrize(
+    ("condition", "values"),
+    [
+        ("prediction", ()),
+        ("image", ("decoder.shown=image", "masking.num_targets=1")),
+        ("target", ("decoder.pooled=false", "decoder.predicts=flow", "decoder.sampler=euler", "decoder.withheld=0")),
+        ("prediction", ("decoder.shown=image", "decoder.untrained=true", "decoder.guidance=2")),
+        ("nothing", ("decoder.predicts=epsilon", "decoder.sampler=ddim")),
+    ],
+)
+def test_a_run(encoder, invoke, tmp_path, condition, values):
     """Sizes, images and normalisation are the encoder's; networks are exported, samples drawn."""
     folder = tmp_path / "run"
-    code, out, error = invoke("train.py", *SMALL, f"checkpoint={encoder}", f"decoder.condition={condition}",
+    code, out, error = invoke("train.py", *SMALL, *values, f"checkpoint={encoder}", f"decoder.condition={condition}",
                               f"run_dir={folder}")  # fmt: skip
     assert code == 0, error
     assert "1438 for training, 359 for validation" in out
-    assert "draws a target block at 8x8 pixels" in out
+    shown = "the image" if "decoder.shown=image" in values else "a target block"
+    assert f"draws {shown} at 8x8 pixels" in out
     assert str(folder / "pictures" / "samples.png") in out
     assert (folder / "pictures" / "samples.png").stat().st_size > 10_000
     assert len(losses(folder)) == 4
     assert "step 0  health: warming up: loss " in out
-    health = measures(folder, "health/gain_over_another")
-    assert len(health) == len(measures(folder, "health/noise_90")) == 5
-    assert health[0] == pytest.approx(0, abs=1e-6)  # a new decoder predicts zeros
+    assert len(measures(folder, "health/noise_90")) == 5
+    gains = {name: measures(folder, f"health/gain_over_{name}") for name in ("another", "none")}
+    assert len(gains["another"]) == (0 if condition == "nothing" else 5)
+    assert len(gains["none"]) == (0 if condition == "nothing" or "decoder.withheld=0" in values else 5)
+    assert gains["another"][:1] == pytest.approx([0][: len(gains["another"])], abs=1e-6)  # a new one predicts zeros
     verdicts = [found["verdict"] for found in json.loads((folder / "health.json").read_text())["verdicts"]]
-    assert verdicts[:3] == ["warming up"] * 3
+    assert verdicts[0] == "warming up"
     assert len(verdicts) == 5
     assert "context_gain" not in (folder / "metrics.csv").read_text()
     contents = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
@@ -75,7 +88,11 @@ def test_a_run(encoder, invoke, tmp_path, condition):
     code, out, error = invoke("evaluate.py", f"checkpoint={folder}", "task=decode", *few)
     assert code == 0, error
     told = json.loads((tmp_path / "decode" / "metrics.json").read_text())
-    assert list(told["results"]) == ["its own", "another's", "none", "the block"]
+    none = [] if "decoder.withheld=0" in values else ["none"]
+    assert list(told["results"]) == ["its own", "another's", *none, "the block"]
+    if condition == "nothing":
+        assert told["results"]["its own"]["decode_closer"] == 0.5
+        assert told["results"]["its own"]["decode_variance"] == 1
     assert told["details"]["its own"]["decode"]["label"] == "class"
     assert told["details"]["its own"]["decode"]["blocks"] == 10
     assert 0 <= told["results"]["its own"]["decode_closer"] <= 1
@@ -144,7 +161,7 @@ def test_a_run_is_repeated_and_resumed_without_the_checkpoint(encoder, invoke, t
 def test_two_processes_are_as_one(encoder, tmp_path):
     for name in ("single", "ddp", "fsdp"):
         hardware = [] if name == "single" else [f"hardware.strategy={name}", "hardware.devices=2"]
-        # The group norms make some gradients zero, whose rounding errors Adam would scale up.
+        # A new decoder's outputs are zeros, so most gradients are: Adam would scale up their rounding errors.
         values = [*SMALL, "optimizer.eps=1e-3", f"checkpoint={encoder}", *hardware, f"run_dir={tmp_path / name}"]
         result = command("train.py", *values)
         assert result.returncode == 0, result.stderr
@@ -172,6 +189,10 @@ def test_two_processes_are_as_one(encoder, tmp_path):
         (["checkpoint={encoder}", "optimizer=muon"], r"^error: optimizer=muon: .* try adamw$"),
         (["checkpoint={encoder}", "model.width=96"], r"^error: model.width: the networks are the checkpoint's; omit"),
         (["checkpoint={encoder}", "data.image_size=64"], r"^error: data.image_size=\[64,64\]: .* omit it$"),
+        (
+            ["checkpoint={encoder}", "hardware.precision=bf16-true"],
+            r"^error: hardware.precision=bf16-true: rounds noise levels and positions; try bf16-mixed$",
+        ),
         (["checkpoint={encoder}", "decoder.steps=1000"], r"^error: decoder.steps=1000: "),
         (["checkpoint={encoder}", "data=folder"], r"^error: data.root is not set; add data.root=FOLDER$"),
         (["checkpoint={encoder}", "masking=random"], r"^error: masking=random: has no blocks .* try multiblock$"),
@@ -202,6 +223,46 @@ def test_what_cannot_be_evaluated_as_a_decoder(encoder, invoke, values, message)
     code, _, error = invoke("evaluate.py", *(value.format(encoder=encoder) for value in values))
     assert code == 2
     assert re.search(f"^error: {message}", error.strip()), error
+
+
+@pytest.fixture(scope="module")
+def tiny(encoder, tmp_path_factory):
+    """A decoder of the run, with a seed of its own."""
+    folder = tmp_path_factory.mktemp("tiny") / "run"
+    values = [*SMALL, "schedule.max_steps=2", "callbacks.pictures=null", "seed=5", f"checkpoint={encoder}"]
+    result = command("train.py", *values, f"run_dir={folder}")
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+@pytest.mark.slow
+def test_held_out_images_stay_held_out(encoder, tiny, invoke, tmp_path):
+    """They are the encoder's, whatever the decoder's seed is, also where the decoder is evaluated or resumed."""
+    stored = read_config(tiny / "config.yaml")
+    assert (stored.seed, stored.decoder.split_seed) == (5, read_config(encoder / "config.yaml").seed)
+    assert outputs.split_seed(tiny, stored.data.source, stored.data.root, 7) == stored.decoder.split_seed
+    assert outputs.split_seed(tiny, "folder", "elsewhere", 7) == 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (["task.decode.label=weather"], r"task.decode.label=weather: the images have no such map or labels; try class"),
+        (["task.decode.train_blocks=1"], r"task.decode.label=null: fewer than 2 classes among 1 blocks of training"),
+        (["task.decode.batch_size=1"], r"task.decode.batch_size=1: should be greater than or equal to 2"),
+        (["task.decode.blocks=1"], r"task.decode.blocks=1: should be greater than or equal to 2"),
+        (["data.val_fraction=0.0006"], r"task.decode.object_share=0.25: fewer than 2 blocks of 1 validation images"),
+    ],
+)
+def test_evaluations_that_cannot_be(tiny, invoke, tmp_path, values, message):
+    code, _, error = invoke("evaluate.py", f"checkpoint={tiny}", "task=decode", "hardware=cpu", "data.workers=0",
+                            f"output={tmp_path / 'found'}", *values)  # fmt: skip
+    assert code == 2
+    assert re.search(f"^error: {message}", error.strip()), error
+    assert not list(tmp_path.glob("found/*.json"))
+    if "weather" in message:
+        assert not (tmp_path / "found").exists()
 
 
 @pytest.mark.integration

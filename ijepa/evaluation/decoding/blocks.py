@@ -14,6 +14,7 @@ from ijepa.data.sets import Images, UnreadableError, map_kinds, read_map
 from ijepa.evaluation.context import label_sets
 from ijepa.masking import Masking, Masks
 from ijepa.util.errors import ConfigError
+from ijepa.util.randomness import Stream, shuffled
 
 MAPS = ("colour", "segmentation")
 """Kinds of maps from which the class of a block's object is read; the first that there is, unless one is chosen."""
@@ -49,13 +50,14 @@ class Wanted(NamedTuple):
     visible_share: float = 0.0
 
 
-def find_label(data: DataModule, chosen: str | None) -> str | None:
-    """The kind of map or the label set that ``task.decode.label`` names, or by default the first one; None: none.
+def find_label(data: DataModule, chosen: str | None, maps: bool = True) -> str | None:
+    """The kind of map (if ``maps``) or label set that ``task.decode.label`` names, or by default the first; None: none.
 
     Raises:
         ConfigError: if the images do not have it.
     """
-    kinds = [kind for kind in MAPS if all(kind in map_kinds(part) for part in (data.source.train, data.source.val))]
+    parts = (data.source.train, data.source.val)
+    kinds = [kind for kind in MAPS if maps and all(kind in map_kinds(part) for part in parts)]
     options = [*kinds, *label_sets(data)]
     if chosen is None:
         return options[0] if options else None
@@ -91,37 +93,36 @@ class ImagesWithObjects(Dataset[tuple[Tensor, Tensor, Tensor, str]]):
 
 def choose(
     data: DataModule, images: Images, masking: Masking, seed: int, wanted: Wanted, patch_size: int, batch_size: int,
-    all_blocks: bool = False,
+    again: bool = False,
 ) -> Iterator[Blocks]:  # fmt: skip
-    """The wanted blocks of ``images``: the first one of each image that has one, or all of them.
+    """The wanted blocks of ``images``, in an order drawn by seed: the first one of each image that has one.
 
     Masks are those of consecutive steps of a run with this seed, so that sizes vary. Images without a wanted block come
-    again, with other masks, `PASSES` times in all.
+    again, with other masks, `PASSES` times in all; with ``again``, all images do.
     """
     has_map = wanted.label is not None and wanted.label in map_kinds(images)
     labels = None if wanted.label is None or has_map else torch.tensor(images.labels[wanted.label])
-    left, step = list(range(len(images))), 0
+    left, step = shuffled(seed, Stream.BLOCK_ORDER, 0, len(images)).tolist(), 0
     for _ in range(PASSES):
         used = set[int]()
         batches = [[left[row] for row in rows] for rows in batched(len(left), batch_size)]
         loader = data.loader(ImagesWithObjects(images, data, wanted.label), batches)
         for rows, items in zip(batches, loader, strict=True):
             masks = masking.sample(seed, step, np.arange(len(rows)))
-            found = _wanted(items, masks, wanted, patch_size, all_blocks, None if labels is None else labels[rows])
+            found = _wanted(items, masks, wanted, patch_size, None if labels is None else labels[rows])
             step += 1
             if found:
                 at, block, label = torch.tensor(found).T
                 used.update(rows[row] for row in at.tolist())
-                valid = None if masks.valid is None else masks.valid[at]
-                chosen = Masks(masks.context[at], masks.targets[at, block][:, None], valid)
+                chosen = masks.rows(at).with_targets(masks.targets[at, block][:, None])
                 yield Blocks(items[0][at], chosen, label)
-        left = [row for row in left if row not in used]
+        left = left if again else [row for row in left if row not in used]
 
 
 def _wanted(
-    items: Any, masks: Masks, wanted: Wanted, patch_size: int, all_blocks: bool, labels: Tensor | None
+    items: Any, masks: Masks, wanted: Wanted, patch_size: int, labels: Tensor | None
 ) -> list[tuple[int, int, int]]:
-    """Row, block and class of the wanted blocks of a batch of `ImagesWithObjects`.
+    """Row, block and class of the first wanted block of each image of a batch of `ImagesWithObjects`.
 
     ``labels``: [B], the images' classes; None: those of their maps, or none.
     """
@@ -141,8 +142,7 @@ def _wanted(
                 if label < 0:
                     continue
             found.append((row, block, label))
-            if not all_blocks:
-                break
+            break
     return found
 
 

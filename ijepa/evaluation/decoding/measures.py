@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ijepa.config.custom import first_line
 from ijepa.config.tasks import Decode
 from ijepa.evaluation.decoding.classifier import BlockClassifier
 from ijepa.evaluation.measures import MetricValue
@@ -54,7 +55,7 @@ def download(config: Decode, device: torch.device) -> Downloaded:
         ConfigError: when weights cannot be loaded.
     """
     lpips = _lpips(device) if config.lpips else None
-    return Downloaded(lpips, _frechet("inception", INCEPTION_FEATURES, device) if config.fid == "inception" else None)
+    return Downloaded(lpips, _inception(device) if config.fid == "inception" else None)
 
 
 def measure(
@@ -85,12 +86,13 @@ def measure(
             rows[OWN][closer] = _mean(better)
     frechet = downloaded.inception
     if fid == "features" and classifier is not None:
-        frechet = _frechet(fid, classifier, drawn.truth.device)
+        frechet = _frechet(classifier, drawn.truth.device)
     rows[OWN]["decode_variance"] = variance(drawn.samples[OWN], drawn.samples[OTHER])
     for row, pictures in [*((row, samples[:, 0]) for row, samples in drawn.samples.items()), (TRUTH, drawn.truth)]:
         rows[row]["decode_nearest"] = _mean(nearest(pictures, trained)[0])
         if classifier is not None:
             known = drawn.labels >= 0
+        if classifier is not None and bool(known.any()):
             correct = (classifier.predict(pictures[known]) == drawn.labels[known]).double()
             rows[row]["decode_label"] = _mean(correct)
         if frechet is not None and row != TRUTH:
@@ -143,11 +145,9 @@ def _lpips(device: torch.device) -> Distance:
     try:
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-        network = LearnedPerceptualImagePatchSimilarity("alex", reduction="none", normalize=True).net.to(device)
+        network = LearnedPerceptualImagePatchSimilarity("alex", normalize=True).net.to(device)
     except Exception as error:  # of the download, or an optional dependency
-        raise ConfigError(
-            "task.decode.lpips", True, f"its weights could not be loaded ({_first_line(error)})"
-        ) from None
+        raise ConfigError("task.decode.lpips", True, f"its weights could not be loaded ({first_line(error)})") from None
 
     @torch.no_grad()
     def distance(one: Tensor, other: Tensor) -> Tensor:
@@ -157,15 +157,19 @@ def _lpips(device: torch.device) -> Distance:
     return distance
 
 
-def _frechet(kind: str, feature: BlockClassifier | int, device: torch.device) -> Any:
+def _frechet(features: BlockClassifier | int, device: torch.device) -> Any:
     """Torchmetrics' Fréchet distance in the features of a network, or in so many of Inception's."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
+    return FrechetInceptionDistance(features, normalize=True).to(device)
+
+
+def _inception(device: torch.device) -> Any:
     try:
-        return FrechetInceptionDistance(feature, normalize=True).to(device)
+        return _frechet(INCEPTION_FEATURES, device)
     except Exception as error:  # of the download, or an optional dependency
-        problem = f"its weights could not be loaded ({_first_line(error)}); try task.decode.fid=features"
-        raise ConfigError("task.decode.fid", kind, problem) from None
+        problem = f"its weights could not be loaded ({first_line(error)}); try task.decode.fid=features"
+        raise ConfigError("task.decode.fid", "inception", problem) from None
 
 
 def _frechet_distance(metric: Any, truth: Tensor, pictures: Tensor) -> float:
@@ -184,7 +188,3 @@ def _coloured(pictures: Tensor, size: int) -> Tensor:
     if pictures.shape[-1] < size:
         pictures = F.interpolate(pictures, (size, size), mode="bilinear", align_corners=False)
     return pictures.clamp(0, 1)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
