@@ -47,7 +47,7 @@ def main() -> None:
     with torch.device("meta"):
         module = _module(config, encoder)
         flops = module.image_flops(masks.context.shape[1], *masks.targets.shape[1:])
-        per_block = flops - module.image_flops(masks.context.shape[1], blocks - 1, masks.targets.shape[2])
+        per_block = module.image_flops(masks.context.shape[1], blocks + 1, masks.targets.shape[2]) - flops
     trained, frozen = (_count(part) for part in (module.decoder, module.sketcher.conditions))
     activations = _activations(config, encoder, 4) - _activations(config, encoder, 2)
     held = (trained * BYTES + 4 * frozen) / GIB
@@ -57,8 +57,8 @@ def main() -> None:
         ("parameters, trained and frozen", f"{trained / 1e6:.1f} M, {frozen / 1e6:.1f} M"),
         ("GFLOPs per image", f"{flops / 1e9:.1f}, of which each further block {per_block / 1e9:.1f}"),
         ("epochs", f"{config.schedule.epochs}"),
-        ("weights, gradients, optimiser, average, on each device", f"{held:.2f} GiB"),
-        (f"activations of {pictures} pictures, on each device", f"{pictures * activations / 2 / GIB:.1f} GiB"),
+        ("weights, gradients, optimiser, average, on each device", f"{held:.3g} GiB"),
+        (f"activations of {pictures} pictures, on each device", f"{pictures * activations / 2 / GIB:.3g} GiB"),
     ):
         table.add_row(what, value)
     Console().print(table)
