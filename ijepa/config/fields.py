@@ -18,6 +18,7 @@ MAX_COUNT = 10**12
 MAX_WORKERS = 2**10
 MAX_ASPECT = 1000
 Count = Annotated[int, Field(ge=1, le=MAX_COUNT, strict=True)]
+Several = Annotated[int, Field(ge=2, le=MAX_COUNT, strict=True)]
 CountOrZero = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Workers = Annotated[int, Field(ge=0, le=MAX_WORKERS)]
 Positive = Annotated[float, Field(gt=0, le=LARGEST)]

@@ -14,6 +14,7 @@ from ijepa.config.fields import (
     Penalty,
     Positive,
     Section,
+    Several,
     TaskSection,
     Text,
 )
@@ -195,7 +196,7 @@ class Segmentation(Dense):
 class Decode(TaskSection):
     """How close the pictures that a decoder draws of held-out blocks are to the blocks, and what they show."""
 
-    blocks: Annotated[int, Field(ge=2, strict=True)]
+    blocks: Several
     """held-out blocks, at most, one per image"""
     samples: Annotated[int, Field(ge=2, le=64, strict=True)]
     """pictures drawn of each representation"""
@@ -217,7 +218,7 @@ class Decode(TaskSection):
     """also measure LPIPS (AlexNet, whose weights are downloaded)"""
     shown: Count
     """blocks in the figures"""
-    batch_size: Annotated[int, Field(ge=2, strict=True)]
+    batch_size: Several
     """images per forward pass"""
 
 

@@ -13,10 +13,12 @@ from ijepa.data.folders import folder
 from ijepa.data.image_list import image_list
 from ijepa.data.imagenet import imagenet
 from ijepa.data.listed import inat18, places205
+from ijepa.data.medmnist import medmnist
 from ijepa.data.published import cifar10, cifar100, imagenette, stl10, stl10_unlabelled
 from ijepa.data.rendered import scene_splits
 from ijepa.data.scan import first_names
 from ijepa.data.sets import CLASS, UNLABELLED, Arrays, Source, split
+from ijepa.data.torchvision_sets import dtd, eurosat, flowers102, food101, pets, places365, svhn
 from ijepa.data.workers import worker_count
 from ijepa.util.errors import ConfigError, UserError
 
@@ -61,6 +63,14 @@ SOURCES: dict[str, Build] = {
     "stl10": stl10,
     "stl10_unlabelled": stl10_unlabelled,
     "imagenette": imagenette,
+    "food101": food101,
+    "flowers102": flowers102,
+    "pets": pets,
+    "dtd": dtd,
+    "eurosat": eurosat,
+    "svhn": svhn,
+    "medmnist": medmnist,
+    "places365": places365,
     "places205": places205,
     "inat18": inat18,
     "clevr": clevr,
@@ -74,7 +84,8 @@ def build(data: config.Data, seed: int) -> Source:
         UserError: if there is no such source, or its images are missing.
     """
     for name in ("val", "labels", "depth_root", "segmentation_root"):
-        known = data.source in SOURCES and data.source != "folder" and (name, data.source) != ("val", "list")
+        known = data.source in SOURCES and data.source != "folder"
+        known = known and not (name == "val" and data.source in ("list", "medmnist"))
         if known and getattr(data, name) is not None:
             raise ConfigError(f"data.{name}", getattr(data, name), "needs data=folder; omit it")
     if data.source in SOURCES:

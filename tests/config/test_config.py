@@ -17,7 +17,7 @@ CONF = ROOT / "conf"
 OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if not path.stem.startswith("_"))
 
 
-NEED_A_ROOT = ("folder", "list", "imagenet", "places205", "inat18", "clevr")
+NEED_A_ROOT = ("folder", "list", "medmnist", "imagenet", "places205", "inat18", "clevr")
 
 
 @pytest.mark.parametrize(("group", "name"), OPTIONS)

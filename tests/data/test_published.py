@@ -176,7 +176,7 @@ def test_imagenette(monkeypatch, tmp_path, offline):
 def test_what_is_published_has_an_option_of_its_name():
     options = {path.stem for path in (ROOT / "conf" / "data").glob("[!_]*.yaml")}
     assert options == set(sources.SOURCES)
-    for name in options - {"folder", "list", "imagenet", "places205", "inat18", "clevr"}:
+    for name in options - {"folder", "list", "medmnist", "imagenet", "places205", "inat18", "clevr"}:
         assert train_config(f"data={name}").data.source == name
     assert Path(train_config("data=cifar10").data.root).is_absolute()
 
