@@ -1,5 +1,6 @@
 """Says what a data set holds, and what is wrong with it: ``python -m ijepa.data.verify data.root=IMAGES``."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,8 @@ def verify(composed: DictConfig) -> None:
     output = None if config.output is None else Path(config.output).expanduser()
     if output is not None and output.exists() and not config.overwrite:
         raise ConfigError("output", config.output, "exists; add overwrite=true, or choose another name")
+    if output is not None:
+        _check_writable(output, config)
     source = sources.build(config.data, config.seed)
     source.prepare()
     parts: dict[str, Inspection] = {}
@@ -65,6 +68,16 @@ def verify(composed: DictConfig) -> None:
     if unreadable:
         total = sum(part.images for part in parts.values())
         raise UserError(f"{len(unreadable)} of {total} images cannot be read: {_named(unreadable)}")
+
+
+def _check_writable(output: Path, config: VerifyConfig) -> None:
+    """Raises ConfigError if ``output`` cannot be written, before every image is decoded."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        if output.is_dir() or not os.access(output.parent, os.W_OK):
+            raise OSError(0, "a folder" if output.is_dir() else "its folder is read-only")
+    except OSError as error:
+        raise ConfigError("output", config.output, f"cannot be written: {error.strerror}") from None
 
 
 def _rows(parts: "dict[str, Inspection]") -> dict[str, list[str]]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from ijepa import config
 from ijepa.data.files import Files
 from ijepa.data.folders import cache_bytes, check_readable, root_path, value_limit
+from ijepa.data.scan import first_names
 from ijepa.data.sets import UNLABELLED, Labels, Source, split
 from ijepa.data.tables import check_label_sets, class_names, read_table
 from ijepa.util.errors import ConfigError
@@ -45,6 +46,9 @@ def image_list(data: config.Data, seed: int) -> Source:
             problem = f"has the columns {found} beside its files, {root.name} has {', '.join(columns) or 'none'}"
             raise ConfigError("data.val", data.val, problem)
         val, left_out = held_out, left_out + left
+        twice = sorted(set(train.paths).intersection(val.paths))
+        if twice:
+            raise ConfigError("data.val", data.val, f"lists images of {root.name}, too: {first_names(twice)}")
     classes = {
         name: class_names(row[column] for part in (train, val) if part is not None for row in part.values)
         for column, name in enumerate(columns)
@@ -53,11 +57,13 @@ def image_list(data: config.Data, seed: int) -> Source:
     if not train.paths:
         raise ConfigError("data.root", data.root, "lists no training images")
     kept = [columns.index(name) for name in classes]
-    files = [_files(part, classes, kept, data) for part in (train, val) if part is not None]
+    files = [_files(part, classes, kept, data) for part in (train, val) if part is not None and part.paths]
     notes = [f"{count} images of the {SPLIT} {name} are left out" for name, count in sorted(left_out.items())]
     notes += [f"{name} has fewer than two classes, so it is no label set" for name in columns if name not in classes]
     if len(files) == 2:
         return Source(files[0], files[1], classes, notes)
+    if val is not None:
+        notes.append(f"no image is of the {SPLIT} {VAL[0]}; data.val_fraction of the others are held out")
     return Source(*split(files[0], data.val_fraction, seed), classes, notes)
 
 
@@ -65,14 +71,14 @@ def _read(path: Path, key: str) -> tuple[list[str], tuple[_Part, _Part | None], 
     """Names of label sets; images for training and validation, None without a column of splits; others by split."""
     if path.is_dir():
         raise ConfigError(key, path, "is a folder, not a list of images; try data=folder")
-    columns, rows = read_table(path, key)
+    columns, rows = read_table(path, key, plain=True)
     column = columns.index(SPLIT) if SPLIT in columns else None
     names = [name for name in columns if name != SPLIT]
     check_label_sets(names, path, key)
     folder, seen, left_out = path.absolute().parent, dict[str, int](), Counter[str]()
     train, val = _Part([], []), _Part([], [])
     for number, file, values in rows:
-        image = os.path.normpath(folder / Path(file).expanduser())
+        image = os.path.normpath(os.path.join(folder, os.path.expanduser(file)))  # noqa: PTH111  # many times as fast
         if image in seen:
             raise ConfigError(key, path, f"line {number}: {file} is in line {seen[image]} already")
         seen[image] = number

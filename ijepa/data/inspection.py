@@ -5,13 +5,13 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch.utils.data import Dataset
 
+from ijepa.data.limits import open_picture
 from ijepa.data.loader import Loader, batched
 from ijepa.data.moments import Moments, image_moments
 from ijepa.data.sets import Images, UnreadableError
@@ -121,7 +121,7 @@ class _Inspected(Dataset[Inspected | str]):
 def _kind(name: str) -> str | None:
     """Format and mode of the file of this name, from its header; None: it is no file that Pillow can read."""
     try:
-        with Image.open(Path(name)) as file:
+        with open_picture(name) as file:
             return f"{file.format} {file.mode}"
-    except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
+    except Exception:  # of Pillow's decoders: any
         return None

@@ -1,5 +1,6 @@
 """MedMNIST: small medical images in one file of NumPy arrays (2010.14925, 2110.14795)."""
 
+import zlib
 from typing import Any
 from zipfile import BadZipFile
 
@@ -33,7 +34,8 @@ def medmnist(data: config.Data, seed: int) -> Source:
     except FileNotFoundError:
         problem = "no such file; download one of MedMNIST's, such as pathmnist.npz, from zenodo.org/records/10519652"
         raise ConfigError("data.root", data.root, problem) from None
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+    except (OSError, ValueError, LookupError, EOFError, TypeError, AttributeError, NotImplementedError, BadZipFile,
+            zlib.error) as error:  # fmt: skip
         raise ConfigError("data.root", data.root, f"is not one of MedMNIST's files ({error})") from None
     images = [_images(arrays[f"{part}_images"], data) for part in ("train", chosen)]
     columns = [_labels(arrays[f"{part}_labels"], len(found), data)
@@ -51,11 +53,11 @@ def medmnist(data: config.Data, seed: int) -> Source:
 
 
 def _images(array: NDArray[Any], data: config.Data) -> NDArray[np.uint8]:
-    """[n, H, W, 3], from [n, H, W] or [n, H, W, 3]."""
-    if array.dtype != np.uint8 or not len(array) or (array.ndim != 3 and array.shape[3:] != (3,)):
+    """[n, H, W] or [n, H, W, 3]."""
+    if array.dtype != np.uint8 or (array.ndim != 3 and (array.ndim != 4 or array.shape[3] != 3)) or not len(array):
         problem = f"holds images of shape {list(array.shape)}, not [n, H, W] or [n, H, W, 3]"
         raise ConfigError("data.root", data.root, problem)
-    return array if array.ndim == 4 else np.repeat(array[..., None], 3, axis=3)
+    return array
 
 
 def _labels(array: NDArray[Any], count: int, data: config.Data) -> list[list[int]]:

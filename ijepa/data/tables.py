@@ -5,8 +5,9 @@ import importlib.util
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from ijepa.config.custom import first_line
 from ijepa.util.errors import ConfigError
 from ijepa.util.reading import read_text
 
@@ -14,6 +15,8 @@ FILE_COLUMNS = ("file", "path", "file_name", "filename", "image")
 """Names of the column of files; the first of them that a table has."""
 PARQUET, PLAIN = (".parquet", ".pq"), (".txt", ".lst")
 """Suffixes of Parquet files and of plain lists; all others have lines of separated values."""
+PANDAS_INDEX = "__index_level_"
+"""Begins the names of columns that pandas adds."""
 MAX_DIGITS = 1000
 """Class names of more digits are text: Python reads no whole number of more than 4,300."""
 
@@ -29,17 +32,21 @@ class Table(NamedTuple):
     rows: list[tuple[int, str, list[str]]]
 
 
-def read_table(path: Path, key: str) -> Table:
+def read_table(path: Path, key: str, plain: bool = False) -> Table:
     """Reads a table. Values are separated by commas, semicolons or tabs, whichever the first line has most of.
 
     Args:
         path: the file.
         key: of the configuration, named in errors.
+        plain: a text file (`PLAIN`) has a path in each line, without names of columns.
 
     Raises:
         ConfigError: if the file is missing or malformed; it names the line.
     """
-    header, lines = _parquet(path, key) if path.suffix.lower() in PARQUET else _separated(path, key)
+    if path.suffix.lower() in PARQUET:
+        header, lines = _parquet(path, key)
+    else:
+        header, lines = _separated(path, key, plain and path.suffix.lower() in PLAIN)
     name = next((name for name in FILE_COLUMNS if name in header), FILE_COLUMNS[0])
     if header.count(name) != 1 or len(set(header)) < len(header) or "" in header:
         shown = ",".join(header) or "nothing"
@@ -83,7 +90,7 @@ def _order(values: set[str]) -> Callable[[str], tuple[int, str]]:
     return lambda value: (int(value) if numbers else 0, value)
 
 
-def _separated(path: Path, key: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
+def _separated(path: Path, key: str, plain: bool) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Column names, and numbers and values of the lines that are not empty."""
     try:
         text = read_text(path, encoding="utf-8-sig")
@@ -92,9 +99,9 @@ def _separated(path: Path, key: str) -> tuple[list[str], list[tuple[int, list[st
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(key, path, f"cannot be read: {reason}") from None
-    if path.suffix.lower() in PLAIN:
-        plain = [(number, [line.strip()]) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-        return [FILE_COLUMNS[0]], plain
+    if plain:
+        files = [(number, [line.strip()]) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+        return [FILE_COLUMNS[0]], files
     first = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=first.count)
     reader = csv.reader(text.splitlines(), delimiter=delimiter, strict=True)
@@ -113,8 +120,23 @@ def _parquet(path: Path, key: str) -> tuple[list[str], list[tuple[int, list[str]
     from pyarrow import parquet
 
     try:
-        content = parquet.ParquetFile(path).read()
+        file = parquet.ParquetFile(path)
+        names = [name for name in file.schema_arrow.names if not name.startswith(PANDAS_INDEX)]
+        for name in names:
+            kind = file.schema_arrow.field(name).type
+            if pyarrow.types.is_nested(kind) or pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind):
+                raise ConfigError(key, path, f"column {name} holds {kind}, not text or numbers; leave it out")
+        content = file.read(columns=names)
     except (OSError, ValueError, pyarrow.ArrowException) as error:
-        raise ConfigError(key, path, f"cannot be read: {str(error).splitlines()[0]}") from None
-    columns = [["" if value is None else str(value) for value in column.to_pylist()] for column in content.columns]
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(key, path, f"cannot be read: {first_line(error)}") from None
+    columns = [[_as_text(value) for value in column.to_pylist()] for column in content.columns]
     return list(content.column_names), [(row, list(values)) for row, values in enumerate(zip(*columns, strict=True), 1)]
+
+
+def _as_text(value: Any) -> str:
+    """Whole numbers without a point, also if missing ones have made them floats; nothing for missing ones."""
+    if value is None or value != value:
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()

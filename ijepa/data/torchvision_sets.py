@@ -17,6 +17,8 @@ from ijepa.data.folders import cache_bytes, check_readable, root_path, value_lim
 from ijepa.data.sets import CLASS, Images, Source, Uint8Images, split
 from ijepa.util.errors import ConfigError
 
+ARCHIVES = (".tar", ".tgz", ".gz", ".zip")
+
 
 class Published(NamedTuple):
     """A data set of torchvision.
@@ -125,7 +127,11 @@ def _download(published: Published, root: Path) -> None:
         names: list[str | None] = [*published.train, *published.val] or [None]
         for name in names:
             published.dataset(folder, download=True, **_options(published, name))
-        return temporary / published.folder
+        complete = temporary / published.folder
+        for path in complete.iterdir():
+            if path.suffix in ARCHIVES:  # unpacked beside it
+                path.unlink()
+        return complete
 
     try:
         root.mkdir(parents=True, exist_ok=True)

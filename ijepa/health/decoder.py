@@ -50,7 +50,7 @@ def diagnose_decoder(checks: Sequence[HealthCheck], warmup_steps: int = 0) -> Ve
         evidence.append(f"gain over another image's representation {gain:.2f} (0: unused)")
         used = max(check["gain_over_another"] for check in checks[-2:]) >= UNUSED
         if not used:
-            waits = step < warmup_steps or len(checks) < MIN_CHECKS
+            waits = len(checks) < MIN_CHECKS or checks[-2]["step"] < warmup_steps
             verdict = "warming up" if waits else "representation unused"
             return Verdict(step, verdict, None, evidence, [] if waits else HINTS)
     # A first check after step 0 has seen weights that this run has trained: they need not get better.

@@ -71,10 +71,18 @@ def split_seed(path: Path | None, source: str, root: str | None, seed: int) -> i
     if written is None or not written.is_file():
         return seed
     loaded = read_config(written)
-    if (loaded.data.source, loaded.data.root) != (source, root):
+    if loaded.data.source != source or not _same_folder(loaded.data.root, root):
         return seed
     decoder = loaded.get("decoder")
     return int(loaded.seed if decoder is None or decoder.get("split_seed") is None else decoder.split_seed)
+
+
+def _same_folder(one: str | None, other: str | None) -> bool:
+    """Whether two values of data.root are the same; a typed one may be relative."""
+    if one is None or other is None:
+        return one is other
+    first, second = (Path(each).expanduser().absolute() for each in (one, other))
+    return first == second
 
 
 def mask_sampler(path: Path | None, config: EvaluateConfig, patch_size: int, first: bool) -> Masking | None:

@@ -118,11 +118,13 @@ def test_labels_of_a_folder_may_be_in_parquet(pictures, tmp_path):
             ("data.val=other.csv",),
             r"data.val=other.csv: has the columns class beside its files,",
         ),
+        ("file,class\n{0},a\n", ("data.val=twice.csv",), r"data.val=twice.csv: lists images of images.csv, too: .*png"),
         ("file\n{0}\n", ("data.labels=images.csv",), r"data.labels=.*: needs data=folder"),
     ],
 )
 def test_what_is_wrong_with_a_list(files, tmp_path, text, values, message):
     write(tmp_path, "file,class\n", "other.csv")
+    write(tmp_path, f"file,class\n{files[0]},b\n", "twice.csv")
     with pytest.raises(UserError) as found:
         listed(write(tmp_path, text.format(*files)), *values)
     assert re.search(f"^{message}", str(found.value)), found.value
@@ -133,6 +135,34 @@ def test_a_folder_is_no_list_and_a_list_no_folder(pictures, files, tmp_path):
         listed(pictures)
     with pytest.raises(UserError, match="not a folder; a list of images is data=list"):
         source(write(tmp_path, f"file\n{files[0]}\n"))
+
+
+def test_file_names_that_begin_with_a_tilde(files, tmp_path):
+    (tmp_path / "~x.png").write_bytes((tmp_path / files[0]).read_bytes())
+    path = write(tmp_path, "file\n~x.png\n")
+    assert names(listed(path, "data.val_fraction=0").train) == ["~x.png"]
+
+
+def test_a_split_without_validation_images(files, tmp_path):
+    path = write(tmp_path, "file,split\n" + "".join(f"{name},train\n" for name in files[:8]))
+    found = listed(path, "data.val_fraction=0.25")
+    assert (len(found.train), len(found.val)) == (6, 2)
+    assert found.notes == ["no image is of the split val; data.val_fraction of the others are held out"]
+
+
+def test_values_in_parquet(files, tmp_path):
+    """Missing ones make floats of whole numbers; pandas adds its index; pictures are no text."""
+    pyarrow = pytest.importorskip("pyarrow", reason="an extra")
+    from pyarrow import parquet
+
+    columns = {"file": files[:3], "grade": [10.0, float("nan"), 2.0], "__index_level_0__": [4, 5, 6]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "images.parquet")
+    found = listed(tmp_path / "images.parquet", "data.val_fraction=0")
+    assert found.classes == {"grade": ["2", "10"]}
+    assert dict(found.train.labels) == {"grade": [1, UNLABELLED, 0]}
+    parquet.write_table(pyarrow.table({"image": [{"bytes": b"x", "path": "a"}]}), tmp_path / "images.parquet")
+    with pytest.raises(UserError, match=r"column image holds struct<.*>, not text or numbers; leave it out$"):
+        listed(tmp_path / "images.parquet")
 
 
 @pytest.mark.integration

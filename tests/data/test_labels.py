@@ -130,3 +130,10 @@ def test_a_stray_picture_beside_class_folders(tree):
     assert by_name(found.train)["stray.png"] == UNLABELLED
     assert found.classes == {"class": ["cold", "warm"]}
     assert found.notes == ["1 image is in no class folder and without a label: stray.png"]
+
+
+def test_a_text_file_of_labels_has_columns(flat, tmp_path):
+    """It is no plain list of files."""
+    first, second, *_ = names(flat)
+    (tmp_path / "labels.txt").write_text(f"file\tclass\n{first}\ta\n{second}\tb\n")
+    assert source(flat, f"data.labels={tmp_path / 'labels.txt'}").classes == {"class": ["a", "b"]}

@@ -147,11 +147,13 @@ def test_a_download_is_kept_whole(tmp_path, monkeypatch):
     def download(self):
         seen.append(self.root)
         dtd(type(tmp_path)(self.root), monkeypatch)
+        (self._base_folder / "dtd-r1.0.1.tar.gz").touch()
 
     monkeypatch.setattr(datasets.DTD, "_download", download)
     assert len(source("dtd", tmp_path / "cache").train) == 4
     assert all(".dtd." in str(folder) for folder in seen)
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["dtd"]
+    assert [path.name for path in (tmp_path / "cache" / "dtd").iterdir()] == ["dtd"]  # without the archive
 
 
 def medmnist(path, channels=(), labels=1, **changes):
@@ -183,6 +185,7 @@ def test_medmnist(tmp_path):
         ({"train_labels": np.zeros(5, np.int64)}, [], r"data.root=.*: holds labels of shape \[5\] for 5 images"),
         ({"val_labels": np.zeros((3, 2), np.int64)}, [], "data.root=.*: has other labels for training"),
         ({"val_images": np.array([None])}, [], "data.root=.*: is not one of MedMNIST's files"),
+        ({"train_images": np.uint8(3)}, [], r"data.root=.*: holds images of shape \[\]"),
     ],
 )
 def test_what_is_wrong_with_a_file_of_medmnist(tmp_path, changes, values, message):
@@ -194,6 +197,9 @@ def test_what_is_wrong_with_a_file_of_medmnist(tmp_path, changes, values, messag
 def test_a_file_that_is_not_medmnists(tmp_path):
     with pytest.raises(UserError, match="no such file; download one of MedMNIST's"):
         source("medmnist", tmp_path / "none.npz")
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    with pytest.raises(UserError, match="is not one of MedMNIST's files"):
+        source("medmnist", tmp_path / "one.npy")
     (tmp_path / "text.npz").write_text("no array")
     with pytest.raises(UserError, match="is not one of MedMNIST's files"):
         source("medmnist", tmp_path / "text.npz")

@@ -54,6 +54,18 @@ def test_what_is_wrong_with_a_folder(tree, tmp_path, invoke):
     assert json.loads(found.read_text()) == content
 
 
+@pytest.mark.parametrize("output", ["file.txt/x.json", "folder"])
+def test_an_output_that_cannot_be_written_is_refused_first(tree, tmp_path, invoke, output):
+    (tmp_path / "file.txt").touch()
+    (tmp_path / "folder").mkdir()
+    arguments = [f"output={tmp_path / output}", "overwrite=true", "data.workers=0"]
+    code, out, error = invoke("verify", f"data.root={tree}", *arguments)
+    assert code == 2
+    assert "error: output=" in error
+    assert "cannot be written: " in error
+    assert "images" not in out
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_measures(workers):
     generator = np.random.default_rng(0)

@@ -191,7 +191,7 @@ def test_variance_within_a_representation():
 
 
 def test_the_nearest_block():
-    among = normal(20, 3, 4, 4)
+    among = normal(40, 3, 4, 4)  # more than 25: cdist multiplies matrices
     distances, indices = nearest(among[[7, 3]] + 0.5, among)
     assert indices.tolist() == [7, 3]
     torch.testing.assert_close(distances, torch.tensor([0.5, 0.5]))

@@ -71,6 +71,8 @@ def test_verdicts():
     assert found.verdict == "representation unused"
     assert found.bad
     assert found.remedies
+    assert diagnose_decoder(unused, warmup_steps=20).verdict == "representation unused"
+    assert diagnose_decoder(unused, warmup_steps=25).verdict == "warming up"
     assert diagnose_decoder([*unused, check(40, 0.4, 0.1)]).verdict == "healthy"
     assert diagnose_decoder([*good, check(20, float("nan"), 0.3)]).verdict == "diverging"
     assert diagnose_decoder([*good, check(20, 0.5, 0.3, skipped=2)]).verdict == "diverging"

@@ -10,6 +10,7 @@ import torch
 from helpers import EXACT, TINY, assert_same, command
 from safetensors.torch import load_file
 
+from ijepa.data import sources
 from ijepa.run import outputs, runs
 from ijepa.run_folder.config import read_config
 
@@ -236,12 +237,36 @@ def tiny(encoder, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_held_out_images_stay_held_out(encoder, tiny, invoke, tmp_path):
-    """They are the encoder's, whatever the decoder's seed is, also where the decoder is evaluated or resumed."""
-    stored = read_config(tiny / "config.yaml")
+def test_held_out_images_stay_held_out(encoder, tiny, invoke, tmp_path, monkeypatch):
+    """They are the encoder's, whatever the decoder's seed is, also where the decoder is resumed or evaluated."""
+    stored, seeds = read_config(tiny / "config.yaml"), []
     assert (stored.seed, stored.decoder.split_seed) == (5, read_config(encoder / "config.yaml").seed)
-    assert outputs.split_seed(tiny, stored.data.source, stored.data.root, 7) == stored.decoder.split_seed
-    assert outputs.split_seed(tiny, "folder", "elsewhere", 7) == 7
+    build = sources.build
+
+    def recorded(data, seed):
+        seeds.append(seed)
+        return build(data, seed)
+
+    monkeypatch.setattr(sources, "build", recorded)
+    shutil.copytree(tiny, tmp_path / "run")
+    code, _, error = invoke("train.py", f"resume={tmp_path / 'run'}", "force=true", "schedule.max_steps=3", "seed=5")
+    assert code == 0, error
+    code, _, error = invoke("evaluate.py", f"checkpoint={tmp_path / 'run'}", "task=decode", "task.decode.label=no")
+    assert code == 2
+    assert len(seeds) >= 2
+    assert set(seeds) == {stored.decoder.split_seed}
+
+
+def test_the_split_is_that_of_the_same_folder(tmp_path, monkeypatch):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    folder = tmp_path / "images"
+    (tmp_path / "config.yaml").write_text(f"seed: 7\ndata:\n  source: folder\n  root: {folder}\n")
+    monkeypatch.chdir(tmp_path)
+    for root in (str(folder), "images", f"{folder}/", "./images"):
+        assert outputs.split_seed(tmp_path, "folder", root, 0) == 7
+    for source, root in (("folder", "other"), ("folder", None), ("list", "images")):
+        assert outputs.split_seed(tmp_path, source, root, 0) == 0
 
 
 @pytest.mark.slow
@@ -252,7 +277,7 @@ def test_held_out_images_stay_held_out(encoder, tiny, invoke, tmp_path):
         (["task.decode.train_blocks=1"], r"task.decode.label=null: fewer than 2 classes among 1 blocks of training"),
         (["task.decode.batch_size=1"], r"task.decode.batch_size=1: should be greater than or equal to 2"),
         (["task.decode.blocks=1"], r"task.decode.blocks=1: should be greater than or equal to 2"),
-        (["data.val_fraction=0.0006"], r"task.decode.object_share=0.25: fewer than 2 blocks of 1 validation images"),
+        (["data.val_fraction=0.0006"], r"fewer than 2 of 1 validation images can be read; decoding compares several"),
     ],
 )
 def test_evaluations_that_cannot_be(tiny, invoke, tmp_path, values, message):

@@ -1,6 +1,6 @@
 """Target blocks of images, with the class of the object in each."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,7 +94,7 @@ class ImagesWithObjects(Dataset[tuple[Tensor, Tensor, Tensor, str]]):
 def choose(
     data: DataModule, images: Images, masking: Masking, seed: int, wanted: Wanted, patch_size: int, batch_size: int,
     again: bool = False,
-) -> Iterator[Blocks]:  # fmt: skip
+) -> Generator[Blocks]:  # fmt: skip
     """The wanted blocks of ``images``, in an order drawn by seed: the first one of each image that has one.
 
     Masks are those of consecutive steps of a run with this seed, so that sizes vary. Images without a wanted block come

@@ -1,5 +1,6 @@
 """task=decode: draws held-out blocks from their representations, and measures how close the pictures are."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch import Tensor
 from ijepa import pictures as drawing
 from ijepa.config.tasks import Decode
 from ijepa.data.datamodule import DataModule
+from ijepa.data.sets import map_kinds
 from ijepa.evaluation.decoding import blocks as choosing
 from ijepa.evaluation.decoding import classifier as reading
 from ijepa.evaluation.decoding.blocks import Blocks, Wanted
@@ -24,7 +26,7 @@ from ijepa.models.conditions import Representation, boxes
 from ijepa.models.decoder import pictures as crops
 from ijepa.models.sketcher import Sketcher
 from ijepa.pictures.samples import samples as samples_figure
-from ijepa.util.errors import ConfigError
+from ijepa.util.errors import ConfigError, UserError
 from ijepa.util.randomness import Stream
 
 if TYPE_CHECKING:
@@ -87,17 +89,19 @@ def decode(
     sketcher = sketcher.to(device).eval()
     held_out = _first(choose(images=data.source.val, wanted=wanted), config.blocks, MIN_BLOCKS)
     found = sum(len(part.labels) for part in held_out)
+    has_maps = wanted.label is not None and wanted.label in map_kinds(data.source.val)
     if found < MIN_BLOCKS:
-        raise _too_few(config, "validation", len(data.source.val))
+        raise _too_few(config, "validation", len(data.source.val), has_maps)
     bounded = all(part.images.dtype == torch.uint8 or bool(((part.images >= 0) & (part.images <= 1)).all())
                   for part in held_out)  # fmt: skip
     if not bounded and (prepared.downloaded.lpips is not None or prepared.downloaded.inception is not None):
         raise ConfigError("task.decode.lpips", config.lpips, "and fid=inception are for images in 0..1; omit them")
     limited = partial(torch.clamp, min=0, max=1) if bounded else _unchanged
     examples = choose(images=data.source.train, wanted=wanted._replace(visible_share=0.0), again=True)
-    trained, labels = _training_blocks(sketcher, examples, config.train_blocks, device, limited)
+    with contextlib.closing(examples):  # ends its loader's processes
+        trained, labels = _training_blocks(sketcher, examples, config.train_blocks, device, limited)
     if not len(labels):
-        raise _too_few(config, "training", len(data.source.train))
+        raise _too_few(config, "training", len(data.source.train), has_maps)
     classifier = None
     if wanted.label is not None:
         say(f"classifier of {wanted.label}, on {len(trained)} blocks of training images")
@@ -121,8 +125,10 @@ def decode(
     return Decoded(rows, details, figures)
 
 
-def _too_few(config: Decode, part: str, images: int) -> ConfigError:
-    problem = f"fewer than {MIN_BLOCKS} blocks of {images} {part} images can be drawn and hold such objects; try 0"
+def _too_few(config: Decode, part: str, images: int, has_maps: bool) -> UserError:
+    if not has_maps:
+        return UserError(f"fewer than {MIN_BLOCKS} of {images} {part} images can be read; decoding compares several")
+    problem = f"fewer than {MIN_BLOCKS} blocks of {images} {part} images hold such objects; try 0"
     return ConfigError("task.decode.object_share", config.object_share, problem)
 
 
@@ -131,15 +137,15 @@ def _unchanged(pictures: Tensor) -> Tensor:
 
 
 def _first(parts: Iterable[Blocks], count: int, least: int) -> list[Blocks]:
-    """The first ``count`` blocks of ``parts``; batches with fewer than ``least`` are left out."""
+    """The first ``count`` blocks of ``parts``, or one more; batches with fewer than ``least`` are left out."""
     found: list[Blocks] = []
     for part in parts:
         left = count - sum(len(each.labels) for each in found)
-        taken = _take(part, left)
+        taken = _take(part, max(left, least))
         if len(taken.labels) >= least:
             found.append(taken)
-        if left <= len(part.labels):
-            break
+            if left <= len(taken.labels):
+                break
     return found
 
 
