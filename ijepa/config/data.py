@@ -34,8 +34,8 @@ class Data(Section):
     source: Text
     """folder, list, scenes, digits, a published set such as cifar10, or package.module.function (see docs/data.md)"""
     root: Folder | None
-    """folder of images: ROOT/train and ROOT/val, or ROOT alone, split by seed; or of a published set; or a list of
-    images: a CSV, TSV, Parquet or text file (docs/data.md)"""
+    """folder of images: ROOT/train and ROOT/val, or ROOT alone, split by seed; or of a published set; or a list
+    (docs/data.md)"""
     val: Text | None = None
     """folder in ROOT with the validation images, such as test; null: val, valid, validation or test; data=list: a list
     beside ROOT"""

@@ -52,7 +52,7 @@ def test_a_run_on_images_of_one_s_own(own, invoke):
         ("own_source.lines", "cannot be imported: AttributeError: "),
         ("own_source.OWN", "cannot be imported: "),
         ("sys.path", "is not a class"),
-        ("mine", "no such source; try folder, scenes, "),
+        ("mine", "no such source; try folder, list, scenes, "),
     ],
 )
 def test_mistakes_are_one_line(own, invoke, source, line):

@@ -6,7 +6,7 @@ import pytest
 from helpers import command
 from image_files import source
 
-from ijepa.run import evaluations
+from ijepa.run import outputs
 from ijepa.util.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -47,7 +47,7 @@ def test_an_evaluation_that_did_not_finish(finished, pictures, tmp_path, invoke,
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluations, "_report", killed)
+    monkeypatch.setattr(outputs, "report", killed)
     code, _, _ = invoke("evaluate.py", f"checkpoint={finished[0]}", "task=retrieval", "baselines=false",
                         "data.workers=0", f"output={root / 'found'}")  # fmt: skip
     assert code == 130
