@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from ijepa import config
 from ijepa.data import maps
+from ijepa.data.decode import MODES
 from ijepa.data.files import Files
 from ijepa.data.labels import read_labels
 from ijepa.data.limits import ValueLimit
@@ -109,6 +110,12 @@ def root_path(data: config.Data) -> Path:
 def value_limit(data: config.Data) -> ValueLimit | None:
     """How far the values of float images may be from the mean; None: no limit."""
     return None if data.max_deviations is None else ValueLimit(data.mean, data.std, data.max_deviations)
+
+
+def check_picture_channels(data: config.Data) -> None:
+    """Raises ConfigError if 8-bit pictures cannot have ``data.channels``."""
+    if data.channels not in MODES:
+        raise ConfigError("data.channels", data.channels, "these are 8-bit pictures; try 1, 3 or 4")
 
 
 def cache_bytes(data: config.Data) -> int:

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ijepa import config
-from ijepa.data.decode import MODES
-from ijepa.data.folders import root_path
+from ijepa.data.folders import check_picture_channels, root_path
 from ijepa.data.sets import CLASS, Labels, Source, Uint8Images
 from ijepa.util.errors import ConfigError
 
@@ -24,8 +23,7 @@ def medmnist(data: config.Data, seed: int) -> Source:
         ConfigError: if the file is missing, or differs from MedMNIST's.
     """
     path, chosen = root_path(data), data.val or "val"
-    if data.channels not in MODES:
-        raise ConfigError("data.channels", data.channels, "these are 8-bit pictures; try 1, 3 or 4")
+    check_picture_channels(data)
     if chosen not in PARTS[1:]:
         raise ConfigError("data.val", data.val, "try val or test")
     try:

@@ -7,9 +7,8 @@ from numpy.typing import NDArray
 from torchvision.datasets import CIFAR10, CIFAR100, STL10
 
 from ijepa import config
-from ijepa.data.decode import MODES
 from ijepa.data.download import Archive, fetch_archive
-from ijepa.data.folders import labelled_source, root_path
+from ijepa.data.folders import check_picture_channels, labelled_source, root_path
 from ijepa.data.imagenet import wordnet_title
 from ijepa.data.scan import scan_folder
 from ijepa.data.sets import CLASS, Source, Uint8Images
@@ -72,7 +71,7 @@ def imagenette(data: config.Data, seed: int) -> Source:
 
 
 def _cifar(dataset: type[CIFAR10], data: config.Data, name: str) -> Source:
-    _check_channels(data)
+    check_picture_channels(data)
     root = root_path(data)
     folder = fetch_archive(Archive(dataset.url, dataset.tgz_md5, dataset.base_folder, "170 MB"), root)
     try:
@@ -87,7 +86,7 @@ def _cifar(dataset: type[CIFAR10], data: config.Data, name: str) -> Source:
 
 
 def _stl_folder(data: config.Data) -> Path:
-    _check_channels(data)
+    check_picture_channels(data)
     return fetch_archive(Archive(STL10.url, STL10.tgz_md5, STL10.base_folder, "2.6 GB"), root_path(data))
 
 
@@ -109,8 +108,3 @@ def _read_bytes(file: Path, data: config.Data) -> bytes:
 def _corrupt_error(path: Path, data: config.Data) -> ConfigError:
     folder = path if path.is_dir() else path.parent
     return ConfigError("data.root", data.root, f"{path} is corrupt; remove {folder}, then it is downloaded again")
-
-
-def _check_channels(data: config.Data) -> None:
-    if data.channels not in MODES:
-        raise ConfigError("data.channels", data.channels, "these are 8-bit pictures; try 1, 3 or 4")

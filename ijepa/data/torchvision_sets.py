@@ -10,10 +10,9 @@ import numpy as np
 from torchvision import datasets
 
 from ijepa import config
-from ijepa.data.decode import MODES
 from ijepa.data.download import DOWNLOAD_ERRORS, make_once
 from ijepa.data.files import Files
-from ijepa.data.folders import cache_bytes, check_readable, root_path, value_limit
+from ijepa.data.folders import cache_bytes, check_picture_channels, check_readable, root_path, value_limit
 from ijepa.data.sets import CLASS, Images, Source, Uint8Images, split
 from ijepa.util.errors import ConfigError
 
@@ -94,8 +93,7 @@ def _source(published: Published, data: config.Data, seed: int) -> Source:
     Raises:
         ConfigError: if it could not be downloaded, or is corrupt.
     """
-    if data.channels not in MODES:
-        raise ConfigError("data.channels", data.channels, "these are 8-bit pictures; try 1, 3 or 4")
+    check_picture_channels(data)
     root = root_path(data)
     _download(published, root)
     folder = root if published.is_base else root / published.folder
