@@ -58,7 +58,7 @@ def image_list(data: config.Data, seed: int) -> Source:
         raise ConfigError("data.root", data.root, "lists no training images")
     kept = [columns.index(name) for name in classes]
     files = [_files(part, classes, kept, data) for part in (train, val) if part is not None and part.paths]
-    notes = [f"{count} images of the {SPLIT} {name} are left out" for name, count in sorted(left_out.items())]
+    notes = [f"left out: {count} of the {SPLIT} {name}" for name, count in sorted(left_out.items())]
     notes += [f"{name} has fewer than two classes, so it is no label set" for name in columns if name not in classes]
     if len(files) == 2:
         return Source(files[0], files[1], classes, notes)

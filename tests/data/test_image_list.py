@@ -44,7 +44,7 @@ def test_splits_and_label_sets(files, tmp_path):
     assert found.classes == {"class": ["a", "b"], "size": ["9", "10"]}
     assert dict(found.train.labels) == {"class": [1, 0], "size": [0, 1]}
     assert dict(found.val.labels) == {"class": [UNLABELLED, 0], "size": [UNLABELLED, 0]}
-    assert found.notes == ["1 images of the split test are left out"]
+    assert found.notes == ["left out: 1 of the split test"]
     assert found.train.read(0).size == found.val.read(1).size
 
 
